@@ -1,0 +1,1 @@
+"""Functional knowledge distillation for JAX and Flax."""

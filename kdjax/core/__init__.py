@@ -1,0 +1,1 @@
+"""Arrays, trees, keys and run folders; knows nothing of distillation."""

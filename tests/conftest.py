@@ -1,0 +1,30 @@
+"""One strict session: 8 faked CPU devices, no silent broadcasting of ranks."""
+
+import os
+import pathlib
+
+# Before the first JAX operation, here and in the processes that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+_cache = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def float64():
+    """Run one test in double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict_dtypes():
+    """Forbid implicit dtype promotion (kernels only: optax and flax rely on it)."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
