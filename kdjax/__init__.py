@@ -1,1 +1,46 @@
-"""Functional knowledge distillation for JAX and Flax."""
+"""Functional knowledge distillation for JAX and Flax.
+
+    from kdjax import losses          # pure loss kernels, needs nothing but jax
+    import kdjax
+    kdjax.distill(kdjax.Run())        # the whole path, from a config
+
+Names are imported when first used, so that `import kdjax.losses` loads only jax.
+"""
+
+import importlib
+from typing import Any
+
+_PLACES = {
+    "Run": "kdjax.config",
+    "train": "kdjax.jobs",
+    "distill": "kdjax.jobs",
+    "evaluate": "kdjax.jobs",
+    "report": "kdjax.jobs",
+    "make_train_step": "kdjax.train.step",
+    "from_linen": "kdjax.models",
+    "from_nnx": "kdjax.models",
+    "from_function": "kdjax.models",
+}
+_MODULES = {"losses": "kdjax.losses", "views": "kdjax.augment.views"}
+
+__all__ = [
+    "Run",
+    "distill",
+    "evaluate",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "losses",
+    "make_train_step",
+    "report",
+    "train",
+    "views",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    raise AttributeError(f"module 'kdjax' has no attribute {name!r}")

@@ -11,8 +11,9 @@ import json
 import math
 import pathlib
 import sys
+import types
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["fixed", "independent", "consistent", "function_matching"]
 Baseline = Literal["labels", "labels_mixup"]
@@ -20,7 +21,7 @@ Level = Literal["constant", "linear", "cosine"]
 
 
 class ConfigError(ValueError):
-    """A field of a config holds a value that cannot be run. The text names the field."""
+    """A field of a config holds a value that cannot be run; the text names it."""
 
 
 def require(ok: bool, field: str, expected: str, got: Any) -> None:
@@ -78,7 +79,9 @@ class Model:
         require(
             self.norm in ("batch", "group"), f"{at}.norm", "batch or group", self.norm
         )
-        require(self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution)
+        require(
+            self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Optim:
     """Steps of linear warm-up; the first update has rate 0 if there are any."""
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
     milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
-    """`steps` only: fractions of the run after which the rate is multiplied by `gamma`."""
+    """`steps` only: after these fractions of the run the rate is multiplied by gamma."""
     gamma: float = 0.1
     """`steps` only: the factor."""
 
@@ -146,7 +149,9 @@ class Views:
 
     def check(self, at: str = "views") -> None:
         modes = get_args(Mode)
-        require(self.mode in modes, f"{at}.mode", "one of " + ", ".join(modes), self.mode)
+        require(
+            self.mode in modes, f"{at}.mode", "one of " + ", ".join(modes), self.mode
+        )
         low, high = self.area
         ok = _number(low) and _number(high) and 0 < low <= high <= 1
         require(ok, f"{at}.area", "0 < low <= high <= 1", self.area)
@@ -186,7 +191,7 @@ class Scalar:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One weighted loss between something of the student and something of the teacher."""
+    """One weighted loss between a value of the student and one of the teacher."""
 
     loss: str = "softmax_kl"
     """A name in `kdjax.losses`."""
@@ -306,7 +311,9 @@ class Run:
         for name, term in self.terms.items():
             term.check(f"terms.{name}")
             ok = self.teacher is not None or term.teacher == "labels"
-            require(ok, f"terms.{name}.teacher", "labels, without a teacher", term.teacher)
+            require(
+                ok, f"terms.{name}.teacher", "labels, without a teacher", term.teacher
+            )
         for name in self.baselines:
             known = name in get_args(Baseline)
             require(known, "baselines", "labels or labels_mixup", name)
@@ -324,51 +331,43 @@ def to_dict(run: Any) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Run:
-    """The inverse of `to_dict`. Unknown and missing fields are errors that name them."""
+    """The inverse of `to_dict`. Unknown, missing and ill-typed fields are errors."""
     return _build(Run, values, "")
-
-
-_PARTS: dict[str, type] = {
-    "data": Data,
-    "model": Model,
-    "teacher": Teacher,
-    "views": Views,
-    "optim": Optim,
-    "compute": Compute,
-    "weight": Scalar,
-    "temperature": Scalar,
-}
 
 
 def _build(cls: type, values: Any, at: str) -> Any:
     require(isinstance(values, dict), at or "config", "a table of fields", values)
-    fields = {f.name for f in dataclasses.fields(cls)}
+    dot = f"{at}." if at else ""
+    hints = get_type_hints(cls)
     for name in values:
-        require(name in fields, f"{at}{name}", "a known field", values[name])
-    missing = sorted(fields - set(values))
+        require(name in hints, f"{dot}{name}", "a known field", values[name])
+    missing = sorted(set(hints) - set(values))
     require(not missing, at or "config", f"the fields {missing}", "none")
-
-    def convert(name: str, value: Any) -> Any:
-        if name == "terms":
-            return {k: _build(Term, v, f"terms.{k}.") for k, v in value.items()}
-        part = None if cls is Teacher and name == "run" else _PARTS.get(name)
-        if part is not None and value is not None and not isinstance(value, str):
-            return _build(part, value, f"{at}{name}.")
-        return tuple(value) if isinstance(value, list) else value
-
-    return cls(**{name: convert(name, value) for name, value in values.items()})
+    return cls(**{k: _convert(hints[k], v, f"{dot}{k}") for k, v in values.items()})
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], at: str = "") -> list[str]:
-    """Lines `field: old -> new` for every field in which two configs differ."""
-    lines = []
-    for name in sorted(set(old) | set(new)):
-        a, b = old.get(name, "(none)"), new.get(name, "(none)")
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{at}{name}.")
-        elif a != b:
-            lines.append(f"{at}{name}: {a!r} -> {b!r}")
-    return lines
+def _convert(hint: Any, value: Any, at: str) -> Any:
+    """A JSON value as the type that a field asks for; another type is an error."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, at)  # type: ignore[arg-type]
+    if origin is types.UnionType:
+        if value is None and type(None) in choices:
+            return None
+        return _convert(choices[0], value, at)
+    if origin is dict:
+        require(isinstance(value, dict), at, "a table", value)
+        return {k: _convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
+    if origin is tuple:
+        require(isinstance(value, (list, tuple)), at, "a list", value)
+        return tuple(_convert(choices[0], v, at) for v in value)
+    if origin is Literal:
+        require(value in choices, at, f"one of {list(choices)}", value)
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
+    return value
 
 
 def load_function(reference: str, field: str) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""Keyed, pure image transforms that run on the device."""

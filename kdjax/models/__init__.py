@@ -1,0 +1,21 @@
+"""Networks, and adapters that turn any network into two pure functions.
+
+Every model returns its logits and its taps, named activations that feature losses read.
+"""
+
+from kdjax.models.adapters import from_function, from_linen, from_nnx
+from kdjax.models.connectors import Connector, linear_connector
+from kdjax.models.resnet_cifar import ResNetCifar
+from kdjax.models.zoo import MODELS, count_parameters, make_model
+
+__all__ = [
+    "MODELS",
+    "Connector",
+    "ResNetCifar",
+    "count_parameters",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "linear_connector",
+    "make_model",
+]

@@ -1,0 +1,1 @@
+"""Teachers: (variables, view) -> Targets, with the gradient stopped here."""

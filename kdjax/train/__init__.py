@@ -1,0 +1,1 @@
+"""Runs any strategy: state, sharding, step, checkpoints, evaluation, loop."""

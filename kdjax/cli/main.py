@@ -1,0 +1,178 @@
+"""`kdjax train | distill | evaluate | report`."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from kdjax.config import ConfigError, Run, load_config
+
+Folder = Annotated[str, tyro.conf.Positional]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command. Bad input ends with one clear line and exit status 2."""
+    # grain and others read flags that only absl's own main would parse.
+    args = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "distill": _distill,
+        "evaluate": _evaluate,
+        "report": _report,
+    }
+    if not args or args[0] in ("-h", "--help"):
+        print(_HELP)
+        return
+    if args[0] == "--version":
+        from importlib import metadata
+
+        print(metadata.version("kdjax"))
+        return
+    if args[0] not in commands:
+        _fail(f"command: expected one of {', '.join(commands)}, got {args[0]!r}")
+    try:
+        commands[args[0]](args[1:])
+    except ConfigError as error:
+        _fail(str(error))
+
+
+_HELP = """usage: kdjax COMMAND [OPTIONS]
+
+  distill        train a student from a teacher, with label-only baselines beside it
+  train          train one model on labels
+  evaluate RUN   measure the model of a run folder
+  report RUN...  one table and one figure over several run folders
+
+`kdjax COMMAND --help` shows every option with its default. The options are the fields
+of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the
+defaults, and further options change single fields of it."""
+
+
+def _fail(text: str, status: int = 2) -> None:
+    print(f"kdjax: {text}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _parse_run(command: str, args: list[str], default: Run) -> Run:
+    """A checked `Run` from the options after the command."""
+    args, reference = _take_config(args)
+    if reference is not None:
+        default = load_config(reference)
+    run = tyro.cli(
+        Run,
+        prog=f"kdjax {command}",
+        description=f"{_DESCRIPTIONS[command]}\n\n--config FILE.py:FUNCTION or "
+        "--config RUN/config.json replaces the defaults shown here.",
+        args=args,
+        default=default,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+    )
+    run.check()
+    return run
+
+
+_DESCRIPTIONS = {
+    "train": "Train one model on labels.",
+    "distill": "Train a student from a teacher, with label-only baselines beside it.",
+}
+
+
+def _take_config(args: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without `--config VALUE` or `--config=VALUE`, and its value."""
+    for i, arg in enumerate(args):
+        if arg == "--config":
+            if i + 1 == len(args):
+                raise ConfigError("config: expected FILE.py:FUNCTION, got nothing")
+            return args[:i] + args[i + 2 :], args[i + 1]
+        if arg.startswith("--config="):
+            return args[:i] + args[i + 1 :], arg.removeprefix("--config=")
+    return args, None
+
+
+def _train(args: list[str]) -> None:
+    run = _parse_run("train", args, Run(name="train", workdir="runs/train", teacher=None))
+    _start(lambda jobs: jobs.train(run))
+
+
+def _distill(args: list[str]) -> None:
+    run = _parse_run("distill", args, Run())
+    _start(lambda jobs: jobs.distill(run))
+
+
+def _evaluate(args: list[str]) -> None:
+    def options(
+        run: Folder,
+        split: Literal["test", "validation", "train"] = "test",
+        checkpoint: Literal["last", "best"] = "last",
+    ) -> None:
+        """Measure the trained model of a run folder.
+
+        Args:
+            run: A finished run folder.
+            split: Which of the run's splits.
+            checkpoint: The last one, or the best on validation.
+        """
+
+        def go(jobs) -> None:
+            found = jobs.evaluate(run, split=split, checkpoint=checkpoint)
+            for name, values in found.items():
+                print(f"{name:18}", "  ".join(f"{v:.6f}" for v in values))
+
+        _start(go)
+
+    tyro.cli(options, prog="kdjax evaluate", args=args)
+
+
+def _report(args: list[str]) -> None:
+    def options(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") -> None:
+        """One table and one figure over several run folders.
+
+        Args:
+            runs: Run folders, finished or not.
+            out: Folder for report.md and curves.png.
+        """
+        if not runs:
+            raise ConfigError("runs: expected at least one run folder, got none")
+        from kdjax import reports
+
+        try:
+            print(reports.write_report(runs, out))
+        except ValueError as error:
+            _fail(str(error))
+
+    tyro.cli(options, prog="kdjax report", args=args)
+
+
+def _start(job: Callable) -> None:
+    """Import JAX and run a job; what goes wrong in a known way ends in one line."""
+    _quiet()
+    from kdjax import jobs
+    from kdjax.core.runlog import RunFolderError
+    from kdjax.train.checkpoint import CheckpointError
+    from kdjax.train.loop import Interrupted, NonFiniteLossError
+
+    try:
+        job(jobs)
+    except (ConfigError, RunFolderError) as error:
+        _fail(str(error))
+    except (CheckpointError, NonFiniteLossError) as error:
+        _fail(str(error), 1)
+    except Interrupted as error:
+        _fail(str(error), 143)
+
+
+def _quiet() -> None:
+    """Keep other libraries' information messages off the progress bar."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import logging
+
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The global batch, seen from one device of a mapped function.
+
+Under `jax.jit` over a mesh an array already is the global batch: pass
+`axis_name=None` and every helper is the plain operation. Under `jax.pmap` or
+`jax.shard_map` a function sees its own rows only, and these helpers reach the others.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core.types import Array, PyTree
+
+
+def gather(x: Array, axis_name: str | None) -> Array:
+    """The rows of all devices, in order of device: `[n, ...]` to `[devices * n, ...]`.
+
+    The gradient comes back to the rows it belongs to, summed over the devices that
+    used them. So if each device takes the loss of the whole batch, or the mean of
+    its own rows of it (`my_rows`), the mean of the parameter gradients over the
+    devices is the gradient of the global loss.
+    """
+    if axis_name is None:
+        return x
+    return lax.all_gather(x, axis_name, tiled=True)
+
+
+def my_rows(x: Array, axis_name: str | None) -> Array:
+    """This device's rows of an array about the global batch; undoes `gather`."""
+    if axis_name is None:
+        return x
+    rows = x.shape[0] // lax.axis_size(axis_name)
+    return lax.dynamic_slice_in_dim(x, lax.axis_index(axis_name) * rows, rows)
+
+
+def mean(tree: PyTree, axis_name: str | None) -> PyTree:
+    """The mean of every leaf over the devices."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name), tree)
+
+
+def roll_one(x: Array, axis_name: str | None) -> Array:
+    """The global batch rolled by one: row i of the result is row i - 1 of `x`, row 0
+    its last row.
+
+    Equal to `jnp.roll(x, 1, axis=0)` of the whole batch on any number of devices;
+    only the last row of each device travels.
+    """
+    if axis_name is None:
+        return jnp.roll(x, 1, axis=0)
+    devices = lax.axis_size(axis_name)
+    ring = [(i, (i + 1) % devices) for i in range(devices)]
+    first = lax.ppermute(x[-1:], axis_name, ring)
+    return jnp.concatenate([first, x[:-1]])

@@ -1,0 +1,124 @@
+"""Functions whose values and gradients stay finite where the textbook form breaks.
+
+The rule throughout: select a safe input first, compute, then select the output.
+Selecting the output alone still sends NaN back through the branch not taken.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core.types import Array
+
+
+def widen(x: Array) -> Array:
+    """`x` in at least float32: half precision is widened, float64 stays float64.
+
+    Example:
+        >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
+        dtype('float32')
+    """
+    x = jnp.asarray(x)
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    return x.astype(jnp.float32) if narrow else x
+
+
+def widen_together(*arrays: Array) -> tuple[Array, ...]:
+    """All arrays in one dtype: the widest of theirs, and at least float32."""
+    wide = [widen(x) for x in arrays]
+    common = wide[0].dtype
+    for x in wide[1:]:
+        common = jnp.promote_types(common, x.dtype)
+    return tuple(x.astype(common) for x in wide)
+
+
+def tempered_log_softmax(
+    logits: Array,
+    temperature: float | Array = 1.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Log-probabilities of `softmax(logits / temperature)`, in at least float32.
+
+    Args:
+        logits: any shape.
+        temperature: a scalar above 0.
+        axis: the axis of the classes.
+        where: the entries that take part, broadcastable to the logits. The others
+            get 0, a finite filler that the caller leaves out by selection.
+    """
+    logits = widen(logits)
+    temperature = jnp.asarray(temperature, logits.dtype)
+    if where is None:
+        where = jnp.ones((1,) * logits.ndim, bool)
+    where = jnp.broadcast_to(where, logits.shape)
+    scaled = jnp.where(where, logits, 0) / temperature
+    top = jnp.max(jnp.where(where, scaled, -jnp.inf), axis, keepdims=True)
+    # No finite entry: nothing to centre on, and inf - inf would be NaN.
+    top = lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
+    # Unselected entries are set to the top: exp of their distance could overflow.
+    centred = jnp.where(where, scaled - top, 0)
+    total = jnp.sum(jnp.where(where, jnp.exp(centred), 0), axis, keepdims=True)
+    total = jnp.where(jnp.any(where, axis, keepdims=True), total, 1)
+    return jnp.where(where, centred - jnp.log(total), 0)
+
+
+def safe_sqrt(x: Array) -> Array:
+    """The square root, with 0 and gradient 0 for `x <= 0`; NaN stays NaN."""
+    flat = x <= 0
+    return jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, x)))
+
+
+def safe_norm(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
+    """The Euclidean norm along `axis`, with gradient 0 at the zero vector."""
+    return safe_sqrt(jnp.sum(jnp.square(x), axis, keepdims=keepdims))
+
+
+def l2_normalize(x: Array, axis: int = -1, eps: float = 1e-12) -> Array:
+    """`x / max(|x|, eps)` along `axis`; the zero vector gives 0 and gradient 0.
+
+    The values are those of torch's `normalize`. The gradient at exactly zero is not:
+    there torch answers 1 / eps, which one pair of equal rows turns into a step of
+    size 1e12.
+
+    Example:
+        >>> print(l2_normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+        [[0.6 0.8]
+         [0.  0. ]]
+    """
+    norm = safe_norm(x, axis, keepdims=True)
+    zero = norm == 0
+    unit = jnp.where(zero, 0, x) / jnp.maximum(jnp.where(zero, 1, norm), eps)
+    return jnp.where(zero, 0, unit)
+
+
+def huber(x: Array, delta: float = 1.0) -> Array:
+    """`x^2 / 2` up to `delta`, the tangent line beyond.
+
+    Example:
+        >>> print(huber(jnp.array([0.5, -3.0])))
+        [0.125 2.5  ]
+    """
+    size = jnp.abs(x)
+    inside = size <= delta
+    square = jnp.square(jnp.where(inside, x, 0)) / 2
+    return jnp.where(inside, square, delta * (size - delta / 2))
+
+
+@jax.checkpoint
+def _squared_distances(x: Array) -> Array:
+    # Checkpointed: kept for the backward pass, the [N, N, D] differences are by far
+    # the largest thing here, and computing them again costs next to nothing.
+    return jnp.sum(jnp.square(x[:, None, :] - x[None, :, :]), axis=-1)
+
+
+def pairwise_distances(x: Array, eps: float = 1e-12) -> Array:
+    """Euclidean distances between all rows of `x` `[N, D]`, as `[N, N]`.
+
+    From the differences themselves, not from a Gram matrix, which loses the digits
+    of near neighbours. Squared distances are raised to `eps` before the root, so two
+    equal rows are `sqrt(eps)` apart (with gradient 0); the diagonal is exactly 0.
+    """
+    squared = _squared_distances(x)
+    distance = jnp.sqrt(jnp.where(squared < eps, eps, squared))
+    return jnp.where(jnp.eye(x.shape[0], dtype=bool), 0, distance)

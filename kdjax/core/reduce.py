@@ -1,0 +1,73 @@
+"""Sums and means over the entries that a mask selects.
+
+Entries left out are replaced, not multiplied by zero: a NaN in one of them reaches
+neither the value nor the gradient. A NaN in an entry that counts is kept, and so is
+seen. Over an empty selection the sum and the mean are 0 with gradient 0.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.numerics import widen
+from kdjax.core.types import Array
+
+Axis = int | Sequence[int] | None
+
+
+def _as_axis(axis: Axis) -> int | tuple[int, ...] | None:
+    return axis if axis is None or isinstance(axis, int) else tuple(axis)
+
+
+def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
+    """The sum of the selected values, in at least float32.
+
+    Args:
+        values: any shape.
+        axis: the axis or axes to sum over; all of them by default.
+        where: bool, broadcastable to `values`; everything by default.
+
+    Example:
+        >>> keep = jnp.array([True, False, True])
+        >>> print(masked_sum(jnp.array([1.0, jnp.nan, 2.0]), where=keep))
+        3.0
+    """
+    values = widen(values)
+    if where is not None:
+        checks.mask("where", where, values.shape)
+        values = jnp.where(jnp.broadcast_to(where, values.shape), values, 0)
+    return jnp.sum(values, _as_axis(axis))
+
+
+def masked_count(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
+    """How many entries are selected, in the dtype of the sums; at least 1.
+
+    Integers are counted, since float32 cannot count beyond 2^24.
+    """
+    dtype = widen(values).dtype
+    if where is None:
+        axes = range(values.ndim) if axis is None else _as_axis(axis)
+        axes = (axes,) if isinstance(axes, int) else axes
+        count = math.prod(values.shape[i] for i in axes)
+        return jnp.asarray(max(count, 1), dtype)
+    selected = jnp.broadcast_to(where, values.shape)
+    count = jnp.sum(selected, _as_axis(axis), dtype=jnp.int32)
+    return jnp.maximum(count, 1).astype(dtype)
+
+
+def masked_mean(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
+    """The mean of the selected values, in at least float32; 0 where none is.
+
+    Args:
+        values: any shape.
+        axis: the axis or axes to average over; all of them by default.
+        where: bool, broadcastable to `values`; everything by default.
+
+    Example:
+        >>> keep = jnp.array([[True, False], [False, False]])
+        >>> print(masked_mean(jnp.array([[4.0, 9.0], [9.0, 9.0]]), 1, keep))
+        [4. 0.]
+    """
+    return masked_sum(values, axis, where) / masked_count(values, axis, where)

@@ -1,0 +1,256 @@
+"""A run folder: its config, its metrics line by line, its summary once it is finished.
+
+Standard library only, so a folder can be read where JAX is not installed.
+
+JSON has no NaN and no infinity. They are written as the strings "NaN", "Infinity" and
+"-Infinity", which every JSON reader accepts, and read back as floats.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+Path = str | os.PathLike[str]
+Fields = Mapping[str, Any]
+
+_TEMPORARY, _NONE = ".kdjax-", object()
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_TEXT = frozenset({"kind", "name", "command", "machine", "versions"})
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be used. The text names the folder or file and why."""
+
+
+def open_run(
+    folder: Path, config: Fields, ignore: Collection[str] = ("workdir",)
+) -> pathlib.Path:
+    """Make the folder of a run, or return to it: the folder's path.
+
+    A folder whose config differs in a field that is not in `ignore` (dotted names), and
+    a non-empty folder that is no run's, are refused with `RunFolderError` and left as
+    they are. So is a folder that cannot be written; what was made of it is removed.
+    """
+    path = pathlib.Path(folder)
+    with _refusing(f"workdir: cannot write in {path}"):
+        known = check_folder(path, config, ignore)
+    make_writable(path, "workdir: ")
+    if not known:
+        write_json(path / "config.json", config)
+    return path
+
+
+def make_writable(folder: Path, field: str = "") -> None:
+    """Make a folder where there is none, and refuse one that cannot be written."""
+    path = pathlib.Path(folder)
+    with _refusing(f"{field}cannot write in {path}"):
+        missing = [p for p in (path, *path.parents) if not p.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _write_temporary(path, bytes(4096)).unlink()
+        except OSError:
+            for made in missing:
+                with contextlib.suppress(OSError):
+                    made.rmdir()
+            raise
+
+
+def write_json(file: Path, values: Any) -> None:
+    """Write a JSON file whole or not at all; arrays become lists."""
+    write_bytes(file, _dump(values, indent=2))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all: under another name first, then renamed."""
+    path = pathlib.Path(file)
+    with _refusing(f"cannot write {path}"):
+        temporary = _write_temporary(path.parent, content)
+        try:
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append_metrics(folder: Path, line: Fields) -> None:
+    """Add one line to `metrics.jsonl`; a torn line before it is removed."""
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    content = _dump(line)
+    if _parse_line(content) is None:
+        raise RunFolderError(f"{path}: a line needs kind and step, got {dict(line)!r}")
+    with _refusing(f"cannot write {path}"):
+        if not _ends_line(path):
+            truncate_metrics(folder, math.inf)
+        with open(path, "ab") as stream:
+            stream.write(content)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; none where there is no such file.
+
+    A last line torn by a crash is left out. Any other invalid line is an error.
+    """
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    texts = _read_bytes(path).split(b"\n") if path.exists() else [b""]
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        line = _parse_line(text)
+        if line is not None:
+            lines.append(line)
+        elif number < len(texts):
+            got = text[:80].decode(errors="replace")
+            raise RunFolderError(f"{path}, line {number}: not a metrics line: {got!r}")
+    return lines
+
+
+def truncate_metrics(folder: Path, step: float) -> None:
+    """Drop the lines after `step`, which a run resumed at `step` will write again."""
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        return
+    lines = read_metrics(folder)
+    content = b"".join(_dump(line) for line in lines if line["step"] <= step)
+    if content != _read_bytes(path):
+        write_bytes(path, content)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config as plain values."""
+    return _read_json(pathlib.Path(folder) / "config.json")
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The folder's summary; None where the run is not finished."""
+    path = pathlib.Path(folder) / "summary.json"
+    return _decode(_read_json(path)) if is_finished(folder) else None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run wrote its summary, which is the last thing that it does."""
+    return (pathlib.Path(folder) / "summary.json").is_file()
+
+
+def check_folder(
+    folder: Path, config: Fields, ignore: Collection[str] = ("workdir",)
+) -> bool:
+    """Whether the folder holds this run already; refuses one that holds another.
+
+    Writes nothing. Raises `RunFolderError` as `open_run` does.
+    """
+    path = pathlib.Path(folder)
+    if not path.exists():
+        return False
+    if (path / "config.json").is_file():
+        lines = _differences(read_config(path), _encode(config), ignore)
+        if lines:
+            lines.insert(0, f"workdir: {path} holds another run:")
+            raise RunFolderError("\n  ".join(lines))
+        return True
+    # What a killed run left of a file that it had not yet renamed is nobody's.
+    names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
+    if names:
+        text = f"workdir: {path} is not empty and has no config.json"
+        raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
+    return False
+
+
+def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
+    path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
+    try:
+        with open(path, "xb") as stream:
+            stream.write(content)
+            # Else a power cut may keep the rename and lose the bytes.
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    return path
+
+
+def _differences(
+    old: Fields, new: Fields, ignore: Collection[str], at: str = ""
+) -> list[str]:
+    lines = []
+    for name in sorted({*old, *new}):
+        field = f"{at}{name}"
+        a, b = old.get(name, _NONE), new.get(name, _NONE)
+        if field in ignore:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += _differences(a, b, ignore, f"{field}.")
+        elif a != b:
+            a, b = ("nothing" if v is _NONE else json.dumps(v) for v in (a, b))
+            lines.append(f"{field}: folder has {a}, this run has {b}")
+    return lines
+
+
+def _read_bytes(path: pathlib.Path) -> bytes:
+    with _refusing(f"cannot read {path}"):
+        return path.read_bytes()
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    content = _read_bytes(path)
+    try:
+        values = json.loads(content)
+    except ValueError as error:  # also of bytes that are not UTF-8
+        raise RunFolderError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise RunFolderError(f"{path} is not a table of fields: {values!r:.80}")
+    return values
+
+
+def _parse_line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and type(line.get("step")) is int
+    return _decode(line) if whole and isinstance(line.get("kind"), str) else None
+
+
+def _ends_line(path: pathlib.Path) -> bool:
+    with open(path, "ab+") as stream:
+        stream.seek(max(stream.tell() - 1, 0))
+        return stream.read() in (b"", b"\n")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _encode(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _encode(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        # A run may be called "NaN"; its name stays a name.
+        return {k: v if k in _TEXT else _decode(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return _SPECIAL.get(value, value) if isinstance(value, str) else value
+
+
+def _dump(values: Any, indent: int | None = None) -> bytes:
+    text = json.dumps(_encode(values), indent=indent, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn the system's error into one line that says what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(f"{what}: {error.strerror or error}") from error

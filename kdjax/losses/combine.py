@@ -1,0 +1,63 @@
+"""From values per example to the one number that is minimised."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.reduce import masked_mean
+from kdjax.core.types import Array
+
+
+def _check(terms: Mapping, weights: Mapping, where: Array | None) -> None:
+    if not terms:
+        raise ValueError("terms: expected at least one term, got none")
+    if set(terms) != set(weights):
+        raise ValueError(
+            f"weights: expected one weight for each of {sorted(terms)}, "
+            f"got {sorted(weights)}"
+        )
+    for name, values in terms.items():
+        label = f"terms[{name!r}]"
+        checks.floating(label, values)
+        checks.rank(label, values, 1, at_least=True)
+        checks.not_empty(label, values)
+        checks.mask("where", where, values.shape)
+
+
+def combine(
+    terms: Mapping[str, Array],
+    weights: Mapping[str, float | Array],
+    where: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """The weighted sum of the means of several losses, and those means.
+
+    `total = sum_i w_i mean(terms_i)`.
+
+    Args:
+        terms: values per example, as the kernels return them, by name.
+        weights: one scalar for each term, traced or not.
+        where: bool, broadcastable to each term; the examples that count. Where none
+            does, everything is 0.
+
+    Returns:
+        The scalar total, and the mean of each term without its weight, both in at
+        least float32.
+
+    Raises:
+        ValueError: if there is no term, a term is empty, a scalar or not floating,
+            or terms and weights do not have the same names.
+
+    Example:
+        >>> terms = {"kd": jnp.array([1.0, 3.0]), "label": jnp.array([4.0, 6.0])}
+        >>> total, parts = combine(terms, {"kd": 0.9, "label": 0.1})
+        >>> print(total.round(2), parts["kd"], parts["label"])
+        2.3 2.0 5.0
+    """
+    _check(terms, weights, where)
+    parts = {name: masked_mean(values, where=where) for name, values in terms.items()}
+    dtype = jnp.result_type(*(part.dtype for part in parts.values()))
+    total = jnp.zeros((), dtype)
+    for name, part in parts.items():
+        total = total + jnp.asarray(weights[name], dtype) * part.astype(dtype)
+    return total, parts

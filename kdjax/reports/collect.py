@@ -1,0 +1,87 @@
+"""Run folders as records: what tables and plots are made of."""
+
+import math
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.core import runlog
+
+
+class RunRecord(NamedTuple):
+    """What one run folder says.
+
+    name: the run's name, from its config.
+    path: the folder.
+    config: the fields of `config.json`.
+    metrics: the lines of `metrics.jsonl`, in the order of writing.
+    summary: the fields of `summary.json`; None while the run is not finished.
+    """
+
+    name: str
+    path: pathlib.Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+
+
+def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
+    """One record for each folder, in the order given.
+
+    Raises:
+        RunFolderError: a path is no run folder, or a file in it cannot be read; the
+            text names it.
+    """
+    return [_record(pathlib.Path(path)) for path in paths]
+
+
+def label(record: RunRecord, records: Sequence[RunRecord]) -> str:
+    """What to call a run among `records`: its name, and what else tells it apart."""
+    same = [other for other in records if other.name == record.name]
+    text = record.name if len(same) == 1 else f"{record.name}, {record.path}"
+    state = progress(record)
+    return f"{text} ({state})" if state else text
+
+
+def progress(record: RunRecord) -> str:
+    """`unfinished at step N of M`; empty for a finished run."""
+    if record.summary is not None:
+        return ""
+    step = max((line["step"] for line in record.metrics), default=0)
+    return f"unfinished at step {step} of {record.config['steps']}"
+
+
+def curve(record: RunRecord, metric: str) -> dict[int, list[float]]:
+    """A validation metric by step, one value a seed; empty where it was not measured.
+
+    A step that was written twice (by a run that was resumed) has its later values.
+    """
+    lines = [line for line in record.metrics if line["kind"] == "validation"]
+    found = {line["step"]: line[metric] for line in lines if metric in line}
+    return dict(sorted(found.items()))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1) over the seeds.
+
+    The spread of a single value is None. If any value is not finite, both are NaN.
+    """
+    if not all(math.isfinite(value) for value in values):
+        return math.nan, math.nan
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), spread
+
+
+def _record(path: pathlib.Path) -> RunRecord:
+    if not (path / "config.json").is_file():
+        why = "it has no config.json" if path.is_dir() else "there is no such folder"
+        raise runlog.RunFolderError(f"{path} is not a run folder: {why}")
+    config = runlog.read_config(path)
+    for field in ("name", "steps"):
+        if field not in config:
+            text = f"{path / 'config.json'} is not a run's config: no field {field}"
+            raise runlog.RunFolderError(text)
+    metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
+    return RunRecord(str(config["name"]), path, config, metrics, summary)

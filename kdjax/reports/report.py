@@ -1,0 +1,27 @@
+"""The report of some runs: a Markdown file and a figure beside it."""
+
+import pathlib
+from collections.abc import Iterable
+
+from kdjax.core import runlog
+from kdjax.reports.collect import collect
+from kdjax.reports.plots import plot_curves
+from kdjax.reports.tables import report_markdown
+
+
+def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
+    """Write `report.md` and `curves.png` of the runs into a folder: the Markdown.
+
+    Raises:
+        RunFolderError: no path is given, a path is no run folder, or `out_dir` cannot
+            be written.
+    """
+    records = collect(paths)
+    if not records:
+        raise runlog.RunFolderError("a report needs at least one run folder, got none")
+    folder = pathlib.Path(out_dir)
+    runlog.make_writable(folder)
+    plot_curves(records, folder / "curves.png")
+    text = report_markdown(records, "curves.png")
+    runlog.write_bytes(folder / "report.md", text.encode())
+    return text

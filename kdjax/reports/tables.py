@@ -1,0 +1,145 @@
+"""Results as tables: Markdown for a report, rich for a terminal, the same cells."""
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.reports.collect import RunRecord, label, mean_and_spread
+
+ABSENT = "–"
+
+
+class _Column(NamedTuple):
+    head: str
+    cell: Callable[[dict[str, Any]], str]
+
+
+def results_table(records: Sequence[RunRecord]) -> str:
+    """A Markdown table, one row a run. Numbers are of the test split."""
+    rows = [[_markdown(cell) for cell in row] for row in _rows(records)]
+    heads = ["run", *(column.head for column in _COLUMNS)]
+    rules = ["---", *("---:" for _ in _COLUMNS)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows]) + "\n"
+
+
+def terminal_table(records: Sequence[RunRecord]) -> Table:
+    """The cells of `results_table` for a terminal."""
+    rows = _rows(records)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", overflow="fold")
+    for number, column in enumerate(_COLUMNS, start=1):
+        # Only headings and run names are broken over lines, never a number.
+        width = max((len(row[number]) for row in rows), default=1)
+        head = textwrap.fill(column.head, width, break_long_words=False)
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def report_markdown(records: Sequence[RunRecord], figure: str) -> str:
+    """A report: how the runs were made, their table, the figure at path `figure`."""
+    names = ", ".join(dict.fromkeys(_markdown(record.name) for record in records))
+    parts = [f"# Results: {names}", _provenance(records), _meaning(records)]
+    parts.append(results_table(records).rstrip())
+    parts.append(f"![Validation metrics against training step]({figure})")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rows(records: Sequence[RunRecord]) -> list[list[str]]:
+    rows = []
+    for record in records:
+        summary = record.summary
+        cells = [ABSENT if summary is None else c.cell(summary) for c in _COLUMNS]
+        rows.append([label(record, records), *cells])
+    return rows
+
+
+def _test(metric: str, scale: float, digits: int) -> Callable[[dict[str, Any]], str]:
+    def cell(summary: dict[str, Any]) -> str:
+        values = summary.get("test", {}).get(metric)
+        return _mean(values, scale, digits) if values else ABSENT
+
+    return cell
+
+
+def _mean(values: Sequence[float], scale: float, digits: int) -> str:
+    bad = sum(not math.isfinite(value) for value in values)
+    if bad:
+        return f"not finite ({bad} of {len(values)} seeds)"
+    mean, spread = mean_and_spread([value * scale for value in values])
+    text = f"{mean:.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+def _number(field: str, digits: int) -> Callable[[dict[str, Any]], str]:
+    def cell(summary: dict[str, Any]) -> str:
+        return f"{summary[field]:,.{digits}f}" if field in summary else ABSENT
+
+    return cell
+
+
+_COLUMNS = (
+    _Column("parameters", _number("parameters", 0)),
+    _Column("accuracy (%)", _test("accuracy", 100, 2)),
+    _Column("agreement with the teacher (%)", _test("agreement", 100, 2)),
+    _Column("held-out KL (nats)", _test("kl", 1, 4)),
+    _Column("seconds", _number("seconds", 1)),
+)
+
+
+def _provenance(records: Sequence[RunRecord]) -> str:
+    commands = _values(records, "command", str)
+    block = "\n".join(["```bash", *commands, "```"]) if commands else ""
+    lines = []
+    for field, show in (("machine", str), ("versions", _pairs), ("seeds", _items)):
+        values = _values(records, field, show)
+        if len(values) > 1:
+            values = {f"{v} ({', '.join(names)})": names for v, names in values.items()}
+        if values:
+            lines.append(f"- {field.capitalize()}: {_markdown('; '.join(values))}")
+    return "\n\n".join(part for part in (block, "\n".join(lines)) if part)
+
+
+def _values(
+    records: Sequence[RunRecord], field: str, show: Callable[[Any], str]
+) -> dict[str, list[str]]:
+    """Each value of a field of the summaries, with the names of its runs."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if record.summary is not None and field in record.summary:
+            text = show(record.summary[field])
+            found.setdefault(text, []).append(record.name)
+    return found
+
+
+def _items(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _pairs(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _meaning(records: Sequence[RunRecord]) -> str:
+    data = [record.config.get("data") or {} for record in records]
+    test, validation = (
+        " and ".join(dict.fromkeys(f"`{d.get(split, split)}`" for d in data))
+        for split in ("test", "validation")
+    )
+    return (
+        f"The table is of the test split ({test}), on which nothing was chosen: mean ± "
+        "sample standard deviation over the seeds (n - 1). Held-out KL is "
+        "KL(teacher || student) in nats at temperature 1. The seeds of a run are "
+        "trained side by side and its seconds are of all of them together. The figure "
+        f"is of the validation split ({validation}); its bands are the same spread."
+    )
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,174 @@
+"""Offline distillation: a fixed teacher, a student, and weighted named terms."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdjax import losses, metrics
+from kdjax.config import ConfigError, Scalar, Term, require
+from kdjax.core import collectives
+from kdjax.core.types import Array, Model, Output, PyTree, Strategy, View
+from kdjax.models import connectors
+
+STUDENT = "student"
+
+
+def offline(
+    student: Model,
+    terms: Mapping[str, Term],
+    *,
+    steps: int,
+    axis_name: str | None = None,
+) -> Strategy:
+    """Teach `student` by the weighted sum of `terms`.
+
+    Args:
+      student: the model of the player `"student"`.
+      terms: by name. A term of constant weight 0 is left out, with its computation. A
+        term with a connector adds a player `"<name> connector"`.
+      steps: length of the run, over which weights and temperatures are scheduled.
+      axis_name: the pmap or shard_map axis over which batches are split; the relation
+        terms then gather the whole batch.
+
+    Returns:
+      A `Strategy` whose metrics are the unweighted terms and, with a teacher, the share
+      of the batch on which student and teacher `agree`.
+
+    Raises:
+      ConfigError: a term names a loss, knob or tap that does not exist, or shapes of
+        teacher and student that do not fit.
+    """
+    active = {k: t for k, t in terms.items() if t.weight != Scalar(0.0)}
+    require(bool(active), "terms", "one term with a weight", dict(terms))
+    kernels = {name: _kernel(name, term) for name, term in active.items()}
+
+    def init(key: Array, view: View, targets: Output | None) -> dict[str, PyTree]:
+        players = {STUDENT: student.init(key, view.student)}
+        output, _ = student.apply(players[STUDENT], view.student, train=False, rngs=None)
+        _check_classes(output, targets)
+        for name, term in active.items():
+            ours, theirs = _pair(name, term, output, targets, view)
+            if term.connector:
+                own_key = jax.random.fold_in(key, len(players))
+                connector = _connector(name, ours, theirs)
+                players[_connector_name(name)] = {"params": connector.init(own_key)}
+        return players
+
+    def loss(params, state, view, targets, knobs, key):
+        variables = {"params": params[STUDENT], **state[STUDENT]}
+        output, new = student.apply(
+            variables, view.student, train=True, rngs={"dropout": key}
+        )
+        values = {}
+        for name, term in active.items():
+            ours, theirs = _pair(name, term, output, targets, view)
+            if term.connector:
+                connector = _connector(name, ours, theirs)
+                ours = connector.apply(params[_connector_name(name)], ours)
+            if term.loss in losses.RELATION:
+                ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
+            values[name] = _value(kernels[name], term, ours, theirs, view, knobs[name])
+        weights = {name: knobs[name]["weight"] for name in values}
+        total, parts = losses.combine(values, weights)
+        if targets is not None:
+            agree = metrics.agreement(output.logits, targets.logits)
+            parts = {**parts, "agreement": jnp.mean(agree)}
+        # Connectors have no gradient of their own to keep apart: one scalar serves all.
+        return {STUDENT: total}, ({**state, STUDENT: new}, parts)
+
+    def knobs(step: int) -> dict[str, dict[str, np.float32]]:
+        return {
+            name: {
+                "weight": np.float32(schedules[name][0](step)),
+                "temperature": np.float32(schedules[name][1](step)),
+            }
+            for name in active
+        }
+
+    schedules = {
+        name: (_schedule(term.weight, steps), _schedule(term.temperature, steps))
+        for name, term in active.items()
+    }
+    return Strategy(init, loss, knobs)
+
+
+def _kernel(name: str, term: Term) -> Callable[..., Array]:
+    known = [k for k in losses.__all__ if k not in ("combine", "RELATION")]
+    require(term.loss in known, f"terms.{name}.loss", f"one of {known}", term.loss)
+    kernel = getattr(losses, term.loss)
+    tempered = "temperature" in inspect.signature(kernel).parameters
+    ok = tempered or term.temperature == Scalar(1.0)
+    want = f"1, as {term.loss} has no temperature"
+    require(ok, f"terms.{name}.temperature", want, term.temperature)
+    return kernel
+
+
+def _connector_name(term: str) -> str:
+    return f"{term} connector"
+
+
+def _connector(name: str, ours: Array, theirs: Array):
+    try:
+        return connectors.linear_connector(ours.shape, theirs.shape)
+    except ValueError as error:
+        raise ConfigError(f"terms.{name}.connector: {error}") from error
+
+
+def _pair(name: str, term: Term, output: Output, targets: Output | None, view: View):
+    """The two values that a term compares."""
+    ours = _tap(f"terms.{name}.student", output, term.student)
+    if term.teacher == "labels":
+        return ours, view.labels
+    if targets is None:
+        raise ConfigError(f"terms.{name}.teacher: expected a teacher, the run has none")
+    return ours, _tap(f"terms.{name}.teacher", targets, term.teacher)
+
+
+def _tap(field: str, output: Output, tap: str) -> Array:
+    if tap == "logits":
+        return output.logits
+    require(tap in output.taps, field, f"logits or one of {sorted(output.taps)}", tap)
+    return output.taps[tap]
+
+
+def _check_classes(output: Output, targets: Output | None) -> None:
+    if targets is not None:
+        ours, theirs = output.logits.shape[-1], targets.logits.shape[-1]
+        want = f"as many classes as the student ({ours})"
+        require(ours == theirs, "teacher", want, theirs)
+
+
+def _whole_rows(x: Array, axis_name: str | None) -> Array:
+    """`[batch, features]` of the whole batch, wherever its parts lie."""
+    return collectives.gather(x.reshape(len(x), -1), axis_name)
+
+
+def _value(kernel, term: Term, ours, theirs, view: View, knobs) -> Array:
+    """One value per example, or per anchor row."""
+    tempered = "temperature" in inspect.signature(kernel).parameters
+    options = {"temperature": knobs["temperature"]} if tempered else {}
+    if term.teacher != "labels" or view.partner_labels is None:
+        return kernel(ours, theirs, **options)
+    first = kernel(ours, theirs, **options)
+    second = kernel(ours, view.partner_labels, **options)
+    return view.mix_weight * first + (1.0 - view.mix_weight) * second
+
+
+def _schedule(scalar: Scalar, steps: int) -> optax.Schedule:
+    if scalar.schedule == "constant" or scalar.end is None:
+        return optax.constant_schedule(scalar.value)
+    last = max(1, steps - 1)
+    if scalar.schedule == "linear":
+        return optax.linear_schedule(scalar.value, scalar.end, last)
+
+    def cosine(step: int) -> float:
+        done = min(step, last) / last
+        share = 0.5 * (1 + np.cos(np.pi * done))
+        return scalar.end + (scalar.value - scalar.end) * share
+
+    return cosine

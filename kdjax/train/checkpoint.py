@@ -1,0 +1,165 @@
+"""Checkpoints of a run, through Orbax: saved in the background, last and best kept.
+
+A checkpoint is the `TrainState` and nothing else. The data position and every random
+draw follow from its step; teachers are never written into a student's checkpoint.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from kdjax.core.types import PyTree
+from kdjax.train.state import TrainState
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read or written. The text names it and says why."""
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    The checkpoint with the best validation accuracy (mean over seeds) and the last one
+    are kept; a checkpoint saved without having been evaluated can only be the last.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, *, read_only: bool = False):
+        self.path = pathlib.Path(folder).absolute() / "checkpoints"
+        policies = [
+            checkpoint_managers.LatestN(1),
+            checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics: metrics["accuracy"],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=lambda metrics: metrics["accuracy"],
+            read_only=read_only,
+            create=not read_only,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self.path, options=options)
+        except Exception as error:
+            raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
+
+    def last_step(self) -> int | None:
+        """The step of the last checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the best evaluated checkpoint, None where there is none."""
+        return self._manager.best_step()
+
+    def save(self, state: TrainState, step: int, accuracy: float | None = None) -> None:
+        """Save in the background; a step that is there already is left alone."""
+        if step in self._manager.all_steps():
+            return
+        metrics = None if accuracy is None else {"accuracy": accuracy}
+        args = ocp.args.PyTreeSave(state._asdict())
+        try:
+            self._manager.save(step, args=args, metrics=metrics, force=True)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Return when everything saved is on disk, or raise what went wrong."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> CheckpointError:
+        text = f"{self.path}: a checkpoint could not be written: {_line(error)}"
+        return CheckpointError(text)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the machines of a several-process run were told to stop."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
+        """The state at a step (the last if None), laid out like `like`.
+
+        like: a state, or its shapes with shardings; another architecture is an error
+            that lists every array that differs.
+        """
+        return TrainState(**self._read(like._asdict(), step))
+
+    def restore_player(self, like: PyTree, player: str, step: int | None = None):
+        """The variables of one player alone, laid out like `like`."""
+        rest = {k: v for k, v in like.items() if k != "params"}
+        wanted = {"params": {player: like["params"]}}
+        if rest:
+            wanted["model_state"] = {player: rest}
+        found = self._read(wanted, step)
+        return {
+            "params": found["params"][player],
+            **found.get("model_state", {}).get(player, {}),
+        }
+
+    def _read(self, wanted: Mapping[str, Any], step: int | None) -> dict[str, Any]:
+        step = self.last_step() if step is None else step
+        if step is None:
+            raise CheckpointError(f"{self.path}: expected a checkpoint, found none")
+        at = self.path / str(step) / "default"
+        abstract = jax.tree.map(_abstract, dict(wanted))
+        try:
+            with ocp.PyTreeCheckpointer() as reader:
+                saved = _shapes(reader.metadata(at).item_metadata.tree)
+                _compare(at, saved, _shapes(abstract))
+                args = ocp.args.PyTreeRestore(
+                    item=abstract,
+                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                    partial_restore=True,
+                )
+                return reader.restore(at, args=args)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"{at}: expected a complete checkpoint of this run, cannot read it: "
+                f"{_line(error)}. Remove this folder to go on from an earlier step"
+            ) from error
+
+    def close(self) -> None:
+        """Finish pending work and free the manager's threads."""
+        self._manager.close()
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+
+    def name(path: tuple) -> str:
+        parts = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in path)
+        return "/".join(str(p) for p in parts)
+
+    return {name(path): tuple(x.shape) for path, x in flat}
+
+
+def _compare(at: pathlib.Path, saved: dict, wanted: dict) -> None:
+    """Raise for a checkpoint of another architecture, listing what differs."""
+    lines = [
+        f"{k}: expected {v}, got {saved.get(k, 'nothing')}"
+        for k, v in wanted.items()
+        if saved.get(k) != v
+    ]
+    if lines:
+        more = f" (+{len(lines) - 5} more)" if len(lines) > 5 else ""
+        raise CheckpointError(
+            f"{at}: a checkpoint of another architecture: {'; '.join(lines[:5])}{more}"
+        )

@@ -1,0 +1,113 @@
+"""The two ways to compile one step: `jax.jit` over a mesh, and `jax.pmap`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax.core.seeds import map_seeds
+from kdjax.train import sharding
+from kdjax.train.state import TrainState
+from kdjax.train.step import Batch, Metrics, Step, over_steps
+
+PMAP_AXIS = "batch"
+
+# Entries of a batch, by how they relate to seeds; knobs are shared by all seeds.
+SEED_AXES = {"seed": 0, "place": 0, "epoch": 0, "knobs": None}
+
+
+class Compiled(NamedTuple):
+    """A compiled step with the way in and out of its form of the state.
+
+    call: `(state, batch, given) -> (state, metrics)`; `batch` as numpy arrays
+        `[steps, ...]`, metrics `[steps, seeds]`. The state passed in is consumed.
+    enter: a state as `create_sharded` makes it, to the form that `call` takes.
+    leave: back again, for evaluation and checkpoints.
+    """
+
+    call: Callable[[Any, Batch, Any], tuple[Any, Metrics]]
+    enter: Callable[[TrainState], Any]
+    leave: Callable[[Any], TrainState]
+
+
+def compile_step(
+    step: Step, mesh: Mesh, given_axes: dict[str, int | None], seeds: int, how: str
+) -> Compiled:
+    """Compile one pure update for all seeds, over the devices of a mesh.
+
+    Args:
+      step: from `make_train_step`, with `axis_name=PMAP_AXIS` for pmap and None for jit.
+      mesh: its devices share every batch.
+      given_axes: for each entry of `given`, 0 if it has one value a seed, else None.
+      seeds: how many.
+      how: "jit" or "pmap", equal in value.
+    """
+    unroll = mesh.devices.flat[0].platform == "cpu"
+    all_seeds = map_seeds(step, (0, SEED_AXES, given_axes), seeds, unroll=unroll)
+    make = {"jit": _jit, "pmap": _pmap}
+    return make[how](all_seeds, mesh)
+
+
+def _steps(step: Step) -> Step:
+    """`step` for `[steps, ...]` batches; a single one is not put into a loop."""
+
+    def run(state: TrainState, batch: Batch, given: Any):
+        if len(batch["seed"]) > 1:
+            return over_steps(step)(state, batch, given)
+        state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), given)
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    return run
+
+
+def _jit(step: Step, mesh: Mesh) -> Compiled:
+    def run(state: TrainState, batch: Batch, given: Any):
+        new, metrics = _steps(step)(state, batch, given)
+        where = sharding.state_sharding(mesh, new)
+        new = jax.lax.with_sharding_constraint(new, where)
+        return new, jax.lax.with_sharding_constraint(metrics, sharding.replicated(mesh))
+
+    compiled = jax.jit(run, donate_argnums=0)
+
+    def call(state: TrainState, batch: Batch, given: Any):
+        def place(path: tuple, x: np.ndarray) -> jax.Array:
+            divided = path[0].key in ("place", "epoch")
+            return sharding.put(mesh, np.asarray(x), 2 if divided else None)
+
+        batch = jax.tree_util.tree_map_with_path(place, batch)
+        return compiled(state, batch, given)
+
+    return Compiled(call, lambda state: state, lambda state: state)
+
+
+def _pmap(step: Step, mesh: Mesh) -> Compiled:
+    devices = list(mesh.devices.flat)
+    axes = {"seed": None, "place": 0, "epoch": 0, "knobs": None}
+    mapped = jax.pmap(
+        _steps(step),
+        axis_name=PMAP_AXIS,
+        in_axes=(0, axes, None),
+        devices=devices,
+        donate_argnums=0,
+    )
+
+    def divide(x: np.ndarray) -> np.ndarray:
+        """`[steps, seeds, batch]` to `[devices, steps, seeds, batch / devices]`."""
+        return np.moveaxis(x.reshape(*x.shape[:2], len(devices), -1), 2, 0)
+
+    def call(state: TrainState, batch: Batch, given: Any):
+        split = {k: divide(x) if axes[k] == 0 else x for k, x in batch.items()}
+        state, metrics = mapped(state, split, given)
+        return state, jax.tree.map(lambda x: x[0], metrics)
+
+    def enter(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), state)
+
+    def leave(state: TrainState) -> TrainState:
+        one = jax.tree.map(lambda x: np.asarray(x[0]), state)
+        return jax.device_put(one, sharding.state_sharding(mesh, one))
+
+    return Compiled(call, enter, leave)

@@ -1,0 +1,194 @@
+"""The loop: step, log, evaluate, checkpoint, stop well."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax.core.types import PyTree
+from kdjax.train.checkpoint import Checkpoints
+from kdjax.train.compiled import Compiled
+from kdjax.train.progress import Bar
+from kdjax.train.state import TrainState
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is NaN or infinite. The text names the step and the seed."""
+
+
+class Interrupted(RuntimeError):
+    """The run was told to stop, and saved a checkpoint first."""
+
+
+class Plan(NamedTuple):
+    """How long a run is and when what happens, in updates."""
+
+    name: str
+    steps: int
+    images_per_step: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    steps_per_call: int
+
+    def next_stop(self, step: int) -> int:
+        """The end of the call that starts after `step` updates."""
+        every = self.log_every, self.evaluate_every, self.checkpoint_every
+        stops = [step - step % n + n for n in every]
+        return min(*stops, self.steps, step + self.steps_per_call)
+
+
+def fit(
+    compiled: Compiled,
+    state: TrainState,
+    given: PyTree,
+    plan: Plan,
+    *,
+    batch_at: Callable[[int], dict[str, Any]],
+    evaluate: Callable[[TrainState], dict[str, list[float]]],
+    write: Callable[[dict[str, Any]], None],
+    checkpoints: Checkpoints,
+    bar: Bar,
+    seconds: float = 0.0,
+) -> tuple[TrainState, float]:
+    """Train from `state` to the end of the plan.
+
+    Args:
+      batch_at: `step -> batch` as numpy arrays.
+      evaluate: measures the state on the validation split, a number a seed.
+      write: takes a line of metrics.
+      seconds: time spent on the run before.
+
+    Returns:
+      The last state and the seconds spent, evaluations and compilation included.
+
+    Raises:
+      NonFiniteLossError: named step; checkpoints before it are kept, none is written.
+      Interrupted: after SIGTERM or SIGINT, once a checkpoint is on disk.
+    """
+    step = int(np.max(jax.device_get(state.step)))
+    running = compiled.enter(state)
+    window: list[tuple[int, Any]] = []
+    clock = _Clock(seconds)
+    agreement = None
+    with _stop_signals() as stop:
+        while step < plan.steps:
+            end = plan.next_stop(step)
+            batch = _stack([batch_at(s) for s in range(step, end)])
+            running, metrics = compiled.call(running, batch, given)
+            window.append((step, metrics))
+            step = end
+            told = bool(stop) or checkpoints.reached_preemption(step)
+            last = step == plan.steps
+            due = told or last
+            if due or step % plan.log_every == 0:
+                done = sum(len(m["loss"]) for _, m in window)
+                means = _means(window)
+                rate = clock.rate(done * plan.images_per_step)
+                agreement = _mean(means.get("agreement"), agreement)
+                write(_line("train", step, clock, means, images_per_second=rate))
+                bar.show(step, rate, float(np.mean(means["loss"])), agreement)
+                window = []
+            saves = due or step % plan.checkpoint_every == 0
+            measures = last or step % plan.evaluate_every == 0
+            if not (saves or measures):
+                continue
+            # Nothing is saved or measured that has not been seen to be finite.
+            if window:
+                _means(window)
+            now = compiled.leave(running)
+            accuracy = None
+            if measures:
+                found = evaluate(now)
+                write(_line("validation", step, clock, found))
+                accuracy = float(np.mean(found["accuracy"]))
+                agreement = _mean(found.get("agreement"), agreement)
+            if saves:
+                checkpoints.save(now, step, accuracy)
+            if told and not last:
+                checkpoints.wait()
+                raise Interrupted(f"stopped at step {step} of {plan.steps}")
+            clock.skip()
+    checkpoints.wait()
+    return compiled.leave(running), clock.seconds()
+
+
+class _Clock:
+    """Seconds of the run, and images per second without evaluations."""
+
+    def __init__(self, before: float):
+        self._start = time.perf_counter() - before
+        self._mark = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def rate(self, images: int) -> float:
+        now = time.perf_counter()
+        spent, self._mark = now - self._mark, now
+        return images / max(spent, 1e-9)
+
+    def skip(self) -> None:
+        self._mark = time.perf_counter()
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that is empty until SIGTERM or SIGINT arrives; the second one is obeyed.
+
+    Only the main thread may listen. In a several-process run JAX's own preemption
+    service listens instead, so that all hosts stop at the same step.
+    """
+    seen: list[int] = []
+    before: dict[int, Any] = {}
+
+    def listen(number: int, _frame: Any) -> None:
+        seen.append(number)
+        signal.signal(number, before[number])
+
+    with contextlib.ExitStack() as undo:
+        if jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with contextlib.suppress(ValueError):
+                    before[number] = signal.signal(number, listen)
+                    undo.callback(signal.signal, number, before[number])
+        yield seen
+
+
+def _stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
+    return jax.tree.map(lambda *x: np.stack(x), *batches)
+
+
+def _means(window: list[tuple[int, Any]]) -> dict[str, list[float]]:
+    """Metrics averaged over a window, a number a seed; finite or an error."""
+    fetched = jax.device_get(window)
+    for start, metrics in fetched:
+        bad = ~np.isfinite(metrics["loss"])
+        if bad.any():
+            at, seed = (int(i) for i in np.argwhere(bad)[0])
+            value = metrics["loss"][at, seed]
+            raise NonFiniteLossError(
+                f"loss: expected a finite number, got {value} at step {start + at + 1} "
+                f"(seed {seed} of the run)"
+            )
+    names = fetched[0][1]
+    stacked = {k: np.concatenate([m[k] for _, m in fetched]) for k in names}
+    return {k: [float(v) for v in x.mean(axis=0)] for k, x in stacked.items()}
+
+
+def _mean(values: list[float] | None, otherwise: float | None) -> float | None:
+    return otherwise if values is None else float(np.mean(values))
+
+
+def _line(kind: str, step: int, clock: _Clock, values: dict, **more: Any) -> dict:
+    return {
+        "kind": kind,
+        "step": step,
+        "seconds": round(clock.seconds(), 3),
+        **more,
+        **values,
+    }

@@ -1,0 +1,88 @@
+"""The mesh, and which array lies where on it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdjax.config import Compute, require
+from kdjax.core.types import PyTree
+
+BATCH_AXES = ("data", "fsdp")
+
+# Smaller arrays are copied: sharing them would cost more messages than it saves memory.
+SHARED_FROM = 1024
+
+
+def make_mesh(compute: Compute, batch: int) -> Mesh:
+    """The `('data', 'fsdp')` mesh that a run asks for.
+
+    Raises ConfigError where more devices are asked for than there are, or where the
+    batch does not divide by the devices that share it.
+    """
+    there = len(jax.devices())
+    data = compute.data or max(1, there // compute.fsdp)
+    wanted = data * compute.fsdp
+    field = "compute.data x compute.fsdp"
+    require(wanted <= there, field, f"at most the {there} devices there are", wanted)
+    require(batch % wanted == 0, "batch", f"a multiple of {wanted} devices", batch)
+    # Auto, not Explicit: ordinary models are not written for explicit sharding.
+    return jax.make_mesh(
+        (data, compute.fsdp),
+        BATCH_AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=jax.devices()[:wanted],
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(mesh: Mesh, tree: PyTree, *, lead: int = 1) -> PyTree:
+    """Shardings for parameters and optimiser state.
+
+    Each array of at least `SHARED_FROM` elements a seed is divided over `fsdp` along
+    its largest axis that divides; the others are copied. The first `lead` axes (the
+    seeds) are never divided.
+    """
+    shares = mesh.shape["fsdp"]
+
+    def place(x: Any) -> NamedSharding:
+        sizes = x.shape[lead:]
+        fits = [i for i, n in enumerate(sizes) if n % shares == 0]
+        if shares == 1 or not fits or np.prod(sizes) < SHARED_FROM:
+            return replicated(mesh)
+        axis = lead + max(fits, key=lambda i: sizes[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+
+    return jax.tree.map(place, tree)
+
+
+def create_sharded(make: Callable[..., PyTree], mesh: Mesh, *args: Any) -> PyTree:
+    """`make(*args)`, every array created where it will live and nowhere else."""
+    shardings = state_sharding(mesh, jax.eval_shape(make, *args))
+    return jax.jit(make, out_shardings=shardings)(*args)
+
+
+def put(mesh: Mesh, x: np.ndarray, axis: int | None) -> jax.Array:
+    """A host array on the mesh, divided along `axis` over all devices, or copied.
+
+    Every host passes the same whole array; each device takes its own part.
+    """
+    spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH_AXES)
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
+
+
+def abstract_sharded(make: Callable[..., PyTree], mesh: Mesh, *args: Any) -> PyTree:
+    """The shapes of `make(*args)` with the shardings it would be created with."""
+    shapes = jax.eval_shape(make, *args)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        state_sharding(mesh, shapes),
+    )

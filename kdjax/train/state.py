@@ -1,0 +1,38 @@
+"""What a run carries from update to update."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from kdjax.core.types import Array, PyTree
+
+
+class TrainState(NamedTuple):
+    """All that changes during training; there is no random key and no data position.
+
+    step: scalar int32, updates done.
+    params, model_state: by player; the latter holds BatchNorm statistics and the like.
+    opt_state: of the optax transform over `params`.
+    """
+
+    step: Array
+    params: dict[str, PyTree]
+    model_state: dict[str, PyTree]
+    opt_state: Any
+
+
+def create_state(
+    variables: dict[str, PyTree], optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first update, from `{player: variables}`."""
+    params = {p: v["params"] for p, v in variables.items()}
+    rest = {
+        p: {k: x for k, x in v.items() if k != "params"} for p, v in variables.items()
+    }
+    return TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params))
+
+
+def player_variables(state: TrainState, player: str) -> PyTree:
+    """The variables with which a player's model is applied."""
+    return {"params": state.params[player], **state.model_state[player]}

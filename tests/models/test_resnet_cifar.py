@@ -1,0 +1,189 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models import ResNetCifar, count_parameters, from_linen
+from kdjax.models.resnet_cifar import _conv, group_count
+
+
+def images(batch=4, side=8, seed=0):
+    return jax.random.normal(jax.random.key(seed), (batch, side, side, 3))
+
+
+def parameters_of(depth, width, classes):
+    """By hand: a norm has two numbers a channel, no convolution has a bias."""
+    n = (depth - 2) // 6
+    w = width
+    stem = 3 * 3 * 3 * w + 2 * w
+    stage1 = n * (2 * 9 * w * w + 2 * 2 * w)
+    total = stem + stage1
+    for c in (2 * w, 4 * w):
+        first = 9 * (c // 2) * c + 9 * c * c + 2 * 2 * c
+        projection = (c // 2) * c + 2 * c
+        total += first + projection + (n - 1) * (18 * c * c + 2 * 2 * c)
+    return total + 4 * w * classes + classes
+
+
+@pytest.mark.parametrize("depth, width", [(8, 2), (14, 4), (20, 16), (56, 16)])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_parameters_are_those_counted_by_hand(depth, width, norm):
+    model = from_linen(ResNetCifar(depth, width, 10, norm))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images(1, 32))
+    assert count_parameters(variables) == parameters_of(depth, width, 10)
+
+
+def test_resnet20_is_the_published_size_but_for_the_projections():
+    # He et al. count 0.27M with parameter-free shortcuts (option A), 269,722 in all.
+    # Option B adds two 1x1 projections and their norms: 16 * 32 + 2 * 32 at stage 2,
+    # 32 * 64 + 2 * 64 at stage 3.
+    assert parameters_of(20, 16, 10) == 272_474
+    assert 272_474 - (16 * 32 + 64) - (32 * 64 + 128) == 269_722
+
+
+def test_taps_are_named_and_shaped():
+    model = from_linen(ResNetCifar(8, 4, 7, "group"))
+    x = images(2, 9)
+    (logits, taps), state = model.apply(model.init(jax.random.key(0), x), x)
+    assert {name: tap.shape for name, tap in taps.items()} == {
+        "stem": (2, 9, 9, 4),
+        "stage1": (2, 9, 9, 4),
+        "stage2": (2, 5, 5, 8),
+        "stage3": (2, 3, 3, 16),
+        "embedding": (2, 16),
+    }
+    assert logits.shape == (2, 7) and state == {}
+    for stage in ("stem", "stage1", "stage2", "stage3"):
+        assert taps[stage].min() == 0 and taps[stage].max() > 0
+    mean = np.asarray(taps["stage3"], np.float64).mean((1, 2))
+    np.testing.assert_allclose(taps["embedding"], mean, rtol=1e-5)
+
+
+def test_head_reads_the_embedding():
+    model = from_linen(ResNetCifar(8, 2, 3, "group"))
+    variables = model.init(jax.random.key(0), images())
+    head = variables["params"]["Dense_0"]
+    output, _ = model.apply(variables, images())
+    expected = output.taps["embedding"] @ head["kernel"] + head["bias"][None]
+    np.testing.assert_allclose(output.logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_one_pixel_on_every_side():
+    # Mirroring the images and every kernel mirrors the activations, at stride 2 on odd
+    # sides, only if the padding is the same on both sides.
+    model = from_linen(ResNetCifar(8, 2, 3, "group"))
+    x = images(2, 9)
+    variables = model.init(jax.random.key(0), x)
+    flip = jax.tree.map(lambda p: p[:, ::-1] if p.ndim == 4 else p, variables["params"])
+    plain, _ = model.apply(variables, x)
+    mirrored, _ = model.apply({"params": flip}, x[:, :, ::-1])
+    np.testing.assert_allclose(mirrored.logits, plain.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_stride_two_starts_at_the_first_pixel_also_on_even_sides():
+    # Output 0 reads pixels -1, 0, 1. "SAME" would read 0, 1, 2, and see this dot.
+    conv = _conv(1, 3, 2)
+    params = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
+    dot = jnp.zeros((1, 8, 8, 1)).at[0, 2, 2, 0].set(1.0)
+    out = conv.apply(params, dot)[0, :, :, 0]
+    assert out.shape == (4, 4)
+    assert out[0, 0] == 0 and out[1, 1] == 1 and out.sum() == 1
+
+
+def test_group_norm_has_no_state_and_examples_do_not_meet():
+    model = from_linen(ResNetCifar(8, 4, 5, "group"))
+    variables = model.init(jax.random.key(0), images())
+    assert set(variables) == {"params"}
+    whole, _ = model.apply(variables, images(), train=True)
+    part, _ = model.apply(variables, images()[:2], train=True)
+    np.testing.assert_allclose(whole.logits[:2], part.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_mixes_examples_in_training_only():
+    model = from_linen(ResNetCifar(8, 4, 5, "batch"))
+    variables = model.init(jax.random.key(0), images())
+    assert set(variables) == {"params", "batch_stats"}
+    for train in (True, False):
+        whole, _ = model.apply(variables, images(), train=train)
+        part, _ = model.apply(variables, images()[:2], train=train)
+        difference = jnp.abs(whole.logits[:2] - part.logits).max()
+        assert difference > 1e-2 if train else difference < 1e-5
+
+
+def test_running_statistics_are_biased_with_momentum_point_nine():
+    model = from_linen(ResNetCifar(8, 2, 3, "batch"))
+    variables = model.init(jax.random.key(0), images())
+    _, state = model.apply(variables, images(), train=True)
+    kernel = variables["params"]["Conv_0"]["kernel"]
+    x = jax.lax.conv_general_dilated(
+        images(), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x = np.asarray(x, np.float64)
+    new = state["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(new["mean"], 0.1 * x.mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(new["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis_name", ["data", None])
+def test_axis_name_makes_pmap_see_the_whole_batch(axis_name):
+    devices = 8
+    assert jax.device_count() == devices
+    whole = from_linen(ResNetCifar(8, 2, 3, "batch"))
+    split = from_linen(ResNetCifar(8, 2, 3, "batch", axis_name))
+    # Shards of different scale: their own statistics are far from the batch's.
+    scale = jnp.repeat(jnp.arange(1.0, devices + 1), 2)[:, None, None, None]
+    x = images(2 * devices) * scale
+    variables = whole.init(jax.random.key(0), x)
+    expected, expected_state = jax.jit(lambda v, x: whole.apply(v, x, train=True))(
+        variables, x
+    )
+    step = jax.pmap(
+        lambda v, x: split.apply(v, x, train=True), "data", in_axes=(None, 0)
+    )
+    output, state = step(variables, x.reshape(devices, 2, *x.shape[1:]))
+    logits = np.asarray(output.logits).reshape(expected.logits.shape)
+    closest = jax.tree.map(
+        lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)[None]).max()),
+        state,
+        expected_state,
+    )
+    if axis_name is None:
+        assert np.abs(logits - expected.logits).max() > 1e-2
+        assert max(jax.tree.leaves(closest)) > 1e-2
+    else:
+        np.testing.assert_allclose(logits, expected.logits, rtol=1e-3, atol=1e-4)
+        assert max(jax.tree.leaves(closest)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "channels, groups",
+    [
+        (1, 1),
+        (2, 1),
+        (4, 2),
+        (6, 3),
+        (7, 1),
+        (8, 4),
+        (12, 6),
+        (16, 8),
+        (20, 5),
+        (64, 8),
+    ],
+)
+def test_groups(channels, groups):
+    assert group_count(channels) == groups
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("depth", 10), ("depth", 2), ("width", 0), ("classes", 0), ("norm", "layer")],
+)
+def test_bad_fields_are_named(field, value):
+    with pytest.raises(ValueError, match=f"{field}: expected .*, got {value!r}"):
+        ResNetCifar(**{field: value})
+
+
+def test_bad_images_are_named():
+    model = from_linen(ResNetCifar(8, 2, 3))
+    with pytest.raises(ValueError, match=r"images: expected .*\(8, 8, 3\)"):
+        model.init(jax.random.key(0), images()[0])

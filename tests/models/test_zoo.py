@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import config
+from kdjax.models import MODELS, ResNetCifar, count_parameters, from_linen, make_model
+
+MINE = """
+import jax.numpy as jnp
+from kdjax.models import from_function
+
+def make(config, classes):
+    shape = (config.width, classes)
+    return from_function(lambda p, x: jnp.zeros((x.shape[0], classes)) + p.sum(),
+                         jnp.ones(shape))
+
+def wrong(config, classes):
+    return classes
+"""
+
+
+def images():
+    return jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_resnet_is_made_of_the_config(norm):
+    model = make_model(config.Model(depth=14, width=3, norm=norm), 5)
+    expected = from_linen(ResNetCifar(14, 3, 5, norm))
+    shapes, wanted = (
+        jax.eval_shape(m.init, jax.random.key(0), images()) for m in (model, expected)
+    )
+    assert shapes == wanted and ("batch_stats" in shapes) == (norm == "batch")
+
+
+def test_axis_name_reaches_batch_norm():
+    model = make_model(config.Model(norm="batch"), 5, "data")
+    variables = model.init(jax.random.key(0), images())
+    with pytest.raises(NameError, match="data"):
+        model.apply(variables, images(), train=True)
+
+
+def test_own_model_from_a_file(tmp_path):
+    path = tmp_path / "mine_for_zoo.py"
+    path.write_text(MINE)
+    model = make_model(config.Model(name=f"{path}:make", width=4), 3)
+    variables = model.init(jax.random.key(0), images())
+    output, _ = model.apply(variables, images())
+    np.testing.assert_array_equal(output.logits, jnp.full((2, 3), 12.0))
+    with pytest.raises(config.ConfigError, match="^model.name: .*types.Model, got 3"):
+        make_model(config.Model(name=f"{path}:wrong"), 3)
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(config.ConfigError) as error:
+        make_model(config.Model(name="resnext"), 3)
+    message = str(error.value)
+    assert message.startswith("model.name: ") and "'resnext'" in message
+    assert all(name in message for name in MODELS)
+    with pytest.raises(config.ConfigError, match="model.name: .*no_such_module"):
+        make_model(config.Model(name="no_such_module:make"), 3)
+
+
+def test_parameters_are_counted_without_state():
+    variables = {"params": {"a": jnp.ones((2, 3)), "b": jnp.ones(())}, "s": jnp.ones(9)}
+    assert count_parameters(variables) == 7
+    assert count_parameters(jax.eval_shape(lambda: variables)) == 7
+    assert type(count_parameters({"params": {}})) is int

@@ -1,0 +1,133 @@
+"""The cells of the tables, worked out by hand."""
+
+import io
+import math
+import pathlib
+
+import pytest
+from rich.console import Console
+
+from kdjax.reports import RunRecord, report_markdown, results_table, terminal_table
+
+SUMMARY = {
+    "parameters": 12345,
+    "seconds": 1234.56,
+    "seeds": [3, 4, 5],
+    "test": {
+        # 90, 92, 94: mean 92, squares 4 + 0 + 4 over n - 1 = 2 give a spread of 2.
+        "accuracy": [0.90, 0.92, 0.94],
+        # 80, 80, 83: mean 81, squares 1 + 1 + 4 over 2 give sqrt(3) = 1.7321.
+        "agreement": [0.80, 0.80, 0.83],
+        # 0.1, 0.2, 0.3: mean 0.2, spread sqrt(0.02 / 2) = 0.1.
+        "kl": [0.1, 0.2, 0.3],
+    },
+    "command": "kdjax distill --name a",
+    "machine": "a box",
+    "versions": {"jax": "0.10.2", "flax": "0.12.8"},
+}
+FULL = "12,345 | 92.00 ± 2.00 | 81.00 ± 1.73 | 0.2000 ± 0.1000 | 1,234.6"
+
+
+def record(name="a", summary=None, steps=300, metrics=()):
+    config = {"name": name, "steps": steps, "data": {"test": "test[:9]"}}
+    return RunRecord(name, pathlib.Path("runs", name), config, list(metrics), summary)
+
+
+def rows(records):
+    return results_table(records).splitlines()[2:]
+
+
+def terminal(records, width=80):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(records))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_full_row_and_the_heads():
+    assert results_table([record(summary=SUMMARY)]) == (
+        "| run | parameters | accuracy (%) | agreement with the teacher (%) "
+        "| held-out KL (nats) | seconds |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| a | {FULL} |\n"
+    )
+
+
+def test_one_seed_has_no_spread():
+    test = {"accuracy": [0.98765], "agreement": [1.0], "kl": [0.00014]}
+    summary = {**SUMMARY, "test": test}
+    expected = "| a | 12,345 | 98.77 | 100.00 | 0.0001 | 1,234.6 |"
+    assert rows([record(summary=summary)]) == [expected]
+
+
+def test_what_is_absent_is_a_dash():
+    alone = record("teacher", {**SUMMARY, "test": {"accuracy": [0.5, 0.5]}})
+    started = record("b", metrics=[{"kind": "train", "step": 20}])
+    assert rows([alone, started, record("c", {})]) == [
+        "| teacher | 12,345 | 50.00 ± 0.00 | – | – | 1,234.6 |",
+        "| b (unfinished at step 20 of 300) | – | – | – | – | – |",
+        "| c | – | – | – | – | – |",
+    ]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_diverged_seed_is_shown_and_never_averaged_away(bad):
+    summary = {**SUMMARY, "test": {"accuracy": [0.9, 0.9], "kl": [0.1, bad]}}
+    (row,) = rows([record(summary=summary)])
+    assert "| 90.00 ± 0.00 | – | not finite (1 of 2 seeds) |" in row
+
+
+def test_a_name_cannot_break_the_table():
+    (row,) = rows([record("a|b\nc", SUMMARY)])
+    assert row == f"| a\\|b c | {FULL} |"
+
+
+def test_terminal_table_has_the_same_cells():
+    text = terminal([record(summary=SUMMARY), record("b")])
+    assert all(cell in text for cell in FULL.split(" | "))
+    assert "(unfinished" in text
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("b")] == [
+        ["–"] * 5
+    ]
+
+
+def test_terminal_table_breaks_names_and_no_numbers():
+    text = terminal([record("a_run_with_a_very_long_name", SUMMARY)])
+    assert all(cell in text for cell in FULL.split(" | "))
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_terminal_table_takes_names_as_they_are():
+    assert "[red]a[/]" in terminal([record("[red]a[/]", SUMMARY)], width=120)
+
+
+def test_report_says_how_the_numbers_came_about():
+    text = report_markdown([record(summary=SUMMARY), record("b")], "x/curves.png")
+    assert text.startswith("# Results: a, b\n\n```bash\nkdjax distill --name a\n```\n")
+    for part in (
+        "- Machine: a box\n- Versions: jax 0.10.2, flax 0.12.8\n- Seeds: 3, 4, 5\n",
+        "test split (`test[:9]`)",
+        "sample standard deviation over the seeds (n - 1)",
+        "KL(teacher || student) in nats at temperature 1",
+        f"| a | {FULL} |",
+        "| b (unfinished at step 0 of 300) | – |",
+        "](x/curves.png)\n",
+    ):
+        assert part in text
+
+
+def test_report_says_which_run_had_which_seeds():
+    one = {**SUMMARY, "seeds": [0], "machine": "other", "command": "kdjax train"}
+    records = [record("a", SUMMARY), record("b", SUMMARY), record("c", one)]
+    text = report_markdown(records, "curves.png")
+    assert "- Seeds: 3, 4, 5 (a, b); 0 (c)\n" in text
+    assert "- Machine: a box (a, b); other (c)\n" in text
+    assert "- Versions: jax 0.10.2, flax 0.12.8\n" in text
+    assert "```bash\nkdjax distill --name a\nkdjax train\n```" in text
+
+
+def test_report_of_unfinished_runs_has_no_empty_headings():
+    text = report_markdown([record()], "curves.png")
+    assert "```" not in text
+    assert "Machine" not in text
+    assert "\n\n\n" not in text
