@@ -222,7 +222,7 @@ class Teacher:
 
     run: str = ""
     """A run folder whose model is the teacher. Empty: train one in WORKDIR/teacher."""
-    model: Model = Model(depth=14, width=16)
+    model: Model = Model(depth=8, width=8)
     train: str = "train"
     """Split that the teacher is trained on; its data set is the student's."""
     steps: int = 1_000

@@ -35,17 +35,15 @@ def train(
     """Train one model by itself, on labels. Continues where its folder left off.
 
     Args:
-      run: what to train; a teacher in it is not asked, and not trained.
+      run: what to train; all its terms compare with labels.
       splits: arrays by split, in place of the data set that `run.data` names.
       model: in place of the one that `run.model` names.
 
     Returns:
       The run folder.
     """
-    terms = run.terms
-    if any(t.teacher != "labels" for t in terms.values()):
-        terms = {"hard": configs.HARD}
-    run = dataclasses.replace(run, teacher=None, terms=terms, baselines=())
+    run = dataclasses.replace(run, teacher=None, baselines=())
+    run.check()
     console = console or Console()
     data = _sources(run, splits)
     folder = pathlib.Path(run.workdir)

@@ -50,7 +50,7 @@ def agreement(student_logits: Array, teacher_logits: Array) -> Array:
     _check_pair(student_logits, teacher_logits)
     choice = jnp.argmax(teacher_logits, axis=-1)
     known = ~jnp.isnan(teacher_logits).any(axis=-1)
-    return accuracy(student_logits, choice) * known
+    return jnp.where(known, accuracy(student_logits, choice), 0.0)
 
 
 def teacher_kl(student_logits: Array, teacher_logits: Array) -> Array:
@@ -119,7 +119,7 @@ def calibration_error(sums: Mapping[str, Array]) -> float:
 
 
 def _log_softmax(logits: Array) -> Array:
-    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    wide = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     return jax.nn.log_softmax(logits.astype(wide), axis=-1)
 
 

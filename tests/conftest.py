@@ -28,3 +28,37 @@ def strict_dtypes():
     """Forbid implicit dtype promotion (kernels only: optax and flax rely on it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def tiny_run(tmp_path):
+    """A function making a small complete run; `changes` replace its fields."""
+    import dataclasses
+
+    from kdjax.config import Model, Optim, Run, Teacher, Views
+
+    def make(**changes):
+        optim = Optim(warmup=2)
+        teacher = Teacher(
+            model=Model(depth=8, width=4),
+            steps=8,
+            optim=optim,
+            views=Views(mode="consistent", area=(0.5, 1.0), flip=False),
+        )
+        run = Run(
+            name="tiny",
+            workdir=str(tmp_path / "run"),
+            seeds=1,
+            model=Model(depth=8, width=2),
+            teacher=teacher,
+            optim=optim,
+            baselines=(),
+            steps=8,
+            batch=16,
+            evaluate_every=4,
+            checkpoint_every=4,
+            log_every=2,
+        )
+        return dataclasses.replace(run, **changes)
+
+    return make

@@ -6,9 +6,10 @@ import pytest
 from kdjax import metrics
 
 RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(size=(64, 10)).astype(np.float32) * 3
-TEACHER = RNG.normal(size=(64, 10)).astype(np.float32) * 2 + LOGITS
-LABELS = RNG.integers(0, 10, 64)
+LOGITS = jnp.asarray(RNG.normal(size=(64, 10)) * 3, jnp.float32)
+TEACHER = LOGITS + jnp.asarray(RNG.normal(size=(64, 10)) * 2, jnp.float32)
+LABELS = jnp.asarray(RNG.integers(0, 10, 64))
+EVERYONE = jnp.ones(64, bool)
 
 
 def softmax(logits):
@@ -32,14 +33,13 @@ BOTH = [
     (
         metrics.negative_log_likelihood,
         LABELS,
-        -np.log(softmax(LOGITS)[np.arange(64), LABELS]),
+        -np.log(softmax(LOGITS)[np.arange(64), np.asarray(LABELS)]),
     ),
 ]
 
 
 @pytest.mark.parametrize("metric, other, expected", BOTH)
 def test_against_numpy(metric, other, expected):
-    other = jnp.asarray(other)
     value = jax.jit(metric)(LOGITS, other)
     assert value.shape == (64,) and value.dtype == jnp.float32
     assert expected.std() > 0
@@ -50,8 +50,7 @@ def test_against_numpy(metric, other, expected):
 
 @pytest.mark.parametrize("metric, other, expected", BOTH)
 def test_half_precision_and_strict_dtypes(metric, other, expected, strict_dtypes):
-    low = jnp.asarray(LOGITS).astype(jnp.bfloat16)
-    other = jnp.asarray(other)
+    low = LOGITS.astype(jnp.bfloat16)
     value = metric(low, other)
     assert value.dtype == jnp.float32
     wide = metric(low.astype(jnp.float32), other)
@@ -79,12 +78,12 @@ def test_of_ties_the_lowest_class_comes_first():
 
 
 def test_nan_is_a_miss_and_does_not_hide():
-    bad = jnp.asarray(LOGITS).at[:, 0].set(jnp.nan)
+    bad = LOGITS.at[:, 0].set(jnp.nan)
     zeros = jnp.zeros(64, int)
     assert metrics.accuracy(bad, zeros).sum() == 0
     assert metrics.top_k(bad, zeros, 10).sum() == 0
     assert metrics.agreement(bad, bad).sum() == 0
-    assert metrics.agreement(jnp.asarray(LOGITS), bad).sum() == 0
+    assert metrics.agreement(LOGITS, bad).sum() == 0
     assert jnp.isnan(metrics.negative_log_likelihood(bad, zeros)).all()
     assert jnp.isnan(metrics.teacher_kl(bad, TEACHER)).all()
 
@@ -101,6 +100,7 @@ def test_kl_of_saturated_and_masked_teachers():
 
 def reliability(logits, labels, where, bins):
     """Guo et al. by looping over the bins."""
+    labels, where = np.asarray(labels), np.asarray(where)
     confidence, choice = softmax(logits).max(-1), order(logits)[:, 0]
     error, n = 0.0, where.sum()
     for b in range(bins):
@@ -113,7 +113,7 @@ def reliability(logits, labels, where, bins):
 
 @pytest.mark.parametrize("bins", [1, 4, 15])
 def test_calibration_error_against_the_loop(bins):
-    where = RNG.random(64) < 0.6
+    where = jnp.asarray(RNG.random(64) < 0.6)
     bins_of = jax.jit(metrics.calibration_bins, static_argnames="bins")
     sums = bins_of(LOGITS, LABELS, where, bins=bins)
     assert all(s.shape == (bins,) and s.dtype == jnp.float32 for s in sums.values())
@@ -124,10 +124,9 @@ def test_calibration_error_against_the_loop(bins):
 
 
 def test_calibration_sums_add_up_over_batches():
-    where = np.ones(64, bool)
-    whole = metrics.calibration_bins(LOGITS, LABELS, where)
+    whole = metrics.calibration_bins(LOGITS, LABELS, EVERYONE)
     parts = [
-        metrics.calibration_bins(LOGITS[i], LABELS[i], where[i])
+        metrics.calibration_bins(LOGITS[i], LABELS[i], EVERYONE[i])
         for i in (slice(0, 20), slice(20, 64))
     ]
     added = jax.tree.map(lambda a, b: a + b, *parts)
@@ -149,17 +148,14 @@ def test_calibration_by_hand():
 
 
 def test_examples_left_out_leave_nothing():
-    bad = jnp.asarray(LOGITS).at[0].set(jnp.nan)
-    where = jnp.arange(64) > 0
+    bad = LOGITS.at[0].set(jnp.nan)
+    where = EVERYONE.at[0].set(False)
     sums = metrics.calibration_bins(bad, LABELS, where)
     rest = metrics.calibration_bins(LOGITS[1:], LABELS[1:], where[1:])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), sums, rest)
     nobody = metrics.calibration_bins(LOGITS, LABELS, jnp.zeros(64, bool))
     with pytest.raises(ValueError, match="sums: expected at least one example"):
         metrics.calibration_error(nobody)
-
-
-EVERYONE = np.ones(64, bool)
 
 
 @pytest.mark.parametrize(

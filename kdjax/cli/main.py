@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdjax.config import ConfigError, Run, load_config
+from kdjax.config import ConfigError, Run, labelled, load_config
 
 Folder = Annotated[str, tyro.conf.Positional]
 
@@ -92,7 +92,8 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
 
 
 def _train(args: list[str]) -> None:
-    run = _parse_run("train", args, Run(name="train", workdir="runs/train", teacher=None))
+    default = labelled(Run(), name="train", workdir="runs/train", teacher=None)
+    run = _parse_run("train", args, default)
     _start(lambda jobs: jobs.train(run))
 
 

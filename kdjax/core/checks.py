@@ -9,8 +9,8 @@ import math
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 
 def _refuse(name: str, expected: str, got: Any) -> NoReturn:
@@ -101,7 +101,7 @@ def _number(name: str, value: Any, expected: str) -> float | None:
     """A scalar as a float, or None where it is traced."""
     if jnp.shape(value) != ():
         _refuse(name, expected, f"shape {jnp.shape(value)}")
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return None
     return float(value)
 

@@ -26,9 +26,7 @@ def widen(x: Array) -> Array:
 def widen_together(*arrays: Array) -> tuple[Array, ...]:
     """All arrays in one dtype: the widest of theirs, and at least float32."""
     wide = [widen(x) for x in arrays]
-    common = wide[0].dtype
-    for x in wide[1:]:
-        common = jnp.promote_types(common, x.dtype)
+    common = max((x.dtype for x in wide), key=lambda dtype: dtype.itemsize)
     return tuple(x.astype(common) for x in wide)
 
 

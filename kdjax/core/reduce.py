@@ -17,8 +17,10 @@ from kdjax.core.types import Array
 Axis = int | Sequence[int] | None
 
 
-def _as_axis(axis: Axis) -> int | tuple[int, ...] | None:
-    return axis if axis is None or isinstance(axis, int) else tuple(axis)
+def _axes(values: Array, axis: Axis) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(values.ndim))
+    return (axis,) if isinstance(axis, int) else tuple(axis)
 
 
 def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
@@ -38,7 +40,7 @@ def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> 
     if where is not None:
         checks.mask("where", where, values.shape)
         values = jnp.where(jnp.broadcast_to(where, values.shape), values, 0)
-    return jnp.sum(values, _as_axis(axis))
+    return jnp.sum(values, _axes(values, axis))
 
 
 def masked_count(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
@@ -46,14 +48,12 @@ def masked_count(values: Array, axis: Axis = None, where: Array | None = None) -
 
     Integers are counted, since float32 cannot count beyond 2^24.
     """
-    dtype = widen(values).dtype
+    dtype, axes = widen(values).dtype, _axes(values, axis)
     if where is None:
-        axes = range(values.ndim) if axis is None else _as_axis(axis)
-        axes = (axes,) if isinstance(axes, int) else axes
         count = math.prod(values.shape[i] for i in axes)
         return jnp.asarray(max(count, 1), dtype)
     selected = jnp.broadcast_to(where, values.shape)
-    count = jnp.sum(selected, _as_axis(axis), dtype=jnp.int32)
+    count = jnp.sum(selected, axes, dtype=jnp.int32)
     return jnp.maximum(count, 1).astype(dtype)
 
 

@@ -83,7 +83,10 @@ def append_metrics(folder: Path, line: Fields) -> None:
     if _parse_line(content) is None:
         raise RunFolderError(f"{path}: a line needs kind and step, got {dict(line)!r}")
     with _refusing(f"cannot write {path}"):
-        if not _ends_line(path):
+        with open(path, "ab+") as stream:
+            stream.seek(max(stream.tell() - 1, 0))
+            torn = stream.read() not in (b"", b"\n")
+        if torn:
             truncate_metrics(folder, math.inf)
         with open(path, "ab") as stream:
             stream.write(content)
@@ -102,8 +105,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         if line is not None:
             lines.append(line)
         elif number < len(texts):
-            got = text[:80].decode(errors="replace")
-            raise RunFolderError(f"{path}, line {number}: not a metrics line: {got!r}")
+            got = repr(text[:80].decode(errors="replace"))
+            raise RunFolderError(f"{path}, line {number}: not a metrics line: {got}")
     return lines
 
 
@@ -114,8 +117,7 @@ def truncate_metrics(folder: Path, step: float) -> None:
         return
     lines = read_metrics(folder)
     content = b"".join(_dump(line) for line in lines if line["step"] <= step)
-    if content != _read_bytes(path):
-        write_bytes(path, content)
+    write_bytes(path, content)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -167,8 +169,7 @@ def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
             stream.flush()
             os.fsync(stream.fileno())
     except BaseException:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        path.unlink(missing_ok=True)
         raise
     return path
 
@@ -196,10 +197,9 @@ def _read_bytes(path: pathlib.Path) -> bytes:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    content = _read_bytes(path)
     try:
-        values = json.loads(content)
-    except ValueError as error:  # also of bytes that are not UTF-8
+        values = json.loads(_read_bytes(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunFolderError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RunFolderError(f"{path} is not a table of fields: {values!r:.80}")
@@ -213,12 +213,6 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
         return None
     whole = isinstance(line, dict) and type(line.get("step")) is int
     return _decode(line) if whole and isinstance(line.get("kind"), str) else None
-
-
-def _ends_line(path: pathlib.Path) -> bool:
-    with open(path, "ab+") as stream:
-        stream.seek(max(stream.tell() - 1, 0))
-        return stream.read() in (b"", b"\n")
 
 
 def _encode(value: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from kdjax.core import checks
+from kdjax.core.numerics import widen_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -56,8 +57,8 @@ def combine(
     """
     _check(terms, weights, where)
     parts = {name: masked_mean(values, where=where) for name, values in terms.items()}
-    dtype = jnp.result_type(*(part.dtype for part in parts.values()))
-    total = jnp.zeros((), dtype)
-    for name, part in parts.items():
-        total = total + jnp.asarray(weights[name], dtype) * part.astype(dtype)
+    means = widen_together(*parts.values())
+    total = jnp.zeros((), means[0].dtype)
+    for name, value in zip(parts, means, strict=True):
+        total = total + jnp.asarray(weights[name], total.dtype) * value
     return total, parts

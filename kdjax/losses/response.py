@@ -109,7 +109,7 @@ def soft_cross_entropy(
         >>> teacher = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
         >>> values = soft_cross_entropy(student, teacher)
         >>> print(values.shape, f"{values.mean():.4f}")
-        (2,) SCE
+        (2,) 1.4990
 
     Reference:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015,

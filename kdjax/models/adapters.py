@@ -40,8 +40,7 @@ def from_linen(module: nn.Module) -> Model:
 
     def init(key: Array, images: Array) -> PyTree:
         variables = module.init(key, images, **_switch(module, train=False))
-        kept = {k: v for k, v in variables.items() if k != "intermediates"}
-        return {"params": {}, **nn.meta.unbox(kept)}
+        return {"params": {}, **nn.meta.unbox(variables)}
 
     def apply(variables, images, *, train=False, rngs=None):
         state = _state(variables)

@@ -144,7 +144,7 @@ def _dress(axis: Axes, panel: _Panel, steps: Sequence[int]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without matplotlib's meanings: `$` starts a formula, `_` hides from the legend."""
+    """A label as it is: matplotlib reads `$` as a formula and hides a leading `_`."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

@@ -155,11 +155,10 @@ def _compare(at: pathlib.Path, saved: dict, wanted: dict) -> None:
     """Raise for a checkpoint of another architecture, listing what differs."""
     lines = [
         f"{k}: expected {v}, got {saved.get(k, 'nothing')}"
-        for k, v in wanted.items()
+        for k, v in sorted(wanted.items(), key=lambda kv: not kv[0].startswith("params"))
         if saved.get(k) != v
     ]
     if lines:
-        more = f" (+{len(lines) - 5} more)" if len(lines) > 5 else ""
         raise CheckpointError(
-            f"{at}: a checkpoint of another architecture: {'; '.join(lines[:5])}{more}"
+            f"{at}: a checkpoint of another architecture:\n  " + "\n  ".join(lines)
         )

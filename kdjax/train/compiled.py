@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -104,7 +103,8 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         return state, jax.tree.map(lambda x: x[0], metrics)
 
     def enter(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), state)
+        host = jax.device_get(state)
+        return jax.tree.map(lambda x: np.stack([x] * len(devices)), host)
 
     def leave(state: TrainState) -> TrainState:
         one = jax.tree.map(lambda x: np.asarray(x[0]), state)

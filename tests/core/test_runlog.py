@@ -33,10 +33,11 @@ def no_space(*_, **__):
 
 
 def run_alone(code):
-    """Run `code` in a new Python that has loaded runlog.py and nothing else of kdjax."""
+    """Run `code` in a new Python that has loaded runlog.py alone of kdjax."""
     load = (
         "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('runlog', {runlog.__file__!r})\n"
+        f"file = {runlog.__file__!r}\n"
+        "spec = importlib.util.spec_from_file_location('runlog', file)\n"
         "runlog = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(runlog)\n"
     )

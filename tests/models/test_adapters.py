@@ -282,6 +282,26 @@ class TestNnx:
         )
         assert state == {}
 
+    def test_calls_that_write_change_the_state_in_training_only(self):
+        model = from_nnx(Counter)
+        variables = model.init(jax.random.key(0), images())
+        for train in (True, False):
+            _, state = model.apply(variables, images(), train=train)
+            assert state == {"state": {"calls": int(train)}}
+        assert variables["state"] == {"calls": 0}
+
+
+class Counter(nnx.Module):
+    """Counts its calls, and keeps what it saw: a variable that init did not have."""
+
+    def __init__(self, rngs):
+        self.calls = nnx.Variable(jnp.zeros((), int))
+
+    def __call__(self, x):
+        self.calls.set_value(self.calls.get_value() + 1)
+        self.seen = nnx.Intermediate(x)
+        return x[:, 0, :, 0]
+
 
 class NamedDropout(nnx.Module):
     def __init__(self, rngs):

@@ -85,10 +85,8 @@ def test_a_name_cannot_break_the_table():
 def test_terminal_table_has_the_same_cells():
     text = terminal([record(summary=SUMMARY), record("b")])
     assert all(cell in text for cell in FULL.split(" | "))
-    assert "(unfinished" in text
-    assert [line.split()[1:] for line in text.splitlines() if line.startswith("b")] == [
-        ["–"] * 5
-    ]
+    (row,) = [line for line in text.splitlines() if line.startswith("b ")]
+    assert row.split() == ["b", "(unfinished", *"–––––"]
 
 
 def test_terminal_table_breaks_names_and_no_numbers():

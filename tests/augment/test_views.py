@@ -1,0 +1,186 @@
+"""The modes: what is shared between teacher and student, and what changes when."""
+
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from kdjax.augment import geometry, views
+from kdjax.config import Mode, Views
+
+N = 16
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+
+
+def named(mode, examples=None, epoch=0, step=0):
+    examples = jnp.arange(N) if examples is None else jnp.asarray(examples)
+    epochs = jnp.full(len(examples), epoch)
+    return views.name_views(examples, epochs, jnp.int32(step), Views(mode=mode))
+
+
+def see(images, mode, *, epoch=0, step=0, student=8, teacher=8, seed=0, examples=None):
+    view_id = named(mode, examples, epoch, step)
+    draw = views.draw_views(seed, view_id, Views(mode=mode), (8, 8))
+    labels = view_id.example % 10
+    chosen = images[np.asarray(view_id.example)]
+    seen = views.apply_views(
+        draw, chosen, labels, student_size=student, teacher_size=teacher
+    )
+    return draw, seen
+
+
+@pytest.mark.parametrize("mode", ["consistent", "function_matching"])
+def test_consistent_views_are_bit_identical_at_equal_resolution(images, mode):
+    _, seen = see(images, mode)
+    np.testing.assert_array_equal(seen.student, seen.teacher)
+
+
+@pytest.mark.parametrize("mode", ["consistent", "function_matching"])
+def test_one_box_and_one_flip_at_different_resolutions(images, mode):
+    draw, seen = see(images, mode, student=6, teacher=12)
+    np.testing.assert_array_equal(draw.student.box, draw.teacher.box)
+    np.testing.assert_array_equal(draw.student.flip, draw.teacher.flip)
+    for size, got in ((6, seen.student), (12, seen.teacher)):
+        cut = geometry.apply_crops(images[:N], draw.student, (size, size))
+        want = np.asarray(geometry.normalise(cut), np.float64)
+        if draw.mix_weight is not None:
+            w = float(draw.mix_weight)
+            want = w * want + (1 - w) * np.roll(want, 1, axis=0)
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_fixed_teacher_never_changes_and_sees_the_whole_image(images):
+    whole = geometry.normalise(images[:N])
+    _, first = see(images, "fixed")
+    np.testing.assert_allclose(first.teacher, whole, atol=1e-6)
+    students = [np.asarray(first.student)]
+    for epoch, step, seed in ((5, 90, 0), (5, 91, 3)):
+        _, seen = see(images, "fixed", epoch=epoch, step=step, seed=seed)
+        np.testing.assert_array_equal(seen.teacher, first.teacher)
+        students.append(np.asarray(seen.student))
+    assert (students[0] != students[1]).any() and (students[1] != students[2]).any()
+
+
+def test_fixed_without_random_crops_never_changes_on_either_side(images):
+    plain = Views(mode="fixed", area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
+    whole = geometry.normalise(images[:N])
+    for epoch in (0, 7):
+        draw = views.draw_views(epoch, named("fixed", epoch=epoch), plain, (8, 8))
+        labels = jnp.zeros(N, jnp.int32)
+        seen = views.apply_views(
+            draw, images[:N], labels, student_size=8, teacher_size=8
+        )
+        np.testing.assert_allclose(seen.student, whole, atol=1e-6)
+        np.testing.assert_allclose(seen.teacher, whole, atol=1e-6)
+
+
+def test_independent_views_differ_for_every_example(images):
+    draw, seen = see(images, "independent")
+    assert (np.asarray(draw.student.box) != np.asarray(draw.teacher.box)).any(1).all()
+    assert (np.asarray(seen.student) != np.asarray(seen.teacher)).any((1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("mode", ["independent", "consistent", "function_matching"])
+def test_views_change_with_epoch_and_seed(images, mode):
+    first = see(images, mode)[1].student
+    assert (see(images, mode, epoch=1)[1].student != first).any()
+    assert (see(images, mode, seed=1)[1].student != first).any()
+
+
+def test_only_function_matching_mixes(images):
+    for mode in ("fixed", "independent", "consistent"):
+        draw, seen = see(images, mode)
+        assert draw.mix_weight is None
+        assert seen.mix_weight is None and seen.partner_labels is None
+
+
+def test_mixup_takes_the_previous_row_with_one_weight_for_all(images):
+    draw, seen = see(images, "function_matching", step=7)
+    cut = geometry.normalise(geometry.apply_crops(images[:N], draw.student, (8, 8)))
+    w = np.float64(draw.mix_weight)
+    want = w * np.asarray(cut, np.float64) + (1 - w) * np.roll(cut, 1, axis=0)
+    np.testing.assert_allclose(seen.student, want, atol=1e-6)
+    np.testing.assert_array_equal(seen.partner_labels, np.roll(seen.labels, 1))
+    np.testing.assert_allclose(  # mixing keeps the mean of the batch
+        np.mean(seen.student, axis=0), np.mean(cut, axis=0), atol=1e-6
+    )
+
+
+def test_mix_weight_is_uniform_on_zero_one_and_named_by_its_step():
+    weights = jax.vmap(lambda s: views.mix.draw_mix(0, s))(jnp.arange(4000))
+    weights = np.sort(np.asarray(weights, np.float64))
+    # Kolmogorov-Smirnov distance to the uniform law; 1.95 / sqrt(n) is p = 0.001.
+    distance = np.abs(weights - (np.arange(4000) + 0.5) / 4000).max()
+    assert distance < 1.95 / np.sqrt(4000)
+    assert float(views.mix.draw_mix(0, 12)) == float(views.mix.draw_mix(0, 12))
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_every_view_can_be_drawn_again_from_its_id(images, mode):
+    """One by one and in another order, the same views come out."""
+    examples = np.random.default_rng(1).permutation(40)[:N]
+    view_id = named(mode, examples, epoch=3, step=17)
+    _, seen = see(
+        images, mode, epoch=3, step=17, examples=examples, student=6, teacher=9
+    )
+    back = np.random.default_rng(2).permutation(N)
+    picked = views.ViewId(
+        view_id.example[back],
+        view_id.epoch[back],
+        view_id.step,
+        view_id.partner[back],
+        view_id.partner_epoch[back],
+    )
+    again = views.replay(
+        0,
+        picked,
+        images[np.asarray(picked.example)],
+        images[np.asarray(picked.partner)],
+        Views(mode=mode),
+        student_size=6,
+        teacher_size=9,
+    )
+    np.testing.assert_allclose(again.student, seen.student[back], atol=1e-6)
+    np.testing.assert_allclose(again.teacher, seen.teacher[back], atol=1e-6)
+
+
+def test_views_do_not_depend_on_the_devices(images):
+    """Over 8 devices, under pmap and under jit, the global batch is the same."""
+    _, want = see(images, "function_matching", step=3)
+    config = Views(mode="function_matching")
+
+    def make(examples, chosen, axis_name):
+        epochs = jnp.zeros_like(examples)
+        view_id = views.name_views(examples, epochs, jnp.int32(3), config, axis_name)
+        draw = views.draw_views(0, view_id, config, (8, 8))
+        labels = examples % 10
+        seen = views.apply_views(
+            draw, chosen, labels, student_size=8, teacher_size=8, axis_name=axis_name
+        )
+        return seen.student, seen.partner_labels
+
+    mapped = jax.pmap(lambda e, x: make(e, x, "batch"), axis_name="batch")
+    student, partners = mapped(
+        jnp.arange(N).reshape(8, 2), images[:N].reshape(8, 2, 8, 8, 1)
+    )
+    np.testing.assert_allclose(student.reshape(N, 8, 8, 1), want.student, atol=5e-6)
+    np.testing.assert_array_equal(partners.reshape(N), want.partner_labels)
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, P("data"))
+    placed = jax.device_put((jnp.arange(N), images[:N]), rows)
+    student, partners = jax.jit(lambda e, x: make(e, x, None))(*placed)
+    np.testing.assert_allclose(student, want.student, atol=5e-6)
+    np.testing.assert_array_equal(partners, want.partner_labels)
+
+
+def test_an_unknown_mode_is_named():
+    with pytest.raises(ValueError, match="views.mode.*'sideways'"):
+        views.draw_views(0, named("fixed"), Views(mode="sideways"), (8, 8))  # type: ignore[arg-type]

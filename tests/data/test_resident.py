@@ -1,0 +1,24 @@
+"""The set on the devices: every row where it belongs, divided over the mesh."""
+
+import jax
+import numpy as np
+
+from kdjax.config import Compute
+from kdjax.data import resident, sources
+from kdjax.train import sharding
+
+
+def test_rows_come_back_by_place_on_one_and_on_eight_devices():
+    splits = sources.load_splits("digits")
+    source = sources.take_split(splits, "train[:203]", "data.train")
+    places = np.array([0, 202, 17, 17])
+    mesh = sharding.make_mesh(Compute(data=8), 8)
+    for where in (None, mesh):
+        data = resident.place(source, where)
+        images, labels, ids = jax.jit(resident.take)(data, places)
+        np.testing.assert_array_equal(images, source.images[places])
+        np.testing.assert_array_equal(labels, source.labels[places])
+        np.testing.assert_array_equal(ids, source.ids[places])
+    assert data["image"].dtype == np.uint8 and data["image"].shape[0] == 208
+    shards = {s.data.shape[0] for s in data["image"].addressable_shards}
+    assert shards == {26}

@@ -1,0 +1,100 @@
+"""Splits, ids and the errors of sources."""
+
+import numpy as np
+import pytest
+
+from kdjax.config import ConfigError
+from kdjax.data import sources
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return sources.load_splits("digits")
+
+
+def test_digits_are_the_published_1797_in_three_disjoint_parts(digits):
+    sizes = {name: len(labels) for name, (_, labels) in digits.items()}
+    assert sizes == {"train": 1000, "validation": 200, "test": 597}
+    everything = np.concatenate([images for images, _ in digits.values()])
+    from sklearn.datasets import load_digits
+
+    raw = load_digits().images.reshape(-1, 64)
+    ours = everything.reshape(-1, 64).astype(np.float64) * 16 / 255
+    np.testing.assert_array_equal(
+        np.sort(np.round(ours), axis=0), np.sort(raw, axis=0)
+    )
+    counts = np.bincount(np.concatenate([y for _, y in digits.values()]))
+    assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_digits_are_the_same_every_time(digits):
+    again = sources.load_splits("digits")
+    for name in digits:
+        np.testing.assert_array_equal(digits[name][0], again[name][0])
+
+
+@pytest.mark.parametrize(
+    "text, first, n",
+    [
+        ("train", 0, 1000),
+        ("train[:200]", 0, 200),
+        ("train[200:]", 200, 800),
+        ("train[10%:90%]", 100, 800),
+        ("train[90%:]", 900, 100),
+        ("train[-5:]", 995, 5),
+    ],
+)
+def test_sub_splits_keep_the_ids_of_the_whole_split(digits, text, first, n):
+    source = sources.take_split(digits, text, "data.train")
+    np.testing.assert_array_equal(source.ids, np.arange(first, first + n))
+    np.testing.assert_array_equal(source.images, digits["train"][0][first : first + n])
+    np.testing.assert_array_equal(source.labels, digits["train"][1][first : first + n])
+    assert source.classes == 10 and source.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train[200:200]", r"data.train: expected a split with examples .*200:200"),
+        ("train[5000:]", r"data.train: expected a split with examples"),
+        ("holdout", r"data.train: expected one of the splits .* got 'holdout'"),
+        ("train[:x]", r"data.train: expected a split like train\[:90%\]"),
+        ("", r"data.train: expected a split like"),
+    ],
+)
+def test_bad_splits_are_named(digits, text, message):
+    with pytest.raises(ConfigError, match=message):
+        sources.take_split(digits, text, "data.train")
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), r"images: expected uint8 \[n"),
+        (np.zeros((4, 8, 8, 1)), np.zeros(4, int), r"images: .*float64\[4, 8, 8, 1\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(3, int), r"labels: .*integers \[4\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4), r"labels: .*float64\[4\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.full(4, -1), r"labels: .*ids >= 0.*-1"),
+    ],
+)
+def test_bad_arrays_are_named(images, labels, message):
+    with pytest.raises(ConfigError, match=message):
+        sources.take_split({"train": (images, labels)}, "train", "data.train")
+
+
+def test_an_unknown_set_is_named():
+    with pytest.raises(ConfigError, match="data.name: expected digits or module:func"):
+        sources.load_splits("imagenet_of_dreams")
+
+
+def test_a_set_of_the_users_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "def load():\n"
+        "    x = np.zeros((6, 4, 4, 3), np.uint8)\n"
+        "    return {'train': (x, np.array([0, 1, 2, 3, 4, 5]))}\n"
+    )
+    splits = sources.load_splits(f"{tmp_path / 'mine.py'}:load")
+    assert sources.take_split(splits, "train", "data.train").classes == 6
+    with pytest.raises(ConfigError, match="data.name: .*'absent'"):
+        sources.load_splits(f"{tmp_path / 'mine.py'}:absent")

@@ -1,0 +1,97 @@
+"""Feature losses against hand-worked values, NumPy formulas and differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax.losses import hint_l2
+
+pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+
+
+def _random(shape=(3, 2, 4, 5)):
+    return np.random.default_rng(1).normal(size=(2, *shape))
+
+
+def test_features_one_apart():
+    """methods.md, A03: C / 2 in the original's convention, 1 in the mean's."""
+    student = np.zeros((2, 4, 4, 6))
+    np.testing.assert_allclose(hint_l2(student, student + 1), 1)
+    original = hint_l2(student, student + 1, convention="fitnets")
+    np.testing.assert_allclose(original, 3)
+
+
+def test_hand_worked():
+    student = np.array([[[1.0, 2], [3, 4]], [[0, 0], [0, 0]]])
+    teacher = np.array([[[1.0, 0], [0, 0]], [[2, 0], [0, 0]]])
+    np.testing.assert_allclose(hint_l2(student, teacher), [29 / 4, 1])
+    original = hint_l2(student, teacher, convention="fitnets")
+    np.testing.assert_allclose(original, [29 / 4, 1])
+    across = hint_l2(student[:1, :, :1], teacher[:1, :, :1], convention="fitnets")
+    np.testing.assert_allclose(across, [9 / 4])
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_against_numpy(axis):
+    student, teacher = _random()
+    square = (student - teacher) ** 2
+    values = hint_l2(student, teacher, axis=axis)
+    np.testing.assert_allclose(values, square.mean(axis=(1, 2, 3)), rtol=1e-12)
+    values = hint_l2(student, teacher, axis=axis, convention="fitnets")
+    expected = 0.5 * square.sum(axis=axis).mean(axis=(1, 2))
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+def test_vectors_have_one_position():
+    student, teacher = _random((3, 5))
+    expected = 2.5 * hint_l2(student, teacher)
+    values = hint_l2(student, teacher, convention="fitnets")
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("convention", ["mean", "fitnets"])
+def test_where_selects_positions_and_channels(convention):
+    student, teacher = _random()
+    columns = np.array([True, False, True, True])
+    channels = np.array([True, True, False, False, True])
+    mask = columns[:, None] & channels
+    values = hint_l2(student, teacher, convention=convention, where=mask)
+    expected = hint_l2(
+        student[:, :, columns][..., channels],
+        teacher[:, :, columns][..., channels],
+        convention=convention,
+    )
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+def test_where_may_differ_between_examples():
+    student, teacher = _random((2, 3, 4))
+    mask = np.array([[True, False, False], [False, False, False]])[..., None]
+    values = hint_l2(student, teacher, where=mask)
+    expected = ((student - teacher)[0, 0] ** 2).mean()
+    np.testing.assert_allclose(values, [expected, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("convention", ["mean", "fitnets"])
+def test_gradients_against_differences(convention):
+    student, teacher = _random((2, 3, 4))
+    weights = jnp.arange(1.0, 3)
+    mask = np.arange(4) != 1
+
+    def loss(student, teacher):
+        values = hint_l2(student, teacher, convention=convention, where=mask)
+        return (weights * values).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-7, 1e-7)
+
+
+def test_bad_arguments_are_refused():
+    student, teacher = _random()
+    with pytest.raises(ValueError, match="^convention: expected one of .*'sum'"):
+        hint_l2(student, teacher, convention="sum")
+    with pytest.raises(ValueError, match="^student_features: expected rank at least 2"):
+        hint_l2(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="^axis: expected the axis of the channels"):
+        hint_l2(student, teacher, axis=0)

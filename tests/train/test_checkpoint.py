@@ -1,0 +1,156 @@
+"""Checkpoints: exact, atomic, last and best kept, clear when they cannot be read."""
+
+import errno
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax.train import state
+from kdjax.train.checkpoint import CheckpointError, Checkpoints
+
+
+# A broken read can leave one of Orbax's own coroutines behind, which Python reports
+# when it collects it.
+broken = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def make_state(width=3, value=0.0):
+    variables = {
+        "student": {
+            "params": {"kernel": jnp.full((2, width), value), "bias": jnp.ones(width)},
+            "batch_stats": {"mean": jnp.arange(3.0)},
+        },
+        "hint connector": {"params": {"kernel": jnp.ones((2, 2))}},
+    }
+    return state.create_state(variables, optax.adam(0.1, mu_dtype=jnp.bfloat16))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    made = Checkpoints(tmp_path)
+    yield made
+    made.close()
+
+
+def steps(checkpoints):
+    return sorted(int(p.name) for p in checkpoints.path.iterdir() if p.name.isdigit())
+
+
+def test_everything_comes_back_bit_for_bit(checkpoints):
+    saved = make_state(value=0.1)
+    checkpoints.save(saved, 3)
+    checkpoints.wait()
+    back = checkpoints.restore(make_state())
+    assert jax.tree.structure(back) == jax.tree.structure(saved)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(saved), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_player_alone(checkpoints):
+    checkpoints.save(make_state(value=0.7), 3)
+    checkpoints.wait()
+    like = state.player_variables(make_state(), "student")
+    back = checkpoints.restore_player(like, "student")
+    np.testing.assert_array_equal(back["params"]["kernel"], np.full((2, 3), 0.7, "f"))
+    np.testing.assert_array_equal(back["batch_stats"]["mean"], np.arange(3.0))
+
+
+def test_the_last_and_the_best_are_kept(checkpoints):
+    for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (5, 0.6)):
+        checkpoints.save(make_state(value=float(step)), step, accuracy)
+        checkpoints.wait()
+    assert steps(checkpoints) == [2, 5]
+    assert checkpoints.last_step() == 5 and checkpoints.best_step() == 2
+    best = checkpoints.restore(make_state(), 2)
+    assert float(best.params["student"]["kernel"][0, 0]) == 2.0
+
+
+def test_an_unmeasured_checkpoint_is_never_the_best(checkpoints):
+    for step, accuracy in ((1, 0.5), (2, None)):
+        checkpoints.save(make_state(), step, accuracy)
+        checkpoints.wait()
+    assert checkpoints.best_step() == 1 and checkpoints.last_step() == 2
+
+
+def test_another_architecture_is_refused_with_every_leaf(checkpoints):
+    checkpoints.save(make_state(width=3), 1)
+    checkpoints.wait()
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.restore(make_state(width=4))
+    text = str(error.value)
+    assert "another architecture" in text
+    assert "params/student/kernel: expected (2, 4), got (2, 3)" in text
+    assert "params/student/bias: expected (4,), got (3,)" in text
+
+
+@broken
+def test_a_truncated_checkpoint_is_refused(tmp_path, checkpoints):
+    checkpoints.save(make_state(), 1)
+    checkpoints.wait()
+    data = [p for p in (checkpoints.path / "1" / "default").rglob("*") if p.is_file()]
+    for p in data:
+        if "/d/" in str(p):
+            p.write_bytes(p.read_bytes()[: p.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="expected a complete checkpoint"):
+        checkpoints.restore(make_state())
+
+
+@broken
+def test_a_checkpoint_without_its_files_is_refused(checkpoints):
+    checkpoints.save(make_state(), 1)
+    checkpoints.wait()
+    shutil.rmtree(checkpoints.path / "1" / "default")
+    with pytest.raises(CheckpointError, match="expected a complete checkpoint"):
+        checkpoints.restore(make_state())
+
+
+def test_no_checkpoint_is_said(checkpoints):
+    assert checkpoints.last_step() is None
+    with pytest.raises(CheckpointError, match="expected a checkpoint, found none"):
+        checkpoints.restore(make_state())
+
+
+def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
+    checkpoints, monkeypatch
+):
+    checkpoints.save(make_state(value=1.0), 1)
+    checkpoints.wait()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager._checkpointer, "save", full)
+        with pytest.raises(CheckpointError, match="could not be written.*No space left"):
+            checkpoints.save(make_state(value=2.0), 2)
+            checkpoints.wait()
+    assert steps(checkpoints) == [1]
+    back = checkpoints.restore(make_state())
+    assert float(back.params["student"]["kernel"][0, 0]) == 1.0
+
+
+def test_restoring_onto_another_layout(tmp_path):
+    """Saved from one device, restored over eight, and back."""
+    from kdjax.config import Compute
+    from kdjax.train import sharding
+
+    def make():
+        kernel = jnp.arange(64.0 * 32).reshape(1, 64, 32)
+        return state.create_state({"s": {"params": {"kernel": kernel}}}, optax.sgd(0.1))
+
+    first = Checkpoints(tmp_path)
+    first.save(make(), 1)
+    first.wait()
+    first.close()
+    mesh = sharding.make_mesh(Compute(data=4, fsdp=2), 8)
+    again = Checkpoints(tmp_path)
+    back = again.restore(sharding.abstract_sharded(make, mesh))
+    again.close()
+    kernel = back.params["s"]["kernel"]
+    np.testing.assert_array_equal(kernel, np.arange(64.0 * 32).reshape(1, 64, 32))
+    assert kernel.addressable_shards[0].data.size == 64 * 32 // 2

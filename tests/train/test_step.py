@@ -1,0 +1,254 @@
+"""One step, compiled in every way, on every layout: the same parameters."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import build
+from kdjax.build import Trained
+from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.models import zoo
+from kdjax.train import compiled, sharding
+
+STEPS = 5
+TERMS = {
+    "soft": Term("softmax_kl", temperature=Scalar(2.0, 4.0, "linear")),
+    "hard": dataclasses.replace(HARD, weight=Scalar(0.1)),
+    "hint": Term(
+        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", connector=True
+    ),
+    "distance": Term("rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"),
+    "angle": Term("rkd_angle", Scalar(1.0), student="embedding", teacher="embedding"),
+}
+
+
+def make_teacher(width=4, seeds=None):
+    model = zoo.make_model(Model(depth=8, width=width), 10)
+    init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
+    if seeds is None:
+        return Trained(model, init(jax.random.key(7)), None, 8)
+    return Trained(model, jax.vmap(init)(jax.random.split(jax.random.key(7), seeds)), 0, 8)
+
+
+def run_steps(run, teacher, steps=STEPS):
+    """Train `steps` updates; the state as one host sees it, and the metrics."""
+    train = build.load_source(run, "train")
+    parts = build.make_parts(run, train=train, teacher=teacher)
+    call = compiled.compile_step(
+        parts.step, parts.mesh, parts.given_axes, run.seeds, run.compute.how
+    )
+    seeds = np.arange(run.seeds, dtype=np.int32)
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds)
+    created = jax.tree.map(lambda x: x.sharding, state)
+    running, given = call.enter(state), build.place_given(parts)
+    batch_at, per_call = build.make_batches(parts), run.compute.steps_per_call or 1
+    seen = []
+    for step in range(0, steps, per_call):
+        batches = [batch_at(s) for s in range(step, min(step + per_call, steps))]
+        batch = jax.tree.map(lambda *x: np.stack(x), *batches)
+        running, metrics = call.call(running, batch, given)
+        seen.append(jax.device_get(metrics))
+    last = call.leave(running)
+    metrics = {k: np.concatenate([m[k] for m in seen]) for k in seen[0]}
+    return last, metrics, created
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, **tolerance),
+        jax.device_get(a),
+        jax.device_get(b),
+    )
+
+
+LAYOUTS = {
+    "8x1": Compute(data=8),
+    "4x2": Compute(data=4, fsdp=2),
+    "pmap": Compute(how="pmap", data=8),
+}
+
+
+@pytest.fixture(scope="module")
+def one_device(request):
+    """Results on a single device, by optimiser, made once."""
+    return {}
+
+
+def layout_run(tiny_run, compute, optim):
+    # BatchNorm, a connector and two relation losses: everything that sees other rows.
+    return tiny_run(
+        terms=TERMS,
+        model=Model(depth=8, width=8, norm="batch"),
+        optim=optim,
+        steps=STEPS + 1,
+        compute=compute,
+    )
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adam"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_parameters_of_one_device(
+    tiny_run, one_device, layout, optim
+):
+    """After 5 steps in float32 every parameter is within 1e-5."""
+    optims = {
+        "sgd": Optim(name="sgd", lr=0.05, wd=5e-4, clip=0, warmup=1),
+        "adam": Optim(lr=1e-3, warmup=1),
+    }
+    if optim not in one_device:
+        run = layout_run(tiny_run, Compute(data=1), optims[optim])
+        one_device[optim] = run_steps(run, make_teacher())
+    want, want_metrics, _ = one_device[optim]
+    run = layout_run(tiny_run, LAYOUTS[layout], optims[optim])
+    got, metrics, _ = run_steps(run, make_teacher())
+    close(got.params, want.params, rtol=0, atol=1e-5)
+    close(got.model_state, want.model_state, rtol=1e-5, atol=1e-5)
+    close(metrics, want_metrics, rtol=1e-4, atol=1e-5)
+    moved = jax.tree.map(lambda x: np.abs(x).max(), want.params)
+    assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_state_is_created_sharded_and_stays_so(tiny_run):
+    run = layout_run(tiny_run, LAYOUTS["4x2"], Optim(warmup=1))
+    last, _, created = run_steps(run, make_teacher(), steps=2)
+    names = [
+        "/".join(str(k.key) for k in path)
+        for path, x in jax.tree_util.tree_flatten_with_path(last.params)[0]
+        if "fsdp" in x.sharding.spec
+    ]
+    assert any("kernel" in n for n in names), names
+    sharded = [x for x in jax.tree.leaves(last.params) if "fsdp" in x.sharding.spec]
+    for x in sharded:
+        shard = x.addressable_shards[0].data
+        assert shard.size == x.size // 2 and x.size >= sharding.SHARED_FROM
+    for x, s in zip(jax.tree.leaves(last), jax.tree.leaves(created), strict=True):
+        assert x.sharding.is_equivalent_to(s, x.ndim), (x.sharding, s)
+
+
+def test_steps_in_one_call_equal_steps_one_by_one(tiny_run):
+    single = run_steps(tiny_run(compute=Compute(data=1)), make_teacher(), steps=6)
+    scan = Compute(data=1, steps_per_call=3)
+    many = run_steps(tiny_run(compute=scan), make_teacher(), steps=6)
+    close(many[0].params, single[0].params, rtol=0, atol=1e-5)
+    close(many[1], single[1], rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
+    teachers = make_teacher(seeds=2)
+    both, metrics, _ = run_steps(tiny_run(seeds=2, compute=Compute(data=1)), teachers)
+    for seed in range(2):
+        own = jax.tree.map(lambda x, s=seed: x[s], teachers.variables)
+        run = tiny_run(seed=seed, compute=Compute(data=1))
+        # The helper numbers seeds from 0; shift them as `jobs` does.
+        alone = run_alone(run, teachers._replace(variables=own, axis=None), seed)
+        close(
+            jax.tree.map(lambda x, s=seed: x[s], both.params),
+            jax.tree.map(lambda x: x[0], alone.params),
+            rtol=0,
+            atol=1e-6,
+        )
+    assert np.abs(metrics["loss"][:, 0] - metrics["loss"][:, 1]).max() > 1e-3
+
+
+def run_alone(run, teacher, seed):
+    train = build.load_source(run, "train")
+    parts = build.make_parts(run, train=train, teacher=teacher)
+    call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+    seeds = np.array([seed], np.int32)
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds)
+    batch_at, given = build.make_batches(parts), build.place_given(parts)
+    for step in range(STEPS):
+        batch = jax.tree.map(lambda x: x[None], batch_at(step))
+        state, _ = call.call(state, batch, given)
+    return state
+
+
+def test_vmapped_seeds_equal_seeds_written_out():
+    from kdjax.core.seeds import map_seeds
+
+    def f(x, shared, d):
+        return {"y": x @ shared, "z": d["a"] + d["b"]}
+
+    x, shared = np.arange(12.0).reshape(2, 2, 3), np.ones((3,))
+    d = {"a": np.arange(2.0), "b": np.float64(5)}
+    axes = (0, None, {"a": 0, "b": None})
+    outs = [map_seeds(f, axes, 2, unroll=u)(x, shared, d) for u in (True, False)]
+    close(outs[0], outs[1], rtol=1e-6)
+
+
+def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
+    """Neither along a run's schedule nor between values given from outside."""
+    run = tiny_run(compute=Compute(data=1))
+    train = build.load_source(run, "train")
+    parts = build.make_parts(run, train=train, teacher=make_teacher())
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return parts.step(*args)
+
+    call = compiled.compile_step(counted, parts.mesh, parts.given_axes, 1, "jit")
+    state = sharding.create_sharded(
+        parts.make_state, parts.mesh, np.arange(1, dtype=np.int32)
+    )
+    batch_at, given = build.make_batches(parts), build.place_given(parts)
+    losses = []
+    for temperature in (1.0, 3.0, 9.0):
+        batch = batch_at(0)
+        batch["knobs"]["soft"]["temperature"] = np.float32(temperature)
+        batch = jax.tree.map(lambda x: x[None], batch)
+        state, metrics = call.call(state, batch, given)
+        losses.append(float(metrics["soft"][0, 0]))
+    assert len(traces) == 1
+    assert len(set(losses)) == 3
+
+
+def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
+    model = zoo.make_model(Model(depth=8, width=4, norm="batch"), 10)
+    variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
+    before = jax.tree.map(np.array, variables)
+    run = tiny_run(model=Model(depth=8, width=2, norm="batch"))
+    last, _, _ = run_steps(run, Trained(model, variables, None, 8))
+    jax.tree.map(np.testing.assert_array_equal, variables, before)
+    stats = last.model_state["student"]["batch_stats"]
+    assert max(np.abs(x).max() for x in jax.tree.leaves(stats)) > 0
+
+
+def test_no_gradient_reaches_the_teacher(tiny_run):
+    run = tiny_run(compute=Compute(data=1))
+    train = build.load_source(run, "train")
+    teacher = make_teacher()
+    parts = build.make_parts(run, train=train, teacher=teacher)
+    state = jax.tree.map(lambda x: x[0], parts.make_state(np.arange(1)))
+    given = build.place_given(parts)
+    batch = build.make_batches(parts)(0)
+    batch = {k: v if k == "knobs" else v[0] for k, v in batch.items()}
+
+    def loss(variables):
+        _, metrics = parts.step(state, batch, {**given, "teacher": variables})
+        return metrics["loss"]
+
+    grads = jax.grad(loss)(teacher.variables)
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
+
+
+def test_labels_do_not_enter_function_matching(tiny_run):
+    run = tiny_run()
+    splits = {
+        name: (x, np.random.default_rng(0).permutation(y))
+        for name, (x, y) in build.sources.load_splits("digits").items()
+    }
+    outcomes = []
+    for given_splits in (None, splits):
+        train = build.load_source(run, "train", given_splits)
+        parts = build.make_parts(run, train=train, teacher=make_teacher())
+        assert list(parts.strategy.knobs(0)) == ["soft"]
+        call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+        state = sharding.create_sharded(parts.make_state, parts.mesh, np.arange(1))
+        batch = jax.tree.map(lambda x: x[None], build.make_batches(parts)(0))
+        state, _ = call.call(state, batch, build.place_given(parts))
+        outcomes.append(jax.device_get(state.params))
+    jax.tree.map(np.testing.assert_array_equal, *outcomes)
