@@ -3,6 +3,7 @@
     from kdjax import losses          # pure loss kernels, needs nothing but jax
     import kdjax
     kdjax.distill(kdjax.Run())        # the whole path, from a config
+    kdjax.jobs.train(run)             # one model on labels
 
 Names are imported when first used, so that `import kdjax.losses` loads only jax.
 """
@@ -12,7 +13,6 @@ from typing import Any
 
 _PLACES = {
     "Run": "kdjax.config",
-    "train": "kdjax.jobs",
     "distill": "kdjax.jobs",
     "evaluate": "kdjax.jobs",
     "report": "kdjax.jobs",
@@ -21,19 +21,25 @@ _PLACES = {
     "from_nnx": "kdjax.models",
     "from_function": "kdjax.models",
 }
-_MODULES = {"losses": "kdjax.losses", "views": "kdjax.augment.views"}
+_MODULES = {
+    "losses": "kdjax.losses",
+    "views": "kdjax.augment.views",
+    "jobs": "kdjax.jobs",
+    "config": "kdjax.config",
+}
 
 __all__ = [
     "Run",
+    "config",
     "distill",
     "evaluate",
     "from_function",
     "from_linen",
     "from_nnx",
+    "jobs",
     "losses",
     "make_train_step",
     "report",
-    "train",
     "views",
 ]
 

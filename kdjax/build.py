@@ -67,7 +67,7 @@ def make_parts(
     student: Model | None = None,
     teacher: Trained | None = None,
 ) -> Parts:
-    """Put a run together and check that its parts fit, without computing anything.
+    """Put a run together.
 
     Args:
       run: what to train.
@@ -112,10 +112,36 @@ def make_parts(
 
     # Not written out even on CPU: initialising holds no convolution worth it.
     make_state = map_seeds(make_one, (0,), run.seeds, unroll=True)
-    jax.eval_shape(make_state, np.arange(run.seeds))
     return Parts(
         run, mesh, train, student, strategy, update_step, given, given_axes, make_state
     )
+
+
+def check_fit(
+    run: Run, *, train: Source, student: Model | None, teacher: Trained | None
+) -> None:
+    """Trace one update of a run, computing nothing, so that what does not fit is said.
+
+    Raises ConfigError naming the field or the term, what was expected and what came.
+    """
+    sharding.make_mesh(run.compute, run.batch)
+    whole = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
+    if teacher is not None and teacher.axis == 0:
+        first = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), teacher.variables
+        )
+        teacher = teacher._replace(variables=first, axis=None)
+    parts = make_parts(whole, train=train, student=student, teacher=teacher)
+
+    def update(batch: Any, given: Any) -> Any:
+        first = jax.tree.map(lambda x: x[0], parts.make_state(np.arange(1)))
+        data = {"image": train.images, "label": train.labels, "id": train.ids}
+        return parts.step(first, batch, {**given, "data": jax.tree.map(jnp.asarray, data)})
+
+    batch = make_batches(parts)(0)
+    batch = {k: v if k == "knobs" else v[0] for k, v in batch.items()}
+    given = {k: v for k, v in parts.given.items() if k != "data"}
+    jax.eval_shape(update, batch, given)
 
 
 def _sample(run: Run, train: Source, teacher: Trained | None, ask: Any):

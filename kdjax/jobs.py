@@ -47,8 +47,8 @@ def train(
     console = console or Console()
     data = _sources(run, splits)
     folder = pathlib.Path(run.workdir)
-    build.make_parts(run, train=data["train"], student=model)
     _refuse_other(folder, run)
+    build.check_fit(run, train=data["train"], student=model, teacher=None)
     return _train_one(run, folder, data, lambda: None, model, console)
 
 
@@ -92,7 +92,7 @@ def distill(
     if trains_teacher:
         own = build.teacher_run(run, teacher_folder)
         own_data = {**data, "train": build.load_source(own, "train", splits)}
-        build.make_parts(own, train=own_data["train"])
+        build.check_fit(own, train=own_data["train"], student=None, teacher=None)
         classes, channels = data["train"].classes, data["train"].images.shape[-1]
         known = build.model_of(own, classes, channels, None)
         _refuse_other(teacher_folder, own)
@@ -100,8 +100,8 @@ def distill(
         known = load()
     # Everything is checked before anything is trained or written.
     for folder, part in parts.items():
-        build.make_parts(part, train=data["train"], student=student, teacher=known)
         _refuse_other(folder, part)
+        build.check_fit(part, train=data["train"], student=student, teacher=known)
     _claim(root, run)
     if trains_teacher:
         _train_one(own, teacher_folder, own_data, lambda: None, None, console)

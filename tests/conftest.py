@@ -35,7 +35,7 @@ def tiny_run(tmp_path):
     """A function making a small complete run; `changes` replace its fields."""
     import dataclasses
 
-    from kdjax.config import Model, Optim, Run, Teacher, Views
+    from kdjax.config import Compute, Model, Optim, Run, Teacher, Views
 
     def make(**changes):
         optim = Optim(warmup=2)
@@ -58,6 +58,8 @@ def tiny_run(tmp_path):
             evaluate_every=4,
             checkpoint_every=4,
             log_every=2,
+            # The tests that are about several devices ask for them.
+            compute=Compute(data=1),
         )
         return dataclasses.replace(run, **changes)
 

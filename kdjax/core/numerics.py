@@ -10,6 +10,9 @@ from jax import lax
 
 from kdjax.core.types import Array
 
+# Entries of the block of differences that pairwise_distances holds.
+_BLOCK = 2**22
+
 
 def widen(x: Array) -> Array:
     """`x` in at least float32: half precision is widened, float64 stays float64.
@@ -103,11 +106,14 @@ def huber(x: Array, delta: float = 1.0) -> Array:
     return jnp.where(inside, square, delta * (size - delta / 2))
 
 
-@jax.checkpoint
 def _squared_distances(x: Array) -> Array:
-    # Checkpointed: kept for the backward pass, the [N, N, D] differences are by far
-    # the largest thing here, and computing them again costs next to nothing.
-    return jnp.sum(jnp.square(x[:, None, :] - x[None, :, :]), axis=-1)
+    # The [N, N, D] differences are by far the largest thing here: a block of rows at
+    # a time, and again in the backward pass, they are never all held at once.
+    @jax.checkpoint
+    def to_all(row: Array) -> Array:
+        return jnp.sum(jnp.square(x - row[None, :]), axis=-1)
+
+    return lax.map(to_all, x, batch_size=max(1, _BLOCK // x.size))
 
 
 def pairwise_distances(x: Array, eps: float = 1e-12) -> Array:

@@ -72,7 +72,12 @@ def offline(
                 ours = connector.apply(params[_connector_name(name)], ours)
             if term.loss in losses.RELATION:
                 ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
-            values[name] = _value(kernels[name], term, ours, theirs, view, knobs[name])
+            try:
+                values[name] = _value(
+                    kernels[name], term, ours, theirs, view, knobs[name]
+                )
+            except ValueError as error:
+                raise ConfigError(f"terms.{name}: {error}") from error
         weights = {name: knobs[name]["weight"] for name in values}
         total, parts = losses.combine(values, weights)
         if targets is not None:

@@ -58,11 +58,12 @@ def test_tempered_log_softmax_is_finite_beside_masked_entries(scale):
     logits = np.array([scale, scale, 0.0], np.float32)
     for keep in ([True, True, False], [False, False, True], [False] * 3):
 
-        def masked(x, keep=keep):
-            return numerics.tempered_log_softmax(x, where=np.array(keep))
+        def masked(x, temperature, keep=keep):
+            return numerics.tempered_log_softmax(x, temperature, where=np.array(keep))
 
-        assert np.isfinite(masked(logits)).all()
-        assert np.isfinite(jax.jacrev(masked)(logits)).all()
+        assert np.isfinite(masked(logits, 1.0)).all()
+        for gradient in jax.jacrev(masked, (0, 1))(logits, 1.0):
+            assert np.isfinite(gradient).all()
 
 
 def test_safe_sqrt_and_norm():

@@ -1,0 +1,363 @@
+"""The whole path on a small run: what it leaves, how it continues, how it stops."""
+
+import json
+import os
+import pathlib
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import kdjax
+from kdjax import build, jobs
+from kdjax.config import HARD, ConfigError, Model, Optim, Scalar, Term, Views
+from kdjax.core import runlog
+from kdjax.train import loop
+from kdjax.train.checkpoint import Checkpoints
+
+
+def saved(folder):
+    """The last checkpoint as plain arrays by name."""
+    import orbax.checkpoint as ocp
+
+    step = Checkpoints(folder, read_only=True).last_step()
+    path = pathlib.Path(folder) / "checkpoints" / str(step) / "default"
+    with ocp.PyTreeCheckpointer() as reader:
+        shapes = reader.metadata(path).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=plain))
+    return {
+        jax.tree_util.keystr(path): np.asarray(x)
+        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, request):
+    """One complete distillation with a teacher, a baseline and two seeds."""
+    root = tmp_path_factory.mktemp("finished") / "run"
+    from kdjax.config import Compute, Run, Teacher
+
+    optim = Optim(warmup=5, lr=0.01)
+    views = Views(area=(0.5, 1.0), flip=False)
+    run = Run(
+        name="funmatch",
+        workdir=str(root),
+        seeds=2,
+        model=Model(depth=8, width=4),
+        teacher=Teacher(model=Model(depth=8, width=4), steps=60, optim=optim),
+        optim=optim,
+        views=views,
+        baselines=("labels_mixup",),
+        steps=60,
+        batch=32,
+        evaluate_every=20,
+        checkpoint_every=20,
+        log_every=10,
+        compute=Compute(data=1),
+    )
+    return run, kdjax.distill(run)
+
+
+def test_a_run_leaves_all_its_files(finished):
+    run, root = finished
+    for folder in (root, root / "teacher", root / "labels_mixup"):
+        for name in ("config.json", "metrics.jsonl", "summary.json"):
+            assert (folder / name).stat().st_size > 0, (folder, name)
+        assert (folder / "report.md").read_text().startswith("#")
+        assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+        assert (folder / "checkpoints" / str(run.steps)).is_dir()
+
+
+def test_the_config_in_the_folder_is_the_run(finished):
+    run, root = finished
+    assert build.read_run(root) == run
+    baseline = build.read_run(root / "labels_mixup")
+    assert baseline.terms == {"hard": HARD}
+    assert (baseline.model, baseline.optim, baseline.steps) == (
+        run.model,
+        run.optim,
+        run.steps,
+    )
+    assert baseline.views == run.views
+
+
+def test_training_does_what_it_should(finished):
+    """The loss falls, the teacher is good, the student comes closer to it."""
+    run, root = finished
+    lines = runlog.read_metrics(root)
+    losses = [np.mean(x["loss"]) for x in lines if x["kind"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
+    measured = [x for x in lines if x["kind"] == "validation"]
+    assert [x["step"] for x in measured] == [20, 40, 60]
+    kl = [np.mean(x["kl"]) for x in measured]
+    assert kl[-1] < kl[0]
+    teacher = runlog.read_summary(root / "teacher")
+    assert min(teacher["test"]["accuracy"]) > 0.3  # chance is 0.1
+    assert "agreement" not in teacher["test"]
+    assert len(runlog.read_summary(root)["test"]["agreement"]) == 2
+
+
+def test_the_teacher_is_in_no_student_checkpoint(finished):
+    _, root = finished
+    names = set(saved(root))
+    assert all("teacher" not in name for name in names)
+    assert {n.split("]")[0] for n in names} == {
+        "['params'", "['model_state'", "['opt_state'", "['step'"
+    } - ({"['model_state'"} if not any("model_state" in n for n in names) else set())  # fmt: skip
+
+
+def test_the_report_has_every_part(finished):
+    _, root = finished
+    text = (root / "report.md").read_text()
+    for name in ("teacher", "labels_mixup", "funmatch"):
+        assert f"| {name} |" in text
+    assert "curves.png" in text and "±" in text
+
+
+def test_the_same_command_again_changes_nothing(finished, capsys):
+    run, root = finished
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*.jsonl")}
+    kdjax.distill(run)
+    assert "finished" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*.jsonl")} == before
+
+
+def test_another_config_in_the_same_folder_is_refused(finished):
+    import dataclasses
+
+    run, root = finished
+    before = (root / "config.json").read_bytes()
+    other = dataclasses.replace(run, steps=80, optim=dataclasses.replace(run.optim, lr=1.0))
+    with pytest.raises(ValueError) as error:
+        kdjax.distill(other)
+    assert "steps: folder has 60, this run has 80" in str(error.value)
+    assert "optim.lr: folder has 0.01, this run has 1.0" in str(error.value)
+    assert (root / "config.json").read_bytes() == before
+
+
+def test_evaluate_repeats_the_summary(finished):
+    _, root = finished
+    summary = runlog.read_summary(root)["test"]
+    found = kdjax.evaluate(root)
+    assert found.keys() == summary.keys()
+    for name in summary:
+        np.testing.assert_allclose(found[name], summary[name], rtol=1e-5, atol=1e-6)
+    best = kdjax.evaluate(root, split="validation", checkpoint="best")
+    lines = [x for x in runlog.read_metrics(root) if x["kind"] == "validation"]
+    top = max(np.mean(x["accuracy"]) for x in lines)
+    np.testing.assert_allclose(np.mean(best["accuracy"]), top, atol=1e-6)
+
+
+def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
+    import dataclasses
+
+    run, root = finished
+    teacher = dataclasses.replace(run.teacher, run=str(root / "teacher"))
+    other = tiny_run(teacher=teacher, seeds=2)
+    folder = kdjax.distill(other)
+    assert not (folder / "teacher").exists()
+    assert runlog.is_finished(folder)
+    with pytest.raises(ConfigError, match="teacher.run: expected a teacher run of 1 or 3"):
+        kdjax.distill(tiny_run(teacher=teacher, seeds=3, workdir=str(folder) + "3"))
+
+
+def interrupted_run(run, at, start, monkeypatch):
+    """Start a run and send it SIGTERM once it logs step `at`; then start it again."""
+    append = runlog.append_metrics
+
+    def kill(folder, line):
+        append(folder, line)
+        if line["step"] == at and line["kind"] == "train":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runlog, "append_metrics", kill)
+        with pytest.raises(loop.Interrupted, match=f"stopped at step {at + 1} of"):
+            start(run)
+    assert not runlog.is_finished(run.workdir)
+    return start(run)
+
+
+@pytest.mark.parametrize("compute", ["jit", "pmap"])
+def test_continuing_gives_the_bits_of_an_uninterrupted_run(
+    tiny_run, tmp_path, monkeypatch, compute
+):
+    """Data order, view keys, schedules, optimiser, connector, BatchNorm: everything."""
+    from kdjax.config import Compute
+
+    terms = {
+        "soft": Term(temperature=Scalar(4.0, 1.0, "cosine"), weight=Scalar(0.9)),
+        "hard": Term("hard_cross_entropy", Scalar(0.0, 0.1, "linear"), teacher="labels"),
+        "hint": Term("hint_l2", student="stage1", teacher="stage1", connector=True),
+    }
+    run = tiny_run(
+        terms=terms,
+        seeds=2,
+        model=Model(depth=8, width=2, norm="batch"),
+        compute=Compute(how=compute, data=2),
+        # Not a divisor of the signal's step: the run stops between its checkpoints.
+        checkpoint_every=5,
+        log_every=1,
+        evaluate_every=3,
+    )
+    folder = interrupted_run(run, 6, kdjax.distill, monkeypatch)
+    import dataclasses
+
+    whole = kdjax.distill(dataclasses.replace(run, workdir=str(tmp_path / "whole")))
+    assert_same(saved(folder), saved(whole))
+    strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
+    ours, theirs = (list(map(strip, runlog.read_metrics(f))) for f in (folder, whole))
+    assert ours == theirs
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
+    run = tiny_run(
+        teacher=None,
+        terms={"hard": HARD},
+        optim=Optim(name="sgd", lr=1.0, clip=0, warmup=0, schedule="steps", gamma=1e30),
+        model=Model(depth=8, width=2, norm="batch"),
+        steps=16,
+        log_every=16,
+        checkpoint_every=4,
+        evaluate_every=16,
+    )
+    # The rate explodes after 10 of the 16 updates.
+    with pytest.raises(loop.NonFiniteLossError) as error:
+        jobs.train(run)
+    text = str(error.value)
+    assert "expected a finite number" in text and "Last good checkpoint: step 8" in text
+    step = int(text.split("at step ")[1].split()[0])
+    assert 11 <= step <= 16
+    assert Checkpoints(run.workdir, read_only=True).last_step() == 8
+    assert not runlog.is_finished(run.workdir)
+    assert all(np.isfinite(x).all() for x in saved(run.workdir).values())
+
+
+BAD_RUNS = {
+    "batch: expected <= 200 examples, got 256": dict(batch=256),
+    "batch: expected a multiple of 8 devices, got 12": dict(
+        batch=12, compute="compute 8"
+    ),
+    "at most the 8 devices there are, got 16": dict(batch=16, compute="compute 16"),
+    "terms.soft.loss: expected one of": dict(terms={"soft": Term("kullback")}),
+    "terms.soft.temperature.value: expected a number > 0, got nan": dict(
+        terms={"soft": Term(temperature=Scalar(float("nan")))}
+    ),
+    "terms.soft.temperature.value: expected a number > 0, got 0": dict(
+        terms={"soft": Term(temperature=Scalar(0.0))}
+    ),
+    "terms.m.temperature: expected 1, as logit_mse has no temperature": dict(
+        terms={"m": Term("logit_mse", temperature=Scalar(2.0))}
+    ),
+    "terms.hint.student: expected logits or one of": dict(
+        terms={"hint": Term("hint_l2", student="stage9", teacher="stage1")}
+    ),
+    "views.area: expected 0 < low <= high <= 1": dict(views=Views(area=(0.0, 1.0))),
+    "views.mode: expected one of fixed": dict(views=Views(mode="sideways")),  # type: ignore
+    "data.train: expected a split with examples": "empty",
+    "optim.warmup: expected fewer than the 8 steps, got 9": dict(optim=Optim(warmup=9)),
+    "terms.hint: teacher_features: expected the shape of student_features": dict(
+        terms={"hint": Term("hint_l2", student="stage1", teacher="stage1")},
+    ),
+    "model.depth: expected 6n": dict(model=Model(depth=9)),
+    "model.name: ": dict(model=Model(name="resnext")),
+}
+
+
+@pytest.mark.parametrize("message", BAD_RUNS)
+def test_bad_input_is_named_before_anything_is_written(tiny_run, message, tmp_path):
+    from kdjax.config import Compute, Data
+
+    changes = BAD_RUNS[message]
+    if changes == "empty":
+        changes = dict(data=Data(train="train[3:3]"))
+    changes = dict(changes)
+    if str(changes.get("compute", "")).startswith("compute"):
+        changes["compute"] = Compute(data=int(changes["compute"].split()[1]))
+    run = tiny_run(**changes)
+    with pytest.raises(ValueError) as error:
+        kdjax.distill(run)
+    assert message in str(error.value)
+    assert not pathlib.Path(run.workdir).exists()
+
+
+def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
+    five = {
+        name: (x[y < 5], y[y < 5])
+        for name, (x, y) in build.sources.load_splits("digits").items()
+    }
+    from kdjax.config import Data, Teacher
+
+    data = Data(train="train[:64]")
+    teacher = tiny_run(
+        teacher=None, terms={"hard": HARD}, data=data, workdir=str(tmp_path / "five")
+    )
+    folder = jobs.train(teacher, splits=five)
+    run = tiny_run(teacher=Teacher(run=str(folder)), workdir=str(tmp_path / "ten"))
+    with pytest.raises(ConfigError, match=r"teacher: expected as many classes as the "
+                       r"student \(10\), got 5"):  # fmt: skip
+        kdjax.distill(run)
+    assert not (tmp_path / "ten").exists()
+
+
+def test_a_checkpoint_of_another_architecture(tiny_run, tmp_path):
+    """Another model's checkpoint put in the folder is refused, and stays."""
+    import shutil
+
+    wide = tiny_run(
+        teacher=None, terms={"hard": HARD}, model=Model(width=4), workdir=str(tmp_path / "w")
+    )
+    jobs.train(wide)
+    slim = tiny_run(teacher=None, terms={"hard": HARD}, workdir=str(tmp_path / "s"))
+    runlog.open_run(slim.workdir, kdjax.config.to_dict(slim))
+    shutil.copytree(tmp_path / "w" / "checkpoints", tmp_path / "s" / "checkpoints")
+    before = sorted(p.name for p in (tmp_path / "s" / "checkpoints").iterdir())
+    with pytest.raises(Exception, match="another architecture") as error:
+        jobs.train(slim)
+    assert "params/student" in str(error.value)
+    assert sorted(p.name for p in (tmp_path / "s" / "checkpoints").iterdir()) == before
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(tiny_run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="workdir: .* has no config.json"):
+        kdjax.distill(tiny_run(workdir=str(tmp_path / "mine")))
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_model_and_data_of_the_users_own(tiny_run):
+    """A plain function as the student, arrays as the data, a teacher in memory."""
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    splits = {
+        name: (rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8), rng.integers(0, 4, n))
+        for name, n in (("train", 40), ("validation", 10), ("test", 10))
+    }
+
+    def init(key, images):
+        shape = (int(np.prod(images.shape[1:])), 4)
+        return {"w": 0.01 * jax.random.normal(key, shape), "b": jnp.zeros(4)}
+
+    def linear(params, images):
+        return images.reshape(len(images), -1) @ params["w"] + params["b"][None]
+
+    student = kdjax.from_function(linear, init=init)
+    teacher = kdjax.from_function(linear, init=init)
+    variables = teacher.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))
+    run = tiny_run(data=kdjax.config.Data(train="train"))
+    folder = kdjax.distill(
+        run, splits=splits, student=student, teacher=(teacher, variables)
+    )
+    summary = runlog.read_summary(folder)
+    assert summary["parameters"] == 8 * 8 * 3 * 4 + 4
+    assert json.loads((folder / "summary.json").read_text())["classes"] == 4
