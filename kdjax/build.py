@@ -110,8 +110,8 @@ def make_parts(
         sample = _sample(run, train, teacher, ask)
         return state.create_state(strategy.init(key, *sample), update)
 
-    # Not written out even on CPU: initialising holds no convolution worth it.
-    make_state = map_seeds(make_one, (0,), run.seeds, unroll=True)
+    # Mapped on CPU too: what is left of an initialisation has no convolution.
+    make_state = map_seeds(make_one, (0,), run.seeds, unroll=False)
     return Parts(
         run, mesh, train, student, strategy, update_step, given, given_axes, make_state
     )

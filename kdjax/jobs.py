@@ -211,22 +211,28 @@ def _train_one(
     _claim(folder, run)
     checkpoints = Checkpoints(folder)
     try:
-        state, seconds = _fit(parts, teacher, folder, data, checkpoints, console)
+        own = Trained(parts.student, None, 0, run.model.resolution)
+        measure = build.make_measure(own, teacher, run.seeds, parts.mesh)
+
+        def held_out(state: Any, split: str) -> dict[str, list[float]]:
+            return measure(build.student_variables(state), data[split])
+
+        state, seconds = _fit(parts, held_out, folder, checkpoints, console)
+        test = held_out(state, "test")
+        variables = build.student_variables(state)
     finally:
         checkpoints.close()
-    own = Trained(parts.student, build.student_variables(state), 0, run.model.resolution)
-    measure = build.make_measure(own, teacher, run.seeds, parts.mesh)
     runlog.write_json(
         folder / "summary.json",
         {
             "name": run.name,
             "steps": run.steps,
             "seeds": list(range(run.seed, run.seed + run.seeds)),
-            "parameters": zoo.count_parameters(own.variables) // run.seeds,
+            "parameters": zoo.count_parameters(variables) // run.seeds,
             "classes": data["train"].classes,
             "channels": data["train"].images.shape[-1],
             "seconds": round(seconds, 1),
-            "test": measure(own.variables, data["test"]),
+            "test": test,
             "command": " ".join(["kdjax", *sys.argv[1:]]),
             "machine": _machine(),
             "versions": _versions(),
@@ -236,7 +242,7 @@ def _train_one(
     return folder
 
 
-def _fit(parts, teacher, folder, data, checkpoints, console):
+def _fit(parts, held_out, folder, checkpoints, console):
     """Train from the last checkpoint, or from the beginning, to the end."""
     run, mesh = parts.run, parts.mesh
     call = compiled.compile_step(
@@ -254,8 +260,6 @@ def _fit(parts, teacher, folder, data, checkpoints, console):
     else:
         runlog.truncate_metrics(folder, 0)
         state = sharding.create_sharded(parts.make_state, mesh, seeds)
-    own = Trained(parts.student, None, 0, run.model.resolution)
-    measure = build.make_measure(own, teacher, run.seeds, mesh)
     with Bar(run.name, run.steps, start, console) as bar:
         try:
             return loop.fit(
@@ -264,9 +268,7 @@ def _fit(parts, teacher, folder, data, checkpoints, console):
                 build.place_given(parts),
                 build.make_plan(run),
                 batch_at=build.make_batches(parts),
-                evaluate=lambda s: measure(
-                    build.student_variables(s), data["validation"]
-                ),
+                evaluate=lambda state: held_out(state, "validation"),
                 write=lambda line: runlog.append_metrics(folder, line),
                 checkpoints=checkpoints,
                 bar=bar,

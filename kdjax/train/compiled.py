@@ -76,7 +76,8 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
             divided = path[0].key in ("place", "epoch")
             return sharding.put(mesh, np.asarray(x), 2 if divided else None)
 
-        batch = jax.tree_util.tree_map_with_path(place, batch)
+        if mesh.size > 1 or jax.process_count() > 1:
+            batch = jax.tree_util.tree_map_with_path(place, batch)
         return compiled(state, batch, given)
 
     return Compiled(call, lambda state: state, lambda state: state)

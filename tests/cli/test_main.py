@@ -1,0 +1,201 @@
+"""The command line: help without JAX, fields as options, errors in one line."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kdjax.cli import main as cli
+from kdjax.config import Run, to_dict
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def kdjax(*args, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "kdjax", *args]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=300, **options
+    )
+
+
+def fields(values, at=""):
+    """Every option that a config has, as the command line names it."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from fields(value, f"{at}{name}.")
+        else:
+            yield f"--{at}{name}".replace("_", "-"), value
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    default = to_dict(Run())
+    if command == "train":
+        default.pop("teacher")
+        default["terms"] = {"hard": default["terms"].pop("soft")}
+    for option, value in fields(default):
+        assert option in shown, option
+        if command == "distill" and isinstance(value, (int, float, str)) and value != "":
+            after = shown.split(option + " ")[1]
+            words = " ".join(after[:900].replace("│", " ").replace("'", "").split())
+            assert f"default: {value!s})" in words, option
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_help_of_the_commands_over_folders(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    wanted = {"evaluate": ("--split", "--checkpoint"), "report": ("--out",)}
+    assert all(option in shown for option in wanted[command])
+
+
+def test_help_never_starts_jax():
+    code = (
+        "import sys\n"
+        "from kdjax.cli.main import main\n"
+        "for command in ('distill', 'train', 'evaluate', 'report'):\n"
+        "    try: main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "heavy = {'jax', 'flax', 'optax', 'orbax', 'matplotlib'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    seconds = time.perf_counter() - start
+    assert done.stdout.rstrip().endswith("HEAVY []"), done.stdout[-300:] + done.stderr
+    # Four helps in one process; a wide bound, as machines are noisy.
+    assert seconds < 15
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """What a command would run, without running it."""
+    seen = []
+    monkeypatch.setattr(cli, "_start", lambda job: seen.append(job))
+
+    class Jobs:
+        def __getattr__(self, name):
+            return lambda *args, **options: seen.append((name, args, options)) or {}
+
+    def parse(*args):
+        seen.clear()
+        cli.main(list(args))
+        seen[0](Jobs())
+        return seen[1]
+
+    return parse
+
+
+def test_options_are_fields(parsed):
+    name, (run,), _ = parsed(
+        "distill",
+        "--optim.lr", "0.5",
+        "--terms.soft.temperature.value", "4",
+        "--views.area", "0.2", "0.9",
+        "--views.flip", "False",
+        "--teacher.model.width", "12",
+        "--baselines", "labels",
+        "--workdir", "elsewhere",
+    )  # fmt: skip
+    assert name == "distill"
+    assert run.optim.lr == 0.5 and run.terms["soft"].temperature.value == 4
+    assert run.views.area == (0.2, 0.9) and run.views.flip is False
+    assert run.teacher.model.width == 12 and run.baselines == ("labels",)
+    assert run.workdir == "elsewhere"
+
+
+def test_a_config_function_and_options_on_top(parsed):
+    file = ROOT / "experiments" / "function_matching" / "digits.py"
+    _, (run,), _ = parsed(
+        "distill", "--config", f"{file}:consistent", "--optim.lr", "3e-3"
+    )
+    assert run.views.mode == "consistent" and run.optim.lr == 3e-3
+    assert run.baselines == ()
+
+
+def test_a_run_folders_config_runs_it_again(parsed, tmp_path):
+    import json
+
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(Run(steps=321))))
+    _, (run,), _ = parsed("distill", f"--config={tmp_path / 'config.json'}")
+    assert run == Run(steps=321)
+
+
+def test_commands_over_folders(parsed):
+    assert parsed("evaluate", "some/run", "--split", "validation") == (
+        "evaluate",
+        ("some/run",),
+        {"split": "validation", "checkpoint": "last"},
+    )
+
+
+BAD = {
+    ("fly",): "command: expected one of train, distill, evaluate, report, got 'fly'",
+    ("distill", "--optim.rate", "1"): "optim.rate",
+    ("distill", "--steps", "many"): "many",
+    ("distill", "--views.mode", "sideways"): "sideways",
+    ("distill", "--terms.soft.temperature.value", "0"): (
+        "terms.soft.temperature.value: expected a number > 0, got 0"
+    ),
+    ("distill", "--terms.soft.temperature.value", "nan"): "got nan",
+    ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
+    ("distill", "--views.area", "0.5", "1.2"): "views.area",
+    ("distill", "--steps", "0"): "steps: expected at least 1, got 0",
+    ("distill", "--config"): "config: expected FILE.py:FUNCTION",
+    ("distill", "--config", "nowhere.py:f"): "config: expected a file that exists",
+    ("distill", "--config", "kdjax.config:Views"): "config: expected a function returning",
+    ("train", "--terms.hard.teacher", "logits"): "terms.hard.teacher: expected labels",
+    ("report",): "RUNS",
+}
+
+
+@pytest.mark.parametrize("args", BAD, ids=" ".join)
+def test_bad_options_fail_before_jax_starts(args, capsys, monkeypatch):
+    def started(job):
+        raise AssertionError("a job was started")
+
+    monkeypatch.setattr(cli, "_start", started)
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(args))
+    assert stop.value.code not in (0, None)
+    assert BAD[args].lower() in capsys.readouterr().err.lower()
+
+
+def test_the_whole_path_from_the_shell(tmp_path):
+    """`python -m kdjax`: distil, see it finished, evaluate, report, refuse."""
+    file = ROOT / "experiments" / "function_matching" / "digits.py"
+    work = str(tmp_path / "run")
+    command = ["distill", "--config", f"{file}:tiny", "--workdir", work]
+    command += ["--compute.data", "1", "--baselines", "labels"]
+    first = kdjax(*command)
+    assert first.returncode == 0, first.stderr[-2000:]
+    assert "agreement" in first.stdout and "step 20/20" in first.stdout
+    assert first.stderr == ""
+    again = kdjax(*command)
+    assert again.returncode == 0 and "finished" in again.stdout
+    other = kdjax(*command, "--steps", "30")
+    assert other.returncode == 2
+    assert "steps: folder has 20, this run has 30" in other.stderr
+    assert "Traceback" not in other.stderr
+    measured = kdjax("evaluate", work)
+    assert measured.returncode == 0 and "accuracy" in measured.stdout
+    report = kdjax("report", work, f"{work}/labels", "--out", str(tmp_path / "out"))
+    assert report.returncode == 0 and "| labels |" in report.stdout
+    assert (tmp_path / "out" / "curves.png").is_file()
+    nowhere = kdjax("evaluate", str(tmp_path / "nowhere"))
+    assert nowhere.returncode == 2 and len(nowhere.stderr.splitlines()) == 1
