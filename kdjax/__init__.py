@@ -9,7 +9,15 @@ Names are imported when first used, so that `import kdjax.losses` loads only jax
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdjax import config, jobs, losses
+    from kdjax.augment import views
+    from kdjax.config import Run
+    from kdjax.jobs import distill, evaluate, report
+    from kdjax.models import from_function, from_linen, from_nnx
+    from kdjax.train.step import make_train_step
 
 _PLACES = {
     "Run": "kdjax.config",

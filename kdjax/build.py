@@ -1,4 +1,4 @@
-"""Where the parts meet: from a config to sources, models, teacher, strategy and step."""
+"""Where the parts meet: from a config to sources, models, teacher and step."""
 
 import dataclasses
 import pathlib
@@ -91,7 +91,7 @@ def make_parts(
         lambda: strategy.init(jax.random.key(0), *_sample(run, train, teacher, ask))
     )
     one = optimizer.make_optimizer(run.optim, run.steps)
-    update = optimizer.by_player(dict.fromkeys(players, one))
+    update = optimizer.by_player({player: one for player in players})
     update_step = step.make_train_step(
         strategy,
         update,
@@ -136,7 +136,9 @@ def check_fit(
     def update(batch: Any, given: Any) -> Any:
         first = jax.tree.map(lambda x: x[0], parts.make_state(np.arange(1)))
         data = {"image": train.images, "label": train.labels, "id": train.ids}
-        return parts.step(first, batch, {**given, "data": jax.tree.map(jnp.asarray, data)})
+        return parts.step(
+            first, batch, {**given, "data": jax.tree.map(jnp.asarray, data)}
+        )
 
     batch = make_batches(parts)(0)
     batch = {k: v if k == "knobs" else v[0] for k, v in batch.items()}
@@ -207,7 +209,8 @@ def make_batches(parts: Parts) -> Callable[[int], dict[str, Any]]:
 
     def batch_at(step_number: int) -> dict[str, Any]:
         rows = [
-            order.batch_at(step_number, n=n, batch=run.batch, seed=int(s)) for s in seeds
+            order.batch_at(step_number, n=n, batch=run.batch, seed=int(s))
+            for s in seeds
         ]
         places, epochs = (np.stack(x) for x in zip(*rows, strict=True))
         knobs = parts.strategy.knobs(step_number)

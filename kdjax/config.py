@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["fixed", "independent", "consistent", "function_matching"]
 Baseline = Literal["labels", "labels_mixup"]
+Tracker = Literal["tensorboard", "wandb"]
 Level = Literal["constant", "linear", "cosine"]
 
 
@@ -95,7 +96,8 @@ class Optim:
     """
 
     name: Literal["adam", "sgd"] = "adam"
-    lr: float = 3e-3
+    """adam or sgd, each with its recipe."""
+    lr: float = 1e-2
     """Peak learning rate."""
     wd: float = 1e-4
     """Weight decay. adam: w -= m(step) * wd * w. sgd: gradient += wd * w."""
@@ -106,8 +108,9 @@ class Optim:
     warmup: int = 200
     """Steps of linear warm-up; the first update has rate 0 if there are any."""
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
     milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
-    """`steps` only: after these fractions of the run the rate is multiplied by gamma."""
+    """`steps` only: the fractions of the run after which the rate falls by gamma."""
     gamma: float = 0.1
     """`steps` only: the factor."""
 
@@ -140,6 +143,7 @@ class Views:
     """
 
     mode: Mode = "function_matching"
+    """What teacher and student share."""
     area: tuple[float, float] = (0.05, 1.0)
     """Smallest and largest area of a crop, as a share of the image."""
     aspect: tuple[float, float] = (0.75, 1.3333333333333333)
@@ -165,9 +169,11 @@ class Scalar:
     """A number, or its path from `value` to `end` over the run."""
 
     value: float = 1.0
+    """Value at the first step, and at every step of a constant."""
     end: float | None = None
     """Value at the last step; None stays at `value`."""
     schedule: Level = "constant"
+    """The path between the two."""
 
     def check(self, at: str, *, positive: bool = False) -> None:
         for field in ("value", "end"):
@@ -196,6 +202,7 @@ class Term:
     loss: str = "softmax_kl"
     """A name in `kdjax.losses`."""
     weight: Scalar = Scalar(1.0)
+    """Weight in the sum; a constant 0 leaves the term out."""
     temperature: Scalar = Scalar(1.0)
     """Used by losses that have a temperature; the T^2 factor is inside the loss."""
     student: str = "logits"
@@ -226,6 +233,7 @@ class Teacher:
     train: str = "train"
     """Split that the teacher is trained on; its data set is the student's."""
     steps: int = 1_000
+    """Updates of its training."""
     optim: Optim = Optim()
     views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)
 
@@ -276,21 +284,27 @@ class Run:
     model: Model = Model()
     """The model that is trained."""
     teacher: Teacher | None = Teacher()
-    views: Views = Views()
-    terms: dict[str, Term] = dataclasses.field(default_factory=lambda: {"soft": SOFT})
+    views: Views = Views(flip=False)
+    terms: dict[str, Term] = dataclasses.field(
+        default_factory=lambda: {"soft": Term(temperature=Scalar(2.0))}
+    )
     """The loss: named terms, weighted and added."""
     baselines: tuple[Baseline, ...] = ("labels", "labels_mixup")
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
     optim: Optim = Optim()
-    steps: int = 12_000
+    steps: int = 10_000
+    """Updates. Patience is the point: on 200 images these are 3 200 passes."""
     batch: int = 64
+    """Images an update, over all devices."""
     evaluate_every: int = 1_000
     """Steps between evaluations on the validation split."""
     checkpoint_every: int = 1_000
     """Steps between checkpoints."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where these lines go as well (extras `tb` and `wandb`)."""
     compute: Compute = Compute()
 
     def check(self) -> None:
@@ -317,6 +331,9 @@ class Run:
         for name in self.baselines:
             known = name in get_args(Baseline)
             require(known, "baselines", "labels or labels_mixup", name)
+        for name in self.trackers:
+            known = name in get_args(Tracker)
+            require(known, "trackers", "tensorboard or wandb", name)
 
 
 def labelled(run: Run, **changes: Any) -> Run:

@@ -15,7 +15,7 @@ from rich.console import Console
 from kdjax import build, reports
 from kdjax import config as configs
 from kdjax.build import Trained
-from kdjax.config import ConfigError, Run, require
+from kdjax.config import Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Model
 from kdjax.data.sources import Source, Splits
@@ -23,6 +23,7 @@ from kdjax.models import zoo
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
+from kdjax.train.trackers import check_installed, open_trackers
 
 
 def train(
@@ -43,7 +44,6 @@ def train(
       The run folder.
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
-    run.check()
     console = console or Console()
     data = _sources(run, splits)
     folder = pathlib.Path(run.workdir)
@@ -76,13 +76,13 @@ def distill(
       The run folder, with `report.md` and `curves.png` over all parts.
     """
     console = console or Console()
-    run.check()
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
     assert run.teacher is not None
     root = pathlib.Path(run.workdir)
     data = _sources(run, splits)
     parts = {
-        root / name: build.baseline_run(run, name, root / name) for name in run.baselines
+        root / name: build.baseline_run(run, name, root / name)
+        for name in run.baselines
     }
     parts[root] = run
     trains_teacher = teacher is None and not run.teacher.run
@@ -155,7 +155,8 @@ def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
 
 
 def _sources(run: Run, splits: Splits | None) -> dict[str, Source]:
-    run.data.check()
+    run.check()
+    check_installed(run.trackers)
     names = ("train", "validation", "test")
     return {name: build.load_source(run, name, splits) for name in names}
 
@@ -260,7 +261,13 @@ def _fit(parts, held_out, folder, checkpoints, console):
     else:
         runlog.truncate_metrics(folder, 0)
         state = sharding.create_sharded(parts.make_state, mesh, seeds)
-    with Bar(run.name, run.steps, start, console) as bar:
+    tracked = open_trackers(run.trackers, folder, run.name, configs.to_dict(run))
+    with Bar(run.name, run.steps, start, console) as bar, tracked as track:
+
+        def write(line: dict[str, Any]) -> None:
+            runlog.append_metrics(folder, line)
+            track(line)
+
         try:
             return loop.fit(
                 call,
@@ -269,7 +276,7 @@ def _fit(parts, held_out, folder, checkpoints, console):
                 build.make_plan(run),
                 batch_at=build.make_batches(parts),
                 evaluate=lambda state: held_out(state, "validation"),
-                write=lambda line: runlog.append_metrics(folder, line),
+                write=write,
                 checkpoints=checkpoints,
                 bar=bar,
                 seconds=seconds,

@@ -127,7 +127,9 @@ def _evaluate(args: list[str]) -> None:
 
 
 def _report(args: list[str]) -> None:
-    def options(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") -> None:
+    def options(
+        runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report"
+    ) -> None:
         """One table and one figure over several run folders.
 
         Args:

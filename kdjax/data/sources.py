@@ -38,11 +38,11 @@ def digits() -> Splits:
     """
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]
+    pixels, target = (np.asarray(x) for x in load_digits(return_X_y=True))
+    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     order = np.random.RandomState(0).permutation(len(images))
     parts = {"test": order[:597], "validation": order[597:797], "train": order[797:]}
-    labels = raw.target.astype(np.int32)
+    labels = target.astype(np.int32)
     return {name: (images[i], labels[i]) for name, i in parts.items()}
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +48,9 @@ def offline(
 
     def init(key: Array, view: View, targets: Output | None) -> dict[str, PyTree]:
         players = {STUDENT: student.init(key, view.student)}
-        output, _ = student.apply(players[STUDENT], view.student, train=False, rngs=None)
+        output, _ = student.apply(
+            players[STUDENT], view.student, train=False, rngs=None
+        )
         _check_classes(output, targets)
         for name, term in active.items():
             ours, theirs = _pair(name, term, output, targets, view)
@@ -157,23 +158,20 @@ def _value(kernel, term: Term, ours, theirs, view: View, knobs) -> Array:
     """One value per example, or per anchor row."""
     tempered = "temperature" in inspect.signature(kernel).parameters
     options = {"temperature": knobs["temperature"]} if tempered else {}
-    if term.teacher != "labels" or view.partner_labels is None:
-        return kernel(ours, theirs, **options)
     first = kernel(ours, theirs, **options)
-    second = kernel(ours, view.partner_labels, **options)
-    return view.mix_weight * first + (1.0 - view.mix_weight) * second
+    partner, weight = view.partner_labels, view.mix_weight
+    if term.teacher != "labels" or partner is None or weight is None:
+        return first
+    return weight * first + (1.0 - weight) * kernel(ours, partner, **options)
 
 
-def _schedule(scalar: Scalar, steps: int) -> optax.Schedule:
-    if scalar.schedule == "constant" or scalar.end is None:
-        return optax.constant_schedule(scalar.value)
-    last = max(1, steps - 1)
+def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:
+    """The value at each step of a run, by an optax schedule."""
+    start, end, last = scalar.value, scalar.end, max(1, steps - 1)
+    if scalar.schedule == "constant" or end is None:
+        return lambda step: start
     if scalar.schedule == "linear":
-        return optax.linear_schedule(scalar.value, scalar.end, last)
-
-    def cosine(step: int) -> float:
-        done = min(step, last) / last
-        share = 0.5 * (1 + np.cos(np.pi * done))
-        return scalar.end + (scalar.value - scalar.end) * share
-
-    return cosine
+        share = optax.linear_schedule(1.0, 0.0, last)
+    else:
+        share = optax.cosine_decay_schedule(1.0, last)
+    return lambda step: end + (start - end) * float(np.asarray(share(step)))

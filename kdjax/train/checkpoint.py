@@ -145,7 +145,9 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
 
     def name(path: tuple) -> str:
-        parts = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in path)
+        parts = (
+            getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in path
+        )
         return "/".join(str(p) for p in parts)
 
     return {name(path): tuple(x.shape) for path, x in flat}
@@ -155,7 +157,9 @@ def _compare(at: pathlib.Path, saved: dict, wanted: dict) -> None:
     """Raise for a checkpoint of another architecture, listing what differs."""
     lines = [
         f"{k}: expected {v}, got {saved.get(k, 'nothing')}"
-        for k, v in sorted(wanted.items(), key=lambda kv: not kv[0].startswith("params"))
+        for k, v in sorted(
+            wanted.items(), key=lambda kv: not kv[0].startswith("params")
+        )
         if saved.get(k) != v
     ]
     if lines:

@@ -38,7 +38,7 @@ def compile_step(
     """Compile one pure update for all seeds, over the devices of a mesh.
 
     Args:
-      step: from `make_train_step`, with `axis_name=PMAP_AXIS` for pmap and None for jit.
+      step: from `make_train_step`, with `axis_name` PMAP_AXIS for pmap, None for jit.
       mesh: its devices share every batch.
       given_axes: for each entry of `given`, 0 if it has one value a seed, else None.
       seeds: how many.

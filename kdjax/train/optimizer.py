@@ -1,5 +1,7 @@
 """Optimisers and schedules of the recipes, as optax transforms."""
 
+from collections.abc import Hashable, Mapping
+
 import jax
 import optax
 
@@ -71,7 +73,7 @@ def make_optimizer(optim: Optim, steps: int) -> optax.GradientTransformation:
 
 
 def by_player(
-    optimizers: dict[str, optax.GradientTransformation],
+    optimizers: Mapping[Hashable, optax.GradientTransformation],
 ) -> optax.GradientTransformation:
     """One optimiser over `{player: params}`, each player with its own."""
 

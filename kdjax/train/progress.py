@@ -38,7 +38,9 @@ class Bar:
     def __exit__(self, *_: Any) -> None:
         self._progress.stop()
 
-    def show(self, step: int, rate: float, loss: float, agreement: float | None) -> None:
+    def show(
+        self, step: int, rate: float, loss: float, agreement: float | None
+    ) -> None:
         """Move to `step` (after `rate` images a second since the last time)."""
         text = f"{rate:,.0f} images/s  loss {loss:.4f}"
         if agreement is not None:

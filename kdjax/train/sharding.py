@@ -76,7 +76,9 @@ def put(mesh: Mesh, x: np.ndarray, axis: int | None) -> jax.Array:
 
     Every host passes the same whole array; each device takes its own part.
     """
-    spec = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH_AXES)
+    spec = (
+        PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, BATCH_AXES)
+    )
     sharding = NamedSharding(mesh, spec)
     return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 

@@ -54,7 +54,7 @@ def make_train_step(
         (loss, (model_state, metrics)), grads = graded(state.params)
         loss, metrics, grads = collectives.mean((loss, metrics, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         new = TrainState(state.step + 1, params, model_state, opt_state)
         return new, {"loss": loss, **metrics}
 

@@ -44,7 +44,11 @@ def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
         default["terms"] = {"hard": default["terms"].pop("soft")}
     for option, value in fields(default):
         assert option in shown, option
-        if command == "distill" and isinstance(value, (int, float, str)) and value != "":
+        if (
+            command == "distill"
+            and isinstance(value, (int, float, str))
+            and value != ""
+        ):
             after = shown.split(option + " ")[1]
             words = " ".join(after[:900].replace("│", " ").replace("'", "").split())
             assert f"default: {value!s})" in words, option
@@ -157,7 +161,11 @@ BAD = {
     ("distill", "--steps", "0"): "steps: expected at least 1, got 0",
     ("distill", "--config"): "config: expected FILE.py:FUNCTION",
     ("distill", "--config", "nowhere.py:f"): "config: expected a file that exists",
-    ("distill", "--config", "kdjax.config:Views"): "config: expected a function returning",
+    (
+        "distill",
+        "--config",
+        "kdjax.config:Views",
+    ): "config: expected a function returning",
     ("train", "--terms.hard.teacher", "logits"): "terms.hard.teacher: expected labels",
     ("report",): "RUNS",
 }

@@ -34,5 +34,7 @@ def test_passes_and_seeds_differ():
 
 
 def test_a_batch_larger_than_the_set_is_refused():
-    with pytest.raises(ValueError, match="batch: expected at most the 5 examples, got 6"):
+    with pytest.raises(
+        ValueError, match="batch: expected at most the 5 examples, got 6"
+    ):
         order.batch_at(0, n=5, batch=6, seed=0)

@@ -20,9 +20,7 @@ def test_digits_are_the_published_1797_in_three_disjoint_parts(digits):
 
     raw = load_digits().images.reshape(-1, 64)
     ours = everything.reshape(-1, 64).astype(np.float64) * 16 / 255
-    np.testing.assert_array_equal(
-        np.sort(np.round(ours), axis=0), np.sort(raw, axis=0)
-    )
+    np.testing.assert_array_equal(np.sort(np.round(ours), axis=0), np.sort(raw, axis=0))
     counts = np.bincount(np.concatenate([y for _, y in digits.values()]))
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
@@ -70,9 +68,17 @@ def test_bad_splits_are_named(digits, text, message):
 @pytest.mark.parametrize(
     "images, labels, message",
     [
-        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), r"images: expected uint8 \[n"),
+        (
+            np.zeros((4, 8, 8), np.uint8),
+            np.zeros(4, int),
+            r"images: expected uint8 \[n",
+        ),
         (np.zeros((4, 8, 8, 1)), np.zeros(4, int), r"images: .*float64\[4, 8, 8, 1\]"),
-        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(3, int), r"labels: .*integers \[4\]"),
+        (
+            np.zeros((4, 8, 8, 1), np.uint8),
+            np.zeros(3, int),
+            r"labels: .*integers \[4\]",
+        ),
         (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4), r"labels: .*float64\[4\]"),
         (np.zeros((4, 8, 8, 1), np.uint8), np.full(4, -1), r"labels: .*ids >= 0.*-1"),
     ],

@@ -12,7 +12,6 @@ import pytest
 from kdjax.train import state
 from kdjax.train.checkpoint import CheckpointError, Checkpoints
 
-
 # A broken read can leave one of Orbax's own coroutines behind, which Python reports
 # when it collects it.
 broken = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -126,7 +125,9 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager._checkpointer, "save", full)
-        with pytest.raises(CheckpointError, match="could not be written.*No space left"):
+        with pytest.raises(
+            CheckpointError, match="could not be written.*No space left"
+        ):
             checkpoints.save(make_state(value=2.0), 2)
             checkpoints.wait()
     assert steps(checkpoints) == [1]

@@ -45,9 +45,7 @@ def reference(student, teacher, images, labels):
     rank = (s > np.take_along_axis(s, labels[:, None], 1)).sum(1)
     confidence, hits = np.exp(ls).max(1), s.argmax(1) == labels
     place = np.clip(np.ceil(confidence * 15) - 1, 0, 14)
-    gaps = [
-        abs((hits[place == b] - confidence[place == b]).sum()) for b in range(15)
-    ]
+    gaps = [abs((hits[place == b] - confidence[place == b]).sum()) for b in range(15)]
     return {
         "accuracy": hits.mean(),
         "nll": -np.take_along_axis(ls, labels[:, None], 1).mean(),

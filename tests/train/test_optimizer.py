@@ -83,7 +83,9 @@ def test_adam_over_several_steps_with_a_bfloat16_first_moment():
     moments = [x for x in jax.tree.leaves(state) if x.dtype == jnp.bfloat16]
     assert len(moments) == 2
     for g in grads:
-        updates, state = tx.update(jax.tree.map(lambda x: x * 0 + g, params), state, params)
+        updates, state = tx.update(
+            jax.tree.map(lambda x, g=g: x * 0 + g, params), state, params
+        )
         params = optax.apply_updates(params, updates)
     for name, decayed in (("kernel", True), ("bias", False)):
         want = adam(grads, 0.01, 1e-3, decayed, jnp.bfloat16)

@@ -20,7 +20,9 @@ TERMS = {
     "hint": Term(
         "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", connector=True
     ),
-    "distance": Term("rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"),
+    "distance": Term(
+        "rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"
+    ),
     "angle": Term("rkd_angle", Scalar(1.0), student="embedding", teacher="embedding"),
 }
 
@@ -30,7 +32,9 @@ def make_teacher(width=4, seeds=None):
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
         return Trained(model, init(jax.random.key(7)), None, 8)
-    return Trained(model, jax.vmap(init)(jax.random.split(jax.random.key(7), seeds)), 0, 8)
+    return Trained(
+        model, jax.vmap(init)(jax.random.split(jax.random.key(7), seeds)), 0, 8
+    )
 
 
 def run_steps(run, teacher, steps=STEPS):

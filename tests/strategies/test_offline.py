@@ -1,0 +1,186 @@
+"""Offline distillation against hand-made sums, schedules and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import from_function, losses
+from kdjax.config import HARD, SOFT, ConfigError, Scalar, Term
+from kdjax.core.types import Output, View
+from kdjax.strategies.offline import offline
+
+N, C = 6, 4
+rng = np.random.default_rng(0)
+IMAGES = jnp.asarray(rng.normal(size=(N, 2, 2, 1)), jnp.float32)
+LABELS = jnp.asarray([0, 1, 2, 3, 1, 0])
+TARGETS = Output(
+    jnp.asarray(rng.normal(size=(N, C)), jnp.float32),
+    {"hidden": jnp.asarray(rng.normal(size=(N, 5)), jnp.float32)},
+)
+
+
+def init(key, images):
+    a, b = jax.random.split(key)
+    return {"w": jax.random.normal(a, (4, 3)), "v": jax.random.normal(b, (3, C))}
+
+
+def apply(params, images):
+    hidden = images.reshape(len(images), -1) @ params["w"]
+    return hidden @ params["v"], {"hidden": hidden}
+
+
+STUDENT = from_function(apply, init=init)
+PLAIN = View(IMAGES, IMAGES, LABELS)
+
+
+def value(terms, view=PLAIN, step=0, steps=11, targets=TARGETS):
+    """(total, metrics, gradient) of a strategy at one step."""
+    strategy = offline(STUDENT, terms, steps=steps)
+    variables = strategy.init(jax.random.key(0), view, targets)
+    params = {p: v["params"] for p, v in variables.items()}
+    state = {p: {} for p in params}
+    knobs = strategy.knobs(step)
+
+    def total(params):
+        by_player, (_, metrics) = strategy.loss(
+            params, state, view, targets, knobs, jax.random.key(1)
+        )
+        assert set(by_player) == {"student"}
+        return by_player["student"], metrics
+
+    (loss, metrics), grads = jax.value_and_grad(total, has_aux=True)(params)
+    return float(loss), metrics, grads, params
+
+
+def student_logits(params):
+    return apply(params["student"], IMAGES)[0]
+
+
+def test_the_total_is_the_weighted_sum_of_the_named_terms():
+    terms = {
+        "soft": Term("softmax_kl", Scalar(0.9), Scalar(4.0)),
+        "hard": Term("hard_cross_entropy", Scalar(0.1), teacher="labels"),
+    }
+    loss, metrics, _, params = value(terms)
+    logits = np.asarray(student_logits(params), np.float64)
+
+    def log_softmax(x):
+        return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    t, s = (
+        log_softmax(np.asarray(x, np.float64) / 4) for x in (TARGETS.logits, logits)
+    )
+    soft = 16 * (np.exp(t) * (t - s)).sum(-1).mean()
+    hard = -log_softmax(logits)[np.arange(N), np.asarray(LABELS)].mean()
+    np.testing.assert_allclose(metrics["soft"], soft, rtol=1e-5)
+    np.testing.assert_allclose(metrics["hard"], hard, rtol=1e-5)
+    np.testing.assert_allclose(loss, 0.9 * soft + 0.1 * hard, rtol=1e-5)
+    agree = (logits.argmax(-1) == np.asarray(TARGETS.logits).argmax(-1)).mean()
+    np.testing.assert_allclose(metrics["agreement"], agree, rtol=1e-6)
+
+
+def test_mixed_labels_weigh_both_labels():
+    view = View(IMAGES, IMAGES, LABELS, jnp.roll(LABELS, 1), jnp.float32(0.3))
+    _, metrics, _, params = value({"hard": HARD}, view)
+    logits = student_logits(params)
+    one = losses.hard_cross_entropy(logits, LABELS).mean()
+    other = losses.hard_cross_entropy(logits, jnp.roll(LABELS, 1)).mean()
+    np.testing.assert_allclose(metrics["hard"], 0.3 * one + 0.7 * other, rtol=1e-5)
+
+
+def test_mixup_does_not_weigh_the_teacher_twice():
+    view = View(IMAGES, IMAGES, LABELS, jnp.roll(LABELS, 1), jnp.float32(0.3))
+    np.testing.assert_allclose(value({"s": SOFT}, view)[0], value({"s": SOFT})[0])
+
+
+def test_a_connector_is_a_player_and_learns():
+    hint = Term("hint_l2", student="hidden", teacher="hidden", connector=True)
+    _, metrics, grads, params = value({"hint": hint})
+    assert set(params) == {"student", "hint connector"}
+    hidden = apply(params["student"], IMAGES)[1]["hidden"]
+    kernel = params["hint connector"]["kernel"]
+    want = ((hidden @ kernel - TARGETS.taps["hidden"]) ** 2).mean()
+    np.testing.assert_allclose(metrics["hint"], want, rtol=1e-5)
+    assert np.abs(grads["hint connector"]["kernel"]).max() > 0
+    # The head lies above the tap and has no part in the hint.
+    assert (np.asarray(grads["student"]["v"]) == 0).all()
+
+
+def test_relation_terms_take_widths_that_differ():
+    terms = {"d": Term("rkd_distance", student="hidden", teacher="hidden")}
+    _, metrics, _, params = value(terms)
+    hidden = apply(params["student"], IMAGES)[1]["hidden"]
+    want = losses.rkd_distance(hidden, TARGETS.taps["hidden"]).mean()
+    np.testing.assert_allclose(metrics["d"], want, rtol=1e-5)
+
+
+def test_a_term_of_weight_zero_is_not_computed():
+    """Its tap need not exist, and its player is not made."""
+    off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", connector=True)
+    loss, metrics, _, params = value({"soft": SOFT, "off": off})
+    assert set(params) == {"student"} and "off" not in metrics
+    np.testing.assert_allclose(loss, value({"soft": SOFT})[0])
+    with pytest.raises(ConfigError, match="terms: expected one term with a weight"):
+        value({"off": off})
+
+
+@pytest.mark.parametrize(
+    "scalar, want",
+    [
+        (Scalar(4.0), [4, 4, 4]),
+        (Scalar(4.0, 1.0, "linear"), [4, 2.5, 1]),
+        (Scalar(4.0, 1.0, "cosine"), [4, 2.5, 1]),
+        (Scalar(0.0, 2.0, "cosine"), [0, 1, 2]),
+    ],
+)
+def test_weights_and_temperatures_follow_their_schedules(scalar, want):
+    """At the first, middle and last of 11 steps."""
+    terms = {"soft": Term("softmax_kl", weight=scalar)}
+    knobs = offline(STUDENT, terms, steps=11).knobs
+    got = [knobs(step)["soft"]["weight"] for step in (0, 5, 10)]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert all(isinstance(k, np.float32) for k in got)
+
+
+def test_cosine_is_not_linear():
+    terms = {"soft": Term("softmax_kl", Scalar(1.0, 0.0, "cosine"))}
+    got = offline(STUDENT, terms, steps=11).knobs(2)["soft"]["weight"]
+    np.testing.assert_allclose(got, 0.5 * (1 + np.cos(np.pi * 0.2)), rtol=1e-6)
+
+
+def test_different_numbers_of_classes_are_refused():
+    three = Output(TARGETS.logits[:, :3], {})
+    with pytest.raises(
+        ConfigError, match=r"as many classes as the student \(4\), got 3"
+    ):
+        value({"soft": SOFT}, targets=three)
+
+
+@pytest.mark.parametrize(
+    "term, message",
+    [
+        (Term("cosine_of_dreams"), "terms.x.loss: expected one of"),
+        (
+            Term("hint_l2", student="deep"),
+            r"terms.x.student: .*\['hidden'\], got 'deep'",
+        ),
+        (
+            Term("hint_l2", student="hidden", teacher="deep"),
+            "terms.x.teacher: expected",
+        ),
+        (
+            Term("hint_l2", student="hidden", teacher="hidden"),
+            "terms.x: teacher_features: expected the shape of student_features",
+        ),
+        (Term("softmax_kl", teacher="hidden"), "terms.x: teacher_logits: expected"),
+    ],
+)
+def test_terms_that_do_not_fit_are_named(term, message):
+    with pytest.raises(ConfigError, match=message):
+        value({"x": term})
+
+
+def test_a_term_that_asks_an_absent_teacher_is_refused():
+    with pytest.raises(ConfigError, match="terms.s.teacher: expected a teacher"):
+        value({"s": SOFT}, targets=None)

@@ -1,0 +1,103 @@
+"""Configs: to JSON and back, errors that name the field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from kdjax import config
+from kdjax.config import ConfigError, Optim, Run, Scalar, Teacher, Term, Views
+
+
+def test_a_config_survives_json():
+    run = Run(
+        teacher=Teacher(run="x"),
+        terms={"a": Term(weight=Scalar(1.0, 0.0, "cosine")), "b": config.HARD},
+        baselines=("labels",),
+        trackers=("tensorboard",),
+    )
+    for each in (run, Run(), config.labelled(run, teacher=None)):
+        assert config.from_dict(json.loads(json.dumps(config.to_dict(each)))) == each
+
+
+def test_the_defaults_are_good():
+    Run().check()
+    config.labelled(Run(), teacher=None).check()
+
+
+def change(path, value):
+    values = config.to_dict(Run())
+    at = values
+    *parents, last = path.split(".")
+    for name in parents:
+        at = at[name]
+    if value is KeyError:
+        del at[last]
+    else:
+        at[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("optim.rate", 1.0, "optim.rate: expected a known field"),
+        ("optim.lr", "fast", "optim.lr: expected a value of type float, got 'fast'"),
+        ("optim.lr", True, "optim.lr: expected a value of type float, got True"),
+        ("steps", 1.5, "steps: expected a value of type int, got 1.5"),
+        ("steps", KeyError, r"config: expected the fields \['steps'\], got 'none'"),
+        ("views.mode", "x", "views.mode: expected one of"),
+        ("views", 3, "views: expected a table of fields, got 3"),
+        ("terms.soft.weight", 2, "terms.soft.weight: expected a table of fields"),
+        ("baselines", ["labels", "x"], "baselines: expected one of"),
+    ],
+)
+def test_bad_json_is_named(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        config.from_dict(change(path, value))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(seeds=0), "seeds: expected at least 1, got 0"),
+        (dict(seed=-1), "seed: expected 0 <= seed"),
+        (dict(terms={}), "terms: expected at least one term"),
+        (dict(teacher=None), "terms.soft.teacher: expected labels, without a teacher"),
+        (
+            dict(optim=Optim(lr=float("nan"))),
+            "optim.lr: expected a number >= 0, got nan",
+        ),
+        (dict(optim=Optim(milestones=(1.5,))), "optim.milestones: expected fractions"),
+        (dict(views=Views(aspect=(1.1, 2.0))), "views.aspect: expected 0 < low <= 1"),
+        (dict(views=Views(area=(0.6, 0.5))), "views.area: expected"),
+        (dict(terms={"a": Term(weight=Scalar(-1.0))}), "terms.a.weight.value"),
+        (dict(terms={"a": Term(weight=Scalar(1.0, 2.0))}), "terms.a.weight.end"),
+        (dict(compute=config.Compute(how="pmap", fsdp=2)), "compute.fsdp: expected 1"),
+        (dict(teacher=Teacher(steps=10)), "teacher.optim.warmup: expected fewer than"),
+    ],
+)
+def test_fields_that_cannot_be_run_are_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(Run(), **changes).check()
+
+
+def test_every_field_is_documented():
+    """The docstring under a field is its text in --help. A field that is a table of
+    fields takes the table's."""
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(config))
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef)]
+    tables = {c.name for c in classes}
+    seen = 0
+    for cls in classes:
+        for field, after in zip(cls.body, [*cls.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                kind = ast.unparse(field.annotation).removesuffix(" | None")
+                assert kind in tables or isinstance(after, ast.Expr), (
+                    f"{cls.name}.{ast.unparse(field.target)}"
+                )
+                seen += 1
+    assert seen > 40
