@@ -257,6 +257,8 @@ class Compute:
     """Devices that share each large parameter (jit only)."""
     steps_per_call: int = 0
     """Updates per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
+    several_processes: bool = False
+    """This process is one of several that form one run (`kdjax.core.hosts.join`)."""
 
     def check(self, at: str = "compute") -> None:
         require(self.how in ("jit", "pmap"), f"{at}.how", "jit or pmap", self.how)
@@ -264,6 +266,8 @@ class Compute:
         require(self.fsdp >= 1, f"{at}.fsdp", ">= 1 devices", self.fsdp)
         ok = self.how == "jit" or self.fsdp == 1
         require(ok, f"{at}.fsdp", "1 with pmap", self.fsdp)
+        ok = self.how == "jit" or not self.several_processes
+        require(ok, f"{at}.how", "jit with several processes", self.how)
         ok = self.steps_per_call >= 0
         require(ok, f"{at}.steps_per_call", ">= 0", self.steps_per_call)
 

@@ -16,7 +16,7 @@ from kdjax import build, reports
 from kdjax import config as configs
 from kdjax.build import Trained
 from kdjax.config import Run, require
-from kdjax.core import runlog
+from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.sources import Source, Splits
 from kdjax.models import zoo
@@ -44,7 +44,7 @@ def train(
       The run folder.
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
-    console = console or Console()
+    console = console or _console()
     data = _sources(run, splits)
     folder = pathlib.Path(run.workdir)
     _refuse_other(folder, run)
@@ -75,7 +75,7 @@ def distill(
     Returns:
       The run folder, with `report.md` and `curves.png` over all parts.
     """
-    console = console or Console()
+    console = console or _console()
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
     assert run.teacher is not None
     root = pathlib.Path(run.workdir)
@@ -107,6 +107,9 @@ def distill(
         _train_one(own, teacher_folder, own_data, lambda: None, None, console)
     for folder, part in parts.items():
         _train_one(part, folder, data, load, student, console)
+    hosts.wait_for_all(f"finished {root}")
+    if not hosts.is_first():
+        return root
     shown = [*([teacher_folder] if teacher is None else []), *parts]
     reports.write_report(shown, root)
     console.print(reports.terminal_table(reports.collect(shown)))
@@ -154,6 +157,10 @@ def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
     return reports.write_report(folders, out)
 
 
+def _console() -> Console:
+    return Console(quiet=not hosts.is_first())
+
+
 def _sources(run: Run, splits: Splits | None) -> dict[str, Source]:
     run.check()
     check_installed(run.trackers)
@@ -161,12 +168,19 @@ def _sources(run: Run, splits: Splits | None) -> dict[str, Source]:
     return {name: build.load_source(run, name, splits) for name in names}
 
 
+# Fields that do not change what comes out: a run may go on with others.
+_FREE = ("workdir", "compute", "trackers")
+
+
 def _refuse_other(folder: pathlib.Path, run: Run) -> None:
-    runlog.check_folder(folder, configs.to_dict(run))
+    runlog.check_folder(folder, configs.to_dict(run), _FREE)
 
 
 def _claim(folder: pathlib.Path, run: Run) -> None:
-    runlog.open_run(folder, configs.to_dict(run))
+    hosts.wait_for_all(f"checked {folder}")
+    if hosts.is_first():
+        runlog.open_run(folder, configs.to_dict(run), _FREE)
+    hosts.wait_for_all(f"claimed {folder}")
 
 
 def _teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
@@ -223,6 +237,9 @@ def _train_one(
         variables = build.student_variables(state)
     finally:
         checkpoints.close()
+    hosts.wait_for_all(f"measured {folder}")
+    if not hosts.is_first():
+        return folder
     runlog.write_json(
         folder / "summary.json",
         {
@@ -254,19 +271,22 @@ def _fit(parts, held_out, folder, checkpoints, console):
     if start:
         like = sharding.abstract_sharded(parts.make_state, mesh, seeds)
         state = checkpoints.restore(like)
-        runlog.truncate_metrics(folder, start)
-        lines = runlog.read_metrics(folder)
+        lines = [x for x in runlog.read_metrics(folder) if x["step"] <= start]
         seconds = lines[-1]["seconds"] if lines else 0.0
         console.print(f"{run.name}: continuing at step {start}", highlight=False)
     else:
-        runlog.truncate_metrics(folder, 0)
         state = sharding.create_sharded(parts.make_state, mesh, seeds)
-    tracked = open_trackers(run.trackers, folder, run.name, configs.to_dict(run))
+    # What an interrupted run wrote after its last checkpoint will be written again.
+    if hosts.is_first():
+        runlog.truncate_metrics(folder, start)
+    trackers = run.trackers if hosts.is_first() else ()
+    tracked = open_trackers(trackers, folder, run.name, configs.to_dict(run))
     with Bar(run.name, run.steps, start, console) as bar, tracked as track:
 
         def write(line: dict[str, Any]) -> None:
-            runlog.append_metrics(folder, line)
-            track(line)
+            if hosts.is_first():
+                runlog.append_metrics(folder, line)
+                track(line)
 
         try:
             return loop.fit(

@@ -94,12 +94,12 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
 def _train(args: list[str]) -> None:
     default = labelled(Run(), name="train", workdir="runs/train", teacher=None)
     run = _parse_run("train", args, default)
-    _start(lambda jobs: jobs.train(run))
+    _start(lambda jobs: jobs.train(run), run.compute.several_processes)
 
 
 def _distill(args: list[str]) -> None:
     run = _parse_run("distill", args, Run())
-    _start(lambda jobs: jobs.distill(run))
+    _start(lambda jobs: jobs.distill(run), run.compute.several_processes)
 
 
 def _evaluate(args: list[str]) -> None:
@@ -148,9 +148,13 @@ def _report(args: list[str]) -> None:
     tyro.cli(options, prog="kdjax report", args=args)
 
 
-def _start(job: Callable) -> None:
+def _start(job: Callable, several_processes: bool = False) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
     _quiet()
+    if several_processes:
+        from kdjax.core import hosts
+
+        hosts.join()
     from kdjax import jobs
     from kdjax.core.runlog import RunFolderError
     from kdjax.train.checkpoint import CheckpointError

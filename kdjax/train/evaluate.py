@@ -60,7 +60,8 @@ def make_evaluate(
 
     unroll = mesh.devices.flat[0].platform == "cpu"
     axes = (0, teacher_axis, None, None, None)
-    sums_of = jax.jit(map_seeds(one, axes, seeds, unroll=unroll))
+    every = map_seeds(one, axes, seeds, unroll=unroll)
+    sums_of = jax.jit(every, out_shardings=sharding.replicated(mesh))
 
     def evaluate(variables, teacher_variables, images, labels):
         total: Any = None

@@ -89,7 +89,7 @@ def test_help_never_starts_jax():
 def parsed(monkeypatch):
     """What a command would run, without running it."""
     seen = []
-    monkeypatch.setattr(cli, "_start", lambda job: seen.append(job))
+    monkeypatch.setattr(cli, "_start", lambda job, *_: seen.append(job))
 
     class Jobs:
         def __getattr__(self, name):
@@ -173,7 +173,7 @@ BAD = {
 
 @pytest.mark.parametrize("args", BAD, ids=" ".join)
 def test_bad_options_fail_before_jax_starts(args, capsys, monkeypatch):
-    def started(job):
+    def started(job, *_):
         raise AssertionError("a job was started")
 
     monkeypatch.setattr(cli, "_start", started)

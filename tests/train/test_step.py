@@ -97,7 +97,12 @@ def layout_run(tiny_run, compute, optim):
 def test_every_layout_gives_the_parameters_of_one_device(
     tiny_run, one_device, layout, optim
 ):
-    """After 5 steps in float32 every parameter is within 1e-5."""
+    """After 5 steps in float32 every parameter is within 2e-6 with SGD.
+
+    Within 5e-5 with Adam at rate 1e-3: its first moment is kept in bfloat16, so that
+    the last bit of a gradient can move it by one part in 256, and an update by 4e-6;
+    all but one parameter in a thousand are within 2e-6 there too.
+    """
     optims = {
         "sgd": Optim(name="sgd", lr=0.05, wd=5e-4, clip=0, warmup=1),
         "adam": Optim(lr=1e-3, warmup=1),
@@ -108,7 +113,12 @@ def test_every_layout_gives_the_parameters_of_one_device(
     want, want_metrics, _ = one_device[optim]
     run = layout_run(tiny_run, LAYOUTS[layout], optims[optim])
     got, metrics, _ = run_steps(run, make_teacher())
-    close(got.params, want.params, rtol=0, atol=1e-5)
+    close(got.params, want.params, rtol=0, atol=5e-5 if optim == "adam" else 2e-6)
+    off = [
+        np.abs(np.asarray(a) - np.asarray(b)).ravel() > 2e-6
+        for a, b in zip(*map(jax.tree.leaves, (got.params, want.params)), strict=True)
+    ]
+    assert np.concatenate(off).mean() < 1e-3
     close(got.model_state, want.model_state, rtol=1e-5, atol=1e-5)
     close(metrics, want_metrics, rtol=1e-4, atol=1e-5)
     moved = jax.tree.map(lambda x: np.abs(x).max(), want.params)

@@ -1,0 +1,35 @@
+"""Several processes that form one run: who writes, and when all wait for each other."""
+
+import os
+
+import jax
+from jax.experimental import multihost_utils
+
+
+def join() -> None:
+    """Form one run with the other processes; call it before any other use of JAX.
+
+    On TPU pods, SLURM, Kubernetes and Open MPI JAX finds the others by itself. Anywhere
+    else the environment says: JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. A SIGTERM to one process stops all at the same
+    step, with a checkpoint.
+    """
+    jax.config.update("jax_enable_preemption_service", True)
+
+    def number(name: str) -> int | None:
+        return int(os.environ[name]) if name in os.environ else None
+
+    jax.distributed.initialize(
+        num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
+    )
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Return once every process has come here; at once where there is only one."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,72 @@
+"""Two real processes on this machine form one run, equal to one process."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from kdjax.core import runlog
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
+
+
+def start(workdir, *, processes, devices, options=()):
+    """Start `kdjax distill` as several processes; their exits and outputs."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "kdjax", "distill", "--config", CONFIG]
+    command += ["--workdir", str(workdir), "--baselines", "labels", *options]
+    command += ["--compute.several-processes", str(processes > 1)]
+    running = []
+    for i in range(processes):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": str(processes),
+            "JAX_PROCESS_ID": str(i),
+        }
+        running.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    outputs = [p.communicate(timeout=300)[0] for p in running]
+    return [p.returncode for p in running], outputs
+
+
+def numbers(folder):
+    return [
+        (line["kind"], line["step"], np.asarray(line.get("loss", line.get("kl", 0.0))))
+        for line in runlog.read_metrics(folder)
+    ]
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Teacher, baseline and student, 2 x 2 devices against 1 x 4, fsdp included."""
+    layout = ("--compute.fsdp", "2", "--model.width", "8")
+    codes, outputs = start(tmp_path / "two", processes=2, devices=2, options=layout)
+    assert codes == [0, 0], outputs
+    assert "funmatch" in outputs[0] or "tiny" in outputs[0]
+    assert "tiny" not in outputs[1], "only the first process speaks"
+    codes, outputs = start(tmp_path / "one", processes=1, devices=4, options=layout)
+    assert codes == [0], outputs
+    for part in ("teacher", "labels", "."):
+        ours, theirs = (numbers(tmp_path / f / part) for f in ("two", "one"))
+        assert [x[:2] for x in ours] == [x[:2] for x in theirs]
+        # Sums come in another order; 20 updates of Adam make of it up to 1e-3.
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a[2], b[2], rtol=5e-3)
+        np.testing.assert_allclose(ours[0][2], theirs[0][2], rtol=1e-4)
+    again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
+    assert again == [0] and "finished" in outputs[0]
