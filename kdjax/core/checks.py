@@ -36,6 +36,11 @@ def is_integer(x: Any) -> bool:
     return _has_dtype(x, jnp.integer)
 
 
+def is_boolean(x: Any) -> bool:
+    """Whether `x` is an array of bool."""
+    return _has_dtype(x, jnp.bool_)
+
+
 def integer(name: str, x: Any) -> None:
     """Refuse anything but an array of integers."""
     if not is_integer(x):

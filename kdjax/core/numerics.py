@@ -70,6 +70,11 @@ def safe_sqrt(x: Array) -> Array:
     return jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, x)))
 
 
+def safe_abs(x: Array) -> Array:
+    """The absolute value, with gradient 0 at 0 (where `jnp.abs` has 1)."""
+    return jnp.where(x == 0, 0, jnp.abs(x))
+
+
 def safe_norm(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """The Euclidean norm along `axis`, with gradient 0 at the zero vector."""
     return safe_sqrt(jnp.sum(jnp.square(x), axis, keepdims=keepdims))

@@ -19,26 +19,253 @@ and keeps these laws, which `tests/contracts/test_losses.py` holds every one of 
 - The kernels of `RELATION` mean the global batch; see `kdjax.core.collectives`.
 """
 
-from kdjax.losses.combine import combine
-from kdjax.losses.feature import hint_l2
-from kdjax.losses.relation import rkd_angle, rkd_distance
+from kdjax.losses.adversarial import (
+    adversarial_critic,
+    adversarial_student,
+    gradient_penalty,
+    reverse_gradient,
+)
+from kdjax.losses.attention import (
+    attention_map_kl,
+    attention_map_mse,
+    value_relation,
+)
+from kdjax.losses.boundary import (
+    activation_boundary,
+    overhaul_margin,
+    overhaul_margins,
+)
+from kdjax.losses.channels import (
+    channel_wise,
+    inter_channel_correlation,
+    neuron_selectivity,
+)
+from kdjax.losses.combine import (
+    combine,
+)
+from kdjax.losses.contrastive import (
+    contrastive_representation,
+    info_nce,
+)
+from kdjax.losses.decoupled import (
+    decoupled_kd,
+    decoupled_non_target,
+    decoupled_target,
+    lwf_kd,
+    standardized_kl,
+)
+from kdjax.losses.feature import (
+    hint_cosine,
+    hint_l1,
+    hint_l2,
+)
+from kdjax.losses.flow import (
+    dense_flow,
+    flow,
+    flow_matrix,
+    singular_value,
+)
+from kdjax.losses.generator import (
+    generator_activation,
+    generator_entropy,
+    generator_one_hot,
+    image_l2,
+    image_total_variation,
+)
+from kdjax.losses.gradient import (
+    attention_transfer_gradient,
+    input_gradient,
+    jacobian_matching,
+)
+from kdjax.losses.graph import (
+    locality_preserving,
+    multi_head_graph,
+)
+from kdjax.losses.hidden import (
+    hidden_state_mse,
+    layer_map,
+)
+from kdjax.losses.instances import (
+    instance_edges,
+    instance_graph,
+    instance_transformation,
+)
+from kdjax.losses.linear import (
+    linear_softmax_kl,
+)
+from kdjax.losses.maps import (
+    attention_transfer,
+    class_attention,
+    factor_transfer,
+    hierarchical_context,
+    masked_imitation,
+)
+from kdjax.losses.memory import (
+    Memory,
+    memory_calibrate,
+    memory_init,
+    memory_lookup,
+    memory_update,
+)
+from kdjax.losses.prediction import (
+    dist,
+    dist_inter,
+    dist_intra,
+    multi_level_logit,
+)
+from kdjax.losses.regression import (
+    log_softmax_l2,
+    logit_l2,
+    probability_l1,
+    probability_mse,
+    sigmoid_kl,
+)
+from kdjax.losses.relation import (
+    rkd_angle,
+    rkd_distance,
+    triplet_relation,
+)
 from kdjax.losses.response import (
     hard_cross_entropy,
+    jeffreys,
+    jensen_shannon,
     logit_mse,
+    reverse_softmax_kl,
     soft_cross_entropy,
     softmax_kl,
 )
+from kdjax.losses.sequence import (
+    per_sequence,
+    sequence_nll,
+    token_jsd,
+    token_kl,
+)
+from kdjax.losses.similarity import (
+    correlation_congruence,
+    inter_region_affinity,
+    probabilistic_transfer,
+    similarity_preserving,
+)
+from kdjax.losses.sparse import (
+    top_k_kl,
+)
+from kdjax.losses.statistics import (
+    batch_norm_statistics,
+    initial_log_variance,
+    variational_information,
+)
+from kdjax.losses.weighted import (
+    teacher_free_kl,
+    weighted_soft_label,
+)
 
-RELATION = frozenset({"rkd_angle", "rkd_distance"})
+RELATION = frozenset(
+    {
+        "correlation_congruence",
+        "dist",
+        "dist_intra",
+        "info_nce",
+        "instance_edges",
+        "instance_graph",
+        "instance_transformation",
+        "locality_preserving",
+        "multi_head_graph",
+        "multi_level_logit",
+        "probabilistic_transfer",
+        "rkd_angle",
+        "rkd_distance",
+        "similarity_preserving",
+        "triplet_relation",
+    }
+)
 
 __all__ = [
+    "Memory",
     "RELATION",
+    "activation_boundary",
+    "adversarial_critic",
+    "adversarial_student",
+    "attention_map_kl",
+    "attention_map_mse",
+    "attention_transfer",
+    "attention_transfer_gradient",
+    "batch_norm_statistics",
+    "channel_wise",
+    "class_attention",
     "combine",
+    "contrastive_representation",
+    "correlation_congruence",
+    "decoupled_kd",
+    "decoupled_non_target",
+    "decoupled_target",
+    "dense_flow",
+    "dist",
+    "dist_inter",
+    "dist_intra",
+    "factor_transfer",
+    "flow",
+    "flow_matrix",
+    "generator_activation",
+    "generator_entropy",
+    "generator_one_hot",
+    "gradient_penalty",
     "hard_cross_entropy",
+    "hidden_state_mse",
+    "hierarchical_context",
+    "hint_cosine",
+    "hint_l1",
     "hint_l2",
+    "image_l2",
+    "image_total_variation",
+    "info_nce",
+    "initial_log_variance",
+    "input_gradient",
+    "instance_edges",
+    "instance_graph",
+    "instance_transformation",
+    "inter_channel_correlation",
+    "inter_region_affinity",
+    "jacobian_matching",
+    "jeffreys",
+    "jensen_shannon",
+    "layer_map",
+    "linear_softmax_kl",
+    "locality_preserving",
+    "log_softmax_l2",
+    "logit_l2",
     "logit_mse",
+    "lwf_kd",
+    "masked_imitation",
+    "memory_calibrate",
+    "memory_init",
+    "memory_lookup",
+    "memory_update",
+    "multi_head_graph",
+    "multi_level_logit",
+    "neuron_selectivity",
+    "overhaul_margin",
+    "overhaul_margins",
+    "per_sequence",
+    "probabilistic_transfer",
+    "probability_l1",
+    "probability_mse",
+    "reverse_gradient",
+    "reverse_softmax_kl",
     "rkd_angle",
     "rkd_distance",
+    "sequence_nll",
+    "sigmoid_kl",
+    "similarity_preserving",
+    "singular_value",
     "soft_cross_entropy",
     "softmax_kl",
+    "standardized_kl",
+    "teacher_free_kl",
+    "token_jsd",
+    "token_kl",
+    "top_k_kl",
+    "triplet_relation",
+    "value_relation",
+    "variational_information",
+    "weighted_soft_label",
 ]

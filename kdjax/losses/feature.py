@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.layout import map_pair, some
+from kdjax.core.numerics import l2_normalize, safe_abs, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -73,3 +74,92 @@ def hint_l2(
     error = masked_sum(jnp.square(gap), channels, where) / 2
     counted = None if where is None else jnp.any(where, channels)
     return masked_mean(error, range(1, error.ndim), counted)
+
+
+def hint_l1(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Mean absolute difference between the student's features and the teacher's hint.
+
+    `1/(P C) sum_pc |s_pc - t_pc|` over positions and channels. Where the two are
+    equal the gradient is 0. Less moved by single large activations than `hint_l2`;
+    with maps brought to unit length first it is `factor_transfer`.
+
+    Args:
+        student_features: `[batch, ..., channels]`, already brought to the teacher's
+            shape by an adapter. Tap where `hint_l2` taps.
+        teacher_features: the same shape.
+        axis: the axis of the channels; not the first, and of no effect.
+        where: bool, broadcastable to the features; the positions and channels that
+            take part.
+
+    Returns:
+        `[batch]`, one value per example in units of the features, at least float32.
+        No weight is in common use: it depends on the scale of the features.
+
+    Raises:
+        ValueError: if shapes differ, are empty or have fewer than two axes, or a
+            dtype is not floating.
+
+    Example:
+        >>> student = jnp.zeros((2, 4, 4, 8))
+        >>> print(hint_l1(student, student - 3))
+        [3. 3.]
+
+    Reference:
+        Romero et al., "FitNets: Hints for Thin Deep Nets", 2015, arXiv 1412.6550 (the
+        hint; there with squares).
+    """
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    return masked_mean(safe_abs(pair.student - pair.teacher), (1, 2), pair.keep)
+
+
+def hint_cosine(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """One minus the cosine between the two feature vectors of each position.
+
+    `1/P sum_p (1 - <s_p, t_p> / (|s_p| |t_p|))`, taken as half the squared distance
+    of the unit vectors: the same number, but exact where the two nearly agree. A
+    vector of zeros has no direction: it costs 1, with gradient 0.
+
+    Args:
+        student_features: `[batch, ..., channels]`, already brought to the teacher's
+            shape by an adapter; hidden states `[batch, tokens, width]`, for example.
+        teacher_features: the same shape.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to the features; the positions (tokens) and
+            channels that take part. A position without any such channel is not
+            counted.
+
+    Returns:
+        `[batch]`, one value per example in [0, 2], at least float32. The published
+        weight is 1, beside 5 for the soft targets.
+
+    Raises:
+        ValueError: as in `hint_l1`.
+
+    Example:
+        >>> student = jnp.array([[[3.0, 0.0], [0.0, 2.0]]])
+        >>> teacher = jnp.array([[[1.0, 0.0], [5.0, 0.0]]])
+        >>> print(hint_cosine(student, teacher))
+        [0.5]
+
+    Reference:
+        Sanh et al., "DistilBERT, a distilled version of BERT", 2019,
+        arXiv 1910.01108.
+    """
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    units = [l2_normalize(x) for x in (pair.student, pair.teacher)]
+    apart = jnp.sum(jnp.square(units[0] - units[1]), axis=-1) / 2
+    lost = jnp.all(units[0] == 0, -1) | jnp.all(units[1] == 0, -1)
+    cost = jnp.where(lost, 1, apart)
+    return masked_mean(cost, 1, some(pair.keep, -1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import hint_l2
+from kdjax.losses.feature import hint_cosine, hint_l1, hint_l2
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -95,3 +95,79 @@ def test_bad_arguments_are_refused():
         hint_l2(np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="^axis: expected the axis of the channels"):
         hint_l2(student, teacher, axis=0)
+
+
+def test_hint_l1_against_numpy():
+    student, teacher = _random()
+    expected = np.abs(student - teacher).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(hint_l1(student, teacher), expected, rtol=1e-12)
+    np.testing.assert_allclose(hint_l1(student, student - 3), 3, rtol=1e-12)
+    gradient = jax.grad(lambda s: hint_l1(s, student).sum())(student)
+    np.testing.assert_array_equal(gradient, 0)
+    mask = np.array([True, False, True, True])[:, None]
+    expected = np.abs(student - teacher)[:, :, mask[:, 0]].mean(axis=(1, 2, 3))
+    values = hint_l1(student, teacher, where=mask)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_hint_cosine_against_numpy(axis):
+    student, teacher = _random()
+    dot = (student * teacher).sum(axis)
+    norms = np.sqrt((student**2).sum(axis) * (teacher**2).sum(axis))
+    expected = (1 - dot / norms).mean(axis=(1, 2))
+    values = hint_cosine(student, teacher, axis=axis)
+    np.testing.assert_allclose(values, expected, rtol=1e-10)
+    values = hint_cosine(7 * student, teacher / 3, axis=axis)
+    np.testing.assert_allclose(values, expected, rtol=1e-10)
+
+
+def test_hint_cosine_extremes():
+    """Opposite costs 2, orthogonal 1, as does a vector without direction."""
+    vector = np.array([[[3.0, 4.0]]])
+    np.testing.assert_allclose(hint_cosine(vector, -vector), 2, rtol=1e-12)
+    np.testing.assert_allclose(hint_cosine(vector, np.array([[[-4.0, 3]]])), 1)
+    for pair in ((0 * vector, vector), (vector, 0 * vector), (0 * vector, 0 * vector)):
+        value, gradients = jax.value_and_grad(_total, (0, 1))(*pair)
+        assert value == 1
+        np.testing.assert_array_equal(gradients, 0)
+
+
+def _total(student, teacher):
+    return hint_cosine(student, teacher).sum()
+
+
+def test_hint_cosine_keeps_the_digits_of_small_angles():
+    student = np.array([[[1.0, 0.0]]], np.float32)
+    teacher = np.array([[[1.0, 1e-4]]], np.float32)
+    np.testing.assert_allclose(hint_cosine(student, teacher), 0.5e-8, rtol=1e-3)
+
+
+def test_hint_cosine_leaves_out_positions():
+    student, teacher = _random()
+    rows = np.array([True, False])
+    values = hint_cosine(student, teacher, where=rows[:, None, None])
+    expected = hint_cosine(student[:, rows], teacher[:, rows])
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [hint_l1, hint_cosine])
+def test_l1_and_cosine_gradients_against_differences(kernel):
+    student, teacher = _random((2, 3, 4))
+    weights = jnp.arange(1.0, 3)
+
+    def loss(student, teacher):
+        return (weights * kernel(student, teacher, where=np.arange(4) != 1)).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-7, 1e-7)
+
+
+@pytest.mark.parametrize("kernel", [hint_l1, hint_cosine])
+def test_l1_and_cosine_refuse_bad_arguments(kernel):
+    student, teacher = _random()
+    with pytest.raises(ValueError, match="^axis: expected the axis of the channels"):
+        kernel(student, teacher, axis=0)
+    with pytest.raises(ValueError, match="^student_features: expected rank at least 2"):
+        kernel(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="^teacher_features: expected the shape of"):
+        kernel(student, teacher[..., :2])

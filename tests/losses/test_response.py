@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import (
+from kdjax.losses.response import (
     hard_cross_entropy,
+    jeffreys,
+    jensen_shannon,
     logit_mse,
+    reverse_softmax_kl,
     soft_cross_entropy,
     softmax_kl,
 )
@@ -28,6 +31,10 @@ BV_TEACHER = np.array([4.0, 2, 1, 0])
 def _softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
+
+
+def _kl(p, q):
+    return (p * np.log(p / q)).sum(-1)
 
 
 def _random(rows=5, classes=7, scale=3.0):
@@ -57,8 +64,10 @@ def test_softmax_kl_tends_to_the_squared_distance_of_centred_logits():
 
 
 def test_softmax_kl_reversed_fixture():
-    value = softmax_kl(TEACHER, STUDENT).mean()
-    np.testing.assert_allclose(value, 0.9311233485, atol=1e-6)
+    for value in (softmax_kl(TEACHER, STUDENT), reverse_softmax_kl(STUDENT, TEACHER)):
+        np.testing.assert_allclose(value.mean(), 0.9311233485, atol=1e-9)
+    both = jeffreys(STUDENT, TEACHER).mean()
+    np.testing.assert_allclose(both, 0.8206359181 + 0.9311233485, atol=1e-9)
 
 
 def test_label_and_teacher_fixture():
@@ -97,6 +106,10 @@ def test_other_distances_of_big_vision():
     np.testing.assert_allclose(4 * logit_mse(BV_STUDENT, BV_TEACHER), 13, atol=1e-12)
     hard = hard_cross_entropy(BV_STUDENT, BV_TEACHER)
     np.testing.assert_allclose(hard, 2.440190, atol=1e-6)
+    smooth = hard_cross_entropy(
+        BV_STUDENT, BV_TEACHER, label_smoothing=0.1, convention="big_vision"
+    )
+    np.testing.assert_allclose(smooth, 1.938579, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature, expected", [(1.0, 0.791208), (2.0, 1.106109)])
@@ -159,6 +172,95 @@ def test_hard_cross_entropy_smooths_over_the_classes_that_take_part():
     np.testing.assert_array_equal(masked_label, 0)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_other_divergences_against_numpy(temperature):
+    student, teacher = _random()
+    p, q = _softmax(teacher / temperature), _softmax(student / temperature)
+    scale = temperature**2
+    reverse = reverse_softmax_kl(student, teacher, temperature=temperature)
+    np.testing.assert_allclose(reverse, scale * _kl(q, p), rtol=1e-9)
+    both = jeffreys(student, teacher, temperature=temperature)
+    np.testing.assert_allclose(both, scale * (_kl(p, q) + _kl(q, p)), rtol=1e-9)
+    for beta in (0.1, 0.5, 0.9):
+        m = beta * p + (1 - beta) * q
+        expected = scale * (beta * _kl(p, m) + (1 - beta) * _kl(q, m))
+        value = jensen_shannon(student, teacher, beta=beta, temperature=temperature)
+        np.testing.assert_allclose(value, expected, rtol=1e-9)
+
+
+def test_jensen_shannon_ends_and_their_limits():
+    """Its ends are divergences; next to them it is 0, in proportion to one."""
+    student, teacher = _random()
+    ends = {
+        0.0: softmax_kl(student, teacher),
+        1.0: reverse_softmax_kl(student, teacher),
+    }
+    for beta, expected in ends.items():
+        values = jensen_shannon(student, teacher, beta=beta, temperature=1.0)
+        np.testing.assert_allclose(values, expected, rtol=1e-12)
+        near = abs(beta - 1e-6)
+        values = jensen_shannon(student, teacher, beta=near)
+        np.testing.assert_allclose(values / 1e-6, expected, rtol=1e-2)
+        traced = jax.jit(lambda b: jensen_shannon(student, teacher, beta=b))
+        np.testing.assert_allclose(traced(beta), expected, rtol=1e-9)
+    with pytest.raises(ValueError, match="^beta: expected a number in .*got 1.5"):
+        jensen_shannon(student, teacher, beta=1.5)
+
+
+def test_jensen_shannon_is_symmetric_and_bounded():
+    student, teacher = _random()
+    values = jensen_shannon(student, teacher)
+    np.testing.assert_allclose(values, jensen_shannon(teacher, student), rtol=1e-9)
+    assert (values < np.log(2)).all()
+    apart = jensen_shannon(1e4 * student, -1e4 * student, temperature=2.0)
+    np.testing.assert_allclose(apart, 4 * np.log(2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_jensen_shannon_with_classes_ruled_out(beta):
+    student, teacher = _random()
+    student[:, 2] = teacher[:, 2] = -np.inf
+    rest = np.arange(7) != 2
+    expected = jensen_shannon(student[:, rest], teacher[:, rest], beta=beta)
+    values = jensen_shannon(student, teacher, beta=beta)
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    if beta == 0.3:
+        # One side alone still finds the mixture above 0.
+        teacher[:, 4] = -np.inf
+        assert np.isfinite(jensen_shannon(student, teacher, beta=beta)).all()
+
+    def loss(*pair):
+        return jensen_shannon(*pair, beta=beta).sum()
+
+    assert np.isfinite(jax.grad(loss)(student, student)).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_hard_cross_entropy_of_big_vision_against_numpy(smoothing):
+    student, teacher = _random()
+    target = np.full(student.shape, smoothing / 6)
+    labels = teacher.argmax(-1)
+    target[np.arange(5), labels] = 1 - smoothing
+    entropy = -(target * np.log(np.maximum(target, 1e-300))).sum(-1)
+    expected = -(target * np.log(_softmax(student))).sum(-1) - entropy
+    knobs = {"label_smoothing": smoothing, "convention": "big_vision"}
+    for second in (teacher, labels):
+        values = hard_cross_entropy(student, second, **knobs)
+        np.testing.assert_allclose(values, expected, rtol=1e-10)
+    if 0 < smoothing < 1:
+        at_target = hard_cross_entropy(np.log(target), labels, **knobs)
+        np.testing.assert_allclose(at_target, 0, atol=1e-12)
+    alone = hard_cross_entropy(student[:, :1], 0 * labels, **knobs)
+    np.testing.assert_array_equal(alone, 0)
+    without = hard_cross_entropy(student, np.full(5, -1), **knobs)
+    np.testing.assert_array_equal(without, 0)
+
+
+def test_unknown_smoothing_convention_is_refused():
+    with pytest.raises(ValueError, match="^convention: expected one of .*got 'mine'"):
+        hard_cross_entropy(STUDENT, LABELS, convention="mine")
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan])
 def test_bad_smoothing_is_refused(smoothing):
     with pytest.raises(ValueError, match="^label_smoothing: expected"):
@@ -177,7 +279,10 @@ def test_logit_mse_against_numpy(centre):
 def test_soft_losses_ignore_a_constant_on_the_logits():
     student, teacher = _random()
     shift = np.arange(5.0)[:, None]
-    for kernel in (softmax_kl, soft_cross_entropy):
+    for kernel in (
+        *(softmax_kl, soft_cross_entropy, reverse_softmax_kl, jeffreys),
+        jensen_shannon,
+    ):
         expected = kernel(student, teacher, temperature=2.0)
         values = kernel(student + shift, teacher - 3 * shift, temperature=2.0)
         np.testing.assert_allclose(values, expected, rtol=1e-10)
@@ -218,6 +323,12 @@ def test_softmax_kl_is_infinite_where_the_student_rules_out_what_the_teacher_say
         lambda s, t: hard_cross_entropy(s, t, label_smoothing=0.2, where=MASK),
         logit_mse,
         lambda s, t: logit_mse(s, t, centre=True, where=MASK),
+        lambda s, t: hard_cross_entropy(
+            s, t, label_smoothing=0.2, convention="big_vision", where=MASK
+        ),
+        lambda s, t: reverse_softmax_kl(s, t, temperature=2.0, where=MASK),
+        lambda s, t: jeffreys(s, t, temperature=2.0),
+        lambda s, t: jensen_shannon(s, t, beta=0.3, temperature=2.0, where=MASK),
     ],
 )
 def test_gradients_against_differences(kernel):

@@ -1,0 +1,174 @@
+"""Losses about where activations end: they compare features before the ReLU."""
+
+import math
+
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+
+from kdjax.core import checks
+from kdjax.core.layout import Maps, map_pair, per_channel
+from kdjax.core.numerics import widen_together
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+
+BOUNDARY_CONVENTIONS = ("sum", "mean")
+
+
+def _seen(gap: Array, pair: Maps) -> Array:
+    """The squared gap, NaN where an input is: NaN fails every comparison above it."""
+    lost = jnp.isnan(pair.student) | jnp.isnan(pair.teacher)
+    return jnp.where(lost, jnp.nan, jnp.square(gap))
+
+
+def activation_boundary(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    margin: float | Array = 1.0,
+    convention: str = "sum",
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared hinge that puts each student neuron on the teacher's side of zero.
+
+    `sum_pc (s + m)^2` where the teacher is off (`t <= 0`) and `s > -m`, and
+    `(s - m)^2` where it is on and `s <= m`; 0 elsewhere. Only the sign of the teacher
+    counts, so its gradient is 0 everywhere.
+
+    `"sum"` adds over positions and channels, as the authors do; `"mean"` averages,
+    as KD-Zoo does (with a margin of 2). The default is `"sum"`: the published weights
+    belong to it.
+
+    Args:
+        student_features: `[batch, ..., channels]` before the ReLU, brought to the
+            teacher's shape by an adapter.
+        teacher_features: the same shape, before the ReLU.
+        margin: `m`, a scalar above 0 in units of the features.
+        convention: `"sum"` or `"mean"`.
+        axis: the axis of the channels; not the first, and of no effect.
+        where: bool, broadcastable to the features; the positions and channels that
+            take part.
+
+    Returns:
+        `[batch]`, one value per example in squared units of the features, at least
+        float32. RepDistiller weighs it with 0.003 in the last of L stages and with
+        half as much in each stage before, for a stage of initialisation alone.
+
+    Raises:
+        ValueError: if shapes differ, are empty or have fewer than two axes, a dtype
+            is not floating, the margin is not above 0 or the convention unknown.
+
+    Example:
+        >>> student = jnp.array([[0.5, -2.0, 0.5, 2.0]])
+        >>> teacher = jnp.array([[-1.0, -1.0, 1.0, 1.0]])
+        >>> print(activation_boundary(student, teacher))
+        [2.5]
+
+    Reference:
+        Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries
+        Formed by Hidden Neurons", 2019, arXiv 1811.03233.
+    """
+    checks.positive("margin", margin)
+    checks.one_of("convention", convention, BOUNDARY_CONVENTIONS)
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    margin = jnp.asarray(margin, pair.student.dtype)
+    on = pair.teacher > 0
+    target = jnp.where(on, margin, -margin)
+    wrong = jnp.where(on, pair.student <= margin, pair.student > -margin)
+    error = _seen(jnp.where(wrong, pair.student - target, 0), pair)
+    reduce = masked_sum if convention == "sum" else masked_mean
+    return reduce(error, (1, 2), pair.keep)
+
+
+def overhaul_margins(scale: Array, bias: Array) -> Array:
+    """Mean of the negative part of each channel behind a BatchNorm.
+
+    With the channel normal, mean `b` and deviation `|g|`, this is
+    `E[x | x < 0] = b - |g| phi(b / |g|) / Phi(-b / |g|)`, or `-3 |g|` where a negative
+    value has a probability of at most 0.001. A scale of 0 gives `min(b, 0)`.
+
+    Args:
+        scale: `[channels]`, the `g` of the teacher's BatchNorm right before the tap.
+        bias: `[channels]`, its `b`.
+
+    Returns:
+        `[channels]`, at most 0, at least float32: the `margin` of `overhaul_margin`.
+        Compute it once, outside the step.
+
+    Raises:
+        ValueError: if shapes differ or are not of rank 1, or a dtype is not floating.
+
+    Example:
+        >>> print(overhaul_margins(jnp.array([1.0, -2.0, 1.0]), jnp.array([0, 0, 9.0])))
+        [-0.7978846 -1.5957692 -3.       ]
+
+    Reference:
+        Heo et al., "A Comprehensive Overhaul of Feature Distillation", 2019,
+        arXiv 1904.01866.
+    """
+    for name, x in (("scale", scale), ("bias", bias)):
+        checks.floating(name, x)
+        checks.rank(name, x, 1)
+    checks.same_shape("bias", bias, "scale", scale)
+    scale, bias = widen_together(scale, bias)
+    size = jnp.abs(scale)
+    ratio = bias / jnp.where(size == 0, 1, size)
+    negative = ndtr(-ratio)
+    rare = negative <= 0.001
+    density = jnp.exp(-jnp.square(ratio) / 2) / math.sqrt(2 * math.pi)
+    mean = bias - size * density / jnp.where(rare, 1, negative)
+    margin = jnp.where(rare, -3 * size, mean)
+    return jnp.where(size == 0, jnp.minimum(bias, 0), margin)
+
+
+def overhaul_margin(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    margin: Array,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared distance to the teacher's features clipped from below, where it counts.
+
+    With the target `u = max(t, m_c)`: `sum_pc (s - u)^2` where `s > u` or `t > 0`. So
+    a student may be as negative as it likes where the teacher is negative, positive
+    teacher values are matched exactly, and negative ones no further down than the
+    margin of their channel.
+
+    Args:
+        student_features: `[batch, ..., channels]` before the ReLU, brought to the
+            teacher's shape by an adapter (1x1 convolution and BatchNorm).
+        teacher_features: the same shape, before the ReLU and after the BatchNorm.
+            The authors run that BatchNorm with the statistics of the batch.
+        margin: `m`, `[channels]` or a scalar array, at most 0: `overhaul_margins`.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to the features; the positions and channels that
+            take part.
+
+    Returns:
+        `[batch]`, one value per example in squared units of the features, at least
+        float32: the sum over all entries. The published weight is 0.001 in the last
+        stage (0.0001 on ImageNet), halved in each stage before.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than two axes, or
+            a dtype is not floating.
+
+    Example:
+        >>> student = jnp.array([[2.0, -3.0, 0.0, -0.2]])
+        >>> teacher = jnp.array([[1.0, -2.0, -5.0, -0.1]])
+        >>> print(overhaul_margin(student, teacher, margin=jnp.asarray(-1.0)))
+        [2.]
+
+    Reference:
+        Heo et al., "A Comprehensive Overhaul of Feature Distillation", 2019,
+        arXiv 1904.01866.
+    """
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    lowest = per_channel("margin", margin, pair)
+    above = pair.teacher > lowest
+    target = jnp.where(above, pair.teacher, lowest)
+    counts = (pair.student > target) | (pair.teacher > 0)
+    error = _seen(jnp.where(counts, pair.student - target, 0), pair)
+    return masked_sum(error, (1, 2), pair.keep)

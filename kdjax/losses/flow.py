@@ -1,0 +1,375 @@
+"""Losses between what happens from one layer to a later one of each network.
+
+Both ends of a stage are given: `student_features` and `teacher_features` are the map
+at its beginning, `student_end` and `teacher_end` the map at its end.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core import checks
+from kdjax.core.layout import (
+    adaptive_mean,
+    as_positions,
+    channel_axis,
+    check_maps,
+    keep_positions,
+    selected,
+    some,
+)
+from kdjax.core.numerics import l2_normalize, safe_sqrt, widen_together
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+
+FLOW_CONVENTIONS = ("mean", "sum")
+
+# How far two eigenvalues of a matrix of trace 1 must be apart to count as different.
+_GAP = 1e-5
+
+
+def _end(name: str, end: Array, start_name: str, start: Array, axis: int) -> None:
+    """Refuse an end that does not lie over the same examples and positions."""
+    checks.floating(name, end)
+    checks.rank(name, end, start.ndim)
+    checks.not_empty(name, end)
+    channels = channel_axis(axis, start_name, start)
+    expected = list(start.shape)
+    expected[channels] = end.shape[channels]
+    checks.shape(name, end, tuple(expected))
+
+
+def _flow(start: Array, end: Array, axis: int, where: Array | None) -> Array:
+    keep = keep_positions(where, start.shape, axis % start.ndim)
+    start, end = (as_positions(x, axis) for x in widen_together(start, end))
+    start, end = selected(start, keep), selected(end, _column(some(keep, -1)))
+    total = jnp.einsum("npc,npd->ncd", start, end, precision=lax.Precision.HIGHEST)
+    if keep is None:
+        return total / start.shape[1]
+    count = jnp.maximum(jnp.sum(keep, 1, dtype=jnp.int32), 1)
+    return total / count.astype(total.dtype)[:, :, None]
+
+
+def _column(keep: Array | None) -> Array | None:
+    return None if keep is None else keep[..., None]
+
+
+def flow_matrix(
+    start: Array, end: Array, *, axis: int = -1, where: Array | None = None
+) -> Array:
+    """How the channels at the two ends of a stage go together: the FSP matrix.
+
+    `G_ij = 1/P sum_p start_pi end_pj`, for every example.
+
+    Args:
+        start: `[batch, ..., C]`, the map at the beginning of a stage.
+        end: `[batch, ..., D]`, the map at its end, with the same positions.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to `start`; the positions and channels of the
+            beginning that take part.
+
+    Returns:
+        `[batch, C, D]`, at least float32.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than three axes,
+            or a dtype is not floating.
+
+    Example:
+        >>> start = jnp.array([[[1.0, 0.0], [0.0, 2.0]]])
+        >>> print(flow_matrix(start, jnp.array([[[4.0], [1.0]]])).ravel())
+        [2. 1.]
+
+    Reference:
+        Yim et al., "A Gift from Knowledge Distillation", CVPR 2017.
+    """
+    checks.floating("start", start)
+    checks.rank("start", start, 3, at_least=True)
+    checks.not_empty("start", start)
+    _end("end", end, "start", start, axis)
+    checks.mask("where", where, start.shape)
+    return _flow(start, end, axis, where)
+
+
+def flow(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    student_end: Array,
+    teacher_end: Array,
+    convention: str = "mean",
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared difference of the two networks' flow matrices through one stage.
+
+    `"mean"`: `1/(C D) sum_ij (G^s_ij - G^t_ij)^2`. `"sum"`: the squared Frobenius
+    norm, as in the paper. `G` is `flow_matrix`. The default is `"mean"`: the known
+    weight, 50, was tuned with it (RepDistiller), and it does not grow with the
+    widths. One permutation of the positions at both ends of a network changes
+    nothing, nor does moving a factor from one end to the other.
+
+    Args:
+        student_features: `[batch, ..., C]`, the beginning of a stage, with as many
+            channels as the teacher's (or brought there by an adapter).
+        teacher_features: the same shape.
+        student_end: `[batch, ..., D]`, the end of that stage, with the positions of
+            the beginning: pool the larger of the two first, or use `dense_flow`.
+        teacher_end: the same shape.
+        convention: `"mean"` or `"sum"`.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to the beginning; its positions and channels that
+            take part. A position left out there is left out at the end.
+
+    Returns:
+        `[batch]`, one value per example in the fourth power of the units of the
+        features, at least float32. The published loss adds the stages, and is
+        minimised alone first, without the layers behind the last tap.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than three axes, a
+            dtype is not floating, or the convention is unknown.
+
+    Example:
+        >>> start, end = jnp.ones((2, 4, 4, 3)), jnp.ones((2, 4, 4, 5))
+        >>> print(flow(start, start, student_end=end, teacher_end=3 * end))
+        [4. 4.]
+
+    Reference:
+        Yim et al., "A Gift from Knowledge Distillation", CVPR 2017.
+    """
+    checks.one_of("convention", convention, FLOW_CONVENTIONS)
+    _check_ends(
+        student_features, teacher_features, student_end, teacher_end, axis, where
+    )
+    axis %= student_features.ndim
+    gap = _flow(student_features, student_end, axis, where)
+    teacher = _flow(teacher_features, teacher_end, axis, where)
+    gap, teacher = widen_together(gap, teacher)
+    error = jnp.square(gap - teacher)
+    rows = some(keep_positions(where, student_features.shape, axis), 1)
+    reduce = masked_sum if convention == "sum" else masked_mean
+    return reduce(error, (1, 2), _column(rows))
+
+
+def _check_ends(student, teacher, student_end, teacher_end, axis, where) -> None:
+    names = ("student_features", "teacher_features")
+    check_maps(names, student, teacher, axis, where)
+    _end("student_end", student_end, names[0], student, axis)
+    _end("teacher_end", teacher_end, names[1], teacher, axis)
+    checks.same_shape("teacher_end", teacher_end, "student_end", student_end)
+
+
+def _smaller(start: Array, end: Array, channels: int) -> tuple[Array, Array]:
+    """Both maps at the smaller of their sizes along each spatial axis."""
+    axes = tuple(i for i in range(1, start.ndim) if i != channels)
+    sizes = tuple(min(start.shape[i], end.shape[i]) for i in axes)
+    return adaptive_mean(start, sizes, axes), adaptive_mean(end, sizes, axes)
+
+
+def dense_flow(
+    student_features: Sequence[Array],
+    teacher_features: Sequence[Array],
+    *,
+    upto: int | None = None,
+    convention: str = "mean",
+    axis: int = -1,
+) -> Array:
+    """`flow` from every tap to every later one, averaged over these pairs.
+
+    With the taps 0 to M, from shallow to deep: the mean over all `0 <= i < j <= m` of
+    the loss between `G_ij^s` and `G_ij^t`. Of two maps the larger is averaged to the
+    size of the smaller. The published procedure sweeps `m = upto` from 1 to M, each
+    time training the layers up to tap m alone, before the task. The paper was not at
+    hand: the set of pairs and their equal weights are our reading of its abstract.
+
+    There is no `where`: the taps differ in size, and no mask fits all of them.
+
+    Args:
+        student_features: M + 1 taps `[batch, ..., channels]`; at least two.
+        teacher_features: as many, each of the shape of the student's.
+        upto: `m`, the deepest tap of any pair; the last by default.
+        convention: as in `flow`.
+        axis: the axis of the channels; not the first.
+
+    Returns:
+        `[batch]`, one value per example, at least float32.
+
+    Raises:
+        ValueError: if there are fewer than two taps or not as many on each side,
+            `upto` is not the number of a tap after the first, or as in `flow`.
+
+    Example:
+        >>> taps = [jnp.ones((2, size, size, 3)) for size in (8, 4, 2)]
+        >>> print(dense_flow(taps, [2 * tap for tap in taps]))
+        [9. 9.]
+
+    Reference:
+        Bae et al., "Densely Distilled Flow-Based Knowledge Transfer in Teacher-Student
+        Framework for Image Classification", 2020, doi 10.1109/TIP.2020.2984362.
+    """
+    last = len(student_features) - 1
+    if last < 1 or len(teacher_features) != last + 1:
+        raise ValueError(
+            "teacher_features: expected as many taps as student_features, at least 2, "
+            f"got {len(teacher_features)} and {last + 1}"
+        )
+    upto = last if upto is None else upto
+    checks.one_of("upto", upto, range(1, last + 1))
+    checks.floating("student_features", student_features[0])
+    channels = channel_axis(axis, "student_features", student_features[0])
+    values = []
+    for j in range(1, upto + 1):
+        for i in range(j):
+            student = _smaller(student_features[i], student_features[j], channels)
+            teacher = _smaller(teacher_features[i], teacher_features[j], channels)
+            ends = {"student_end": student[1], "teacher_end": teacher[1]}
+            value = flow(
+                student[0], teacher[0], **ends, convention=convention, axis=channels
+            )
+            values.append(value)
+    values = widen_together(*values)
+    return sum(values[1:], values[0]) / len(values)
+
+
+@jax.custom_jvp
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices of trace 1.
+
+    The derivative of a vector holds `1 / (a - b)` for every two eigenvalues; here it
+    is `(a - b) / ((a - b)^2 + gap^2)`, which is 0 instead of infinite where the two
+    are equal, and the same for all practical purposes where they are not.
+    """
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    return values, vectors
+
+
+@_eigh.defjvp
+def _eigh_jvp(primals, tangents):
+    values, vectors = _eigh(primals[0])
+    across = jnp.swapaxes(vectors, -1, -2)
+    change = _matmul(across, _matmul(tangents[0], vectors))
+    apart = values[..., None, :] - values[..., :, None]
+    turn = change * apart / (jnp.square(apart) + _GAP**2)
+    slope = jnp.diagonal(change, axis1=-2, axis2=-1)
+    return (values, vectors), (slope, _matmul(vectors, turn))
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _singular(x: Array, components: int) -> tuple[Array, Array]:
+    """The strongest `components` right singular vectors, and the squared values.
+
+    `[batch, channels, k]` and `[batch, k]`, from the strongest; the largest entry of
+    each vector is positive.
+    """
+    x = x / _scale(x)
+    gram = jnp.einsum("npc,npd->ncd", x, x, precision=lax.Precision.HIGHEST)
+    trace = jnp.trace(gram, axis1=1, axis2=2)[:, None, None]
+    values, vectors = _eigh(gram / jnp.where(trace == 0, 1, trace))
+    values, vectors = values[:, ::-1][:, :components], vectors[..., ::-1]
+    vectors = vectors[..., :components]
+    largest = jnp.argmax(jnp.abs(vectors), 1, keepdims=True)
+    sign = jnp.sign(jnp.take_along_axis(vectors, largest, 1))
+    return vectors * lax.stop_gradient(sign), values
+
+
+def _scale(x: Array) -> Array:
+    """The largest entry of each map, so that tiny maps keep their digits."""
+    largest = jnp.max(jnp.abs(x), (1, 2), keepdims=True)
+    return lax.stop_gradient(jnp.where(largest == 0, 1, largest))
+
+
+def _aligned(student: Array, teacher: Array) -> Array:
+    """For each teacher vector the student's nearest one, turned the same way."""
+    cosine = _matmul(jnp.swapaxes(student, 1, 2), teacher)
+    nearest = jnp.argmax(jnp.abs(cosine), 1, keepdims=True)
+    candidates = lax.broadcasted_iota(jnp.int32, cosine.shape, 1)
+    pick = jnp.where(candidates == nearest.astype(jnp.int32), jnp.sign(cosine), 0)
+    return _matmul(student, lax.stop_gradient(pick))
+
+
+def _kernel(start: Array, end: Array) -> Array:
+    """`[batch, C, D, k]` closeness of the entries of the vectors at the two ends."""
+    return jnp.exp(-jnp.square(start[:, :, None] - end[:, None]) / 8)
+
+
+def singular_value(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    student_end: Array,
+    teacher_end: Array,
+    components: int = 1,
+    axis: int = -1,
+) -> Array:
+    """Difference of the relation between the singular vectors at two layers.
+
+    `sum_ijk (K^s_ijk - K^t_ijk)^2` with `K_ijk = exp(-(u_ik - v_jk)^2 / 8)`: `u` and
+    `v` are the first right singular vectors of the map at the beginning and at the end
+    (positions by channels), each times the teacher's singular value in units of the
+    norm of all that are used. Of the student, three more vectors than of the teacher
+    are computed; for each of the teacher's the nearest is taken, with its sign.
+
+    Singular vectors have no sign of their own: here the largest entry of each of the
+    teacher's is positive, so that the value is the same on every machine. Their
+    derivatives are infinite where two singular values are equal; these are cut off,
+    and are 0 there.
+
+    There is no `where`: vectors of other channels or positions are other vectors.
+
+    Args:
+        student_features: `[batch, ..., C]`, the map at the beginning of a stage.
+        teacher_features: the same shape.
+        student_end: `[batch, ..., D]`, the map at the end of that stage; its
+            positions are free.
+        teacher_end: the same shape.
+        components: how many vectors of the teacher's to compare; at most C and D.
+        axis: the axis of the channels; not the first.
+
+    Returns:
+        `[batch]`, one value per example, at least float32. The published loss adds
+        all pairs of consecutive taps, with weight 1 in RepDistiller.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than three axes, a
+            dtype is not floating, or `components` is out of range.
+
+    Example:
+        >>> start, end = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
+        >>> ends = {"student_end": end, "teacher_end": -end}
+        >>> values = jax.jit(singular_value)(start, 2 * start, **ends)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 0.0000
+
+    Reference:
+        Lee, Kim, Song, "Self-supervised Knowledge Distillation Using Singular Value
+        Decomposition", 2018, arXiv 1807.06819.
+    """
+    sides = (student_features, teacher_features), (student_end, teacher_end)
+    kinds = ("features", "end")
+    for kind, (student, teacher) in zip(kinds, sides, strict=True):
+        check_maps((f"student_{kind}", f"teacher_{kind}"), student, teacher, axis, None)
+        checks.between("components", components, 1, student.shape[axis])
+    if student_end.shape[0] != student_features.shape[0]:
+        raise ValueError(
+            f"student_end: expected {student_features.shape[0]} examples, "
+            f"got {student_end.shape[0]}"
+        )
+    vectors = [_vectors(*side, components, axis) for side in sides]
+    gap = [_kernel(vectors[0][i], vectors[1][i]) for i in (0, 1)]
+    return jnp.sum(jnp.square(gap[0] - gap[1]), (1, 2, 3))
+
+
+def _vectors(student: Array, teacher: Array, components: int, axis: int):
+    """Both sides' vectors of one layer, scaled and aligned, `[batch, C, k]`."""
+    axis %= student.ndim
+    student, teacher = (as_positions(x, axis) for x in widen_together(student, teacher))
+    target, values = _singular(teacher, components)
+    size = l2_normalize(safe_sqrt(values))[:, None, :]
+    found, _ = _singular(student, components + 3)
+    return _aligned(found, target) * size, target * size

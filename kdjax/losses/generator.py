@@ -1,0 +1,258 @@
+"""Losses of a generator, or of images themselves, where there is no data.
+
+They look at what a frozen teacher says of generated images, or at the images. The
+gradient goes through the teacher to its input: stop its parameters, not its output.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core import checks
+from kdjax.core.numerics import safe_sqrt, tempered_log_softmax, widen
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+from kdjax.losses.response import hard_cross_entropy
+
+NORM_CONVENTIONS = ("batch", "example")
+
+
+def generator_one_hot(
+    teacher_logits: Array, *, axis: int = -1, where: Array | None = None
+) -> Array:
+    """Cross-entropy of the teacher against its own choice: it should be sure.
+
+    `-log p_c` with `p = softmax(teacher_logits)` and `c` the largest entry, a
+    constant to the gradient.
+
+    Args:
+        teacher_logits: `[..., classes]` of generated examples.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value in nats per example, at least float32. Its weight is 1
+        (MNIST), 0.05 (CIFAR-10) or 0.5 (CIFAR-100).
+
+    Raises:
+        ValueError: if the logits are empty or not floating.
+
+    Example:
+        >>> values = generator_one_hot(jnp.array([[0.0, 0.0], [3.0, 0.0]]))
+        >>> print(f"{values.mean():.4f}")
+        0.3709
+
+    Reference:
+        Chen et al., "Data-Free Learning of Student Networks" (DAFL), 2019,
+        arXiv 1904.01186.
+    """
+    checks.floating("teacher_logits", teacher_logits)
+    checks.not_empty("teacher_logits", teacher_logits)
+    return hard_cross_entropy(teacher_logits, teacher_logits, axis=axis, where=where)
+
+
+def generator_activation(teacher_features: Array, *, where: Array | None = None):
+    """Minus the mean size of the teacher's features: they should be excited.
+
+    `-1/C sum_c |f_c|`, meant for features after a ReLU, pooled, before the classifier.
+
+    Args:
+        teacher_features: `[batch, ...]`.
+        where: bool, broadcastable to the features; the entries that take part.
+
+    Returns:
+        `[batch]`, one value per example, never positive, at least float32. Its weight
+        is 0.1 (MNIST), 0.01 (CIFAR-10) or 0.1 (CIFAR-100).
+
+    Raises:
+        ValueError: if the features are empty, of rank below 2 or not floating.
+
+    Example:
+        >>> print(generator_activation(jnp.array([[0.0, 2.0], [1.0, 1.0]])))
+        [-1. -1.]
+
+    Reference:
+        Chen et al. (DAFL), 2019, arXiv 1904.01186.
+    """
+    checks.floating("teacher_features", teacher_features)
+    checks.rank("teacher_features", teacher_features, 2, at_least=True)
+    checks.not_empty("teacher_features", teacher_features)
+    rest = range(1, teacher_features.ndim)
+    return -masked_mean(jnp.abs(widen(teacher_features)), rest, where)
+
+
+def generator_entropy(
+    teacher_logits: Array,
+    *,
+    base: float = 10.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Minus the entropy of the mean prediction: all classes should come up.
+
+    For the example i: `sum_k p_ik log_base pbar_k`, `pbar` the mean of the
+    probabilities over the batch. The plain mean is `sum_k pbar_k log_base pbar_k`:
+    -1 for ten classes that come up alike, 0 for one alone. Values mean the global
+    batch.
+
+    Args:
+        teacher_logits: `[N, classes]` of the global batch of generated examples.
+        base: of the logarithm, above 1. The paper has no base; the default is that
+            of the authors' code, with which the weights were tuned.
+        axis: the axis of the classes.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per example, never positive, at least float32. Its weight is
+        5 (MNIST, CIFAR-10) or 20 (CIFAR-100).
+
+    Raises:
+        ValueError: if the logits are empty, not of rank 2 or not floating, the mask
+            does not fit, or the base is not above 1.
+
+    Example:
+        >>> print(generator_entropy(jnp.array([[90.0, 0.0], [0.0, 90.0]]), base=2))
+        [-1. -1.]
+
+    Reference:
+        Chen et al. (DAFL), 2019, arXiv 1904.01186.
+    """
+    checks.floating("teacher_logits", teacher_logits)
+    checks.rank("teacher_logits", teacher_logits, 2)
+    checks.not_empty("teacher_logits", teacher_logits)
+    axis = checks.axis(axis, "teacher_logits", teacher_logits)
+    checks.positive("base", base)
+    if base <= 1:
+        raise ValueError(f"base: expected a number above 1, got {base}")
+    logits = jnp.moveaxis(widen(teacher_logits), axis, -1)
+    if where is None:
+        where = jnp.ones(logits.shape[0], bool)
+    checks.mask("where", where, logits.shape[:1])
+    checks.shape("where", where, logits.shape[:1])
+    logits = jnp.where(where[:, None], logits, 0)
+    log_probs = tempered_log_softmax(logits)
+    # Over examples in log space too: a class that no example has a share in that
+    # float32 can hold still has a finite logarithm.
+    top = jnp.max(jnp.where(where[:, None], log_probs, -jnp.inf), 0)
+    top = lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
+    shifted = jnp.where(where[:, None], log_probs - top[None, :], 0)
+    mean = masked_mean(jnp.exp(shifted), 0, where[:, None])
+    mean = jnp.where(mean == 0, 1, mean)
+    log_mean = jnp.log(mean) + top
+    values = jnp.sum(jnp.exp(log_probs) * log_mean[None, :], -1) / math.log(base)
+    return jnp.where(where, values, 0)
+
+
+def _check_images(images: Array, convention: str, rank: int, where: Array | None):
+    checks.one_of("convention", convention, NORM_CONVENTIONS)
+    checks.floating("images", images)
+    checks.rank("images", images, rank, at_least=rank != 4)
+    checks.not_empty("images", images)
+    if where is not None:
+        checks.mask("where", where, images.shape[:1])
+        checks.shape("where", where, images.shape[:1])
+
+
+def _norms(x: Array, convention: str, where: Array | None) -> Array:
+    """Norms per example, or shares of the batch's whose mean is the norm of all."""
+    square = masked_sum(jnp.square(x), range(1, x.ndim))
+    if convention == "example":
+        return safe_sqrt(square)
+    whole = safe_sqrt(masked_sum(square, where=where))
+    # Below this the square of the norm, in the gradient, would underflow.
+    return square / jnp.where(whole < 1e-18, 1, whole)
+
+
+def _finish(values: Array, convention: str, where: Array | None) -> Array:
+    counted = jnp.ones(values.shape, bool) if where is None else where
+    if convention == "batch":
+        values = values * jnp.sum(counted).astype(values.dtype)
+    return jnp.where(counted, values, 0)
+
+
+def image_total_variation(
+    images: Array, *, convention: str = "batch", where: Array | None = None
+) -> Array:
+    """Total variation: the norms of the differences to four neighbours.
+
+    `sum_d |x - shift_d(x)|` over the neighbours to the right, below, and the two
+    diagonals, each a Euclidean norm. `"batch"`: norms over the whole batch, as in the
+    authors' code; an example's value is its share of the squares times the number of
+    examples, so that the plain mean is that number, and means the global batch.
+    `"example"`: a norm for each example by itself. The two differ by about the root
+    of the batch size, so a weight belongs to its convention. The default is
+    `"batch"`.
+
+    Args:
+        images: `[batch, height, width, channels]`.
+        convention: `"batch"` or `"example"`.
+        where: `[batch]` bool; the examples that take part. The others influence
+            nothing and get 0.
+
+    Returns:
+        `[batch]`, one value per example, at least float32. Its weight is 2.5e-5 with
+        batches of 256 (CIFAR-10), 1e-4 on ImageNet.
+
+    Raises:
+        ValueError: if the images are empty, not of rank 4 or not floating, or the
+            convention is unknown.
+
+    Example:
+        >>> image = jnp.array([[0.0, 3.0], [0.0, 3.0]])[None, :, :, None]
+        >>> print(f"{image_total_variation(image)[0]:.4f}")
+        10.2426
+
+    Reference:
+        Yin et al., "Dreaming to Distill" (DeepInversion), 2020, arXiv 1912.08795.
+    """
+    _check_images(images, convention, 4, where)
+    x = widen(images)
+    if where is not None:
+        x = jnp.where(where[:, None, None, None], x, 0)
+    gaps = (
+        x[:, :, 1:] - x[:, :, :-1],
+        x[:, 1:] - x[:, :-1],
+        x[:, 1:, 1:] - x[:, :-1, :-1],
+        x[:, 1:, :-1] - x[:, :-1, 1:],
+    )
+    values = sum(
+        (_norms(gap, convention, where) for gap in gaps), jnp.zeros((), x.dtype)
+    )
+    return _finish(values, convention, where)
+
+
+def image_l2(
+    images: Array, *, convention: str = "example", where: Array | None = None
+) -> Array:
+    """The Euclidean norm of the images, not squared.
+
+    `"example"`: of each by itself, as in the authors' ImageNet code. `"batch"`: of
+    the whole batch, as in their CIFAR-10 code; see `image_total_variation`.
+
+    Args:
+        images: `[batch, ...]`.
+        convention: `"example"` or `"batch"`.
+        where: `[batch]` bool; the examples that take part.
+
+    Returns:
+        `[batch]`, one value per example, at least float32. Its weight is 1e-5 on
+        ImageNet, 0 on CIFAR-10.
+
+    Raises:
+        ValueError: if the images are empty, of rank below 2 or not floating, or the
+            convention is unknown.
+
+    Example:
+        >>> print(image_l2(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+        [5. 0.]
+
+    Reference:
+        Yin et al. (DeepInversion), 2020, arXiv 1912.08795.
+    """
+    _check_images(images, convention, 2, where)
+    x = widen(images)
+    if where is not None:
+        x = jnp.where(jnp.expand_dims(where, range(1, x.ndim)), x, 0)
+    return _finish(_norms(x, convention, where), convention, where)

@@ -1,0 +1,205 @@
+"""Losses between graphs over the examples of a batch: neighbourhoods and attention.
+
+A value depends on all other examples, so they mean the global batch, as those of
+`kdjax.losses.relation` do. Flatten or pool a map to `[N, D]` first.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core import checks
+from kdjax.core.examples import at_least, embeddings, pairs, squared_distances
+from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+
+# A squared width at or below this is that of equal points.
+_EPS = 1e-12
+
+
+def _median(values: Array, where: Array) -> Array:
+    """The median of the selected values, 0 where there is none."""
+    ordered = jnp.sort(jnp.where(where, values, jnp.inf).ravel())
+    count = jnp.sum(where, dtype=jnp.int32)
+    middle = ordered[jnp.maximum(count - 1, 0) // 2] + ordered[count // 2]
+    return jnp.where(count == 0, 0, middle) / 2
+
+
+def _neighbours(features: Array, valid: Array, count: int) -> tuple[Array, Array]:
+    """Ids of the nearest others of each row, and which of them are any, `[N, k]`."""
+    squared = lax.stop_gradient(squared_distances(features, valid))
+    distinct = pairs(valid, distinct=True)
+    nearest = jnp.where(distinct, -squared, -jnp.inf)
+    _, ids = lax.top_k(nearest, min(count, valid.size - 1))
+    return ids, jnp.take_along_axis(distinct, ids, axis=1)
+
+
+def locality_preserving(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    neighbours: int = 5,
+    sigma: float | Array | None = None,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Pull together in the student what is near in the teacher.
+
+    For the anchor i: `1/k sum_j a_ij |f_i^s - f_j^s|^2` over the k nearest others of
+    i in the teacher, with `a_ij = exp(-|f_i^t - f_j^t|^2 / sigma^2)`. Turning or
+    shifting either side changes nothing; without `sigma`, neither does scaling the
+    teacher. The loss only attracts: alone it collapses the student, and equal inputs
+    do not give 0.
+
+    Tap penultimate features. Weights in use: 1.5 with 5 neighbours, from ports; there
+    is no code of the authors.
+
+    Args:
+        student_features: `[N, D]` embeddings of the global batch.
+        teacher_features: `[N, E]`; the widths may differ.
+        neighbours: k, at least 1; all others where there are fewer.
+        sigma: the width of the Gaussian in units of the teacher's features, a scalar
+            above 0. By default its square is the median of the squared distances to
+            the neighbours, at least 1e-12.
+        axis: the axis of the embedding.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per anchor row in squared units of the student's features, at
+        least float32. The published loss is its plain mean (over the examples that
+        take part).
+
+    Raises:
+        ValueError: if a side is empty or not of rank 2, the number of rows differs or
+            is below 2, a dtype is not floating, or a knob is not above 0.
+
+    Example:
+        >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
+        >>> teacher = jnp.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1]])
+        >>> values = locality_preserving(student, teacher, neighbours=1, sigma=3.0)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 2.4981
+
+    Reference:
+        Chen et al., "Learning Student Networks via Feature Embedding", 2021,
+        arXiv 1812.06597.
+    """
+    checks.positive("neighbours", neighbours)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    at_least("student_features", valid.size, 2, "each needs a neighbour")
+    ids, near = _neighbours(teacher, valid, neighbours)
+    far, far_teacher = (
+        jnp.sum(jnp.square(x[:, None] - x[ids]), axis=2) for x in (student, teacher)
+    )
+    if sigma is None:
+        square = _median(far_teacher, near)
+        square = jnp.where(square < _EPS, _EPS, square)
+    else:
+        checks.positive("sigma", sigma)
+        square = jnp.square(jnp.asarray(sigma, student.dtype))
+    return masked_mean(jnp.exp(-far_teacher / square) * far, 1, near)
+
+
+def _check_heads(sender: Array, receiver: Array, later: int, earlier: int) -> None:
+    for name, heads, width in (
+        ("sender", sender, later),
+        ("receiver", receiver, earlier),
+    ):
+        checks.floating(name, heads)
+        checks.rank(name, heads, 3)
+        checks.not_empty(name, heads)
+        checks.shape(name, heads, (*sender.shape[:2], width))
+
+
+def _log_attention(
+    later: Array, earlier: Array, sender: Array, receiver: Array, valid: Array
+) -> Array:
+    """Logarithm of the share of each earlier vector for each later one, `[H, N, N]`."""
+    later, earlier, sender, receiver = widen_together(later, earlier, sender, receiver)
+    full = lax.Precision.HIGHEST
+    sent = jnp.einsum("nd,hkd->hnk", later, sender, precision=full)
+    received = jnp.einsum("nd,hkd->hnk", earlier, receiver, precision=full)
+    scores = jnp.einsum("hik,hjk->hij", sent, received, precision=full)
+    counted = jnp.broadcast_to(pairs(valid)[None], scores.shape)
+    return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, counted)
+
+
+def multi_head_graph(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    student_earlier: Array,
+    teacher_earlier: Array,
+    sender: Array,
+    receiver: Array,
+    where: Array | None = None,
+) -> Array:
+    """Divergence between the attention of later on earlier vectors of two networks.
+
+    With the head h, `A_hij = tanh(<S_h v_i, R_h u_j>)` for the later vectors `v` and
+    the earlier `u` of one network, and `G = softmax_j A`; then for the anchor i
+    `N sum_h sum_j G_hij^s (log G_hij^s - log G_hij^t)`. Both networks go through the
+    same heads, which were fitted to the teacher alone (to tell the later vectors
+    from the earlier) and stay fixed. The direction and the sum over everything are
+    those of the authors' code; so the loss grows with the heads and the batch.
+
+    The vectors are one of unit length per example and tap, such as the leading right
+    singular vector of its map, the student's with the sign of the teacher's. For
+    heads with a bias append a 1 to every vector. The authors' code adds the loss,
+    unweighted, for all consecutive taps.
+
+    Args:
+        student_features: `[N, D]` vectors of the later tap, of the global batch.
+        teacher_features: the same shape.
+        student_earlier: `[N, E]` vectors of the earlier tap.
+        teacher_earlier: the same shape.
+        sender: `[heads, K, D]`, applied to the later vectors.
+        receiver: `[heads, K, E]`, applied to the earlier ones.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value in nats per anchor row, at least float32. The published
+        loss, the sum over all entries, is its plain mean (over the examples that
+        take part).
+
+    Raises:
+        ValueError: if an array is empty or of another rank, shapes do not fit, or a
+            dtype is not floating.
+
+    Example:
+        >>> later = jnp.array([[1.0, 0], [0, 1], [0.6, 0.8]])
+        >>> heads = jnp.eye(2)[None]
+        >>> values = multi_head_graph(
+        ...     later[::-1],
+        ...     later,
+        ...     student_earlier=later,
+        ...     teacher_earlier=later,
+        ...     sender=heads,
+        ...     receiver=heads,
+        ... )
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (3,) 0.1224
+
+    Reference:
+        Lee, Song, "Graph-based Knowledge Distillation by Multi-head Attention
+        Network", 2019, arXiv 1907.02226.
+    """
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, where=where
+    )
+    names = ("student_earlier", "teacher_earlier")
+    early, early_teacher, _ = embeddings(
+        student_earlier, teacher_earlier, -1, where, names, valid.size
+    )
+    checks.same_shape("teacher_features", teacher, "student_features", student)
+    checks.same_shape(names[1], early_teacher, names[0], early)
+    _check_heads(sender, receiver, student.shape[1], early.shape[1])
+    graph = _log_attention(student, early, sender, receiver, valid)
+    target = _log_attention(teacher, early_teacher, sender, receiver, valid)
+    counted = jnp.broadcast_to(pairs(valid)[None], graph.shape)
+    count = jnp.sum(valid, dtype=jnp.int32).astype(graph.dtype)
+    return count * masked_sum(jnp.exp(graph) * (graph - target), (0, 2), counted)

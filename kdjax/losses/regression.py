@@ -1,0 +1,245 @@
+"""Losses that compare logits or probabilities class by class."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.numerics import safe_norm, tempered_log_softmax, widen_together
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+from kdjax.losses._logits import check_pair, tempered_pair
+
+
+def logit_l2(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Euclidean distance of the logits.
+
+    `sqrt(sum_k (s_k - t_k)^2)`, with gradient 0 where the two are equal: the root is
+    not taken of zero. big_vision adds 1e-12 under the root instead, which raises the
+    value by at most 1e-6. The gradient has length 1 however near the student is, so
+    the step size must decay. A constant added to one side's logits counts.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_logits: the same shape.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value per example in logits, at least float32; big_vision gives
+        it weight 1.
+
+    Raises:
+        ValueError: if shapes differ or are empty, or a dtype is not floating.
+
+    Example:
+        >>> student = jnp.array([1.0, 2.0, 3.0, 0.0])
+        >>> teacher = jnp.array([4.0, 2.0, 1.0, 0.0])
+        >>> print(f"{logit_l2(student, teacher):.4f}")
+        3.6056
+
+    Reference:
+        Beyer et al., "Knowledge distillation: A good teacher is patient and
+        consistent", 2021, arXiv 2106.05237 (the `euclidean` of its code).
+    """
+    check_pair(student_logits, teacher_logits, axis, where)
+    student, teacher = widen_together(student_logits, teacher_logits)
+    gap = student - teacher
+    if where is not None:
+        gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
+    return safe_norm(gap, axis)
+
+
+def log_softmax_l2(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Euclidean distance of the log-probabilities.
+
+    `sqrt(sum_k (log q_k - log p_k)^2)` with `p = softmax(teacher_logits)` and
+    `q = softmax(student_logits)`. As `logit_l2`, but a constant added to all logits
+    of an example changes nothing. Unlikely classes count as much as likely ones.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax; finite.
+        teacher_logits: the same shape; finite.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value per example in nats, at least float32; big_vision gives it
+        weight 1.
+
+    Raises:
+        ValueError: as in `logit_l2`.
+
+    Example:
+        >>> student = jnp.array([1.0, 2.0, 3.0, 0.0])
+        >>> teacher = jnp.array([4.0, 2.0, 1.0, 0.0])
+        >>> print(f"{log_softmax_l2(student, teacher):.4f}")
+        3.7054
+
+    Reference:
+        Beyer et al., "Knowledge distillation: A good teacher is patient and
+        consistent", 2021, arXiv 2106.05237 (the `logsoftmax_euclidean` of its code).
+    """
+    check_pair(student_logits, teacher_logits, axis, where)
+    student, teacher = widen_together(student_logits, teacher_logits)
+    student = tempered_log_softmax(student, 1.0, axis, where)
+    teacher = tempered_log_softmax(teacher, 1.0, axis, where)
+    return safe_norm(student - teacher, axis)
+
+
+def probability_mse(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    temperature: float | Array = 1.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Mean squared difference of the probabilities, times temperature squared.
+
+    `T^2 / K sum_k (q_k - p_k)^2` with `p = softmax(teacher_logits / T)` and
+    `q = softmax(student_logits / T)`. It is at most `2 T^2 / K`; a student that is
+    sure and wrong gets almost no gradient.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_logits: the same shape.
+        temperature: a scalar above 0.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value per example, at least float32. MEAL weighs it by 1 at the
+        logits (`T = 1`) and by 0.001 to 0.1 at earlier taps.
+
+    Raises:
+        ValueError: as in `softmax_kl`.
+
+    Example:
+        >>> student = jnp.array([[0.0, 0.0]])
+        >>> teacher = jnp.log(jnp.array([[0.75, 0.25]]))
+        >>> print(probability_mse(student, teacher))
+        [0.0625]
+
+    Reference:
+        Shen, He, Xue, "MEAL: Multi-Model Ensemble via Adversarial Learning", 2018,
+        arXiv 1812.02425.
+    """
+    log_student, log_teacher, scale = tempered_pair(
+        student_logits, teacher_logits, temperature, axis, where
+    )
+    gap = jnp.exp(log_student) - jnp.exp(log_teacher)
+    return scale * masked_mean(jnp.square(gap), axis, where)
+
+
+def probability_l1(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Mean absolute difference of the probabilities.
+
+    `1/K sum_k |q_k - p_k|` with `p = softmax(teacher_logits)` and
+    `q = softmax(student_logits)`: the total variation distance times `2 / K`. Where
+    a class agrees exactly its gradient is 0.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_logits: the same shape.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value per example, at least float32. MEAL weighs it by 1 at the
+        logits and by 0.001 to 0.1 at earlier taps.
+
+    Raises:
+        ValueError: if shapes differ or are empty, or a dtype is not floating.
+
+    Example:
+        >>> student = jnp.array([[0.0, 0.0]])
+        >>> teacher = jnp.log(jnp.array([[0.75, 0.25]]))
+        >>> print(probability_l1(student, teacher))
+        [0.25]
+
+    Reference:
+        Shen, He, Xue, "MEAL: Multi-Model Ensemble via Adversarial Learning", 2018,
+        arXiv 1812.02425.
+    """
+    log_student, log_teacher, _ = tempered_pair(
+        student_logits, teacher_logits, 1.0, axis, where
+    )
+    gap = jnp.exp(log_student) - jnp.exp(log_teacher)
+    return masked_mean(jnp.abs(gap), axis, where)
+
+
+def sigmoid_kl(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    temperature: float | Array = 1.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Divergence of independent labels, each class a yes or no, times T squared.
+
+    `T^2 sum_k [p_k log(p_k / q_k) + (1 - p_k) log((1 - p_k) / (1 - q_k))]` with
+    `p = sigmoid(teacher_logits / T)` and `q = sigmoid(student_logits / T)`: the
+    divergence of the joint distribution of all labels, hence a sum over the classes.
+    Code that averages over classes too has this divided by their number. For the
+    student the gradient is that of binary cross-entropy against `p`.
+
+    Args:
+        student_logits: `[..., classes]`, before any sigmoid.
+        teacher_logits: the same shape.
+        temperature: a scalar above 0.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part (an
+            unknown label, say, leaves its class out).
+
+    Returns:
+        `[...]`, one value in nats per example, at least float32; usually with weight
+        1 beside binary cross-entropy.
+
+    Raises:
+        ValueError: as in `softmax_kl`.
+
+    Example:
+        >>> student = jnp.array([[0.0, 1.0]])
+        >>> teacher = jnp.array([[0.0, -1.0]])
+        >>> print(f"{sigmoid_kl(student, teacher).mean():.4f}")
+        0.4621
+
+    Reference:
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015,
+        arXiv 1503.02531 (for one softmax; here for each label).
+    """
+    check_pair(student_logits, teacher_logits, axis, where)
+    checks.positive("temperature", temperature)
+    student, teacher = widen_together(student_logits, teacher_logits)
+    if where is not None:
+        selected = jnp.broadcast_to(where, student.shape)
+        student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
+    temperature = jnp.asarray(temperature, student.dtype)
+    student, teacher = student / temperature, teacher / temperature
+    value = _binary_term(teacher, student) + _binary_term(-teacher, -student)
+    return jnp.square(temperature) * masked_sum(value, axis, where)
+
+
+def _binary_term(teacher: Array, student: Array) -> Array:
+    """`p (log p - log q)` with the sigmoids of both sides."""
+    log_p = jax.nn.log_sigmoid(teacher)
+    return jnp.exp(log_p) * (log_p - jax.nn.log_sigmoid(student))

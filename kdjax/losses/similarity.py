@@ -1,0 +1,366 @@
+"""Losses between the similarities of the examples of two batches.
+
+Their value for one example depends on all others, so they mean the global batch, as
+those of `kdjax.losses.relation` do. Each costs little more than one Gram matrix of
+either side: time `N^2 (D + E)`, memory `N^2`. Flatten a map to `[N, D]` first.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.core import checks
+from kdjax.core.examples import at_least, embeddings, gram, pairs
+from kdjax.core.numerics import l2_normalize, safe_norm, widen_together
+from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.types import Array
+
+CONGRUENCE_FORMS = ("consecutive", "kernel")
+TRANSFER_FORMS = ("paper", "reference")
+_FULL = lax.Precision.HIGHEST
+# A variance below this is that of a constant.
+_EPS = 1e-12
+# A region of two positions, or a symmetric one, has skewness 0 up to rounding.
+_SKEW = 1e-3
+
+
+def similarity_preserving(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Difference of the two batches' similarity matrices, row by row normalised.
+
+    For the anchor i: `1/N sum_j (g_ij^t - g_ij^s)^2` with `G = Q Q^T`, `Q` the
+    features, and every row of `G` divided by `max(|row|, 1e-12)`. Turning or scaling
+    either side changes nothing; a shift does.
+
+    Tap the last block of both networks, flattened; the published weight is 3000, on
+    the sum over the pairs of layers.
+
+    Args:
+        student_features: `[N, D]` features of the global batch.
+        teacher_features: `[N, E]`; the widths may differ.
+        axis: the axis of the features.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per anchor row, at least float32. The published loss, the
+        squared Frobenius norm over `N^2`, is its plain mean (over the examples that
+        take part).
+
+    Raises:
+        ValueError: if a side is empty or not of rank 2, the number of rows differs,
+            or a dtype is not floating.
+
+    Example:
+        >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
+        >>> teacher = jnp.array([[1.0, 1, 1], [4, 1, 1], [1, 5, 1], [1, 1, 2]])
+        >>> values = similarity_preserving(student, teacher)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 0.0421
+
+    Reference:
+        Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019,
+        arXiv 1907.09682.
+    """
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    gap = l2_normalize(gram(teacher)) - l2_normalize(gram(student))
+    return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+
+
+def _gaussian(features: Array, gamma: Array, order: int) -> Array:
+    """`exp(-gamma |u_i - u_j|^2)` of unit rows, its exponential series cut off."""
+    cosine = gram(l2_normalize(features))
+    series = jnp.ones_like(cosine)
+    # From the inside out, so that no power of a zero is ever differentiated.
+    for power in range(order, 0, -1):
+        series = 1 + series * (2 * gamma * cosine) / power
+    return jnp.exp(-2 * gamma) * series
+
+
+def _consecutive(student: Array, teacher: Array, valid: Array) -> Array:
+    """Products of the gaps of each row and the next row that takes part."""
+    rows = valid.size
+    gap = jnp.abs(student - teacher)
+    here = jnp.where(valid, jnp.arange(rows), rows)
+    ahead = jnp.append(lax.cummin(here, reverse=True)[1:], rows)
+    paired = valid & (ahead < rows)
+    product = gap * gap[jnp.minimum(ahead, rows - 1)]
+    # The mean over n rows is to be the mean over the n - 1 pairs.
+    count = jnp.sum(valid, dtype=jnp.int32)
+    count, neighbours = (
+        x.astype(gap.dtype) for x in (count, jnp.maximum(count - 1, 1))
+    )
+    return count / neighbours * masked_sum(product, 1, paired[:, None])
+
+
+def correlation_congruence(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    form: str = "kernel",
+    gamma: float | Array = 0.4,
+    order: int = 2,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Difference of the correlations that the examples of each batch have.
+
+    `"kernel"`, the paper's: for the anchor i `1/N sum_j (C_ij^t - C_ij^s)^2` with
+    `C_ij = exp(-2 gamma) sum_(p <= order) (2 gamma <u_i, u_j>)^p / p!` and the rows
+    `u` of unit length: the Gaussian `exp(-gamma |u_i - u_j|^2)`, its series cut off.
+    Turning either side changes nothing; nor does scaling any row.
+
+    `"consecutive"`, which RepDistiller has from the authors, is another object:
+    `sum_d |d_i| |d_(i+1)|` with `d_i = f_i^s - f_i^t`, over neighbouring rows of the
+    batch. It depends on their order and needs equal widths; each value belongs to the
+    first row of its pair and is scaled by `N / (N - 1)`, the last row has 0. The
+    default is the form that was published.
+
+    Tap pooled features, for `"consecutive"` behind a trained linear embedding of
+    128 numbers on either side. Weights in use: 100 for `"kernel"` (KD-Zoo), 0.02 for
+    `"consecutive"` (RepDistiller).
+
+    Args:
+        student_features: `[N, D]` embeddings of the global batch.
+        teacher_features: `[N, E]`; the widths may differ for `"kernel"`.
+        form: `"kernel"` or `"consecutive"`.
+        gamma: inverse squared width of the Gaussian, a scalar above 0.
+        order: the last power of the series, at least 1.
+        axis: the axis of the embedding.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per anchor row, at least float32. The published loss, the
+        mean over `N^2` entries or over `N - 1` neighbours, is its plain mean (over
+        the examples that take part).
+
+    Raises:
+        ValueError: if a side is empty or not of rank 2, shapes do not fit, a dtype
+            is not floating, or a knob is out of its range; for `"consecutive"` also
+            for fewer than 2 rows.
+
+    Example:
+        >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
+        >>> teacher = jnp.array([[1.0, 1, 1], [4, 1, 1], [1, 5, 1], [1, 1, 2]])
+        >>> values = correlation_congruence(student, teacher)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 0.0093
+
+    Reference:
+        Peng et al., "Correlation Congruence for Knowledge Distillation", 2019,
+        arXiv 1904.01802.
+    """
+    checks.one_of("form", form, CONGRUENCE_FORMS)
+    checks.positive("gamma", gamma)
+    checks.positive("order", order)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    if form == "consecutive":
+        checks.same_shape("teacher_features", teacher, "student_features", student)
+        at_least("student_features", valid.size, 2, "form 'consecutive' needs pairs")
+        return _consecutive(student, teacher, valid)
+    gamma = jnp.asarray(gamma, student.dtype)
+    gap = _gaussian(teacher, gamma, order) - _gaussian(student, gamma, order)
+    return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+
+
+def _neighbourhoods(features: Array, counted: Array, eps: Array) -> Array:
+    """Each row's share of similarity with every other, summing to 1."""
+    norm = safe_norm(features, keepdims=True)
+    # At the zero vector the gradient would be 1 / eps; as in l2_normalize it is 0.
+    features = jnp.where(norm == 0, 0, features) / (norm + eps)
+    affinity = (gram(features) + 1) / 2
+    # Rounding takes the affinity of opposed rows just below 0, its share below -eps.
+    affinity = jnp.where(counted & ~(affinity < 0), affinity, 0)
+    total = jnp.sum(affinity, axis=1, keepdims=True)
+    return affinity / jnp.where(total == 0, 1, total)
+
+
+def probabilistic_transfer(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    form: str = "reference",
+    eps: float | Array = 1e-7,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Divergence between the neighbourhoods of each example in the two batches (PKT).
+
+    `P_ij = k_ij / sum_j k_ij` with `k_ij = (cos(f_i, f_j) + 1) / 2` and the cosine of
+    `f / (|f| + eps)`; then for the anchor i, with `h_ij = P_ij^t log((P_ij^t + eps) /
+    (P_ij^s + eps))`:
+
+    `"reference"`: `1/N sum_j h_ij`, i itself among the j, as the authors' code has
+    it. `"paper"`: `N sum_(j != i) h_ij`, whose mean is the sum over all pairs. The
+    default is the first, to which the published weight, 30 000, belongs.
+
+    Turning or scaling either side changes nothing (up to `eps`). Since `eps` stands
+    inside the logarithm alone, a value can be below 0 by about `eps`.
+
+    Tap embeddings of any widths; the loss was also used with no labels at all.
+
+    Args:
+        student_features: `[N, D]` embeddings of the global batch.
+        teacher_features: `[N, E]`; the widths may differ.
+        form: `"reference"` or `"paper"`.
+        eps: a scalar above 0.
+        axis: the axis of the embedding.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value in nats per anchor row, at least float32. The published loss
+        is its plain mean (over the examples that take part).
+
+    Raises:
+        ValueError: if a side is empty or not of rank 2, the number of rows differs,
+            a dtype is not floating, or a knob is out of its range; for `"paper"` also
+            for fewer than 2 rows.
+
+    Example:
+        >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
+        >>> teacher = jnp.array([[1.0, 1, 1], [4, 1, 1], [1, 5, 1], [1, 1, 2]])
+        >>> values = probabilistic_transfer(student, teacher)
+        >>> print(values.shape, f"{values.mean():.6f}")
+        (4,) 0.000440
+
+    Reference:
+        Passalis, Tefas, "Learning Deep Representations with Probabilistic Knowledge
+        Transfer", 2018, arXiv 1803.10837.
+    """
+    checks.one_of("form", form, TRANSFER_FORMS)
+    checks.positive("eps", eps)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    eps = jnp.asarray(eps, student.dtype)
+    counted = pairs(valid, distinct=form == "paper")
+    share, answer = (_neighbourhoods(x, counted, eps) for x in (teacher, student))
+    divergence = share * (jnp.log(share + eps) - jnp.log(answer + eps))
+    if form == "reference":
+        return masked_mean(divergence, 1, counted)
+    at_least("student_features", valid.size, 2, "form 'paper' leaves out the anchor")
+    count = jnp.sum(valid, dtype=jnp.int32).astype(eps.dtype)
+    return count * masked_sum(divergence, 1, counted)
+
+
+def _region_moments(features: Array, member: Array, count: Array) -> Array:
+    """Mean, variance and skewness of each region as unit vectors, `[N, 3, R, D]`.
+
+    `member` is `[N, P, R]`, 1 where a position is of a region, of which there are
+    `count` `[N, R]`.
+    """
+
+    def mean(values: Array) -> Array:
+        total = jnp.einsum("npr,npd->nrd", member, values, precision=_FULL)
+        return total / count[:, :, None]
+
+    def spread(values: Array) -> Array:
+        return jnp.einsum("npr,nrd->npd", member, values, precision=_FULL)
+
+    first = mean(features)
+    centred = features - spread(first)
+    second = mean(jnp.square(centred))
+    deviation = jnp.sqrt(jnp.where(second < _EPS, _EPS, second))
+    # Positions of no region have deviation 0, and must not be divided by it.
+    inside = jnp.any(member > 0, axis=2, keepdims=True)
+    unit = centred / jnp.where(inside, spread(deviation), 1)
+    third = mean(unit * jnp.square(unit))
+    moments = [
+        l2_normalize(first),
+        l2_normalize(second),
+        l2_normalize(third, eps=_SKEW),
+    ]
+    return jnp.stack(moments, axis=1)
+
+
+def _check_maps(student: Array, teacher: Array, labels: Array) -> None:
+    for name, x in (("student_features", student), ("teacher_features", teacher)):
+        checks.floating(name, x)
+        checks.rank(name, x, 3, at_least=True)
+        checks.not_empty(name, x)
+    checks.shape("teacher_features", teacher, (*student.shape[:-1], teacher.shape[-1]))
+    checks.integer("labels", labels)
+    checks.shape("labels", labels, student.shape[:-1])
+
+
+def inter_region_affinity(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    labels: Array,
+    regions: int,
+) -> Array:
+    """Difference of how alike the regions of an image are to the two networks.
+
+    With the mean, variance and skewness of the features over each region (a class of
+    the label map) as vectors `m_r`, `C_rij = cos(m_ri, m_rj)`; then for each image
+    `1/(3 R^2) sum_r sum_(i != j) (C_rij^t - C_rij^s)^2` over the R regions present.
+    Permuting the positions inside a region changes nothing, nor does scaling either
+    side; an image of one region gives 0. Variances are raised to 1e-12 before the
+    skewness divides by their root, and a skewness shorter than 0.001, which can be
+    rounding alone, is divided by that instead of its length.
+
+    Tap one or two maps of the middle or the end, with the label map brought to their
+    size; widen the regions beforehand if a band around a thin marking is to count.
+    The authors published no training code; 0.1 is a first guess at a weight.
+
+    This compares regions, not examples, and is no relation of the batch. There is no
+    `where`: a position takes no part if its label is outside `[0, regions)`.
+
+    Args:
+        student_features: `[N, ..., D]` maps.
+        teacher_features: `[N, ..., E]` with the same positions; the channels may
+            differ.
+        labels: integer region ids `[N, ...]`, shared by both networks.
+        regions: how many regions there can be.
+
+    Returns:
+        `[N]`, one value per image, at least float32; the loss is its plain mean.
+
+    Raises:
+        ValueError: if a side is empty or of a rank below 3, the positions differ, a
+            dtype is wrong, or `regions` is not above 0.
+
+    Example:
+        >>> student = jnp.array([[[1.0, 0], [1, 1], [0, 1], [0, 2]]])
+        >>> teacher = jnp.array([[[1.0, 0], [2, 0], [1, 1], [1, 2]]])
+        >>> labels = jnp.array([[0, 0, 1, 1]])
+        >>> values = inter_region_affinity(student, teacher, labels=labels, regions=2)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (1,) 0.1686
+
+    Reference:
+        Hou et al., "Inter-Region Affinity Distillation for Road Marking
+        Segmentation", 2020, arXiv 2004.05304.
+    """
+    _check_maps(student_features, teacher_features, labels)
+    checks.positive("regions", regions)
+    student, teacher = widen_together(student_features, teacher_features)
+    labels = jnp.asarray(labels).reshape(student.shape[0], -1, 1)
+    member = labels == jnp.arange(regions, dtype=labels.dtype)[None, None, :]
+    inside = jnp.any(member, axis=2, keepdims=True)
+    count = jnp.sum(member, axis=1, dtype=jnp.int32)
+    size = jnp.maximum(count, 1).astype(student.dtype)
+
+    def affinities(x: Array) -> Array:
+        x = jnp.where(inside, x.reshape(*labels.shape[:2], -1), 0)
+        unit = _region_moments(x, member.astype(x.dtype), size)
+        return jnp.einsum("nmid,nmjd->nmij", unit, unit, precision=_FULL)
+
+    present = count > 0
+    distinct = ~jnp.eye(regions, dtype=bool)
+    both = present[:, :, None] & present[:, None, :] & distinct[None]
+    gap = jnp.square(affinities(teacher) - affinities(student))
+    total = masked_sum(gap, (1, 2, 3), both[:, None])
+    entries = 3 * jnp.square(jnp.sum(present, axis=1, dtype=jnp.int32))
+    return total / jnp.maximum(entries, 1).astype(total.dtype)

@@ -1,0 +1,66 @@
+"""What the laws need to know of each kernel; `tests/contracts/test_losses.py` reads it.
+
+Each family has a module here with a list `CASES`. A kernel joins by being in
+`kdjax.losses.__all__` and having at least one case.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def _no_arrays(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    return {}
+
+
+class Case(NamedTuple):
+    """One kernel with one setting of its knobs.
+
+    name: as in `kdjax.losses`.
+    student, teacher: shapes of the two arguments without the leading axis of examples;
+        the teacher's is the student's where None. `"ids"` for integer class ids
+        (`[rows]`), drawn below the last number of the student's shape.
+    knobs: static keyword arguments.
+    arrays: `(rng, rows) -> keyword arrays` that the kernel needs besides (labels,
+        weights, variances). Those whose first axis is the examples are listed in `rowwise`.
+    rowwise: names of `arrays` with one entry an example, sliced and permuted with them.
+    relation: whether values compare examples, so that they need the whole batch.
+    zero_if_equal: whether equal inputs give 0 (a divergence).
+    nonnegative: whether no input gives a negative value.
+    mask: what `where` selects: the axis of the arguments (0: examples of a relation,
+        -1: classes or channels, 1: positions ...), None if the kernel has no `where`.
+    min_rows: the smallest batch that the kernel accepts.
+    teacher_gradient: whether values depend smoothly on the teacher.
+    maskwise: names of `arrays` whose last axis is the one that `where` selects.
+    positive: inputs are made positive (attention weights that sum to 1, say) by this
+        function of the raw normal numbers; identity by default.
+    """
+
+    name: str
+    student: tuple[int, ...] = (3,)
+    teacher: tuple[int, ...] | str | None = None
+    knobs: tuple[tuple[str, Any], ...] = ()
+    arrays: Callable[[np.random.Generator, int], dict[str, Any]] = _no_arrays
+    rowwise: tuple[str, ...] = ()
+    relation: bool = False
+    zero_if_equal: bool = True
+    nonnegative: bool = True
+    mask: int | None = -1
+    min_rows: int = 1
+    teacher_gradient: bool = True
+    positive: Callable[[np.ndarray], np.ndarray] = lambda x: x
+    maskwise: tuple[str, ...] = ()
+
+
+# Public names that are no kernels, or not of the (student, teacher) form: they have
+# tests of their own in `tests/losses`.
+NOT_KERNELS = {
+    *("RELATION", "combine", "Memory", "memory_init", "memory_lookup"),
+    *("memory_calibrate", "memory_update", "flow_matrix", "overhaul_margins"),
+    *("initial_log_variance", "input_gradient", "dense_flow", "batch_norm_statistics"),
+    *("layer_map", "per_sequence", "sequence_nll", "linear_softmax_kl"),
+    *("adversarial_student", "gradient_penalty", "reverse_gradient"),
+    *("generator_one_hot", "generator_activation", "generator_entropy"),
+    *("image_total_variation", "image_l2"),
+}

@@ -1,0 +1,129 @@
+"""Cases of the kernels that compare examples, and of those with given comparisons."""
+
+import functools
+
+import numpy as np
+
+from tests.lawbook import Case
+
+_relation = functools.partial(Case, relation=True, mask=0)
+
+
+def _later(rng, rows):
+    """One later layer for both networks, so that equal inputs are equal graphs."""
+    later = rng.normal(size=(rows, 3))
+    return {"student_later": later, "teacher_later": later}
+
+
+def _later_and_logits(rng, rows):
+    logits = rng.normal(size=(rows, 4))
+    return {
+        **_later(rng, rows),
+        "student_logits": logits,
+        "teacher_logits": logits + 0.0,
+    }
+
+
+def _heads(rng, rows):
+    earlier = rng.normal(size=(rows, 2))
+    return {
+        "student_earlier": earlier,
+        "teacher_earlier": earlier,
+        "sender": rng.normal(size=(2, 4, 3)),
+        "receiver": rng.normal(size=(2, 4, 2)),
+    }
+
+
+def _labels(rng, rows):
+    return {"labels": rng.integers(-1, 3, size=(rows, 8))}
+
+
+def _entries(rng, rows):
+    student, teacher = rng.normal(size=(2, rows, 5, 3))
+    lengths = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (student, teacher))
+    student_length, teacher_length = lengths
+    return {
+        "student_memory": student / student_length,
+        "teacher_memory": teacher / teacher_length,
+        "student_constant": np.float64(40.0),
+        "teacher_constant": np.float64(60.0),
+        "examples": np.int32(20),
+    }
+
+
+CASES: list[Case] = [
+    _relation("rkd_distance"),
+    _relation("rkd_angle"),
+    _relation("rkd_angle", knobs=(("chunk", 2),)),
+    _relation(
+        "triplet_relation",
+        knobs=(("margin", 1.0),),
+        zero_if_equal=False,
+        teacher_gradient=False,
+        min_rows=3,
+    ),
+    _relation(
+        "triplet_relation",
+        knobs=(("chunk", 2), ("margin", 1.0)),
+        zero_if_equal=False,
+        teacher_gradient=False,
+        min_rows=3,
+    ),
+    _relation("similarity_preserving"),
+    _relation("similarity_preserving", teacher=(5,)),
+    _relation("correlation_congruence"),
+    _relation("correlation_congruence", knobs=(("order", 12), ("gamma", 1.0))),
+    _relation("correlation_congruence", knobs=(("form", "consecutive"),), min_rows=2),
+    _relation("probabilistic_transfer", nonnegative=False),
+    _relation(
+        "probabilistic_transfer",
+        knobs=(("form", "paper"),),
+        nonnegative=False,
+        min_rows=2,
+    ),
+    Case(
+        "inter_region_affinity",
+        student=(8, 3),
+        knobs=(("regions", 3),),
+        arrays=_labels,
+        rowwise=("labels",),
+        mask=None,
+    ),
+    _relation("instance_edges"),
+    _relation("instance_edges", teacher=(5,), knobs=(("constant_max", True),)),
+    _relation(
+        "instance_transformation",
+        arrays=_later,
+        rowwise=("student_later", "teacher_later"),
+    ),
+    _relation(
+        "instance_graph",
+        arrays=_later_and_logits,
+        rowwise=("student_later", "teacher_later", "student_logits", "teacher_logits"),
+    ),
+    _relation("locality_preserving", zero_if_equal=False, min_rows=2),
+    _relation(
+        "locality_preserving",
+        knobs=(("neighbours", 2), ("sigma", 2.0)),
+        zero_if_equal=False,
+        min_rows=2,
+    ),
+    _relation(
+        "multi_head_graph",
+        arrays=_heads,
+        rowwise=("student_earlier", "teacher_earlier"),
+    ),
+    _relation("info_nce", zero_if_equal=False),
+    _relation(
+        "info_nce",
+        knobs=(("symmetric", True), ("temperature", 0.5)),
+        zero_if_equal=False,
+    ),
+    Case(
+        "contrastive_representation",
+        arrays=_entries,
+        rowwise=("student_memory", "teacher_memory"),
+        zero_if_equal=False,
+        mask=None,
+    ),
+]

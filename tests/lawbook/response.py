@@ -1,0 +1,82 @@
+"""Losses between logits."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.lawbook import Case
+
+
+def _labels(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    return {"labels": rng.integers(3, size=rows)}
+
+
+def _knobs(**knobs) -> tuple[tuple[str, Any], ...]:
+    return tuple(knobs.items())
+
+
+_LABELLED: dict[str, Any] = {"arrays": _labels, "rowwise": ("labels",)}
+_HARD: dict[str, Any] = {"zero_if_equal": False, "teacher_gradient": False}
+_DIST: dict[str, Any] = {"relation": True, "mask": 0, "min_rows": 2}
+# A smaller eps: what it adds to a divergence of equals grows with T^2.
+_WARM = _knobs(temperature=4.0, eps=1e-12)
+_LEVELS: dict[str, Any] = {"relation": True, "mask": 0}
+
+CASES = [
+    Case("softmax_kl"),
+    Case("softmax_kl", knobs=_knobs(temperature=4.0)),
+    Case("reverse_softmax_kl"),
+    Case("reverse_softmax_kl", knobs=_knobs(temperature=4.0)),
+    Case("jeffreys"),
+    Case("jeffreys", knobs=_knobs(temperature=4.0)),
+    Case("jensen_shannon"),
+    Case("jensen_shannon", knobs=_knobs(beta=0.1, temperature=4.0)),
+    Case("jensen_shannon", knobs=_knobs(beta=0.0)),
+    Case("jensen_shannon", knobs=_knobs(beta=1.0)),
+    Case("soft_cross_entropy", zero_if_equal=False),
+    Case("soft_cross_entropy", knobs=_knobs(temperature=4.0), zero_if_equal=False),
+    Case("hard_cross_entropy", **_HARD),
+    Case("hard_cross_entropy", knobs=_knobs(label_smoothing=0.1), **_HARD),
+    Case(
+        "hard_cross_entropy",
+        knobs=_knobs(label_smoothing=0.1, convention="big_vision"),
+        **_HARD,
+    ),
+    Case("hard_cross_entropy", teacher="ids", **_HARD),
+    Case("logit_mse"),
+    Case("logit_mse", knobs=_knobs(centre=True)),
+    Case("logit_l2"),
+    Case("log_softmax_l2"),
+    Case("probability_mse"),
+    Case("probability_mse", knobs=_knobs(temperature=4.0)),
+    Case("probability_l1"),
+    Case("sigmoid_kl"),
+    Case("sigmoid_kl", knobs=_knobs(temperature=4.0)),
+    Case("decoupled_kd", **_LABELLED),
+    Case("decoupled_kd", knobs=_knobs(beta=0.5, temperature=1.0), **_LABELLED),
+    Case("decoupled_target", **_LABELLED),
+    Case("decoupled_non_target", **_LABELLED),
+    Case("standardized_kl"),
+    Case("standardized_kl", knobs=_knobs(ddof=0)),
+    Case("lwf_kd", zero_if_equal=False),
+    Case("lwf_kd", knobs=_knobs(eps=1e-5), zero_if_equal=False),
+    Case("weighted_soft_label", zero_if_equal=False, **_LABELLED),
+    Case(
+        "weighted_soft_label",
+        knobs=_knobs(form="described"),
+        zero_if_equal=False,
+        **_LABELLED,
+    ),
+    Case("teacher_free_kl", teacher="ids"),
+    Case("teacher_free_kl", teacher="ids", knobs=_knobs(form="described")),
+    Case("dist_inter"),
+    Case("dist_inter", knobs=_WARM),
+    Case("dist_intra", **_DIST),
+    Case("dist_intra", knobs=_WARM, **_DIST),
+    Case("dist", **_DIST),
+    Case("dist", knobs=_knobs(beta=0.5, gamma=2.0), **_DIST),
+    Case("multi_level_logit", **_LEVELS),
+    Case("multi_level_logit", knobs=_knobs(form="described"), **_LEVELS),
+    # Nothing but divergences is left of it.
+    Case("multi_level_logit", knobs=_knobs(view="strong"), mask=0),
+]

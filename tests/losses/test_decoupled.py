@@ -1,0 +1,337 @@
+"""Split, weighed and rescaled logits: worked values, NumPy formulas, differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax.losses import decoupled, response, weighted
+
+pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+
+# Worked with an independent float64 script: shared/reference/methods.md, 3.5.
+STUDENT = np.array([[1.0, 2, 3], [0.5, 0.5, 0]])
+TEACHER = np.array([[2.0, 1, 0], [0, 3, 1]])
+LABELS = np.array([0, 1])
+SURE = np.array([[1e3, 0.0, 0], [0, 1e3, 0]])
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum(-1)
+
+
+def draw(rows=5, classes=7, scale=2.0):
+    return scale * np.random.default_rng(1).normal(size=(2, rows, classes))
+
+
+CLASSES = np.random.default_rng(2).integers(7, size=5)
+
+
+def test_decoupled_fixtures():
+    target = decoupled.decoupled_target(STUDENT, TEACHER, labels=LABELS)
+    rest = decoupled.decoupled_non_target(STUDENT, TEACHER, labels=LABELS)
+    both = decoupled.decoupled_kd(STUDENT, TEACHER, labels=LABELS)
+    np.testing.assert_allclose(target.mean(), 0.8187856918, atol=1e-9)
+    np.testing.assert_allclose(8 * rest.mean(), 3.1080994377, atol=1e-9)
+    np.testing.assert_allclose(both.mean(), 3.9268851295, atol=1e-9)
+    sure = softmax(TEACHER / 4)[np.arange(2), LABELS]
+    np.testing.assert_allclose(
+        (target + (1 - sure) * rest).mean(), 1.0357830812, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_decoupled_against_numpy(temperature):
+    student, teacher = draw()
+    rows = np.arange(5)
+    q, p = softmax(student / temperature), softmax(teacher / temperature)
+    c, b = q[rows, CLASSES], p[rows, CLASSES]
+    target = kl(np.stack([b, 1 - b], -1), np.stack([c, 1 - c], -1))
+    other = np.arange(7) != CLASSES[:, None]
+    rest = kl(
+        softmax(teacher[other].reshape(5, 6) / temperature),
+        softmax(student[other].reshape(5, 6) / temperature),
+    )
+    knobs = {"labels": CLASSES, "temperature": temperature}
+    np.testing.assert_allclose(
+        decoupled.decoupled_target(student, teacher, **knobs),
+        temperature**2 * target,
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(
+        decoupled.decoupled_non_target(student, teacher, **knobs),
+        temperature**2 * rest,
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(
+        decoupled.decoupled_kd(student, teacher, alpha=0.3, beta=1.7, **knobs),
+        temperature**2 * (0.3 * target + 1.7 * rest),
+        rtol=1e-9,
+    )
+    plain = response.softmax_kl(student, teacher, temperature=temperature)
+    np.testing.assert_allclose(
+        plain, temperature**2 * (target + (1 - b) * rest), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_student_sure_of_the_label_costs_no_more_than_its_logits(dtype):
+    def loss(student, teacher):
+        values = decoupled.decoupled_kd(
+            student, teacher, labels=LABELS, temperature=1.0
+        )
+        return values.sum(), values
+
+    for pair in ((SURE, TEACHER), (TEACHER, SURE), (SURE, SURE), (-SURE, SURE)):
+        pair = [x.astype(dtype) for x in pair]
+        gradients, values = jax.grad(loss, (0, 1), has_aux=True)(*pair)
+        assert np.isfinite(values).all() and np.isfinite(gradients).all()
+    values = decoupled.decoupled_target(SURE, TEACHER, labels=LABELS, temperature=1.0)
+    doubt = 1 - softmax(TEACHER)[np.arange(2), LABELS]
+    entropy = doubt * np.log(doubt) + (1 - doubt) * np.log(1 - doubt)
+    np.testing.assert_allclose(values, doubt * (1e3 - np.log(2)) + entropy, rtol=1e-9)
+
+
+def test_two_classes_have_no_others_and_one_has_nothing():
+    student, teacher = draw(classes=2)
+    labels = CLASSES % 2
+    rest = decoupled.decoupled_non_target(student, teacher, labels=labels)
+    np.testing.assert_array_equal(rest, 0)
+    target = decoupled.decoupled_target(student, teacher, labels=labels)
+    plain = response.softmax_kl(student, teacher, temperature=4.0)
+    np.testing.assert_allclose(target, plain, rtol=1e-9)
+    one = decoupled.decoupled_kd(student[:, :1], teacher[:, :1], labels=0 * labels)
+    np.testing.assert_array_equal(one, 0)
+
+
+LABELLED = [
+    decoupled.decoupled_target,
+    decoupled.decoupled_non_target,
+    decoupled.decoupled_kd,
+    weighted.weighted_soft_label,
+    functools.partial(weighted.weighted_soft_label, form="described"),
+    lambda s, t, labels, **knobs: weighted.teacher_free_kl(s, labels, **knobs),
+    lambda s, t, labels, **knobs: weighted.teacher_free_kl(
+        s, labels, form="described", **knobs
+    ),
+]
+
+
+@pytest.mark.parametrize("kernel", LABELLED)
+def test_an_example_without_label_is_zero(kernel):
+    student, teacher = draw()
+    labels = np.where(np.arange(5) == 3, -1, CLASSES)
+
+    def loss(student, teacher):
+        values = kernel(student, teacher, labels=labels)
+        return values.sum(), values
+
+    gradients, values = jax.grad(loss, (0, 1), has_aux=True)(student, teacher)
+    expected = kernel(student, teacher, labels=CLASSES)
+    assert (expected > 0).all()
+    np.testing.assert_allclose(values, np.where(labels < 0, 0, expected), rtol=1e-12)
+    for gradient in gradients:
+        np.testing.assert_array_equal(gradient[3], 0)
+    masked = kernel(student, teacher, labels=CLASSES, where=np.arange(7) != CLASSES[0])
+    assert masked[0] == 0
+
+
+@pytest.mark.parametrize("kernel", LABELLED)
+def test_labels_of_pixels_along_another_axis(kernel):
+    rng = np.random.default_rng(3)
+    student, teacher = rng.normal(size=(2, 2, 5, 3))
+    labels = rng.integers(5, size=(2, 3))
+    values = kernel(student, teacher, labels=labels, axis=1)
+    last = [np.moveaxis(x, 1, -1) for x in (student, teacher)]
+    assert values.shape == (2, 3)
+    np.testing.assert_allclose(values, kernel(*last, labels=labels), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", LABELLED)
+def test_bad_labels_are_refused_by_name(kernel):
+    student, teacher = draw()
+    with pytest.raises(ValueError, match="^labels: expected .*integer.*float64"):
+        kernel(student, teacher, labels=CLASSES.astype(float))
+    with pytest.raises(ValueError, match=r"^labels: expected .*\(5,\).*got .*\(4,\)"):
+        kernel(student, teacher, labels=CLASSES[:4])
+
+
+@pytest.mark.parametrize("form", ["described", "released"])
+def test_weighted_soft_label_against_numpy(form):
+    student, teacher = draw()
+    rows = np.arange(5)
+    behind = -np.log(softmax(student)[rows, CLASSES])
+    behind /= -np.log(softmax(teacher)[rows, CLASSES]) + 1e-7
+    soft = -(softmax(teacher / 2) * np.log(softmax(student / 2))).sum(-1)
+    values = weighted.weighted_soft_label(student, teacher, labels=CLASSES, form=form)
+    np.testing.assert_allclose(values, 4 * (1 - np.exp(-behind)) * soft, rtol=1e-9)
+
+
+def test_released_weight_is_a_constant_to_the_gradient():
+    student, teacher = draw(scale=1.0)
+    knobs = {"labels": CLASSES, "temperature": 3.0}
+
+    def frozen(student, teacher):
+        soft = response.soft_cross_entropy(student, teacher, temperature=3.0)
+        return (weight * soft).sum()
+
+    def loss(student, teacher, form):
+        return weighted.weighted_soft_label(student, teacher, form=form, **knobs).sum()
+
+    values = weighted.weighted_soft_label(student, teacher, **knobs)
+    weight = values / response.soft_cross_entropy(student, teacher, temperature=3.0)
+    expected = jax.grad(frozen, (0, 1))(student, teacher)
+    released = jax.grad(loss, (0, 1))(student, teacher, "released")
+    described = jax.grad(loss, (0, 1))(student, teacher, "described")
+    for e, r, d in zip(expected, released, described, strict=True):
+        np.testing.assert_allclose(r, e, atol=1e-12)
+        assert np.abs(d - e).max() > 1e-3
+
+
+def test_weighted_soft_label_forgets_what_the_student_has_learned():
+    teacher = np.array([[2.0, 0, 0]])
+    label = np.array([0])
+    weights = [
+        weighted.weighted_soft_label(s, teacher, labels=label)
+        / response.soft_cross_entropy(s, teacher, temperature=2.0)
+        for s in (teacher * 10, teacher, -teacher * 10)
+    ]
+    np.testing.assert_allclose(np.ravel(weights), [0, 1 - np.exp(-1), 1], atol=1e-6)
+
+
+def test_teacher_free_against_numpy():
+    student, _ = draw()
+    u = np.full((5, 7), 0.01 / 6)
+    u[np.arange(5), CLASSES] = 0.99
+    released = weighted.teacher_free_kl(student, CLASSES)
+    np.testing.assert_allclose(
+        released, kl(softmax(u / 20), softmax(student)), rtol=1e-9
+    )
+    described = weighted.teacher_free_kl(
+        student, CLASSES, form="described", temperature=3.0
+    )
+    p = u ** (1 / 3) / (u ** (1 / 3)).sum(-1, keepdims=True)
+    np.testing.assert_allclose(described, 9 * kl(p, softmax(student / 3)), rtol=1e-9)
+    through = response.softmax_kl(student, np.log(u), temperature=3.0)
+    np.testing.assert_allclose(described, through, rtol=1e-9)
+
+
+def test_teacher_free_is_zero_for_the_virtual_teacher_and_takes_sure_ones():
+    student = np.log(np.where(np.arange(7) == CLASSES[:, None], 0.99, 0.01 / 6))
+    values = weighted.teacher_free_kl(student, CLASSES, form="described")
+    np.testing.assert_allclose(values, 0, atol=1e-10)
+    for form in weighted.FORMS:
+
+        def loss(student, form=form):
+            knobs = {"correct": 1.0, "form": form}
+            return weighted.teacher_free_kl(student, CLASSES, **knobs).sum()
+
+        value, gradient = jax.value_and_grad(loss)(student)
+        assert np.isfinite(value) and np.isfinite(gradient).all()
+    one = weighted.teacher_free_kl(student[:, :1], 0 * CLASSES)
+    np.testing.assert_array_equal(one, 0)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_standardized_kl_against_numpy(ddof):
+    student, teacher = draw()
+    q, p = (
+        softmax((x - x.mean(-1, keepdims=True)) / (x.std(-1, ddof=ddof)[:, None]) / 3)
+        for x in (student, teacher)
+    )
+    values = decoupled.standardized_kl(
+        student, teacher, temperature=3.0, ddof=ddof, eps=0.0
+    )
+    np.testing.assert_allclose(values, 9 * kl(p, q), rtol=1e-9)
+    usual = decoupled.standardized_kl(student, teacher, temperature=3.0, ddof=ddof)
+    np.testing.assert_allclose(usual, values, rtol=1e-5)
+
+
+def test_standardized_kl_ignores_shift_and_scale_and_takes_constants():
+    student, teacher = draw()
+    expected = decoupled.standardized_kl(student, teacher)
+    values = decoupled.standardized_kl(5 * student + 1, 0.2 * teacher - 3)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+    def loss(student):
+        return decoupled.standardized_kl(student, teacher).sum()
+
+    value, gradient = jax.value_and_grad(loss)(0 * student + 2)
+    assert value > 0
+    np.testing.assert_array_equal(gradient, 0)
+    with pytest.raises(ValueError, match="^ddof: expected one of .*got 2"):
+        decoupled.standardized_kl(student, teacher, ddof=2)
+    with pytest.raises(ValueError, match="^eps: expected"):
+        decoupled.standardized_kl(student, teacher, eps=-1.0)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 0.1])
+def test_lwf_against_numpy(eps):
+    student, teacher = draw()
+    q, p = (np.sqrt(softmax(x)) for x in (student, teacher))
+    q, p = (x / x.sum(-1, keepdims=True) for x in (q, p))
+    q = (q + eps / 7) / (1 + eps)
+    values = decoupled.lwf_kd(student, teacher, eps=eps)
+    np.testing.assert_allclose(values, -(p * np.log(q)).sum(-1), rtol=1e-9)
+    if eps == 0:
+        soft = response.soft_cross_entropy(student, teacher, temperature=2.0)
+        np.testing.assert_allclose(values, soft / 4, rtol=1e-12)
+    keep = np.arange(7) < 4
+    values = decoupled.lwf_kd(student, teacher, eps=eps, where=keep)
+    sliced = decoupled.lwf_kd(student[:, :4], teacher[:, :4], eps=eps)
+    np.testing.assert_allclose(values, sliced, rtol=1e-12)
+
+
+MASK = np.arange(7) % 3 != 0
+SOME = np.array([1, 2, 4, 5])
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        functools.partial(decoupled.decoupled_kd, labels=SOME),
+        functools.partial(decoupled.decoupled_kd, labels=SOME, where=MASK),
+        functools.partial(decoupled.standardized_kl, where=MASK),
+        functools.partial(decoupled.standardized_kl, ddof=0),
+        functools.partial(decoupled.lwf_kd, eps=0.1, where=MASK),
+        functools.partial(decoupled.lwf_kd),
+        functools.partial(
+            weighted.weighted_soft_label, labels=SOME, form="described", where=MASK
+        ),
+    ],
+)
+def test_gradients_against_differences(kernel):
+    student, teacher = draw(rows=4, scale=1.0)
+    weights = jnp.arange(1.0, 5)
+
+    def loss(student, teacher):
+        return (weights * kernel(student, teacher)).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("rev",), 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("form", weighted.FORMS)
+def test_teacher_free_gradient_against_differences(form):
+    student, _ = draw(rows=4, scale=1.0)
+
+    def loss(student):
+        values = weighted.teacher_free_kl(student, SOME, form=form, where=MASK)
+        return (jnp.arange(1.0, 5) * values).sum()
+
+    check_grads(jax.jit(loss), (student,), 1, ("rev",), 1e-6, 1e-6)
+
+
+def test_unknown_forms_are_refused():
+    student, teacher = draw()
+    with pytest.raises(ValueError, match="^form: expected one of .*got 'mine'"):
+        weighted.weighted_soft_label(student, teacher, labels=CLASSES, form="mine")
+    with pytest.raises(ValueError, match="^form: expected one of .*got 'mine'"):
+        weighted.teacher_free_kl(student, CLASSES, form="mine")

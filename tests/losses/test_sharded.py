@@ -1,0 +1,137 @@
+"""Values and gradients on a batch sharded over 8 devices are those of one device.
+
+Under `jit` with a sharded batch nothing is to be done; under `shard_map` and `pmap`
+the features are gathered first and each device takes its rows of the values.
+"""
+
+import functools
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import kdjax.losses
+from kdjax.core import collectives
+from tests.lawbook.relation import CASES
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+ROWS = 16
+WEIGHTS = np.arange(1.0, 1 + ROWS, dtype=np.float32)
+
+
+def _kernel(case):
+    for module in pkgutil.iter_modules(kdjax.losses.__path__):
+        found = importlib.import_module(f"kdjax.losses.{module.name}")
+        if hasattr(found, case.name):
+            return functools.partial(getattr(found, case.name), **dict(case.knobs))
+    raise LookupError(case.name)
+
+
+def _identity(case):
+    return f"{case.name}[{','.join(f'{k}={v}' for k, v in case.knobs)}]"
+
+
+every = pytest.mark.parametrize("case", CASES, ids=_identity)
+
+
+def _inputs(case):
+    rng = np.random.default_rng(0)
+    student = rng.normal(size=(ROWS, *case.student)).astype(np.float32)
+    shape = case.student if case.teacher is None else case.teacher
+    teacher = rng.normal(size=(ROWS, *shape)).astype(np.float32)
+    arrays = {
+        name: x.astype(np.float32) if x.dtype == np.float64 else x
+        for name, x in case.arrays(rng, ROWS).items()
+    }
+    if case.mask is not None:
+        arrays["where"] = np.arange(ROWS) % 5 != 3
+    rowwise = {k: v for k, v in arrays.items() if k in (*case.rowwise, "where")}
+    whole = {k: v for k, v in arrays.items() if k not in rowwise}
+    return student, teacher, rowwise, whole
+
+
+@functools.cache
+def _mesh():
+    return jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
+
+
+@functools.cache
+def _expected(index):
+    """Values, and the gradients of their weighted mean in both arguments."""
+    student, teacher, rowwise, whole = _inputs(CASES[index])
+    return jax.jit(_whole_batch(CASES[index]))(student, teacher, rowwise, whole)
+
+
+def _whole_batch(case):
+    kernel = _kernel(case)
+
+    def loss(student, teacher, rowwise, whole):
+        values = kernel(student, teacher, **rowwise, **whole)
+        return jnp.mean(WEIGHTS * values), values
+
+    return jax.grad(loss, (0, 1), has_aux=True)
+
+
+def _one_device(case):
+    """What one device does: its own share of the mean, from all rows."""
+    kernel = _kernel(case)
+
+    def loss(student, teacher, rowwise, whole, weights):
+        gathered = [
+            jax.tree.map(lambda x: collectives.gather(x, "data"), x)
+            for x in (student, teacher, rowwise)
+        ]
+        values = kernel(*gathered[:2], **gathered[2], **whole)
+        mine = collectives.my_rows(values, "data")
+        return jnp.mean(weights * mine), mine
+
+    def gradient(*arguments):
+        slopes, values = jax.grad(loss, (0, 1), has_aux=True)(*arguments)
+        # The mean over the devices of each one's mean is the mean of the batch.
+        return jax.tree.map(lambda x: x / 8, slopes), values
+
+    return gradient
+
+
+def _assert_same(case, actual):
+    expected = _expected(CASES.index(case))
+    for ours, one in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        ours = np.asarray(ours).reshape(one.shape)
+        scale = np.abs(one).max()
+        np.testing.assert_allclose(ours, one, rtol=1e-4, atol=1e-5 * scale + 1e-12)
+    assert np.abs(expected[0][0]).max() > 1e-7
+
+
+@every
+def test_jit_over_a_mesh(case):
+    student, teacher, rowwise, whole = _inputs(case)
+    rows = NamedSharding(_mesh(), PartitionSpec("data"))
+    placed = jax.device_put((student, teacher, rowwise), rows)
+    _assert_same(case, jax.jit(_whole_batch(case))(*placed, whole))
+
+
+@every
+def test_shard_map(case):
+    rows, everywhere = PartitionSpec("data"), PartitionSpec()
+    sharded = jax.shard_map(
+        _one_device(case),
+        mesh=_mesh(),
+        in_specs=(rows, rows, rows, everywhere, rows),
+        out_specs=rows,
+        check_vma=False,
+    )
+    _assert_same(case, jax.jit(sharded)(*_inputs(case), WEIGHTS))
+
+
+@every
+def test_pmap(case):
+    student, teacher, rowwise, whole = _inputs(case)
+    split = jax.tree.map(
+        lambda x: x.reshape(8, -1, *x.shape[1:]), (student, teacher, rowwise)
+    )
+    mapped = jax.pmap(_one_device(case), "data", in_axes=(0, 0, 0, None, 0))
+    _assert_same(case, mapped(*split, whole, WEIGHTS.reshape(8, -1)))

@@ -1,0 +1,306 @@
+"""Similarity losses against hand-worked values, NumPy formulas and differences."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax.losses import similarity
+from kdjax.losses.similarity import (
+    correlation_congruence,
+    inter_region_affinity,
+    probabilistic_transfer,
+    similarity_preserving,
+)
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+# Worked with an independent float64 script: shared/reference/methods.md, 3.5.
+STUDENT = np.array([[0.0, 0], [1, 0], [0, 2], [2, 1]]) + 1
+TEACHER = np.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1]]) + 1
+
+KERNELS = {
+    "similarity": similarity_preserving,
+    "kernel": correlation_congruence,
+    "order 5": functools.partial(correlation_congruence, order=5, gamma=0.7),
+    "consecutive": functools.partial(correlation_congruence, form="consecutive"),
+    "reference": probabilistic_transfer,
+    "paper": functools.partial(probabilistic_transfer, form="paper"),
+}
+kernels = pytest.mark.parametrize("name", KERNELS)
+turnable = pytest.mark.parametrize("name", [k for k in KERNELS if k != "consecutive"])
+
+
+def _random(name, rows=6):
+    rng = np.random.default_rng(1)
+    width = 3 if name == "consecutive" else 5
+    return rng.normal(size=(rows, 3)), rng.normal(size=(rows, width))
+
+
+def _call(name, *arguments, **knobs):
+    return np.asarray(jax.jit(functools.partial(KERNELS[name], **knobs))(*arguments))
+
+
+def _unit(x):
+    return x / np.sqrt((x * x).sum(-1, keepdims=True))
+
+
+def _numpy(name, student, teacher):
+    """Values `[N]` written with loops and float64."""
+    n = len(student)
+    if name == "consecutive":
+        gap = np.abs(student - teacher)
+        return [sum(gap[i] * gap[i + 1]) * n / (n - 1) for i in range(n - 1)] + [0]
+    sides = []
+    for f in (teacher, student):
+        if name == "similarity":
+            sides.append(_unit(f @ f.T))
+        elif name in ("kernel", "order 5"):
+            gamma, order = (0.4, 2) if name == "kernel" else (0.7, 5)
+            powers = [(2 * gamma) ** p / math.factorial(p) for p in range(order + 1)]
+            cosine = _unit(f) @ _unit(f).T
+            series = sum(c * cosine**p for p, c in enumerate(powers))
+            sides.append(np.exp(-2 * gamma) * series)
+        else:
+            u = f / (np.sqrt((f * f).sum(-1, keepdims=True)) + 1e-7)
+            k = (u @ u.T + 1) / 2
+            if name == "paper":
+                np.fill_diagonal(k, 0)
+            sides.append(k / k.sum(1, keepdims=True))
+    p, q = sides
+    if name not in ("reference", "paper"):
+        return ((p - q) ** 2).mean(1)
+    h = p * np.log((p + 1e-7) / (q + 1e-7))
+    return h.mean(1) if name == "reference" else n * h.sum(1)
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("similarity", 0.0420651611),
+        ("kernel", 0.0093123391),
+        ("reference", 0.0004404547),
+    ],
+)
+def test_fixture(float64, name, expected):
+    value = _call(name, STUDENT, TEACHER).mean()
+    np.testing.assert_allclose(value, expected, atol=1e-10)
+
+
+@kernels
+def test_against_numpy(float64, name):
+    student, teacher = _random(name)
+    values = _call(name, student, teacher)
+    np.testing.assert_allclose(values, _numpy(name, student, teacher), rtol=1e-9)
+
+
+@kernels
+def test_masked_values_against_numpy_of_the_slice(float64, name):
+    student, teacher = _random(name)
+    keep = np.array([True, False, True, True, False, True])
+    values = _call(name, student, teacher, where=keep)
+    np.testing.assert_array_equal(values[~keep], 0)
+    expected = _numpy(name, student[keep], teacher[keep])
+    np.testing.assert_allclose(values[keep], expected, rtol=1e-9)
+
+
+@kernels
+def test_gradients_against_differences(float64, name):
+    student, teacher = _random(name, 5)
+    weights = jnp.arange(1.0, 6)
+    where = np.array([True, True, False, True, True])
+
+    def loss(student, teacher):
+        return (weights * KERNELS[name](student, teacher, where=where)).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-6, 1e-6)
+
+
+@turnable
+def test_a_turn_and_a_scale_change_nothing(float64, name):
+    student, teacher = _random(name)
+    rng = np.random.default_rng(2)
+    expected = _call(name, student, teacher)
+    for side, width in ((0, 3), (1, 5)):
+        turn, _ = np.linalg.qr(rng.normal(size=(width, width)))
+        moved = [student, teacher]
+        moved[side] = 7.5 * moved[side] @ turn
+        np.testing.assert_allclose(_call(name, *moved), expected, rtol=1e-5)
+
+
+def test_similarity_is_the_mean_square_of_whole_maps(float64):
+    """The value does not depend on the layout of a map, and equals the MSE form."""
+    rng = np.random.default_rng(3)
+    student, teacher = rng.normal(size=(2, 4, 3, 2, 5))
+    flat = [x.reshape(4, -1) for x in (student, teacher)]
+    gap = _unit(flat[0] @ flat[0].T) - _unit(flat[1] @ flat[1].T)
+    value = _call("similarity", *flat).mean()
+    np.testing.assert_allclose(value, np.mean(gap**2), rtol=1e-9)
+    other = student.transpose(0, 3, 1, 2).reshape(4, -1)
+    again = _call("similarity", other, flat[1]).mean()
+    np.testing.assert_allclose(again, value, rtol=1e-9)
+
+
+def test_a_long_series_is_the_gaussian(float64):
+    student, teacher = _random("kernel")
+    kernel = functools.partial(_call, "kernel", gamma=0.4, order=12)
+    gaussians = []
+    for f in (student, teacher):
+        u = _unit(f)
+        squared = ((u[:, None] - u[None]) ** 2).sum(-1)
+        gaussians.append(np.exp(-0.4 * squared))
+    expected = ((gaussians[1] - gaussians[0]) ** 2).mean(1)
+    np.testing.assert_allclose(kernel(student, teacher), expected, atol=1e-8)
+
+
+def test_neighbourhoods_sum_to_one(float64):
+    features = jnp.asarray(_random("reference")[0])
+    for diagonal in (True, False):
+        counted = jnp.asarray(diagonal | ~np.eye(6, dtype=bool))
+        share = similarity._neighbourhoods(features, counted, jnp.asarray(1e-7))
+        np.testing.assert_allclose(share.sum(1), 1, rtol=1e-12)
+        assert (np.diagonal(share) > 0).all() == diagonal
+
+
+@turnable
+def test_opposed_equal_and_zero_rows_are_finite(name):
+    row = np.array([[1.0, 2, 3]], np.float32)
+    for student in (np.concatenate([row, -row]), np.zeros((2, 3), np.float32)):
+        loss = jax.value_and_grad(lambda *x: KERNELS[name](*x).mean(), (0, 1))
+        for pair in ((student, student[::-1]), (student, np.repeat(row, 2, 0))):
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(loss(*pair)))
+
+
+def _flops(kernel, rows, width):
+    shape = jax.ShapeDtypeStruct((rows, width), jnp.float32)
+    return jax.jit(kernel).lower(shape, shape).compile().cost_analysis()["flops"]
+
+
+@turnable
+def test_costs_little_more_than_its_two_gram_matrices(name):
+    rows, width = 64, 1024
+    grams = 2 * (2 * rows**2 * width)
+    assert grams <= _flops(KERNELS[name], rows, width) < 1.25 * grams
+
+
+def test_bad_arguments_are_refused():
+    student, teacher = _random("kernel")
+    with pytest.raises(ValueError, match="^form: expected one of"):
+        correlation_congruence(student, teacher, form="gaussian")
+    with pytest.raises(ValueError, match="^form: expected one of"):
+        probabilistic_transfer(student, teacher, form="code")
+    for knob in ("gamma", "order"):
+        with pytest.raises(ValueError, match=f"^{knob}: expected"):
+            correlation_congruence(student, teacher, **{knob: 0})
+    with pytest.raises(ValueError, match="^eps: expected"):
+        probabilistic_transfer(student, teacher, eps=0.0)
+    with pytest.raises(ValueError, match="^teacher_features: expected the shape"):
+        correlation_congruence(student, teacher, form="consecutive")
+    with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
+        correlation_congruence(student[:1], student[:1], form="consecutive")
+    with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
+        probabilistic_transfer(student[:1], teacher[:1], form="paper")
+
+
+def _maps():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(-1, 3, size=(2, 4, 3))
+    return rng.normal(size=(2, 4, 3, 5)), rng.normal(size=(2, 4, 3, 2)), labels
+
+
+def _affinity(student, teacher, labels, regions):
+    """One value per image, from moments taken one region and channel at a time."""
+    values = []
+    for s, t, ids in zip(student, teacher, labels, strict=True):
+        present = [r for r in range(regions) if (ids == r).any()]
+        gaps = []
+        for moment in range(3):
+            sides = []
+            for x in (s, t):
+                rows = []
+                for r in present:
+                    inside = x[ids == r]
+                    mean, std = (
+                        inside.mean(0),
+                        np.sqrt(np.maximum(inside.var(0), 1e-12)),
+                    )
+                    skew = (((inside - mean) / std) ** 3).mean(0)
+                    rows.append((mean, inside.var(0), skew)[moment])
+                rows = np.stack(rows)
+                eps = 1e-3 if moment == 2 else 1e-12
+                u = rows / np.maximum(np.sqrt((rows**2).sum(-1, keepdims=True)), eps)
+                sides.append(u @ u.T)
+            gaps.append((sides[0] - sides[1]) ** 2)
+        values.append(np.mean(gaps))
+    return values
+
+
+def test_region_affinity_against_numpy(float64):
+    student, teacher, labels = _maps()
+    labels[1][labels[1] == 2] = 0  # a region that this image has not
+    for regions in (3, 5):
+        kernel = functools.partial(inter_region_affinity, regions=regions)
+        values = jax.jit(kernel)(student, teacher, labels=labels)
+        expected = _affinity(student, teacher, labels, 3)
+        np.testing.assert_allclose(values, expected, rtol=1e-9)
+
+
+def test_region_affinity_gradients_against_differences(float64):
+    student, teacher, labels = _maps()
+
+    def loss(student, teacher):
+        values = inter_region_affinity(student, teacher, labels=labels, regions=3)
+        return (jnp.arange(1.0, 3) * values).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-5, 1e-5)
+
+
+def test_region_affinity_knows_regions_only(float64):
+    student, teacher, labels = _maps()
+    kernel = jax.jit(functools.partial(inter_region_affinity, regions=3))
+    expected = kernel(student, teacher, labels=labels)
+    rng = np.random.default_rng(5)
+    shuffled = student.copy()
+    for image, ids in zip(shuffled, labels, strict=True):
+        for region in range(3):
+            image[ids == region] = rng.permutation(image[ids == region])
+    values = kernel(shuffled, teacher, labels=labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    values = kernel(7.5 * student, teacher, labels=labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    spoilt = np.where(labels[..., None] < 0, np.nan, student)
+    np.testing.assert_array_equal(kernel(spoilt, teacher, labels=labels), expected)
+
+
+def test_region_affinity_of_one_region_or_of_constants():
+    student, teacher, labels = (x.astype(np.float32) for x in _maps())
+    labels = labels.astype(np.int32)
+
+    def loss(student, labels):
+        values = inter_region_affinity(student, teacher, labels=labels, regions=3)
+        return values.sum(), values
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    for none in (0 * labels, 0 * labels - 1):
+        slope, values = gradient(student, none)
+        np.testing.assert_array_equal(values, 0)
+        np.testing.assert_array_equal(slope, 0)
+    for level in (0.0, 2.0):
+        slope, values = gradient(0 * student + level, labels)
+        assert np.isfinite(values).all() and np.isfinite(slope).all()
+
+
+def test_region_affinity_refuses_bad_arguments():
+    student, teacher, labels = _maps()
+    with pytest.raises(ValueError, match="^teacher_features: expected shape"):
+        inter_region_affinity(student, teacher[:, :3], labels=labels, regions=3)
+    with pytest.raises(ValueError, match="^labels: expected shape"):
+        inter_region_affinity(student, teacher, labels=labels[0], regions=3)
+    with pytest.raises(ValueError, match="^labels: expected .*integer"):
+        inter_region_affinity(student, teacher, labels=1.0 * labels, regions=3)
+    with pytest.raises(ValueError, match="^regions: expected"):
+        inter_region_affinity(student, teacher, labels=labels, regions=0)
