@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import distill, evaluate, report
-    from kdjax.models import from_function, from_linen, from_nnx
+    from kdjax.models import from_function, from_linen, from_nnx, make_model
     from kdjax.train.step import make_train_step
 
 _PLACES = {
@@ -28,6 +28,7 @@ _PLACES = {
     "from_linen": "kdjax.models",
     "from_nnx": "kdjax.models",
     "from_function": "kdjax.models",
+    "make_model": "kdjax.models",
 }
 _MODULES = {
     "losses": "kdjax.losses",
@@ -46,6 +47,7 @@ __all__ = [
     "from_nnx",
     "jobs",
     "losses",
+    "make_model",
     "make_train_step",
     "report",
     "views",

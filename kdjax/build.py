@@ -1,6 +1,7 @@
 """Where the parts meet: from a config to sources, models, teacher and step."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -131,7 +132,40 @@ def check_fit(
             lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), teacher.variables
         )
         teacher = teacher._replace(variables=first, axis=None)
-    parts = make_parts(whole, train=train, student=student, teacher=teacher)
+    try:
+        parts = make_parts(whole, train=train, student=student, teacher=teacher)
+        _check_logits(parts, teacher)
+        _trace_update(parts)
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines() or [""]
+        raise ConfigError(
+            f"{run.name}: expected a model, data and terms that fit together, tracing "
+            f"one update raised {type(error).__name__}: {text[0]}"
+        ) from error
+
+
+def _check_logits(parts: Parts, teacher: Trained | None) -> None:
+    """Every label must have a logit."""
+    classes, run = parts.train.classes, parts.run
+    view = _sample(run, parts.train, teacher, None)[0]
+
+    def logits(model: Model, variables: PyTree | None, images: Array) -> Array:
+        variables = variables or model.init(jax.random.key(0), images)
+        return model.apply(variables, images, train=False, rngs=None)[0].logits
+
+    checked = [("model", parts.student, None, view.student)]
+    if teacher is not None:
+        checked.append(("teacher", teacher.model, teacher.variables, view.teacher))
+    for field, model, variables, images in checked:
+        found = jax.eval_shape(functools.partial(logits, model), variables, images)
+        want = f"at least {classes} logits (the classes of data.train)"
+        require(found.shape[-1] >= classes, field, want, found.shape[-1])
+
+
+def _trace_update(parts: Parts) -> None:
+    train = parts.train
 
     def update(batch: Any, given: Any) -> Any:
         first = jax.tree.map(lambda x: x[0], parts.make_state(np.arange(1)))
@@ -271,7 +305,14 @@ def student_variables(train_state: TrainState) -> PyTree:
 
 def read_run(folder: str | pathlib.Path) -> Run:
     """The config of a run folder."""
-    return configs.from_dict(runlog.read_config(folder))
+    values = runlog.read_config(folder)
+    values.pop("given", None)
+    return configs.from_dict(values)
+
+
+def read_given(folder: str | pathlib.Path) -> dict[str, str]:
+    """What a run was handed over from Python instead of by its config."""
+    return runlog.read_config(folder).get("given", {})
 
 
 def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
@@ -323,7 +364,7 @@ def fit_seeds(teacher: Trained, teacher_seeds: int, run: Run) -> Trained:
         first = jax.tree.map(lambda x: x[0], teacher.variables)
         return teacher._replace(variables=first, axis=None)
     ok = teacher_seeds == run.seeds
-    want = f"a teacher run of 1 or {run.seeds} seeds"
+    want = f"a run of {run.seeds} seeds, or of 1 that all share"
     require(ok, "teacher.run", want, teacher_seeds)
     return teacher
 

@@ -129,6 +129,11 @@ class Optim:
             require(ok, f"{at}.warmup", f"fewer than the {steps} steps", self.warmup)
         ok = all(0 < m < 1 for m in self.milestones)
         require(ok, f"{at}.milestones", "fractions between 0 and 1", self.milestones)
+        if steps is not None and self.schedule == "steps":
+            drops = [self.warmup, *(round(m * steps) for m in self.milestones)]
+            ok = all(a < b for a, b in zip(drops, drops[1:], strict=False))
+            want = f"steps one after another behind the warm-up (of {steps} steps)"
+            require(ok, f"{at}.milestones", want, self.milestones)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +255,8 @@ class Compute:
     """Where and how the step runs; changes speed, not results."""
 
     how: Literal["jit", "pmap"] = "jit"
-    """jit: over a mesh, state sharded by rule. pmap: state copied to every device."""
+    """jit: over a mesh, state sharded by rule. pmap: state copied to every device; a
+    model of your own then has to synchronise its BatchNorm itself (axis "batch")."""
     data: int = 0
     """Devices that share a batch; 0: all that are left after `fsdp`."""
     fsdp: int = 1
@@ -313,6 +319,7 @@ class Run:
 
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
+        _build(Run, dataclasses.asdict(self), "")
         require(bool(self.name), "name", "a name", self.name)
         require(bool(self.workdir), "workdir", "a folder", self.workdir)
         require(0 <= self.seed < 2**31, "seed", "0 <= seed < 2^31", self.seed)
@@ -381,6 +388,9 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return {k: _convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
     if origin is tuple:
         require(isinstance(value, (list, tuple)), at, "a list", value)
+        if choices[-1] is not Ellipsis:
+            n = len(choices)
+            require(len(value) == n, at, f"{n} values", value)
         return tuple(_convert(choices[0], v, at) for v in value)
     if origin is Literal:
         require(value in choices, at, f"one of {list(choices)}", value)
@@ -406,12 +416,27 @@ def load_function(reference: str, field: str) -> Callable[..., Any]:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except ImportError as error:
-        raise ConfigError(f"{field}: cannot import {place!r}: {error}") from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = f"{field}: cannot import {place!r}: {type(error).__name__}: {error}"
+        raise ConfigError(text) from error
     found = getattr(module, name, None)
     require(callable(found), field, f"a function {name!r} in {place}", found)
     assert callable(found)
     return found
+
+
+def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
+    """What a user's function returns; what it raises becomes an error of `field`."""
+    try:
+        return function(*args)
+    except ConfigError:
+        raise
+    except Exception as error:
+        name = getattr(function, "__name__", "the function")
+        text = f"{field}: {name} raised {type(error).__name__}: {error}"
+        raise ConfigError(text) from error
 
 
 def load_config(reference: str) -> Run:
@@ -420,9 +445,11 @@ def load_config(reference: str) -> Run:
         path = pathlib.Path(reference)
         require(path.is_file(), "config", "a file that exists", reference)
         try:
-            return from_dict(json.loads(path.read_text()))
+            values = json.loads(path.read_text())
+            values.pop("given", None)
+            return from_dict(values)
         except json.JSONDecodeError as error:
             raise ConfigError(f"config: {reference} is not JSON: {error}") from error
-    run = load_function(reference, "config")()
+    run = call(load_function(reference, "config"), "config")
     require(isinstance(run, Run), "config", "a function returning a Run", run)
     return run

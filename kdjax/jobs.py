@@ -1,12 +1,15 @@
 """What a user asks for: train, distil, evaluate, report. Each leaves a run folder."""
 
 import dataclasses
+import hashlib
+import os
 import pathlib
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +27,16 @@ from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
 from kdjax.train.trackers import check_installed, open_trackers
+
+
+class _Job(NamedTuple):
+    """What the parts of one job share: data, and what was handed over from Python."""
+
+    data: dict[str, Source]
+    splits: Splits | None
+    student: Model | None
+    given: dict[str, str]
+    console: Console
 
 
 def train(
@@ -44,12 +57,11 @@ def train(
       The run folder.
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
-    console = console or _console()
-    data = _sources(run, splits)
+    job = _start(run, splits, model, None, console)
     folder = pathlib.Path(run.workdir)
-    _refuse_other(folder, run)
-    build.check_fit(run, train=data["train"], student=model, teacher=None)
-    return _train_one(run, folder, data, lambda: None, model, console)
+    _refuse_other(folder, run, job.given)
+    build.check_fit(run, train=job.data["train"], student=model, teacher=None)
+    return _train_one(run, folder, job, lambda: None)
 
 
 def distill(
@@ -75,45 +87,43 @@ def distill(
     Returns:
       The run folder, with `report.md` and `curves.png` over all parts.
     """
-    console = console or _console()
+    job = _start(run, splits, student, teacher, console)
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
     assert run.teacher is not None
     root = pathlib.Path(run.workdir)
-    data = _sources(run, splits)
     parts = {
         root / name: build.baseline_run(run, name, root / name)
         for name in run.baselines
     }
     parts[root] = run
-    trains_teacher = teacher is None and not run.teacher.run
-    teacher_folder = root / "teacher" if trains_teacher else _teacher_folder(run, root)
+    teacher_folder = _teacher_folder(run, root)
     mesh = sharding.make_mesh(run.compute, run.batch)
     load = _teacher_loader(run, teacher, teacher_folder, mesh)
-    if trains_teacher:
-        own = build.teacher_run(run, teacher_folder)
-        own_data = {**data, "train": build.load_source(own, "train", splits)}
-        build.check_fit(own, train=own_data["train"], student=None, teacher=None)
-        classes, channels = data["train"].classes, data["train"].images.shape[-1]
+    own, own_job = None, job
+    if teacher is None and not run.teacher.run:
+        own, own_job = _own_teacher(run, teacher_folder, job)
+        source = job.data["train"]
+        classes, channels = source.classes, source.images.shape[-1]
         known = build.model_of(own, classes, channels, None)
-        _refuse_other(teacher_folder, own)
     else:
         known = load()
     # Everything is checked before anything is trained or written.
     for folder, part in parts.items():
-        _refuse_other(folder, part)
-        build.check_fit(part, train=data["train"], student=student, teacher=known)
-    _claim(root, run)
-    if trains_teacher:
-        _train_one(own, teacher_folder, own_data, lambda: None, None, console)
+        _refuse_other(folder, part, job.given)
+        source = job.data["train"]
+        build.check_fit(part, train=source, student=student, teacher=known)
+    _claim(root, run, job.given)
+    if own is not None:
+        _train_one(own, teacher_folder, own_job, lambda: None)
     for folder, part in parts.items():
-        _train_one(part, folder, data, load, student, console)
+        _train_one(part, folder, job, load)
     hosts.wait_for_all(f"finished {root}")
-    if not hosts.is_first():
-        return root
-    shown = [*([teacher_folder] if teacher is None else []), *parts]
-    reports.write_report(shown, root)
-    console.print(reports.terminal_table(reports.collect(shown)))
-    console.print(f"report: {root / 'report.md'}", highlight=False, soft_wrap=True)
+    if hosts.is_first():
+        shown = [*([teacher_folder] if teacher is None else []), *parts]
+        reports.write_report(shown, root)
+        job.console.print(reports.terminal_table(reports.collect(shown)))
+        text = f"report: {root / 'report.md'}"
+        job.console.print(text, highlight=False, soft_wrap=True)
     return root
 
 
@@ -124,6 +134,7 @@ def evaluate(
     checkpoint: str = "last",
     splits: Splits | None = None,
     model: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
 ) -> dict[str, list[float]]:
     """Measure the trained model of a run folder, one number a seed.
 
@@ -131,12 +142,17 @@ def evaluate(
       folder: a finished run's.
       split: "test", "validation" or "train", as the run's config names them.
       checkpoint: "last" or "best" (on validation).
+      splits, model, teacher: as they were handed to `distill` or `train`. Without the
+        teacher that was handed over, agreement and KL are left out.
     """
     folder = pathlib.Path(folder)
     known = ("test", "validation", "train")
     require(split in known, "split", " or ".join(known), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
-    run = build.read_run(folder)
+    run, given = build.read_run(folder), build.read_given(folder)
+    for name, value in (("splits", splits), ("model", model)):
+        want = f"the {name} that this run was given from Python"
+        require(name not in given or value is not None, name, want, value)
     source = build.load_source(run, split, splits)
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
     step = None
@@ -145,10 +161,11 @@ def evaluate(
         step = keeper.best_step()
         keeper.close()
     student = build.load_trained(folder, mesh, model=model, step_number=step)
-    teacher = None
-    if run.teacher is not None and not run.teacher.run.startswith("("):
-        teacher = _teacher_loader(run, None, _teacher_folder(run, folder), mesh)()
-    measure = build.make_measure(student, teacher, run.seeds, mesh)
+    asks = run.teacher is not None and ("teacher" not in given or teacher is not None)
+    found = None
+    if asks:
+        found = _teacher_loader(run, teacher, _teacher_folder(run, folder), mesh)()
+    measure = build.make_measure(student, found, run.seeds, mesh)
     return measure(student.variables, source)
 
 
@@ -157,29 +174,82 @@ def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
     return reports.write_report(folders, out)
 
 
-def _console() -> Console:
-    return Console(quiet=not hosts.is_first())
-
-
-def _sources(run: Run, splits: Splits | None) -> dict[str, Source]:
+def _start(run, splits, student, teacher, console) -> _Job:
+    """Check what can be checked without tracing, and load the data."""
     run.check()
     check_installed(run.trackers)
+    made = "a kdjax Model (from_linen, from_nnx or from_function make one)"
+    ok = student is None or isinstance(student, Model)
+    require(ok, "student", made, type(student).__name__)
+    pair = isinstance(teacher, tuple) and len(teacher) == 2
+    ok = teacher is None or (pair and isinstance(teacher[0], Model))
+    require(
+        ok, "teacher", f"a pair of {made} and its variables", type(teacher).__name__
+    )
     names = ("train", "validation", "test")
-    return {name: build.load_source(run, name, splits) for name in names}
+    data = {name: build.load_source(run, name, splits) for name in names}
+    train = data["train"]
+    for name in names[1:]:
+        shape, want = data[name].images.shape[1:], train.images.shape[1:]
+        require(shape == want, f"data.{name}", f"images as in data.train {want}", shape)
+        highest = int(data[name].labels.max())
+        want = f"labels below {train.classes} (the classes of data.train)"
+        require(highest < train.classes, f"data.{name}", want, highest)
+    given = _fingerprints(splits, student, teacher)
+    console = console or Console(quiet=not hosts.is_first())
+    return _Job(data, splits, student, given, console)
+
+
+def _fingerprints(splits, student, teacher) -> dict[str, str]:
+    """A line for each thing that came from Python, for `config.json` to name it."""
+    given = {}
+    if splits is not None:
+        given["splits"] = _digest([splits[name] for name in sorted(splits)])
+    if student is not None:
+        given["model"] = "a model of the caller's"
+    if teacher is not None:
+        given["teacher"] = _digest(teacher[1])
+    return given
+
+
+def _digest(tree: Any) -> str:
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        x = np.ascontiguousarray(jax.device_get(leaf))
+        sha.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
+    return sha.hexdigest()[:16]
+
+
+def _own_teacher(run: Run, folder: pathlib.Path, job: _Job) -> tuple[Run, _Job]:
+    """The run that trains the teacher, checked, with its data."""
+    own = build.teacher_run(run, folder)
+    source = build.load_source(own, "train", job.splits)
+    given = {k: v for k, v in job.given.items() if k == "splits"}
+    own_job = job._replace(
+        data={**job.data, "train": source}, student=None, given=given
+    )
+    _refuse_other(folder, own, given)
+    build.check_fit(own, train=source, student=None, teacher=None)
+    return own, own_job
 
 
 # Fields that do not change what comes out: a run may go on with others.
 _FREE = ("workdir", "compute", "trackers")
 
 
-def _refuse_other(folder: pathlib.Path, run: Run) -> None:
-    runlog.check_folder(folder, configs.to_dict(run), _FREE)
+def _identity(run: Run, given: dict[str, str]) -> dict[str, Any]:
+    values = configs.to_dict(run)
+    return {**values, "given": given} if given else values
 
 
-def _claim(folder: pathlib.Path, run: Run) -> None:
+def _refuse_other(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
+    runlog.check_folder(folder, _identity(run, given), _FREE)
+
+
+def _claim(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
-        runlog.open_run(folder, configs.to_dict(run), _FREE)
+        runlog.open_run(folder, _identity(run, given), _FREE)
     hosts.wait_for_all(f"claimed {folder}")
 
 
@@ -211,53 +281,51 @@ def _teacher_loader(run, given, folder, mesh) -> Callable[[], Trained]:
 def _train_one(
     run: Run,
     folder: pathlib.Path,
-    data: dict[str, Source],
+    job: _Job,
     load_teacher: Callable[[], Trained | None],
-    student: Model | None,
-    console: Console,
 ) -> pathlib.Path:
     """Train one run in its folder, from where it left off, and measure it."""
     if runlog.is_finished(folder):
-        _refuse_other(folder, run)
-        console.print(f"{run.name}: finished in {folder}", highlight=False)
+        job.console.print(f"{run.name}: finished in {folder}", highlight=False)
         return folder
-    teacher = load_teacher()
-    parts = build.make_parts(run, train=data["train"], student=student, teacher=teacher)
-    _claim(folder, run)
+    teacher, train = load_teacher(), job.data["train"]
+    parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
+    _claim(folder, run, job.given)
     checkpoints = Checkpoints(folder)
     try:
         own = Trained(parts.student, None, 0, run.model.resolution)
         measure = build.make_measure(own, teacher, run.seeds, parts.mesh)
 
         def held_out(state: Any, split: str) -> dict[str, list[float]]:
-            return measure(build.student_variables(state), data[split])
+            return measure(build.student_variables(state), job.data[split])
 
-        state, seconds = _fit(parts, held_out, folder, checkpoints, console)
+        state, seconds = _fit(parts, held_out, folder, checkpoints, job.console)
         test = held_out(state, "test")
-        variables = build.student_variables(state)
+        parameters = zoo.count_parameters(build.student_variables(state)) // run.seeds
     finally:
         checkpoints.close()
     hosts.wait_for_all(f"measured {folder}")
-    if not hosts.is_first():
-        return folder
-    runlog.write_json(
-        folder / "summary.json",
-        {
-            "name": run.name,
-            "steps": run.steps,
-            "seeds": list(range(run.seed, run.seed + run.seeds)),
-            "parameters": zoo.count_parameters(variables) // run.seeds,
-            "classes": data["train"].classes,
-            "channels": data["train"].images.shape[-1],
-            "seconds": round(seconds, 1),
-            "test": test,
-            "command": " ".join(["kdjax", *sys.argv[1:]]),
-            "machine": _machine(),
-            "versions": _versions(),
-        },
-    )
-    reports.write_report([folder], folder)
+    if hosts.is_first():
+        summary = _summary(run, train, test, parameters, seconds)
+        runlog.write_json(folder / "summary.json", summary)
+        reports.write_report([folder], folder)
     return folder
+
+
+def _summary(run, train: Source, test, parameters: int, seconds: float) -> dict:
+    return {
+        "name": run.name,
+        "steps": run.steps,
+        "seeds": list(range(run.seed, run.seed + run.seeds)),
+        "parameters": parameters,
+        "classes": train.classes,
+        "channels": train.images.shape[-1],
+        "seconds": round(seconds, 1),
+        "test": test,
+        "command": _command(),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
 
 
 def _fit(parts, held_out, folder, checkpoints, console):
@@ -301,15 +369,23 @@ def _fit(parts, held_out, folder, checkpoints, console):
                 bar=bar,
                 seconds=seconds,
             )
-        except loop.NonFiniteLossError as error:
+        except loop.NonFiniteError as error:
             checkpoints.wait()
             last = checkpoints.last_step()
             kept = f"step {last}" if last else "none yet"
             text = f"{run.name}: {error}. Last good checkpoint: {kept}"
-            raise loop.NonFiniteLossError(text) from None
+            raise loop.NonFiniteError(text) from None
         except loop.Interrupted as error:
             text = f"{run.name}: {error}; the same command continues there"
-            raise loop.Interrupted(text) from None
+            raise loop.Interrupted(text, error.number) from None
+
+
+def _command() -> str:
+    """The command that made a run, as it can be typed again."""
+    name = pathlib.Path(sys.argv[0]).name
+    if name == "kdjax" or name == "__main__.py":
+        return shlex.join(["kdjax", *sys.argv[1:]])
+    return f"called from Python ({name or 'interactive'})"
 
 
 def _machine() -> str:
@@ -319,8 +395,6 @@ def _machine() -> str:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 

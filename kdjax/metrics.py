@@ -27,7 +27,8 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
     """1 where the label is among the `k` largest logits, else 0.
 
     Of equal logits the lowest class comes first, so `k = 1` is `accuracy`; a row with a
-    NaN is a miss. Raises ValueError naming `k` unless `1 <= k <= classes`.
+    NaN and a label that names no class are misses. Raises ValueError naming `k` unless
+    `1 <= k <= classes`.
     """
     _check(logits, labels)
     classes = logits.shape[-1]
@@ -36,7 +37,7 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     earlier = jnp.arange(classes)[None, :] < labels[:, None]
     ahead = (logits > own) | ((logits == own) & earlier)
-    known = ~jnp.isnan(logits).any(axis=-1)
+    known = ~jnp.isnan(logits).any(axis=-1) & (labels >= 0) & (labels < classes)
     return ((jnp.sum(ahead, axis=-1) < k) & known).astype(jnp.float32)
 
 

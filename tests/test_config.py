@@ -61,6 +61,15 @@ def test_bad_json_is_named(path, value, message):
     "changes, message",
     [
         (dict(seeds=0), "seeds: expected at least 1, got 0"),
+        (dict(steps="100"), "steps: expected a value of type int, got '100'"),
+        (dict(steps=100.0), "steps: expected a value of type int, got 100.0"),
+        (dict(views=Views(area=(0.5,))), "views.area: expected 2 values"),  # type: ignore
+        (dict(terms={"a": Term(weight=0.5)}), "terms.a.weight: expected a table"),  # type: ignore
+        (dict(terms=[Term()]), "terms: expected a table"),
+        (
+            dict(optim=Optim(schedule="steps", milestones=(0.5, 0.50001))),
+            "optim.milestones: expected steps one after another",
+        ),
         (dict(seed=-1), "seed: expected 0 <= seed"),
         (dict(terms={}), "terms: expected at least one term"),
         (dict(teacher=None), "terms.soft.teacher: expected labels, without a teacher"),

@@ -184,3 +184,11 @@ def test_examples_left_out_leave_nothing():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_label_that_names_no_class_is_a_miss():
+    logits = jnp.ones((3, 4))
+    for label in (-1, 4, 9):
+        labels = jnp.array([0, label, 1])
+        np.testing.assert_array_equal(metrics.top_k(logits, labels, 4), [1, 0, 1])
+        assert float(metrics.accuracy(logits, labels)[1]) == 0.0

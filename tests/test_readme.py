@@ -30,6 +30,14 @@ def test_the_loss_example_prints_what_is_written_beside_it():
     assert shown >= 4
 
 
+def test_the_loop_runs_as_it_is_written():
+    block = README.split("### Your own loop")[1].split("```python\n")[1].split("```")[0]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(block, {})
+    loss, agreement = numbers(out.getvalue())
+    assert loss > 0 and 0 <= agreement <= 1
+
+
 def test_it_names_every_loss_that_there_is():
     from kdjax import losses
 

@@ -61,7 +61,10 @@ def draw_views(
     """Draw what `view_id` names. Equal ids give equal draws, always and everywhere.
 
     image_size: (height, width) of the stored images in pixels.
+
+    Raises ConfigError naming the field of `views` that cannot be drawn.
     """
+    views.check()
 
     def crop(purpose: str) -> Crop:
         one_each = keys.example_keys(seed, purpose, view_id.epoch, view_id.example)
@@ -80,9 +83,7 @@ def draw_views(
         return Draw(student, crop("teacher crop"), None)
     if views.mode == "consistent":
         return Draw(student, student, None)
-    if views.mode == "function_matching":
-        return Draw(student, student, mix.draw_mix(seed, view_id.step))
-    raise ValueError(f"views.mode: expected a known mode, got {views.mode!r}")
+    return Draw(student, student, mix.draw_mix(seed, view_id.step))
 
 
 def apply_views(
@@ -96,11 +97,18 @@ def apply_views(
 ) -> View:
     """Make both sides' images from one draw.
 
-    images: `[batch, height, width, channels]` uint8, in the order of the draw.
+    images: `[batch, height, width, channels]`, pixels 0 to 255, in the order of the
+        draw; uint8, as anything else is most likely scaled already.
     labels: `[batch]` int32.
     student_size, teacher_size: side of the square that each sees, in pixels.
     axis_name: the pmap or shard_map axis over which the batch is split, if any.
     """
+
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
+    if labels.shape != images.shape[:1]:
+        want, got = images.shape[:1], labels.shape
+        raise ValueError(f"labels: expected shape {want}, got {got}")
 
     def see(crop: Crop, size: int) -> Array:
         seen = geometry.normalise(geometry.apply_crops(images, crop, (size, size)))

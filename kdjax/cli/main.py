@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
@@ -14,7 +15,6 @@ Folder = Annotated[str, tyro.conf.Positional]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Bad input ends with one clear line and exit status 2."""
-    # grain and others read flags that only absl's own main would parse.
     args = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
@@ -26,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_HELP)
         return
     if args[0] == "--version":
-        from importlib import metadata
-
-        print(metadata.version("kdjax"))
+        print(_version())
         return
     if args[0] not in commands:
         _fail(f"command: expected one of {', '.join(commands)}, got {args[0]!r}")
@@ -36,6 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands[args[0]](args[1:])
     except ConfigError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("kdjax")
+    except metadata.PackageNotFoundError:
+        return "not installed (run from its source)"
 
 
 _HELP = """usage: kdjax COMMAND [OPTIONS]
@@ -83,7 +92,7 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
     """The arguments without `--config VALUE` or `--config=VALUE`, and its value."""
     for i, arg in enumerate(args):
         if arg == "--config":
-            if i + 1 == len(args):
+            if i + 1 == len(args) or args[i + 1].startswith("--"):
                 raise ConfigError("config: expected FILE.py:FUNCTION, got nothing")
             return args[:i] + args[i + 2 :], args[i + 1]
         if arg.startswith("--config="):
@@ -158,16 +167,20 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax import jobs
     from kdjax.core.runlog import RunFolderError
     from kdjax.train.checkpoint import CheckpointError
-    from kdjax.train.loop import Interrupted, NonFiniteLossError
+    from kdjax.train.loop import Interrupted, NonFiniteError
 
     try:
         job(jobs)
     except (ConfigError, RunFolderError) as error:
         _fail(str(error))
-    except (CheckpointError, NonFiniteLossError) as error:
+    except NonFiniteError as error:
         _fail(str(error), 1)
+    except CheckpointError as error:
+        print(f"kdjax: {error}", file=sys.stderr, flush=True)
+        # Orbax's threads may wait for ever for what could not be written.
+        os._exit(1)
     except Interrupted as error:
-        _fail(str(error), 143)
+        _fail(str(error), 128 + error.number)
 
 
 def _quiet() -> None:
@@ -179,6 +192,9 @@ def _quiet() -> None:
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # What fails in a thread of Orbax is raised again where it is waited for.
+    threading.excepthook = lambda _: None
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":

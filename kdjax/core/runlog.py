@@ -128,7 +128,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The folder's summary; None where the run is not finished."""
     path = pathlib.Path(folder) / "summary.json"
-    return _decode(_read_json(path)) if is_finished(folder) else None
+    if not is_finished(folder):
+        return None
+    summary = _decode(_read_json(path))
+    if not isinstance(summary.get("test"), dict):
+        raise RunFolderError(f"{path}: expected the results on the test split in it")
+    return summary
 
 
 def is_finished(folder: Path) -> bool:

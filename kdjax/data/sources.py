@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.config import ConfigError, load_function, require
+from kdjax.config import ConfigError, call, load_function, require
 
 
 class Source(NamedTuple):
@@ -16,6 +16,7 @@ class Source(NamedTuple):
     labels: `[n]` int32 in [0, classes).
     ids: `[n]` int32, the place of each example in its whole split, so that an example
         keeps its id in every sub-split.
+    classes: one more than the largest label of the whole split.
     """
 
     images: np.ndarray
@@ -52,7 +53,7 @@ SETS = {"digits": digits}
 def load_splits(name: str) -> Splits:
     """All splits of a data set: a name in `SETS`, or a user's `module:function`."""
     if ":" in name:
-        splits = load_function(name, "data.name")()
+        splits = call(load_function(name, "data.name"), "data.name")
         require(isinstance(splits, Mapping), "data.name", "a dict of splits", splits)
         return splits
     known = " or ".join(sorted(SETS)) + " or module:function"
@@ -70,13 +71,12 @@ def take_split(splits: Splits, text: str, field: str) -> Source:
         raise ConfigError(f"{field}: expected a split like train[:90%], got {text!r}")
     name, start, stop = match.groups()
     require(name in splits, field, f"one of the splits {sorted(splits)}", name)
-    images, labels = (np.asarray(part) for part in splits[name])
-    _check_arrays(images, labels, f"{field} ({name})")
+    images, labels = _arrays(splits[name], f"{field} ({name})")
     n = len(labels)
     part = slice(_bound(start, n), _bound(stop, n))
     ids = np.arange(n, dtype=np.int32)[part]
     require(len(ids) > 0, field, f"a split with examples (of {n})", text)
-    classes = 1 + max(int(np.max(y)) for _, y in splits.values() if len(y))
+    classes = 1 + int(labels.max())
     return Source(images[part], labels[part].astype(np.int32), ids, classes)
 
 
@@ -86,12 +86,22 @@ def _bound(text: str | None, n: int) -> int | None:
     return round(n * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-def _check_arrays(images: np.ndarray, labels: np.ndarray, at: str) -> None:
-    ok = images.ndim == 4 and images.dtype == np.uint8
+def _arrays(split: object, at: str) -> tuple[np.ndarray, np.ndarray]:
+    """The two arrays of a split, or an error that names what is wrong with them."""
+    ok = isinstance(split, (tuple, list)) and len(split) == 2
+    require(ok, at, "a pair (images, labels)", type(split).__name__)
+    try:
+        images, labels = (np.asarray(part) for part in split)  # type: ignore[union-attr]
+    except ValueError as error:
+        raise ConfigError(f"{at}: expected arrays: {error}") from error
+    ok = images.ndim == 4 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
     got = f"{images.dtype}{list(images.shape)}"
     require(ok, f"{at} images", "uint8 [n, height, width, channels]", got)
     ok = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     got = f"{labels.dtype}{list(labels.shape)}"
     require(ok, f"{at} labels", f"integers [{len(images)}]", got)
-    ok = not len(labels) or labels.min() >= 0
-    require(ok, f"{at} labels", "class ids >= 0", labels.min() if len(labels) else None)
+    if len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        ok = 0 <= low and high < 2**31 - 1
+        require(ok, f"{at} labels", "class ids in [0, 2^31 - 1)", f"{low} to {high}")
+    return images, labels

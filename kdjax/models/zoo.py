@@ -33,7 +33,8 @@ def make_model(
     returns something else, ValueError naming the field that the model cannot use.
     """
     if ":" in config.name:
-        model = configs.load_function(config.name, "model.name")(config, classes)
+        make = configs.load_function(config.name, "model.name")
+        model = configs.call(make, "model.name", config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), "model.name", expected, model)
         return model

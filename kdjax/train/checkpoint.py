@@ -43,6 +43,8 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"{self.path}: expected a folder, got a file")
         try:
             self._manager = ocp.CheckpointManager(self.path, options=options)
         except Exception as error:
@@ -55,6 +57,14 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step of the best evaluated checkpoint, None where there is none."""
         return self._manager.best_step()
+
+    def would_be_best(self, accuracy: float) -> bool:
+        """Whether no checkpoint so far was measured to be as good."""
+        best = self.best_step()
+        if best is None:
+            return True
+        metrics = self._manager.metrics(best)
+        return metrics is None or accuracy > metrics["accuracy"]
 
     def save(self, state: TrainState, step: int, accuracy: float | None = None) -> None:
         """Save in the background; a step that is there already is left alone."""
@@ -111,7 +121,10 @@ class Checkpoints:
         abstract = jax.tree.map(_abstract, dict(wanted))
         try:
             with ocp.PyTreeCheckpointer() as reader:
-                saved = _shapes(reader.metadata(at).item_metadata.tree)
+                metadata = reader.metadata(at).item_metadata
+                if metadata is None:
+                    raise FileNotFoundError("its metadata is missing")
+                saved = _shapes(metadata.tree)
                 _compare(at, saved, _shapes(abstract))
                 args = ocp.args.PyTreeRestore(
                     item=abstract,
@@ -123,8 +136,9 @@ class Checkpoints:
             raise
         except Exception as error:
             raise CheckpointError(
-                f"{at}: expected a complete checkpoint of this run, cannot read it: "
-                f"{_line(error)}. Remove this folder to go on from an earlier step"
+                f"{at.parent}: expected a complete checkpoint, cannot read it: "
+                f"{_line(error)}. Without this folder the run goes on from the "
+                "checkpoint before it, if there is one"
             ) from error
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdjax.core.types import PyTree
@@ -16,12 +17,16 @@ from kdjax.train.progress import Bar
 from kdjax.train.state import TrainState
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite. The text names the step and the seed."""
+class NonFiniteError(RuntimeError):
+    """The loss or a parameter is NaN or infinite. The text names the step."""
 
 
 class Interrupted(RuntimeError):
-    """The run was told to stop, and saved a checkpoint first."""
+    """The run was told to stop by signal `number`, and saved a checkpoint first."""
+
+    def __init__(self, text: str, number: int = signal.SIGTERM):
+        super().__init__(text)
+        self.number = number
 
 
 class Plan(NamedTuple):
@@ -67,7 +72,7 @@ def fit(
       The last state and the seconds spent, evaluations and compilation included.
 
     Raises:
-      NonFiniteLossError: named step; checkpoints before it are kept, none is written.
+      NonFiniteError: named step; checkpoints before it are kept, none is written.
       Interrupted: after SIGTERM or SIGINT, once a checkpoint is on disk.
     """
     step = int(np.max(jax.device_get(state.step)))
@@ -84,8 +89,7 @@ def fit(
             step = end
             told = bool(stop) or checkpoints.reached_preemption(step)
             last = step == plan.steps
-            due = told or last
-            if due or step % plan.log_every == 0:
+            if last or step % plan.log_every == 0:
                 done = sum(len(m["loss"]) for _, m in window)
                 means = _means(window)
                 rate = clock.rate(done * plan.images_per_step)
@@ -93,25 +97,28 @@ def fit(
                 write(_line("train", step, clock, means, images_per_second=rate))
                 bar.show(step, rate, float(np.mean(means["loss"])), agreement)
                 window = []
-            saves = due or step % plan.checkpoint_every == 0
+            saves = told or last or step % plan.checkpoint_every == 0
             measures = last or step % plan.evaluate_every == 0
             if not (saves or measures):
                 continue
-            # Nothing is saved or measured that has not been seen to be finite.
+            # Nothing is saved or measured that has not been seen to be finite: neither
+            # the losses so far, nor the parameters that the last of them led to.
             if window:
                 _means(window)
             now = compiled.leave(running)
+            _check_parameters(now, step)
             accuracy = None
             if measures:
                 found = evaluate(now)
                 write(_line("validation", step, clock, found))
                 accuracy = float(np.mean(found["accuracy"]))
                 agreement = _mean(found.get("agreement"), agreement)
-            if saves:
+            if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
                 checkpoints.save(now, step, accuracy)
             if told and not last:
                 checkpoints.wait()
-                raise Interrupted(f"stopped at step {step} of {plan.steps}")
+                number = stop[0] if stop else signal.SIGTERM
+                raise Interrupted(f"stopped at step {step} of {plan.steps}", number)
             clock.skip()
     checkpoints.wait()
     return compiled.leave(running), clock.seconds()
@@ -171,13 +178,25 @@ def _means(window: list[tuple[int, Any]]) -> dict[str, list[float]]:
         if bad.any():
             at, seed = (int(i) for i in np.argwhere(bad)[0])
             value = metrics["loss"][at, seed]
-            raise NonFiniteLossError(
+            raise NonFiniteError(
                 f"loss: expected a finite number, got {value} at step {start + at + 1} "
                 f"(seed {seed} of the run)"
             )
     names = fetched[0][1]
     stacked = {k: np.concatenate([m[k] for _, m in fetched]) for k in names}
     return {k: [float(v) for v in x.mean(axis=0)] for k, x in stacked.items()}
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> jax.Array:
+    return jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+
+
+def _check_parameters(state: TrainState, step: int) -> None:
+    if not _all_finite((state.params, state.model_state)):
+        raise NonFiniteError(
+            f"parameters: expected finite numbers, got others after step {step}"
+        )
 
 
 def _mean(values: list[float] | None, otherwise: float | None) -> float | None:

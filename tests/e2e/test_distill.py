@@ -167,7 +167,7 @@ def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
     assert not (folder / "teacher").exists()
     assert runlog.is_finished(folder)
     with pytest.raises(
-        ConfigError, match="teacher.run: expected a teacher run of 1 or 3"
+        ConfigError, match="teacher.run: expected a run of 3 seeds, .*got 2"
     ):
         kdjax.distill(tiny_run(teacher=teacher, seeds=3, workdir=str(folder) + "3"))
 
@@ -178,7 +178,8 @@ def interrupted_run(run, at, start, monkeypatch):
 
     def kill(folder, line):
         append(folder, line)
-        if line["step"] == at and line["kind"] == "train":
+        ours = pathlib.Path(folder) == pathlib.Path(run.workdir)
+        if ours and line["step"] == at and line["kind"] == "train":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
@@ -210,7 +211,7 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
         compute=Compute(how=compute, data=2),
         # Not a divisor of the signal's step: the run stops between its checkpoints.
         checkpoint_every=5,
-        log_every=1,
+        log_every=2,
         evaluate_every=3,
     )
     folder = interrupted_run(run, 6, kdjax.distill, monkeypatch)
@@ -220,7 +221,12 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     assert_same(saved(folder), saved(whole))
     strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
     ours, theirs = (list(map(strip, runlog.read_metrics(f))) for f in (folder, whole))
-    assert ours == theirs
+    assert [(x["kind"], x["step"]) for x in ours] == [
+        (x["kind"], x["step"]) for x in theirs
+    ]
+    # A line of training is the mean since the one before, or since the run went on.
+    different = [x["step"] for x, y in zip(ours, theirs, strict=True) if x != y]
+    assert different == [8]
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
@@ -235,7 +241,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
         evaluate_every=16,
     )
     # The rate explodes after 10 of the 16 updates.
-    with pytest.raises(loop.NonFiniteLossError) as error:
+    with pytest.raises(loop.NonFiniteError) as error:
         jobs.train(run)
     text = str(error.value)
     assert "expected a finite number" in text and "Last good checkpoint: step 8" in text
@@ -266,7 +272,7 @@ BAD_RUNS = {
         terms={"hint": Term("hint_l2", student="stage9", teacher="stage1")}
     ),
     "views.area: expected 0 < low <= high <= 1": dict(views=Views(area=(0.0, 1.0))),
-    "views.mode: expected one of fixed": dict(views=Views(mode="sideways")),  # type: ignore
+    "views.mode: expected one of ['fixed'": dict(views=Views(mode="sideways")),  # type: ignore
     "data.train: expected a split with examples": "empty",
     "optim.warmup: expected fewer than the 8 steps, got 9": dict(optim=Optim(warmup=9)),
     "terms.hint: teacher_features: expected the shape of student_features": dict(
@@ -342,33 +348,196 @@ def test_a_foreign_folder_is_refused_and_left_alone(tiny_run, tmp_path):
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
-def test_a_model_and_data_of_the_users_own(tiny_run):
-    """A plain function as the student, arrays as the data, a teacher in memory."""
+def linear(classes):
+    """A plain function as a model, over flattened images."""
     import jax.numpy as jnp
 
-    rng = np.random.default_rng(0)
-    splits = {
+    def init(key, images):
+        shape = (int(np.prod(images.shape[1:])), classes)
+        return {"w": 0.01 * jax.random.normal(key, shape), "b": jnp.zeros(classes)}
+
+    def apply(params, images):
+        return images.reshape(len(images), -1) @ params["w"] + params["b"][None]
+
+    return kdjax.from_function(apply, init=init)
+
+
+def arrays(classes=4, seed=0, shape=(6, 6, 3)):
+    rng = np.random.default_rng(seed)
+    return {
         name: (
-            rng.integers(0, 256, (n, 6, 6, 3), dtype=np.uint8),
-            rng.integers(0, 4, n),
+            rng.integers(0, 256, (n, *shape), dtype=np.uint8),
+            np.arange(n) % classes,
         )
         for name, n in (("train", 40), ("validation", 10), ("test", 10))
     }
 
-    def init(key, images):
-        shape = (int(np.prod(images.shape[1:])), 4)
-        return {"w": 0.01 * jax.random.normal(key, shape), "b": jnp.zeros(4)}
 
-    def linear(params, images):
-        return images.reshape(len(images), -1) @ params["w"] + params["b"][None]
+@pytest.fixture
+def own_run(tiny_run):
+    from kdjax.config import Data
 
-    student = kdjax.from_function(linear, init=init)
-    teacher = kdjax.from_function(linear, init=init)
-    variables = teacher.init(jax.random.key(3), jnp.zeros((1, 8, 8, 3)))
-    run = tiny_run(data=kdjax.config.Data(train="train"))
-    folder = kdjax.distill(
-        run, splits=splits, student=student, teacher=(teacher, variables)
-    )
+    return tiny_run(data=Data(train="train"))
+
+
+def own_teacher(classes=4, seed=3):
+    import jax.numpy as jnp
+
+    model = linear(classes)
+    return model, model.init(jax.random.key(seed), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_a_model_and_data_of_the_users_own(own_run):
+    """A plain function as the student, arrays as the data, a teacher in memory."""
+    given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
+    folder = kdjax.distill(own_run, **given)
     summary = runlog.read_summary(folder)
     assert summary["parameters"] == 8 * 8 * 3 * 4 + 4
     assert json.loads((folder / "summary.json").read_text())["classes"] == 4
+    with pytest.raises(ConfigError, match="splits: expected the splits that this run"):
+        kdjax.evaluate(folder)
+    found = kdjax.evaluate(
+        folder, splits=given["splits"], model=given["student"], teacher=given["teacher"]
+    )
+    for name, values in summary["test"].items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
+    alone = kdjax.evaluate(folder, splits=given["splits"], model=given["student"])
+    assert alone["accuracy"] == found["accuracy"] and "agreement" not in alone
+
+
+def test_other_data_or_another_teacher_is_another_run(own_run):
+    given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
+    kdjax.distill(own_run, **given)
+    for change, field in (
+        (dict(splits=arrays(seed=1)), "given.splits"),
+        (dict(teacher=own_teacher(seed=4)), "given.teacher"),
+        (dict(splits=None, student=None, teacher=None), "given"),
+    ):
+        text = f"holds another run:\n  {field}: folder has"
+        with pytest.raises(ValueError, match=text):
+            kdjax.distill(own_run, **{**given, **change})
+    kdjax.distill(own_run, **given)
+
+
+def test_the_best_step_is_kept_though_no_checkpoint_was_due(tiny_run):
+    run = tiny_run(
+        teacher=None,
+        terms={"hard": HARD},
+        steps=21,
+        evaluate_every=3,
+        checkpoint_every=10,
+        optim=Optim(lr=0.05, warmup=1),
+    )
+    folder = jobs.train(run)
+    lines = [x for x in runlog.read_metrics(folder) if x["kind"] == "validation"]
+    accuracy = {x["step"]: np.mean(x["accuracy"]) for x in lines}
+    assert list(accuracy) == [3, 6, 9, 12, 15, 18, 21]
+    kept = Checkpoints(folder, read_only=True)
+    assert accuracy[kept.best_step()] == max(accuracy.values())
+    assert kept.last_step() == 21
+
+
+def test_parameters_that_are_nan_are_never_saved(own_run):
+    """A finite loss whose gradient is NaN: found before the checkpoint."""
+    import dataclasses
+
+    import jax.numpy as jnp
+
+    student = linear(4)
+
+    def spoilt(variables, images, *, train=False, rngs=None):
+        output, state = student.apply(variables, images, train=train, rngs=rngs)
+        nothing = jnp.sqrt(0 * variables["params"]["w"].sum())
+        return output._replace(logits=output.logits + nothing), state
+
+    run = dataclasses.replace(
+        own_run, steps=1, optim=Optim(warmup=0), teacher=None, terms={"hard": HARD}
+    )
+    broken = student._replace(apply=spoilt)
+    with pytest.raises(loop.NonFiniteError, match="parameters: .* step 1.*none yet"):
+        jobs.train(run, splits=arrays(), model=broken)
+    assert Checkpoints(run.workdir, read_only=True).last_step() is None
+    assert not runlog.is_finished(run.workdir)
+
+
+def test_every_label_needs_a_logit(own_run):
+    teacher = own_teacher(classes=3)
+    bad = {
+        r"model: expected at least 4 logits .*, got 3": dict(
+            student=linear(3), teacher=teacher
+        ),
+        r"teacher: expected (as many classes|at least 4 logits)": dict(
+            student=linear(4), teacher=teacher
+        ),
+    }
+    for message, given in bad.items():
+        with pytest.raises(ConfigError, match=message):
+            kdjax.distill(own_run, splits=arrays(), **given)
+    assert not pathlib.Path(own_run.workdir).exists()
+
+
+def change(split, part):
+    splits = arrays()
+    splits[split] = part
+    return splits
+
+
+GREY = np.zeros((10, 6, 6, 1), np.uint8)
+BAD_SPLITS = {
+    r"data.validation: expected images as in data.train \(6, 6, 3\)": change(
+        "validation", (GREY, np.arange(10) % 4)
+    ),
+    r"data.test: expected labels below 4 .*got 9": change(
+        "test", (arrays()["test"][0], np.arange(10))
+    ),
+    r"data.test \(test\): expected a pair \(images, labels\), got 'NoneType'": change(
+        "test", None
+    ),
+    r"data.test \(test\): expected arrays": change("test", ([[1], [1, 2]], [0, 1])),
+    r"data.train \(train\) images: expected uint8": change(
+        "train", (np.zeros((4, 0, 0, 3), np.uint8), np.zeros(4, int))
+    ),
+    r"data.train \(train\) labels: expected class ids": change(
+        "train", (arrays()["train"][0], np.full(40, 2**33))
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD_SPLITS)
+def test_splits_that_cannot_be_used_are_named(own_run, message):
+    with pytest.raises(ConfigError, match=message):
+        kdjax.distill(own_run, splits=BAD_SPLITS[message], student=linear(4))
+    assert not pathlib.Path(own_run.workdir).exists()
+
+
+def test_what_a_users_function_raises_is_named(own_run, tmp_path):
+    import dataclasses
+
+    (tmp_path / "mine.py").write_text(
+        "def data(): raise KeyError('gone')\ndef model(config, classes): return 1 / 0\n"
+    )
+    (tmp_path / "torn.py").write_text("def data(:\n")
+    for field, value, message in (
+        ("data", f"{tmp_path}/mine.py:data", "data.name: data raised KeyError: 'gone'"),
+        ("data", f"{tmp_path}/torn.py:data", "data.name: cannot import .*SyntaxError"),
+        ("model", f"{tmp_path}/mine.py:model", "model.name: model raised ZeroDivision"),
+    ):
+        part = dataclasses.replace(getattr(own_run, field), name=value)
+        run = dataclasses.replace(own_run, **{field: part})
+        with pytest.raises(ConfigError, match=message):
+            kdjax.distill(run, splits=None if field == "data" else arrays())
+    with pytest.raises(ConfigError, match="student: expected a kdjax Model .*'int'"):
+        kdjax.distill(own_run, splits=arrays(), student=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="teacher: expected a pair"):
+        kdjax.distill(own_run, splits=arrays(), teacher=linear(4))
+    assert not pathlib.Path(own_run.workdir).exists()
+
+
+def test_a_model_that_cannot_take_the_images_is_said(own_run):
+    student = linear(4)
+
+    def apply(variables, images, *, train=False, rngs=None):
+        return student.apply(variables, images[..., :1], train=train, rngs=rngs)
+
+    with pytest.raises(ConfigError, match="tiny: expected a model, data and terms"):
+        kdjax.distill(own_run, splits=arrays(), student=student._replace(apply=apply))

@@ -155,3 +155,9 @@ def test_restoring_onto_another_layout(tmp_path):
     kernel = back.params["s"]["kernel"]
     np.testing.assert_array_equal(kernel, np.arange(64.0 * 32).reshape(1, 64, 32))
     assert kernel.addressable_shards[0].data.size == 64 * 32 // 2
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "checkpoints").write_text("x")
+    with pytest.raises(CheckpointError, match="expected a folder, got a file"):
+        Checkpoints(tmp_path)
