@@ -23,7 +23,7 @@ class Case(NamedTuple):
         (`[rows]`), drawn below the last number of the student's shape.
     knobs: static keyword arguments.
     arrays: `(rng, rows) -> keyword arrays` that the kernel needs besides (labels,
-        weights, variances). Those whose first axis is the examples are listed in `rowwise`.
+        weights, variances). `rowwise` lists those whose first axis is the examples.
     rowwise: names of `arrays` with one entry an example, sliced and permuted with them.
     relation: whether values compare examples, so that they need the whole batch.
     zero_if_equal: whether equal inputs give 0 (a divergence).
