@@ -28,6 +28,10 @@ class Memory(NamedTuple):
     student, teacher: `[examples, D]`, one row per example.
     student_constant, teacher_constant: the scalars `Z` of
         `contrastive_representation`, 0 until `memory_calibrate` has set them.
+
+    Example:
+        >>> memory_init(jax.random.key(0), 6, 4).student.shape
+        (6, 4)
     """
 
     student: Array

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def offline(
 
 
 def _kernel(name: str, term: Term) -> Callable[..., Array]:
-    known = [k for k in losses.__all__ if k not in ("combine", "RELATION")]
+    known = [k for k in losses.__all__ if _is_term(getattr(losses, k))]
     require(term.loss in known, f"terms.{name}.loss", f"one of {known}", term.loss)
     kernel = getattr(losses, term.loss)
     tempered = "temperature" in inspect.signature(kernel).parameters
@@ -112,6 +113,16 @@ def _kernel(name: str, term: Term) -> Callable[..., Array]:
     want = f"1, as {term.loss} has no temperature"
     require(ok, f"terms.{name}.temperature", want, term.temperature)
     return kernel
+
+
+def _is_term(kernel: Any) -> bool:
+    """Whether a kernel needs nothing but student, teacher and perhaps labels."""
+    if not inspect.isfunction(kernel):
+        return False
+    first, *more = inspect.signature(kernel).parameters.values()
+    needed = {p.name for p in more if p.default is inspect.Parameter.empty}
+    pair = first.name in ("student_logits", "student_features") and bool(more)
+    return pair and needed - {"labels"} == {more[0].name} - {"labels"}
 
 
 def _connector_name(term: str) -> str:
@@ -156,8 +167,10 @@ def _whole_rows(x: Array, axis_name: str | None) -> Array:
 
 def _value(kernel, term: Term, ours, theirs, view: View, knobs) -> Array:
     """One value per example, or per anchor row."""
-    tempered = "temperature" in inspect.signature(kernel).parameters
-    options = {"temperature": knobs["temperature"]} if tempered else {}
+    takes = inspect.signature(kernel).parameters
+    options = {"temperature": knobs["temperature"]} if "temperature" in takes else {}
+    if "labels" in takes and term.teacher != "labels":
+        options["labels"] = view.labels
     first = kernel(ours, theirs, **options)
     partner, weight = view.partner_labels, view.mix_weight
     if term.teacher != "labels" or partner is None or weight is None:
