@@ -64,9 +64,9 @@ def test_two_processes_equal_one(tmp_path):
     for part in ("teacher", "labels", "."):
         ours, theirs = (numbers(tmp_path / f / part) for f in ("two", "one"))
         assert [x[:2] for x in ours] == [x[:2] for x in theirs]
-        # Sums come in another order; 20 updates of Adam make of it up to 1e-3.
+        # Sums come in another order; 20 updates of Adam, and a teacher that went through
+        # the same, make up to 1e-3 of it. A batch dealt out wrongly would be far off.
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a[2], b[2], rtol=5e-3)
-        np.testing.assert_allclose(ours[0][2], theirs[0][2], rtol=1e-4)
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
     assert again == [0] and "finished" in outputs[0]
