@@ -82,6 +82,14 @@ def memory_lookup(
 
     Raises:
         ValueError: if ids are not integers or their shapes do not fit.
+
+    Example:
+        >>> memory = memory_init(jax.random.key(0), 10, 2)
+        >>> student, teacher = memory_lookup(
+        ...     memory, jnp.array([3]), jnp.array([[7, 1]])
+        ... )
+        >>> print(student.shape, teacher.shape)
+        (1, 3, 2) (1, 3, 2)
     """
     for name, ids, axes in (("positives", positives, 1), ("negatives", negatives, 2)):
         checks.integer(name, ids)
@@ -123,6 +131,13 @@ def memory_calibrate(
 
     Raises:
         ValueError: as `contrastive_representation` does.
+
+    Example:
+        >>> memory = memory_init(jax.random.key(0), 10, 2)
+        >>> anchors, entries = jnp.zeros((1, 2)), jnp.zeros((1, 3, 2))
+        >>> memory = memory_calibrate(memory, anchors, anchors, entries, entries)
+        >>> print(memory.student_constant)
+        10.0
     """
     check_anchors(student_features, teacher_features)
     check_entries(student_features, student_memory, teacher_memory)

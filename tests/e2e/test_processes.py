@@ -64,8 +64,8 @@ def test_two_processes_equal_one(tmp_path):
     for part in ("teacher", "labels", "."):
         ours, theirs = (numbers(tmp_path / f / part) for f in ("two", "one"))
         assert [x[:2] for x in ours] == [x[:2] for x in theirs]
-        # Sums come in another order; 20 updates of Adam, and a teacher that went through
-        # the same, make up to 1e-3 of it. A batch dealt out wrongly would be far off.
+        # Sums come in another order; 20 updates of Adam, and a teacher made likewise,
+        # make up to 1e-3 of it. A batch dealt out wrongly would be far off.
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a[2], b[2], rtol=5e-3)
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)

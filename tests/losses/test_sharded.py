@@ -16,9 +16,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import kdjax.losses
 from kdjax.core import collectives
-from tests.lawbook.relation import CASES
+from tests.lawbook import relation, response
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
+CASES = [*relation.CASES, *(case for case in response.CASES if case.relation)]
 ROWS = 16
 WEIGHTS = np.arange(1.0, 1 + ROWS, dtype=np.float32)
 
