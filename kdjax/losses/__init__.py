@@ -8,15 +8,23 @@ and keeps these laws, which `tests/contracts/test_losses.py` holds every one of 
 
 - The plain mean of the values is the published loss, in the reduction its weights were
   tuned for. There is no `reduction`, no weight and no hidden state: `combine` weighs.
+  The proportions of a loss of several terms are knobs (`dist`, `instance_graph`).
 - Tempered losses carry the temperature squared inside. Sums run in at least float32:
   half precision is widened, float64 stays.
-- No kernel stops a gradient; whoever owns the teacher does.
-- Values and gradients of both arguments are finite for every finite input.
-- Shapes and dtypes are checked while tracing, and the error names the argument.
+- No kernel stops the gradient to a side; whoever owns the teacher does. What a formula
+  holds constant is constant, and the docstring says so: the teacher's order in
+  `dark_rank`, the weight of the released form of `weighted_soft_label`.
+- Values and gradients of both arguments are finite for every finite input whose squares
+  are: zeros, duplicates, one example, ±1e4, saturated teachers.
+- Shapes and dtypes are checked while tracing, and the error names the argument. So are
+  values (labels and indices out of range, temperatures and widths not above 0) where
+  they are known. Traced ones pass at no cost, and are checked at run time under
+  `jax.experimental.checkify.checkify`, which the error then goes through.
 - `where` selects entries inside the reduced axes (classes, channels, positions), and is
   then the same as slicing. In the kernels of `RELATION` it selects examples. Nothing
   that is left out, NaN included, reaches a value or a gradient.
-- The kernels of `RELATION` mean the global batch; see `kdjax.core.collectives`.
+- The kernels of `RELATION` mean the global batch: under `jax.jit` over a mesh of
+  `AxisType.Auto`, elsewhere with what `kdjax.core.collectives` gathers.
 """
 
 from kdjax.losses.adversarial import (
@@ -43,6 +51,11 @@ from kdjax.losses.channels import (
 from kdjax.losses.combine import (
     combine,
 )
+from kdjax.losses.confidence import (
+    confidence_weights,
+    fidelity_weights,
+    reliability_mask,
+)
 from kdjax.losses.contrastive import (
     contrastive_representation,
     info_nce,
@@ -52,7 +65,27 @@ from kdjax.losses.decoupled import (
     decoupled_non_target,
     decoupled_target,
     lwf_kd,
-    standardized_kl,
+)
+from kdjax.losses.dense import (
+    optical_flow,
+    pairwise_affinity,
+    quantized_hint,
+    uniform_quantize,
+)
+from kdjax.losses.detection import (
+    bounded_regression,
+    box_weights,
+    focal_imitation,
+    imitation_mask,
+)
+from kdjax.losses.discrepancy import (
+    compact_bilinear,
+    maximum_mean_discrepancy,
+)
+from kdjax.losses.ensemble import (
+    ensemble_logits,
+    noisy_votes,
+    teacher_weights,
 )
 from kdjax.losses.feature import (
     hint_cosine,
@@ -81,9 +114,20 @@ from kdjax.losses.graph import (
     locality_preserving,
     multi_head_graph,
 )
+from kdjax.losses.hashing import (
+    hashing_likelihood,
+    neighbour_similarity,
+)
 from kdjax.losses.hidden import (
     hidden_state_mse,
     layer_map,
+)
+from kdjax.losses.impressions import (
+    activation_reconstruction,
+    class_similarity,
+    impression_concentration,
+    sample_activations,
+    sample_soft_labels,
 )
 from kdjax.losses.instances import (
     instance_edges,
@@ -113,8 +157,13 @@ from kdjax.losses.prediction import (
     dist_intra,
     multi_level_logit,
 )
+from kdjax.losses.ranking import (
+    dark_rank,
+    ranking_distillation,
+)
 from kdjax.losses.regression import (
     log_softmax_l2,
+    logit_l1,
     logit_l2,
     probability_l1,
     probability_mse,
@@ -146,13 +195,34 @@ from kdjax.losses.similarity import (
     probabilistic_transfer,
     similarity_preserving,
 )
+from kdjax.losses.soft_targets import (
+    class_weighted_cross_entropy,
+    policy_kl,
+    sigmoid_cross_entropy,
+)
 from kdjax.losses.sparse import (
     top_k_kl,
+)
+from kdjax.losses.standardized import (
+    standardize_logits,
+    standardized_kl,
 )
 from kdjax.losses.statistics import (
     batch_norm_statistics,
     initial_log_variance,
     variational_information,
+)
+from kdjax.losses.synthesis import (
+    generator_competition,
+    generator_disagreement,
+    generator_diversity,
+    generator_multi_label,
+    generator_sparsity,
+)
+from kdjax.losses.targets import (
+    gumbel_softmax,
+    permute_dark_knowledge,
+    rule_teacher_logits,
 )
 from kdjax.losses.weighted import (
     teacher_free_kl,
@@ -162,6 +232,7 @@ from kdjax.losses.weighted import (
 RELATION = frozenset(
     {
         "correlation_congruence",
+        "dark_rank",
         "dist",
         "dist_intra",
         "info_nce",
@@ -169,6 +240,7 @@ RELATION = frozenset(
         "instance_graph",
         "instance_transformation",
         "locality_preserving",
+        "maximum_mean_discrepancy",
         "multi_head_graph",
         "multi_level_logit",
         "probabilistic_transfer",
@@ -183,6 +255,7 @@ __all__ = [
     "Memory",
     "RELATION",
     "activation_boundary",
+    "activation_reconstruction",
     "adversarial_critic",
     "adversarial_student",
     "attention_map_kl",
@@ -190,11 +263,18 @@ __all__ = [
     "attention_transfer",
     "attention_transfer_gradient",
     "batch_norm_statistics",
+    "bounded_regression",
+    "box_weights",
     "channel_wise",
     "class_attention",
+    "class_similarity",
+    "class_weighted_cross_entropy",
     "combine",
+    "compact_bilinear",
+    "confidence_weights",
     "contrastive_representation",
     "correlation_congruence",
+    "dark_rank",
     "decoupled_kd",
     "decoupled_non_target",
     "decoupled_target",
@@ -202,14 +282,24 @@ __all__ = [
     "dist",
     "dist_inter",
     "dist_intra",
+    "ensemble_logits",
     "factor_transfer",
+    "fidelity_weights",
     "flow",
     "flow_matrix",
+    "focal_imitation",
     "generator_activation",
+    "generator_competition",
+    "generator_disagreement",
+    "generator_diversity",
     "generator_entropy",
+    "generator_multi_label",
     "generator_one_hot",
+    "generator_sparsity",
     "gradient_penalty",
+    "gumbel_softmax",
     "hard_cross_entropy",
+    "hashing_likelihood",
     "hidden_state_mse",
     "hierarchical_context",
     "hint_cosine",
@@ -217,6 +307,8 @@ __all__ = [
     "hint_l2",
     "image_l2",
     "image_total_variation",
+    "imitation_mask",
+    "impression_concentration",
     "info_nce",
     "initial_log_variance",
     "input_gradient",
@@ -232,39 +324,57 @@ __all__ = [
     "linear_softmax_kl",
     "locality_preserving",
     "log_softmax_l2",
+    "logit_l1",
     "logit_l2",
     "logit_mse",
     "lwf_kd",
     "masked_imitation",
+    "maximum_mean_discrepancy",
     "memory_calibrate",
     "memory_init",
     "memory_lookup",
     "memory_update",
     "multi_head_graph",
     "multi_level_logit",
+    "neighbour_similarity",
     "neuron_selectivity",
+    "noisy_votes",
+    "optical_flow",
     "overhaul_margin",
     "overhaul_margins",
+    "pairwise_affinity",
     "per_sequence",
+    "permute_dark_knowledge",
+    "policy_kl",
     "probabilistic_transfer",
     "probability_l1",
     "probability_mse",
+    "quantized_hint",
+    "ranking_distillation",
+    "reliability_mask",
     "reverse_gradient",
     "reverse_softmax_kl",
     "rkd_angle",
     "rkd_distance",
+    "rule_teacher_logits",
+    "sample_activations",
+    "sample_soft_labels",
     "sequence_nll",
+    "sigmoid_cross_entropy",
     "sigmoid_kl",
     "similarity_preserving",
     "singular_value",
     "soft_cross_entropy",
     "softmax_kl",
+    "standardize_logits",
     "standardized_kl",
     "teacher_free_kl",
+    "teacher_weights",
     "token_jsd",
     "token_kl",
     "top_k_kl",
     "triplet_relation",
+    "uniform_quantize",
     "value_relation",
     "variational_information",
     "weighted_soft_label",

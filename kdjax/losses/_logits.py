@@ -55,10 +55,11 @@ def x_log_x(x: Array) -> Array:
 
 
 def check_ids(name: str, ids: Array, student: Array, axis: int) -> None:
-    """Refuse class ids that are not integers, one for every example."""
-    checks.integer(name, ids)
+    """Refuse class ids that are not integers below K, one for every example."""
+    checks.integer(name, ids, "class ids")
     axis = checks.axis(axis, "student_logits", student)
     checks.shape(name, ids, student.shape[:axis] + student.shape[axis + 1 :])
+    checks.below(name, ids, student.shape[axis])
 
 
 def hits(ids: Array, logits: Array, axis: int, where: Array | None) -> Array:

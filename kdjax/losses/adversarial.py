@@ -52,6 +52,10 @@ def adversarial_critic(
     - `"hinge"`: `max(0, 1 - t) + max(0, 1 + s)`; 2 for scores of 0.
     - `"wasserstein"`: `s - t`; needs a Lipschitz critic, see `gradient_penalty`.
 
+    With three players (KDGAN), true labels in the teacher's place, the critic pays
+    `a` times this with the classifier's labels as the student's and `1 - a` times with
+    the teacher's: `-2 log(1/2)` for a critic that cannot tell.
+
     Args:
         student_scores: `[batch]` or `[batch, ...]`, before any sigmoid.
         teacher_scores: the same shape. Rows need not belong together.
@@ -115,8 +119,8 @@ def adversarial_student(
         where: bool, broadcastable to the scores; the positions that take part.
 
     Returns:
-        `[batch]`, one value per example, at least float32. Weights in the literature
-        run from 0.001 to 1, beside a loss that pairs examples.
+        `[batch]`, one value per example, at least float32. It stands beside a
+        loss that pairs examples; MEAL gives it weight 1.
 
     Raises:
         ValueError: if the scores are empty or not floating, or the form is unknown.
@@ -177,7 +181,8 @@ def gradient_penalty(
         `[batch]`, one value per example, at least float32. Its weight is 10.
 
     Raises:
-        ValueError: if shapes do not match or are empty, or a dtype is not floating.
+        ValueError: if shapes do not match or are empty, a dtype is not floating, or a
+            share or the target is out of its range.
 
     Example:
         >>> student, teacher = jnp.zeros((2, 4)), jnp.ones((2, 4))
@@ -194,6 +199,7 @@ def gradient_penalty(
     checks.rank("student_features", student_features, 2, at_least=True)
     checks.floating("share", share)
     checks.shape("share", share, student_features.shape[:1])
+    checks.holds("share", lambda np, x: (x >= 0) & (x <= 1), "numbers in [0, 1]", share)
     checks.between("target", target, 0.0, float("inf"))
     student, teacher, weight = widen_together(
         student_features, teacher_features, jnp.asarray(share)

@@ -152,8 +152,8 @@ def overhaul_margin(
         stage (0.0001 on ImageNet), halved in each stage before.
 
     Raises:
-        ValueError: if shapes do not match, are empty or have fewer than two axes, or
-            a dtype is not floating.
+        ValueError: if shapes do not match, are empty or have fewer than two axes, a
+            dtype is not floating, or a margin is above 0.
 
     Example:
         >>> student = jnp.array([[2.0, -3.0, 0.0, -0.2]])
@@ -167,6 +167,8 @@ def overhaul_margin(
     """
     pair = map_pair(student_features, teacher_features, axis, where, rank=2)
     lowest = per_channel("margin", margin, pair)
+    # Of a channel that takes no part it may be anything, NaN too.
+    checks.holds("margin", lambda np, m: ~(m > 0), "numbers of at most 0", margin)
     above = pair.teacher > lowest
     target = jnp.where(above, pair.teacher, lowest)
     counts = (pair.student > target) | (pair.teacher > 0)

@@ -9,6 +9,7 @@ from kdjax.core.numerics import l2_normalize, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
+SELECTIVITY_FORMS = ("described", "released")
 SELECTIVITY_KERNELS = ("linear", "polynomial", "gaussian")
 
 
@@ -36,8 +37,8 @@ def channel_wise(
             take part. A channel without any such position is not counted.
 
     Returns:
-        `[batch]`, one value per example in nats, at least float32. The published
-        weights are 3 for the logits of a dense prediction and 50 for features.
+        `[batch]`, one value per example in nats, at least float32. Weights to
+        start with are 3 for the logits of a dense prediction and 50 for features.
 
     Raises:
         ValueError: if shapes differ, are empty or have fewer than three axes, a
@@ -93,8 +94,8 @@ def inter_channel_correlation(
 
     Returns:
         `[batch]`, one value per example in [0, 4], at least float32. It is divided by
-        the channels once, as in the authors' code for CIFAR-100, where the weight is
-        2.5. Their code for ImageNet divides by the number of examples once more.
+        the channels once, as in the authors' code for CIFAR-100; 2.5 is a weight
+        to start with. Their code for ImageNet divides by the number of examples too.
 
     Raises:
         ValueError: if shapes differ, are empty or have fewer than three axes, or a
@@ -142,6 +143,7 @@ def neuron_selectivity(
     teacher_features: Array,
     *,
     kernel: str = "polynomial",
+    form: str = "described",
     axis: int = -1,
     where: Array | None = None,
 ) -> Array:
@@ -151,9 +153,12 @@ def neuron_selectivity(
     channel a vector over the positions of length 1. The kernels: `"linear"`
     `<a, b>`, `"polynomial"` `<a, b>^2`, `"gaussian"` `exp(-|a - b|^2 / (2 v))` with
     `v` the mean squared distance of all pairs of student and teacher channels
-    together, at least 1e-6. All three terms are kept, so the value is never negative;
-    the authors' code leaves the teacher's own out, which is constant. The default is
-    `"polynomial"`: the paper found it best and its weight is the known one.
+    together, at least 1e-6. The default is `"polynomial"`: the paper found it best and
+    its weight is the known one.
+
+    `form="described"` keeps all three terms, so that the value is never negative, and
+    is the default. `"released"` leaves the teacher's own out, as the authors' code
+    does: to the student the two are one, but for the Gaussian's width.
 
     Only inner products of channels are held, `C^2` numbers an example. Permuting the
     channels of either side changes nothing, nor does scaling one of them by a
@@ -165,6 +170,7 @@ def neuron_selectivity(
         teacher_features: the same shape but for the number of channels, which is
             free. Pool the larger of two sizes first.
         kernel: `"linear"`, `"polynomial"` or `"gaussian"`.
+        form: `"described"` or `"released"`.
         axis: the axis of the channels; not the first.
         where: bool, broadcastable to the features of both sides; the positions and
             channels that take part. A channel without any such position is not
@@ -176,7 +182,7 @@ def neuron_selectivity(
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than three axes, a
-            dtype is not floating, or the kernel is unknown.
+            dtype is not floating, or the kernel or form is unknown.
 
     Example:
         >>> student = jnp.ones((1, 2, 2, 3))
@@ -190,6 +196,7 @@ def neuron_selectivity(
         Transfer", 2017, arXiv 1707.01219.
     """
     checks.one_of("kernel", kernel, SELECTIVITY_KERNELS)
+    checks.one_of("form", form, SELECTIVITY_FORMS)
     pair = map_pair(
         student_features, teacher_features, axis, where, same_channels=False
     )
@@ -205,6 +212,8 @@ def neuron_selectivity(
         width = _width(values, masks)
         values = [jnp.exp(-x / (2 * width)) for x in values]
     means = [masked_mean(x, (1, 2), m) for x, m in zip(values, masks, strict=True)]
+    if form == "released":
+        return means[0] - 2 * means[2]
     return means[0] + means[1] - 2 * means[2]
 
 

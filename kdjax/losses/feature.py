@@ -8,7 +8,7 @@ from kdjax.core.numerics import l2_normalize, safe_abs, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
-HINT_CONVENTIONS = ("fitnets", "mean")
+HINT_CONVENTIONS = ("fitnets", "mean", "partial")
 
 
 def hint_l2(
@@ -24,16 +24,19 @@ def hint_l2(
     `"mean"`: `1/(P C) sum_pc (s_pc - t_pc)^2` over positions and channels.
     `"fitnets"`: `1/(2 P) sum_pc (s_pc - t_pc)^2`, half the squared error summed over
     the channels and averaged over the positions, as the paper's own code had it.
-    The two differ by a factor of `C / 2`, so a weight belongs to its convention. The
-    default is `"mean"`: the weight in common use, 100, was tuned with it
+    `"partial"`: `sum_pc (s_pc - t_pc)^2` over the entries at which either side is
+    positive: what an unofficial code of self-distillation by depth sums, with 1e-6.
+    The first two differ by a factor of `C / 2`, so a weight belongs to its convention.
+    The default is `"mean"`: the weight in common use, 100, was tuned with it
     (RepDistiller, mdistiller), and it does not grow with the width of the hint.
 
     Args:
         student_features: `[batch, ..., channels]`, already brought to the teacher's
             shape by an adapter.
         teacher_features: the same shape.
-        convention: `"mean"` or `"fitnets"`.
-        axis: the axis of the channels; not the first, and of no effect for `"mean"`.
+        convention: `"mean"`, `"fitnets"` or `"partial"`.
+        axis: the axis of the channels; not the first, and of effect on `"fitnets"`
+            alone.
         where: bool, broadcastable to the features; the positions and channels that
             take part. A position without any such channel is not counted.
 
@@ -71,6 +74,10 @@ def hint_l2(
         gap = jnp.where(where, gap, 0)
     if convention == "mean":
         return masked_mean(jnp.square(gap), range(1, gap.ndim), where)
+    if convention == "partial":
+        lit = (student > 0) | (teacher > 0)
+        lit = lit if where is None else lit & where
+        return masked_sum(jnp.square(gap), range(1, gap.ndim), lit)
     error = masked_sum(jnp.square(gap), channels, where) / 2
     counted = None if where is None else jnp.any(where, channels)
     return masked_mean(error, range(1, error.ndim), counted)

@@ -193,7 +193,7 @@ def image_total_variation(
 
     Returns:
         `[batch]`, one value per example, at least float32. Its weight is 2.5e-5 with
-        batches of 256 (CIFAR-10), 1e-4 on ImageNet.
+        batches of 256 (CIFAR-10).
 
     Raises:
         ValueError: if the images are empty, not of rank 4 or not floating, or the
@@ -237,8 +237,8 @@ def image_l2(
         where: `[batch]` bool; the examples that take part.
 
     Returns:
-        `[batch]`, one value per example, at least float32. Its weight is 1e-5 on
-        ImageNet, 0 on CIFAR-10.
+        `[batch]`, one value per example, at least float32. Its weight is 0 on
+        CIFAR-10.
 
     Raises:
         ValueError: if the images are empty, of rank below 2 or not floating, or the

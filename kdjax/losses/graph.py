@@ -4,11 +4,14 @@ A value depends on all other examples, so they mean the global batch, as those o
 `kdjax.losses.relation` do. Flatten or pool a map to `[N, D]` first.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, pairs, squared_distances
+from kdjax.core.examples import at_least, embeddings, gram, pairs, squared_distances
 from kdjax.core.numerics import tempered_log_softmax, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -117,14 +120,10 @@ def _check_heads(sender: Array, receiver: Array, later: int, earlier: int) -> No
 def _log_attention(
     later: Array, earlier: Array, sender: Array, receiver: Array, valid: Array
 ) -> Array:
-    """Logarithm of the share of each earlier vector for each later one, `[H, N, N]`."""
+    """Logarithm of one head's share of each earlier vector for each later one."""
     later, earlier, sender, receiver = widen_together(later, earlier, sender, receiver)
-    full = lax.Precision.HIGHEST
-    sent = jnp.einsum("nd,hkd->hnk", later, sender, precision=full)
-    received = jnp.einsum("nd,hkd->hnk", earlier, receiver, precision=full)
-    scores = jnp.einsum("hik,hjk->hij", sent, received, precision=full)
-    counted = jnp.broadcast_to(pairs(valid)[None], scores.shape)
-    return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, counted)
+    scores = gram(gram(later, sender), gram(earlier, receiver))
+    return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, pairs(valid))
 
 
 def multi_head_graph(
@@ -148,8 +147,8 @@ def multi_head_graph(
 
     The vectors are one of unit length per example and tap, such as the leading right
     singular vector of its map, the student's with the sign of the teacher's. For
-    heads with a bias append a 1 to every vector. The authors' code adds the loss,
-    unweighted, for all consecutive taps.
+    heads with a bias append a 1 to every vector. The loss is added for all
+    consecutive taps.
 
     Args:
         student_features: `[N, D]` vectors of the later tap, of the global batch.
@@ -198,8 +197,15 @@ def multi_head_graph(
     checks.same_shape("teacher_features", teacher, "student_features", student)
     checks.same_shape(names[1], early_teacher, names[0], early)
     _check_heads(sender, receiver, student.shape[1], early.shape[1])
-    graph = _log_attention(student, early, sender, receiver, valid)
-    target = _log_attention(teacher, early_teacher, sender, receiver, valid)
-    counted = jnp.broadcast_to(pairs(valid)[None], graph.shape)
-    count = jnp.sum(valid, dtype=jnp.int32).astype(graph.dtype)
-    return count * masked_sum(jnp.exp(graph) * (graph - target), (0, 2), counted)
+
+    # Head by head, forward and again backward: fast where one head's graph is small
+    # enough to stay near the processor, and never more memory than one head takes.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def divergence(head: tuple[Array, Array]) -> Array:
+        graph = _log_attention(student, early, *head, valid)
+        target = _log_attention(teacher, early_teacher, *head, valid)
+        return masked_sum(jnp.exp(graph) * (graph - target), 1, pairs(valid))
+
+    heads = jnp.asarray(sender), jnp.asarray(receiver)
+    total = jnp.sum(lax.map(divergence, heads), axis=0)
+    return jnp.sum(valid, dtype=jnp.int32).astype(total.dtype) * total

@@ -122,7 +122,7 @@ def hidden_state_mse(
 
     Returns:
         `[batch]`, one value per example, at least float32. The published loss is its
-        plain mean; its weight is 1 for `"tinybert"`, 10 to 500 for `"pkd"`.
+        plain mean; its weight is 1 for `"tinybert"`, and to be tuned for `"pkd"`.
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than three axes,

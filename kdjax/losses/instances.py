@@ -161,16 +161,18 @@ def instance_graph(
     teacher_later: Array,
     student_logits: Array,
     teacher_logits: Array,
-    weights: tuple[float, float, float] = (0.1, 5.0, 5.0),
+    alpha: float | Array = 0.1,
+    beta: float | Array = 5.0,
+    gamma: float | Array = 5.0,
     constant_max: bool = False,
     where: Array | None = None,
 ) -> Array:
     """The three terms of an instance relationship graph over two layers, together.
 
-    `v logit_mse + e (edges earlier + edges later) / 2 + t transformation`, with
-    `(v, e, t)` the proportions that belong to the method: 0.1, 5 and 5 are KD-Zoo's.
-    The terms stand alone as `logit_mse`, `instance_edges` and
-    `instance_transformation`: combine these for more layers.
+    `alpha logit_mse + beta (edges earlier + edges later) / 2 + gamma transformation`,
+    whose proportions belong to the method: 0.1, 5 and 5 are KD-Zoo's. The terms stand
+    alone as `logit_mse`, `instance_edges` and `instance_transformation`: combine these
+    for more layers.
 
     Tap the ends of two stages, pooled to vectors of one width per network, and the
     logits.
@@ -182,7 +184,9 @@ def instance_graph(
         teacher_later: `[N, E]`.
         student_logits: `[N, classes]`.
         teacher_logits: the same shape.
-        weights: those of vertices, edges and transformation.
+        alpha: weight of the vertices, which are the logits.
+        beta: weight of the edges.
+        gamma: weight of the transformation.
         constant_max: as in `instance_edges`.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -231,5 +235,7 @@ def instance_graph(
         student_later, teacher_later, constant_max=constant_max, where=valid
     )
     terms = (logit_mse(*logits[:2]), (edges + edges_later) / 2, moved)
-    parts = [w * x for w, x in zip(weights, widen_together(*terms), strict=True)]
-    return parts[0] + parts[1] + parts[2]
+    terms = widen_together(*terms)
+    weights = (jnp.asarray(x, terms[0].dtype) for x in (alpha, beta, gamma))
+    vertices, edges, moved = (w * x for w, x in zip(weights, terms, strict=True))
+    return vertices + edges + moved

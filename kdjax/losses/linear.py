@@ -133,13 +133,21 @@ def _scan_divergence(inputs: _Inputs, chunk: int):
         added = jnp.sum(share * gap, -1, keepdims=True)
         return (new, cost * jnp.exp(moved[1]) + added), None
 
-    zero = jnp.zeros((inputs.student.hidden.shape[0], 1), dtype)
+    zero = _origin(inputs, dtype) + jnp.zeros_like(inputs.student.hidden[:, :1], dtype)
     empty = _Normaliser(zero + jnp.finfo(dtype).min, zero)
     start = ((empty, empty), zero)
     (normalisers, cost), _ = lax.scan(step, start, _blocks(inputs, chunk))
     student, teacher = normalisers
     value = cost / teacher.total + jnp.log(student.total) - jnp.log(teacher.total)
     return value, normalisers
+
+
+def _origin(inputs: _Inputs, dtype) -> Array:
+    """The number 0, varying over the devices of a shard_map as all inputs together do,
+    which is what a scan over them must start from."""
+    sides = inputs.student, inputs.teacher
+    corners = [x[0, 0] for side in sides for x in (side.hidden, side.head)]
+    return sum((jnp.zeros_like(x, dtype) for x in corners), jnp.zeros((), dtype))
 
 
 @jax.custom_vjp
@@ -189,12 +197,17 @@ def _pull_back(dz: Array, side: _Side, grads: _Side, block: _Block, dtype) -> _S
     return _Side(hidden, head, bias)
 
 
-def _start(side: _Side, asked, dtype) -> _Side | None:
+def _start(side: _Side, asked, origin: Array) -> _Side | None:
     if asked is None:
         return None
-    hidden = jnp.zeros(side.hidden.shape, dtype)
-    bias = None if side.bias is None else _bits(jnp.zeros_like(side.bias))
-    return _Side(hidden, _bits(jnp.zeros_like(side.head)), bias)
+
+    def bits(x: Array) -> Array:
+        return _bits(jnp.zeros_like(x) + origin.astype(x.dtype))
+
+    hidden = jnp.zeros(side.hidden.shape, origin.dtype) + origin
+    return _Side(
+        hidden, bits(side.head), None if side.bias is None else bits(side.bias)
+    )
 
 
 def _slope(logits: Array, dz: Array, fresh: Array) -> Array:
@@ -229,13 +242,20 @@ def _backward(residuals, cotangent):
             slope = slope - both / temperature
         return (student, teacher, slope), None
 
+    origin = _origin(inputs, dtype) + jnp.zeros_like(weight[0, 0])
     start = (
-        _start(inputs.student, needs.student, dtype),
-        _start(inputs.teacher, needs.teacher, dtype),
-        None if needs.temperature is None else jnp.zeros((), dtype),
+        _start(inputs.student, needs.student, origin),
+        _start(inputs.teacher, needs.teacher, origin),
+        None if needs.temperature is None else origin,
     )
     grads, _ = lax.scan(step, start, _blocks(inputs, length.shape[0]))
     return _Inputs(*map(_narrow, grads, inputs)), None
+
+
+def _varying(x: Array) -> frozenset:
+    """The axes of a shard_map over which an array differs from device to device."""
+    kind: Any = jax.typeof(x)
+    return kind.manual_axis_type.varying
 
 
 def _narrow(grad, like):
@@ -245,8 +265,10 @@ def _narrow(grad, like):
 
     def narrow(g, x):
         if jnp.issubdtype(g.dtype, jnp.unsignedinteger):
-            return lax.bitcast_convert_type(g, x.dtype)
-        return g.astype(x.dtype)
+            g = lax.bitcast_convert_type(g, x.dtype)
+        # What all devices of a shard_map share has the sum of their gradients.
+        shared = tuple(_varying(g) - _varying(x))
+        return (lax.psum(g, shared) if shared else g).astype(x.dtype)
 
     return jax.tree.map(narrow, grad, like)
 

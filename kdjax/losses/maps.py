@@ -332,11 +332,11 @@ def masked_imitation(
         `[batch]`, one value per example in squared units of the features, at least
         float32. The mask is counted image by image, as in the paper, so that a value
         does not depend on the rest of the batch; the released code counts that of the
-        whole batch. The published weight is 0.01.
+        whole batch. 0.01 is a weight to start with.
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than three axes,
-            or a dtype is wrong.
+            a dtype is wrong, or an importance is negative.
 
     Example:
         >>> student = jnp.zeros((1, 2, 2, 4))
@@ -349,7 +349,7 @@ def masked_imitation(
         Imitation", 2019, arXiv 1906.03609.
     """
     pair = map_pair(student_features, teacher_features, axis, where)
-    weight = _importance(importance, pair, student_features.shape, axis)
+    weight = importance_weights(importance, pair, student_features.shape, axis)
     # Positions without weight are left out by selection: they may hold anything.
     gap = selected(pair.student - pair.teacher, (weight > 0)[:, :, None])
     total = jnp.sum(weight * jnp.sum(jnp.square(gap), -1), 1)
@@ -357,11 +357,17 @@ def masked_imitation(
     return total / (2 * jnp.where(count == 0, 1, count))
 
 
-def _importance(importance, pair: Maps, shape: tuple[int, ...], axis: int) -> Array:
+def importance_weights(
+    importance, pair: Maps, shape: tuple[int, ...], axis: int
+) -> Array:
     """The mask as `[batch, positions]`, 0 where nothing takes part."""
     if not checks.is_boolean(importance):
         checks.floating("importance", importance)
     axis %= len(shape)
     checks.shape("importance", importance, shape[:axis] + shape[axis + 1 :])
+    # Where nothing takes part it may be anything, NaN too.
+    checks.holds(
+        "importance", lambda np, m: ~(m < 0), "numbers of at least 0", importance
+    )
     weight = importance.astype(pair.student.dtype).reshape(pair.student.shape[:2])
     return selected(weight, some(pair.keep, -1))

@@ -13,6 +13,7 @@ from kdjax.core.numerics import l2_normalize, safe_norm, tempered_log_softmax
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._logits import divergence, tempered_pair
+from kdjax.losses.standardized import standardize_logits
 
 FORMS = ("described", "released")
 VIEWS = ("strong", "weak")
@@ -274,6 +275,7 @@ def multi_level_logit(
     temperature: float | Array = 4.0,
     form: str = "released",
     view: str = "weak",
+    standardize: bool = False,
     axis: int = -1,
     where: Array | None = None,
 ) -> Array:
@@ -297,6 +299,9 @@ def multi_level_logit(
         temperature: `T`, the third of the five; a scalar above 0.
         form: `"released"` or `"described"`.
         view: `"weak"` or `"strong"` (augmentation); add the loss of both.
+        standardize: whether the divergences compare logits brought to mean 0 and
+            deviation 1 (`standardize_logits`). The Gram matrices keep the logits as
+            they are; that split is our reading of how the two methods are combined.
         axis: the axis of the classes.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -327,13 +332,18 @@ def multi_level_logit(
     checks.one_of("view", view, VIEWS)
     weights, gram_weight = _LEVELS[form, view]
     value = jnp.zeros(valid.shape, student.dtype)
+    sides = (student, teacher)
+    if standardize:
+        sides = tuple(standardize_logits(x) for x in sides)
     for weight, level in zip(weights, (2.0, 3.0, temperature, 5.0, 6.0), strict=True):
-        log_student = tempered_log_softmax(student, level)
-        log_teacher = tempered_log_softmax(teacher, level)
         if weight:
+            log_student, log_teacher = (tempered_log_softmax(x, level) for x in sides)
             scale = weight * jnp.square(jnp.asarray(level, student.dtype))
             value += scale * divergence(log_teacher, log_student)
         if gram_weight:
-            gaps = _gram_gaps(jnp.exp(log_student), jnp.exp(log_teacher), valid)
+            shares = [
+                jnp.exp(tempered_log_softmax(x, level)) for x in (student, teacher)
+            ]
+            gaps = _gram_gaps(shares[0], shares[1], valid)
             value += gram_weight * gaps
     return jnp.where(valid, value, 0)

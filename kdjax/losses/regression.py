@@ -4,7 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import safe_norm, tempered_log_softmax, widen_together
+from kdjax.core.numerics import (
+    safe_abs,
+    safe_norm,
+    tempered_log_softmax,
+    widen_together,
+)
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 from kdjax.losses._logits import check_pair, tempered_pair
@@ -53,6 +58,47 @@ def logit_l2(
     if where is not None:
         gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
     return safe_norm(gap, axis)
+
+
+def logit_l1(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Sum over the classes of the absolute difference of the logits.
+
+    `sum_k |s_k - t_k|`, with gradient 0 at a class that agrees exactly.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_logits: the same shape.
+        axis: the axis of the classes.
+        where: bool, broadcastable to the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value per example in logits, at least float32; beside
+        cross-entropy and `adversarial_student`.
+
+    Raises:
+        ValueError: if shapes differ or are empty, or a dtype is not floating.
+
+    Example:
+        >>> print(logit_l1(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 4.0]])))
+        [3.]
+
+    Reference:
+        Xu, Hsu, Huang, "Training Shallow and Thin Networks for Acceleration via
+        Knowledge Distillation with Conditional Adversarial Networks", 2017,
+        arXiv 1709.00513.
+    """
+    check_pair(student_logits, teacher_logits, axis, where)
+    student, teacher = widen_together(student_logits, teacher_logits)
+    if where is not None:
+        selected = jnp.broadcast_to(where, student.shape)
+        student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
+    return masked_sum(safe_abs(student - teacher), axis, where)
 
 
 def log_softmax_l2(

@@ -5,11 +5,14 @@ Under `jax.jit` over a mesh that is what they compute. Under `jax.pmap` or
 `jax.shard_map`, pass features (and `where`) gathered with `kdjax.core.collectives`.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from kdjax.core import checks
 from kdjax.core.examples import at_least, embeddings, gram, pairs
@@ -17,15 +20,25 @@ from kdjax.core.numerics import huber, l2_normalize, pairwise_distances
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
-# Entries of the [vertices, N, N] block of cosines that one step of rkd_angle holds.
-_BLOCK = 2**24
+# A ray shorter than this is divided by this instead of its length.
+_SHORT = 1e-12
+# Entries of the [chunk, N, N] blocks that rkd_angle and triplet_relation make.
+_BLOCK = 2**20
+
+
+def _map(function: Callable, rows: Any, chunk: int) -> Array:
+    """`lax.map` over rows, `chunk` at a time."""
+    # A batch of one is several times slower than none at all.
+    return lax.map(function, rows, batch_size=None if chunk == 1 else chunk)
 
 
 def _relative_distances(features: Array, valid: Array) -> Array:
     """Distances in units of their mean over the distinct pairs."""
     distance = pairwise_distances(features)
-    unit = masked_mean(distance, where=pairs(valid, distinct=True))
-    return distance / jnp.where(unit == 0, 1, unit)
+    count = jnp.sum(valid, dtype=jnp.int32).astype(distance.dtype)
+    total = jnp.sum(jnp.where(pairs(valid), distance, 0))
+    unit = total / jnp.maximum(count * (count - 1), 1)
+    return distance * (1 / jnp.where(unit == 0, 1, unit))
 
 
 def rkd_distance(
@@ -46,6 +59,10 @@ def rkd_distance(
     equal rows are 1e-6 apart, count as positive, and enter `mu`. One row alone gives
     0, and so do two batches that have each collapsed to a point; a batch that has
     collapsed against one that has not does not.
+
+    The distances come from the differences of the rows. A Gram matrix, as in the
+    authors' code, is hardly cheaper, and in float32 the gradient of a row with a
+    neighbour a thousand times nearer than the others would be off by half.
 
     Args:
         student_features: `[N, D]` embeddings of the global batch.
@@ -81,9 +98,86 @@ def rkd_distance(
     return masked_mean(huber(gap), axis=1, where=pairs(valid))
 
 
-def _cosines(features: Array, vertex: Array) -> Array:
-    """Cosine of the angle at `vertex` between every two rows, `[N, N]`."""
-    return gram(l2_normalize(features - vertex[None, :]))
+class _Rays(NamedTuple):
+    """One network's squared distances, or some rows, and one over the distances.
+
+    The latter is 0 between equal rows and for pairs that do not take part, so that
+    the cosines with such a ray are 0; `curve` is its square where it is not capped.
+    """
+
+    squared: Array
+    inverse: Array
+    curve: Array
+
+
+def _rays(squared: Array, valid: Array) -> _Rays:
+    capped = squared < _SHORT**2
+    inverse = 1 / jnp.sqrt(jnp.where(capped, _SHORT**2, squared))
+    inverse = jnp.where((squared != 0) & pairs(valid), inverse, 0)
+    return _Rays(squared, inverse, jnp.where(capped, 0, jnp.square(inverse)))
+
+
+def _opposite(rays: _Rays, end: _Rays) -> Array:
+    """`2 <f_i - f_j, f_k - f_j>` of one end i, all vertices j and other ends k."""
+    return end.squared[:, None] + rays.squared - end.squared[None, :]
+
+
+def _cosines(rays: _Rays, end: _Rays) -> Array:
+    return _opposite(rays, end) * rays.inverse * (end.inverse / 2)[:, None]
+
+
+def _turned(rays: _Rays, end: _Rays, moved: Array, weight: Array) -> Array:
+    """Change of every vertex's weighted cosines when distances from i change.
+
+    `moved` `[N]` is the change of the squared ones. The two ends of an angle are
+    alike, so the ray to k is counted as a second time that to i.
+    """
+    pull = weight * rays.inverse
+    stretch = 1 - _opposite(rays, end) * (end.curve / 2)[:, None]
+    along = jnp.sum(pull * stretch, axis=1) * moved
+    across = jnp.matmul(pull, moved, precision=lax.Precision.HIGHEST) / 2
+    return end.inverse * (along - across)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _angle_gaps(student: Array, teacher: Array, valid: Array, chunk: int) -> Array:
+    """Sum over both ends of the Huber loss of each vertex's cosines, `[N]`.
+
+    From squared distances, `[N, N]`, by the law of cosines: `N^3` scalars, where rays
+    would take `N^3 D`.
+    """
+    sides = _rays(student, valid), _rays(teacher, valid)
+
+    def from_end(ends: tuple[_Rays, _Rays]) -> Array:
+        ours, theirs = map(_cosines, sides, ends)
+        return jnp.sum(huber(theirs - ours), axis=1)
+
+    return jnp.sum(_map(from_end, sides, chunk), axis=0)
+
+
+def _angle_tangent(chunk: int, primals, tangents) -> tuple[Array, Array]:
+    student, teacher, valid = primals
+    sides = _rays(student, valid), _rays(teacher, valid)
+    moved = [None if isinstance(x, SymbolicZero) else x for x in tangents[:2]]
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def from_end(rows) -> Array:
+        ends, moved = rows
+        ours, theirs = map(_cosines, sides, ends)
+        weight = jnp.clip(theirs - ours, -1, 1)
+        change = jnp.zeros_like(weight[0])
+        for side, end, move, w in zip(
+            sides, ends, moved, (-weight, weight), strict=True
+        ):
+            if move is not None:
+                change += _turned(side, end, move, w)
+        return change
+
+    change = _map(from_end, (sides, moved), chunk)
+    return _angle_gaps(student, teacher, valid, chunk), jnp.sum(change, axis=0)
+
+
+_angle_gaps.defjvp(_angle_tangent, symbolic_zeros=True)
 
 
 def rkd_angle(
@@ -102,15 +196,19 @@ def rkd_angle(
     or k is the vertex, 1 where i is k. A ray between equal rows is 0 and has
     gradient 0.
 
-    Time grows with `N^3`. Memory does not: the vertices are taken `chunk` at a time,
-    and their cosines are computed again in the backward pass.
+    Time grows with `N^3`, whatever the widths: the cosines come from the distances by
+    the law of cosines. Memory does not: the ends i are taken `chunk` at a time, and
+    their cosines are computed again in the backward pass.
+
+    A cosine has the rounding of the longer of its two rays relative to the shorter:
+    in float32 1e-7 as a rule, 1e-4 beside a neighbour a thousand times nearer than
+    the others. Pass float64 where such neighbours must count to the last digit.
 
     Args:
         student_features: `[N, D]` embeddings of the global batch.
         teacher_features: `[N, E]`; the widths may differ.
-        chunk: how many vertices to take at a time; by default as many as make
-            about 16 million cosines, which is all of them up to N = 256. It does
-            not change the value.
+        chunk: how many rows to take at a time; by default as many as make about a
+            million cosines, 4 at N = 512. It does not change the value.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -140,15 +238,9 @@ def rkd_angle(
     if chunk is None:
         chunk = max(1, _BLOCK // valid.size**2)
     checks.positive("chunk", chunk)
-    both = pairs(valid)
-
-    def value(vertex: tuple[Array, Array, Array]) -> Array:
-        student_vertex, teacher_vertex, takes_part = vertex
-        gap = _cosines(teacher, teacher_vertex) - _cosines(student, student_vertex)
-        return masked_mean(huber(gap), where=both & takes_part)
-
-    vertices = (student, teacher, valid)
-    return lax.map(jax.checkpoint(value), vertices, batch_size=chunk)
+    squared = (jnp.square(pairwise_distances(x, 0.0)) for x in (student, teacher))
+    count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1).astype(student.dtype)
+    return _angle_gaps(*squared, valid, chunk) / jnp.square(count)
 
 
 def _unit_distances(features: Array) -> Array:
@@ -164,19 +256,22 @@ def _takes_part(valid: Array, ids: Array) -> Array:
     return inside & valid[jnp.where(inside, ids, 0)]
 
 
-def _hinges(
-    rows: Array, first: Array, second: Array, margin: Array
-) -> tuple[Array, Array]:
-    """Hinges of one anchor, and for which pairs the teachers have a majority.
+def _hinges(gaps: list[Array], real: Array, margin: Array) -> Array:
+    """Mean hinge over the pairs that take part whose first most teachers see nearer.
 
-    `rows` `[1 + teachers, N]` are the anchor's distances, the student's first.
+    `gaps` are distances to the second of a pair less those to the first, the
+    student's first. Masks are numbers, which a CPU multiplies many at a time.
     """
-    gap = rows[:, second] - rows[:, first]
     # Nearer by less than the rounding of a Gram matrix is not nearer.
-    decided = jnp.abs(gap[1:]) > 16 * jnp.finfo(gap.dtype).eps
-    side = jnp.sign(jnp.sum(jnp.where(decided, jnp.sign(gap[1:]), 0), axis=0))
-    hinge = margin - side * gap[0]
-    return jnp.where(hinge < 0, 0, hinge), side != 0
+    least = 16 * jnp.finfo(real.dtype).eps
+    votes = jnp.zeros_like(gaps[0])
+    for gap in gaps[1:]:
+        votes += (gap > least).astype(gap.dtype) - (gap < -least).astype(gap.dtype)
+    counted = (votes > 0).astype(real.dtype) * real
+    hinge = margin - gaps[0]
+    hinge = jnp.where(hinge < 0, 0, hinge)
+    total, count = (jnp.sum(jnp.sum(x, axis=-1)) for x in (counted * hinge, counted))
+    return total / jnp.maximum(count, 1)
 
 
 def triplet_relation(
@@ -195,7 +290,8 @@ def triplet_relation(
     For the anchor i: the mean over the pairs (j, k) of `max(0, d_ij - d_ik + margin)`
     where more teachers have j nearer to i than have k nearer, and with j and k
     exchanged where fewer have. Ties leave the pair out. `d` is the squared distance
-    of the student's rows scaled to unit length. Only the order of the teachers'
+    of the student's rows scaled to unit length; the rows of every teacher are scaled
+    to unit length too before its order is taken. Only the order of the teachers'
     distances counts, so their gradient is 0, and equal inputs do not give 0.
 
     All pairs cost time `N^3` but not memory; `triplets` limits both. Tap one pooled
@@ -211,7 +307,7 @@ def triplet_relation(
             a pair that is not two other examples is left out. All pairs by default.
         margin: a scalar above 0, in squared distances, which are at most 4.
         chunk: how many anchors to take at a time; by default as many as make about
-            16 million pairs. It does not change the value.
+            a million pairs. It does not change the value.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -259,14 +355,18 @@ def triplet_relation(
 
     def value(anchor: tuple[Array, Array, Array | None]) -> Array:
         me, mine, asked = anchor
-        first, second = everyone[:, None], everyone[None, :]
-        if asked is not None:
-            first, second = asked[:, 0], asked[:, 1]
-        hinge, decided = _hinges(mine, first, second, margin)
-        others = (first != me) & (second != me) & (first != second)
-        real = _takes_part(valid, first) & _takes_part(valid, second)
-        return masked_mean(hinge, where=decided & others & real & valid[me])
+        if asked is None:
+            other = (valid & (everyone != me)).astype(mine.dtype)
+            real = other[:, None] * other[None, :]
+            gaps = [row[None, :] - row[:, None] for row in mine]
+        else:
+            first, second = jnp.concatenate([asked, asked[:, ::-1]]).T
+            others = (first != me) & (second != me)
+            others &= _takes_part(valid, first) & _takes_part(valid, second)
+            real = others.astype(mine.dtype)
+            gaps = [row[second] - row[first] for row in mine]
+        return jnp.where(valid[me], _hinges(gaps, real, margin), 0)
 
     from_each = jnp.moveaxis(jnp.stack(distances), 1, 0)
     anchors = (everyone, from_each, triplets)
-    return lax.map(jax.checkpoint(value), anchors, batch_size=chunk)
+    return _map(jax.checkpoint(value, prevent_cse=False), anchors, chunk)

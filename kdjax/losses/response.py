@@ -192,8 +192,8 @@ def jensen_shannon(
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
-        `[...]`, one value in nats per example, at least float32. The published
-        weight is 1, with `b` between 0.1 and 0.9 and `T = 1`.
+        `[...]`, one value in nats per example, at least float32. It stands
+        alone, with weight 1; TRL has `b = 1/2` and `T = 1`.
 
     Raises:
         ValueError: as in `softmax_kl`, or if `beta` lies outside [0, 1].
@@ -280,7 +280,10 @@ def _labels(
     if checks.is_integer(teacher):
         check_ids("teacher", teacher, student_logits, axis)
         return teacher
-    checks.floating("teacher", teacher)
+    if not checks.is_floating(teacher):
+        checks.refuse_dtype(
+            "teacher", "class ids (integer) or logits (floating)", teacher
+        )
     checks.same_shape("teacher", teacher, "student_logits", student_logits)
     if where is not None:
         selected = jnp.broadcast_to(where, teacher.shape)
@@ -309,8 +312,8 @@ def hard_cross_entropy(
     Args:
         student_logits: `[..., classes]`, before any softmax.
         teacher: integer class ids `[...]`, or floating logits `[..., classes]` whose
-            largest entry is the label. An id that names no class taking part (-1,
-            for example) marks an example without label: it gives 0.
+            largest entry is the label. A negative id, or one of a class that takes no
+            part, marks an example without label: it gives 0.
         label_smoothing: `s`, a scalar in [0, 1].
         convention: `"szegedy"` or `"big_vision"`.
         axis: the axis of the classes.

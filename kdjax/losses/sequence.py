@@ -143,8 +143,8 @@ def token_kl(
 
     Returns:
         `[batch]`, one value in nats per sequence, at least float32. The published
-        loss is its plain mean; its weight is 0.5 to 1 beside the cross-entropy of
-        the labels (5 in DistilBERT, at temperature 2).
+        loss is its plain mean; it stands beside the cross-entropy of the
+        labels (in DistilBERT with weight 5, at temperature 2).
 
     Raises:
         ValueError: if shapes differ, are empty or not of rank 3, a dtype is not
@@ -262,8 +262,8 @@ def sequence_nll(
 
     Args:
         student_logits: `[batch, tokens, vocabulary]`, before any softmax.
-        teacher_tokens: integer ids `[batch, tokens]`. An id that names no token (-1
-            or -100, for example) marks padding: it is neither summed nor counted.
+        teacher_tokens: integer ids `[batch, tokens]`. A negative id (-1 or -100,
+            for example) marks padding: it is neither summed nor counted.
         convention: how tokens become one value, as in `token_kl`; `"sum"` is the
             negative log-likelihood of the whole sequence.
         axis: the axis of the vocabulary.
@@ -293,8 +293,9 @@ def sequence_nll(
     where = _token_mask(student_logits, axis, where)
     shape = list(student_logits.shape)
     vocabulary = shape.pop(axis)
-    checks.integer("teacher_tokens", teacher_tokens)
+    checks.integer("teacher_tokens", teacher_tokens, "token ids")
     checks.shape("teacher_tokens", teacher_tokens, tuple(shape))
+    checks.below("teacher_tokens", teacher_tokens, vocabulary, "token ids")
     tokens = jnp.asarray(teacher_tokens).astype(jnp.int32)
     real = (tokens >= 0) & (tokens < vocabulary)
     chosen = jnp.expand_dims(jnp.where(real, tokens, 0), axis)

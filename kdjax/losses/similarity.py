@@ -10,11 +10,12 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.examples import at_least, embeddings, gram, pairs
-from kdjax.core.numerics import l2_normalize, safe_norm, widen_together
+from kdjax.core.numerics import l2_normalize, safe_abs, safe_norm, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
 CONGRUENCE_FORMS = ("consecutive", "kernel")
+CONGRUENCE_KERNELS = ("bilinear", "gaussian", "mmd")
 TRANSFER_FORMS = ("paper", "reference")
 _FULL = lax.Precision.HIGHEST
 # A variance below this is that of a constant.
@@ -104,6 +105,7 @@ def correlation_congruence(
     teacher_features: Array,
     *,
     form: str = "kernel",
+    kernel: str = "gaussian",
     gamma: float | Array = 0.4,
     order: int = 2,
     axis: int = -1,
@@ -114,7 +116,10 @@ def correlation_congruence(
     `"kernel"`, the paper's: for the anchor i `1/N sum_j (C_ij^t - C_ij^s)^2` with
     `C_ij = exp(-2 gamma) sum_(p <= order) (2 gamma <u_i, u_j>)^p / p!` and the rows
     `u` of unit length: the Gaussian `exp(-gamma |u_i - u_j|^2)`, its series cut off.
-    Turning either side changes nothing; nor does scaling any row.
+    The paper's two other kernels are `"bilinear"`, `C_ij = <u_i, u_j>`, and `"mmd"`,
+    `C_ij = |mean(u_i) - mean(u_j)|`, the mean over the features (our reading; that
+    the rows have unit length there too is our choice). Scaling any row changes
+    nothing; nor does turning either side, but for `"mmd"`.
 
     `"consecutive"`, which RepDistiller has from the authors, is another object:
     `sum_d |d_i| |d_(i+1)|` with `d_i = f_i^s - f_i^t`, over neighbouring rows of the
@@ -130,6 +135,8 @@ def correlation_congruence(
         student_features: `[N, D]` embeddings of the global batch.
         teacher_features: `[N, E]`; the widths may differ for `"kernel"`.
         form: `"kernel"` or `"consecutive"`.
+        kernel: `"gaussian"`, `"bilinear"` or `"mmd"`; of no effect on
+            `"consecutive"`. The default is the one with a known setting.
         gamma: inverse squared width of the Gaussian, a scalar above 0.
         order: the last power of the series, at least 1.
         axis: the axis of the embedding.
@@ -158,6 +165,7 @@ def correlation_congruence(
         arXiv 1904.01802.
     """
     checks.one_of("form", form, CONGRUENCE_FORMS)
+    checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)
     checks.positive("order", order)
     student, teacher, valid = embeddings(
@@ -168,7 +176,17 @@ def correlation_congruence(
         at_least("student_features", valid.size, 2, "form 'consecutive' needs pairs")
         return _consecutive(student, teacher, valid)
     gamma = jnp.asarray(gamma, student.dtype)
-    gap = _gaussian(teacher, gamma, order) - _gaussian(student, gamma, order)
+
+    def congruence(x: Array) -> Array:
+        if kernel == "gaussian":
+            return _gaussian(x, gamma, order)
+        unit = l2_normalize(x)
+        if kernel == "bilinear":
+            return gram(unit)
+        mean = jnp.mean(unit, axis=1)
+        return safe_abs(mean[:, None] - mean[None, :])
+
+    gap = congruence(teacher) - congruence(student)
     return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
 
 

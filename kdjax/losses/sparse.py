@@ -22,6 +22,17 @@ def _check_top_k(student, teacher, indices, normaliser):
     checks.shape("teacher_log_probs", teacher, (*leading, max(kept, 1)))
     checks.integer("teacher_indices", indices)
     checks.shape("teacher_indices", indices, teacher.shape)
+    classes = student.shape[-1]
+    checks.holds(
+        "teacher_indices",
+        lambda np, index, log_prob: (
+            ((index >= 0) & (index < classes))
+            | (log_prob.astype(np.float32) == -np.inf)
+        ),
+        f"indices in [0, {classes})",
+        indices,
+        teacher,
+    )
     if normaliser is not None:
         checks.floating("teacher_log_normaliser", normaliser)
         checks.shape("teacher_log_normaliser", normaliser, leading)
@@ -101,8 +112,8 @@ def top_k_kl(
 
     With K equal to the number of classes all three are `softmax_kl`.
 
-    An index out of range that has any mass gives NaN and so is seen; to find it, run
-    under `jax.experimental.checkify` with `checkify.index_checks`. Entries of
+    An index out of range that has any mass is refused; where it is traced it gives
+    NaN, and under `jax.experimental.checkify.checkify` an error. Entries of
     log-probability minus infinity cost nothing, whatever their index (-1, say): so
     rows may keep fewer than K. Indices must not repeat. The classes are the last
     axis, and there is no `where`: a value per token is reduced under a mask by
@@ -126,9 +137,9 @@ def top_k_kl(
         is that of `softmax_kl`.
 
     Raises:
-        ValueError: if shapes do not match or are empty, a dtype is wrong, the tail
-            is unknown, the temperature is not above 0, or `"bucket"` lacks the
-            normaliser.
+        ValueError: if shapes do not match or are empty, a dtype is wrong, an index
+            names no class, the tail is unknown, the temperature is not above 0, or
+            `"bucket"` lacks the normaliser.
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])

@@ -134,7 +134,7 @@ def batch_norm_statistics(
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than two axes, a
-            dtype is not floating, or the form is unknown.
+            dtype is not floating, a variance is negative, or the form is unknown.
 
     Example:
         >>> features = jnp.array([[-1.0], [3.0]])
@@ -173,6 +173,7 @@ def _check_statistics(features, mean, variance, axis, where) -> int:
     for name, x in (("mean", mean), ("variance", variance)):
         checks.floating(name, x)
         checks.shape(name, x, (features.shape[channels],))
+    checks.holds("variance", lambda np, v: v >= 0, "numbers of at least 0", variance)
     if where is not None:
         checks.mask("where", where, features.shape[:1])
         checks.shape("where", where, features.shape[:1])

@@ -29,11 +29,24 @@ def _each(name, knob, values, shape=MAP, **more):
     return [Case(name, shape, knobs=((knob, v),), **more) for v in values]
 
 
+def _foreground(rng, rows):
+    return {"foreground": (rng.uniform(size=(rows, 3, 2)) > 0.5) * 0.25}
+
+
+def _targets(rng, rows):
+    return {"targets": 0.1 * rng.normal(size=(rows, 4))}
+
+
+LEVELS = (("levels", 9), ("low", -3.0), ("high", 3.0))
+PARTS = (("alpha", 0.5), ("beta", 0.3), ("gamma", 0.1))
+FLOW: dict = {"arrays": _importance, "rowwise": ("importance",), "zero_if_equal": False}
+FOCAL: dict = {"arrays": _foreground, "rowwise": ("foreground",), "knobs": PARTS}
 ENDS = ("student_end", "teacher_end")
 
 CASES = [
     Case("hint_l2", VECTOR),
     Case("hint_l2", MAP, knobs=(("convention", "fitnets"),), mask=1),
+    Case("hint_l2", MAP, knobs=(("convention", "partial"),), mask=1),
     Case("hint_l1", VECTOR),
     Case("hint_l1", MAP, mask=1),
     Case("hint_cosine", VECTOR),
@@ -53,6 +66,15 @@ CASES = [
     Case("inter_channel_correlation", MAP, mask=1),
     *_each("neuron_selectivity", "kernel", ["linear", "polynomial", "gaussian"]),
     *_each("neuron_selectivity", "kernel", ["gaussian"], teacher=(3, 2, 6), mask=1),
+    *_each("neuron_selectivity", "form", ["released"], zero_if_equal=False,
+           nonnegative=False),
+    Case("pairwise_affinity", MAP, (3, 2, 6), mask=1),
+    Case("pairwise_affinity", MAP),
+    Case("optical_flow", (3, 2, 2), **FLOW),
+    Case("quantized_hint", MAP, knobs=LEVELS),
+    Case("focal_imitation", MAP, **FOCAL),
+    Case("bounded_regression", (4,), arrays=_targets, rowwise=("targets",),
+         maskwise=("targets",), teacher_gradient=False),
     *_each("activation_boundary", "convention", ["sum", "mean"], zero_if_equal=False,
            teacher_gradient=False),
     Case("overhaul_margin", MAP, arrays=_margin,

@@ -38,6 +38,15 @@ def _labels(rng, rows):
     return {"labels": rng.integers(-1, 3, size=(rows, 8))}
 
 
+def _similarities(x):
+    """The teacher's four to a row in [0, 1]; the student's codes as they are."""
+    return 1 / (1 + np.exp(-np.clip(x, -50, 50))) if x.shape[-1] == 4 else x
+
+
+def _others(rng, rows):
+    return {"other_codes": rng.normal(size=(4, 3))}
+
+
 def _entries(rng, rows):
     student, teacher = rng.normal(size=(2, rows, 5, 3))
     lengths = (np.linalg.norm(x, axis=-1, keepdims=True) for x in (student, teacher))
@@ -74,6 +83,20 @@ CASES: list[Case] = [
     _relation("correlation_congruence"),
     _relation("correlation_congruence", knobs=(("order", 12), ("gamma", 1.0))),
     _relation("correlation_congruence", knobs=(("form", "consecutive"),), min_rows=2),
+    _relation("correlation_congruence", knobs=(("kernel", "bilinear"),)),
+    _relation("correlation_congruence", knobs=(("kernel", "mmd"),)),
+    _relation(
+        "dark_rank",
+        knobs=(("neighbours", 3),),
+        zero_if_equal=False,
+        teacher_gradient=False,
+        min_rows=2,
+    ),
+    _relation("dark_rank", knobs=(("form", "soft"), ("neighbours", 3)), min_rows=2),
+    _relation("maximum_mean_discrepancy", nonnegative=False),
+    _relation(
+        "maximum_mean_discrepancy", knobs=(("kernel", "polynomial"),), nonnegative=False
+    ),
     _relation("probabilistic_transfer", nonnegative=False),
     _relation(
         "probabilistic_transfer",
@@ -123,6 +146,24 @@ CASES: list[Case] = [
         "contrastive_representation",
         arrays=_entries,
         rowwise=("student_memory", "teacher_memory"),
+        zero_if_equal=False,
+        mask=None,
+    ),
+    Case(
+        "hashing_likelihood",
+        teacher=(4,),
+        arrays=_others,
+        positive=_similarities,
+        zero_if_equal=False,
+        nonnegative=False,
+        mask=None,
+    ),
+    Case(
+        "hashing_likelihood",
+        teacher=(4,),
+        arrays=_others,
+        positive=_similarities,
+        knobs=(("form", "released"),),
         zero_if_equal=False,
         mask=None,
     ),

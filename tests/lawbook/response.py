@@ -17,6 +17,14 @@ def _knobs(**knobs) -> tuple[tuple[str, Any], ...]:
 
 _LABELLED: dict[str, Any] = {"arrays": _labels, "rowwise": ("labels",)}
 _HARD: dict[str, Any] = {"zero_if_equal": False, "teacher_gradient": False}
+
+
+def _class_weights(rng: np.random.Generator, rows: int) -> dict[str, Any]:
+    return {"class_weights": np.array([1.5, 1.0, 0.5])}
+
+
+_RANKED: dict[str, Any] = {"student": (5,), **_HARD}
+_BEHIND: dict[str, Any] = {"student": (5,), "teacher_gradient": False}
 _DIST: dict[str, Any] = {"relation": True, "mask": 0, "min_rows": 2}
 # A smaller eps: what it adds to a divergence of equals grows with T^2.
 _WARM = _knobs(temperature=4.0, eps=1e-12)
@@ -79,4 +87,21 @@ CASES = [
     Case("multi_level_logit", knobs=_knobs(form="described"), **_LEVELS),
     # Nothing but divergences is left of it.
     Case("multi_level_logit", knobs=_knobs(view="strong"), mask=0),
+    Case("multi_level_logit", knobs=_knobs(standardize=True), **_LEVELS),
+    Case("logit_l1"),
+    Case(
+        "policy_kl",
+        knobs=_knobs(temperature=0.5, student_temperature=2.0),
+        zero_if_equal=False,
+    ),
+    Case("sigmoid_cross_entropy", zero_if_equal=False),
+    Case(
+        "class_weighted_cross_entropy",
+        arrays=_class_weights,
+        maskwise=("class_weights",),
+        zero_if_equal=False,
+    ),
+    Case("generator_disagreement", nonnegative=False),
+    Case("ranking_distillation", knobs=_knobs(top=3, decay=2.0), **_RANKED),
+    Case("ranking_distillation", knobs=_knobs(top=3, sharpness=0.5), **_BEHIND),
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import decoupled, response, weighted
+from kdjax.losses import decoupled, response, standardized, weighted
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -247,30 +247,30 @@ def test_standardized_kl_against_numpy(ddof):
         softmax((x - x.mean(-1, keepdims=True)) / (x.std(-1, ddof=ddof)[:, None]) / 3)
         for x in (student, teacher)
     )
-    values = decoupled.standardized_kl(
+    values = standardized.standardized_kl(
         student, teacher, temperature=3.0, ddof=ddof, eps=0.0
     )
     np.testing.assert_allclose(values, 9 * kl(p, q), rtol=1e-9)
-    usual = decoupled.standardized_kl(student, teacher, temperature=3.0, ddof=ddof)
+    usual = standardized.standardized_kl(student, teacher, temperature=3.0, ddof=ddof)
     np.testing.assert_allclose(usual, values, rtol=1e-5)
 
 
 def test_standardized_kl_ignores_shift_and_scale_and_takes_constants():
     student, teacher = draw()
-    expected = decoupled.standardized_kl(student, teacher)
-    values = decoupled.standardized_kl(5 * student + 1, 0.2 * teacher - 3)
+    expected = standardized.standardized_kl(student, teacher)
+    values = standardized.standardized_kl(5 * student + 1, 0.2 * teacher - 3)
     np.testing.assert_allclose(values, expected, rtol=1e-5)
 
     def loss(student):
-        return decoupled.standardized_kl(student, teacher).sum()
+        return standardized.standardized_kl(student, teacher).sum()
 
     value, gradient = jax.value_and_grad(loss)(0 * student + 2)
     assert value > 0
     np.testing.assert_array_equal(gradient, 0)
     with pytest.raises(ValueError, match="^ddof: expected one of .*got 2"):
-        decoupled.standardized_kl(student, teacher, ddof=2)
+        standardized.standardized_kl(student, teacher, ddof=2)
     with pytest.raises(ValueError, match="^eps: expected"):
-        decoupled.standardized_kl(student, teacher, eps=-1.0)
+        standardized.standardized_kl(student, teacher, eps=-1.0)
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 0.1])
@@ -299,8 +299,8 @@ SOME = np.array([1, 2, 4, 5])
     [
         functools.partial(decoupled.decoupled_kd, labels=SOME),
         functools.partial(decoupled.decoupled_kd, labels=SOME, where=MASK),
-        functools.partial(decoupled.standardized_kl, where=MASK),
-        functools.partial(decoupled.standardized_kl, ddof=0),
+        functools.partial(standardized.standardized_kl, where=MASK),
+        functools.partial(standardized.standardized_kl, ddof=0),
         functools.partial(decoupled.lwf_kd, eps=0.1, where=MASK),
         functools.partial(decoupled.lwf_kd),
         functools.partial(

@@ -83,6 +83,33 @@ def test_duplicates_against_numpy(float64):
     np.testing.assert_allclose(rkd_angle(student, teacher), expected, rtol=1e-9)
 
 
+def test_float32_beside_near_neighbours():
+    """Pairs of rows a thousandth apart, far from the origin: what is lost is little."""
+    rng = np.random.default_rng(3)
+    half = rng.normal(size=(6, 8))
+    near = half + 1e-3 * rng.normal(size=half.shape)
+    student = (10 + np.concatenate([half, near])).astype(np.float32)
+    teacher = rng.normal(size=(12, 5)).astype(np.float32)
+    wide = student.astype(np.float64), teacher.astype(np.float64)
+    actual = rkd_distance(student, teacher)
+    np.testing.assert_allclose(actual, _numpy_distance(*wide), rtol=5e-6)
+    actual = rkd_angle(student, teacher)
+    np.testing.assert_allclose(actual, _numpy_angle(*wide), rtol=1e-3)
+
+
+def test_gradient_of_one_side_is_that_of_both(float64):
+    """The side that is not asked for is left out of the backward pass."""
+    student, teacher = _random()
+
+    def loss(student, teacher):
+        return (jnp.arange(1.0, 7) * losses.rkd_angle(student, teacher)).sum()
+
+    both = jax.jit(jax.grad(loss, (0, 1)))(student, teacher)
+    for side in (0, 1):
+        alone = jax.jit(jax.grad(loss, side))(student, teacher)
+        np.testing.assert_allclose(alone, both[side], rtol=1e-9, atol=1e-12)
+
+
 @KERNELS
 def test_a_turn_a_shift_and_a_scale_change_nothing(float64, kernel):
     student, teacher = _random()

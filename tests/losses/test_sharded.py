@@ -136,3 +136,54 @@ def test_pmap(case):
     )
     mapped = jax.pmap(_one_device(case), "data", in_axes=(0, 0, 0, None, 0))
     _assert_same(case, mapped(*split, whole, WEIGHTS.reshape(8, -1)))
+
+
+def test_linear_softmax_kl_under_shard_map_as_it_checks_by_default():
+    rng = np.random.default_rng(0)
+    hidden, teacher_hidden = rng.normal(size=(2, ROWS, 3)).astype(np.float32)
+    head, teacher_head = rng.normal(size=(2, 3, 7)).astype(np.float32)
+    rows, copied = PartitionSpec("data"), PartitionSpec()
+    kernel = functools.partial(kdjax.losses.linear_softmax_kl, vocabulary_chunk=4)
+    sharded = jax.shard_map(
+        kernel,
+        mesh=_mesh(),
+        in_specs=(rows, copied, rows, copied),
+        out_specs=rows,
+    )
+
+    def results(f):
+        def mean(*arguments):
+            values = f(*arguments)
+            return values.mean(), values
+
+        step = jax.jit(jax.grad(mean, (0, 1, 2, 3), has_aux=True))
+        return step(hidden, head, teacher_hidden, teacher_head)
+
+    for a, b in zip(
+        *(jax.tree.leaves(results(f)) for f in (sharded, kernel)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_gathered_gradients_of_parameters_under_shard_map_as_it_checks():
+    """As the docstring of `gather` says: parameters that vary, then their mean."""
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(3, 3)).astype(np.float32)
+    x, t = rng.normal(size=(2, ROWS, 3)).astype(np.float32)
+
+    def loss(w, x, t):
+        rows = (collectives.gather(a, "data") for a in (x @ w, t))
+        return kdjax.losses.rkd_distance(*rows).mean()
+
+    def step(w, x, t):
+        own = jax.lax.pcast(w, "data", to="varying")
+        return collectives.mean(jax.grad(loss)(own, x, t), "data")
+
+    rows, copied = PartitionSpec("data"), PartitionSpec()
+    sharded = jax.jit(
+        jax.shard_map(
+            step, mesh=_mesh(), in_specs=(copied, rows, rows), out_specs=copied
+        )
+    )
+    alone = jax.jit(jax.grad(lambda w: kdjax.losses.rkd_distance(x @ w, t).mean()))
+    np.testing.assert_allclose(sharded(w, x, t), alone(w), rtol=1e-4, atol=1e-6)

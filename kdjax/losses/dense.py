@@ -1,0 +1,230 @@
+"""Losses of dense predictions: between positions of one image, of motion, quantised."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.layout import map_pair, selected, some
+from kdjax.core.numerics import l2_normalize, safe_abs, widen
+from kdjax.core.reduce import masked_mean
+from kdjax.core.types import Array
+from kdjax.losses.maps import importance_weights
+
+
+def pairwise_affinity(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Difference of how alike the positions of an image are to the two networks.
+
+    `1/P^2 sum_pq (a_pq^s - a_pq^t)^2` with `a_pq` the cosine of the features at the
+    positions p and q. Turning the channels of either side or scaling any position
+    changes nothing.
+
+    It holds `P^2` numbers an image: pool the map to some 1000 positions first.
+
+    Args:
+        student_features: `[batch, ..., channels]`, the last map before the
+            classifier, or pooled nodes of it.
+        teacher_features: the same positions; the channels may differ.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to both sides; the positions and channels that take
+            part.
+
+    Returns:
+        `[batch]`, one value per image, at least float32; the published loss is its
+        plain mean.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than three axes,
+            or a dtype is not floating.
+
+    Example:
+        >>> student = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> values = pairwise_affinity(student, jnp.ones((1, 2, 3)))
+        >>> print(f"{values.mean():.4f}")
+        0.5000
+
+    Reference:
+        Liu et al., "Structured Knowledge Distillation for Semantic Segmentation",
+        2019, arXiv 1903.04197.
+    """
+    pair = map_pair(
+        student_features, teacher_features, axis, where, same_channels=False
+    )
+    full = jax.lax.Precision.HIGHEST
+    units = (l2_normalize(x) for x in (pair.student, pair.teacher))
+    student, teacher = (jnp.einsum("npc,nqc->npq", x, x, precision=full) for x in units)
+    valid = some(pair.keep, -1)
+    both = None if valid is None else valid[:, :, None] & valid[:, None, :]
+    return masked_mean(jnp.square(student - teacher), (1, 2), both)
+
+
+def optical_flow(
+    student_flow: Array,
+    teacher_flow: Array,
+    *,
+    importance: Array,
+    power: float | Array = 0.4,
+    eps: float | Array = 0.01,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Robust difference of two motion fields where the student cannot see a match.
+
+    `sum_p m_p sum_c (|s_pc - t_pc| + eps)^power / sum_p m_p`. An image whose mask is
+    all 0 gives 0. Equal fields give `2 eps^power` (two components), a constant.
+
+    Args:
+        student_flow: `[batch, ..., 2]`, of the cropped images.
+        teacher_flow: the same shape: the teacher's, of the whole images, cropped.
+        importance: `m`, `[batch, ...]` without the components, bool or floating and
+            not negative. Published: 1 where a pixel's match is lost to the crop, but
+            visible to the teacher.
+        power: a scalar in (0, 2].
+        eps: a scalar above 0.
+        axis: the axis of the components; not the first.
+        where: bool, broadcastable to the fields; the positions and components that
+            take part at all.
+
+    Returns:
+        `[batch]`, one value per example, at least float32. The mask is counted image
+        by image, so that a value does not depend on the rest of the batch.
+
+    Raises:
+        ValueError: if shapes do not match, are empty or have fewer than three axes, a
+            dtype is wrong, or a knob is out of its range.
+
+    Example:
+        >>> student, mask = jnp.zeros((1, 2, 2, 2)), jnp.ones((1, 2, 2))
+        >>> values = optical_flow(student, student + 1, importance=mask)
+        >>> print(f"{values.mean():.4f}")
+        2.0080
+
+    Reference:
+        Liu, King, Lyu, Xu, "DDFlow: Learning Optical Flow with Unlabeled Data
+        Distillation", 2019, arXiv 1902.09145.
+    """
+    checks.positive("power", power)
+    checks.between("power", power, 0.0, 2.0)
+    checks.positive("eps", eps)
+    pair = map_pair(student_flow, teacher_flow, axis, where, kind="flow")
+    weight = importance_weights(importance, pair, student_flow.shape, axis)
+    gap = safe_abs(pair.student - pair.teacher)
+    gap = jnp.where((weight > 0)[:, :, None], gap, 0)
+    power, eps = (jnp.asarray(x, gap.dtype) for x in (power, eps))
+    cost = selected(jnp.power(gap + eps, power), pair.keep)
+    count = jnp.sum(weight, 1)
+    total = jnp.sum(weight * jnp.sum(cost, -1), 1)
+    return total / jnp.where(count == 0, 1, count)
+
+
+@jax.custom_jvp
+def _round(x: Array) -> Array:
+    return jnp.round(x)
+
+
+_round.defjvp(lambda primals, tangents: (jnp.round(primals[0]), tangents[0]))
+
+
+def uniform_quantize(
+    x: Array, *, levels: int, low: float | Array, high: float | Array
+) -> Array:
+    """The nearest of evenly spaced levels, with the gradient of none of it.
+
+    `low + step round((clip(x) - low) / step)`, `step = (high - low) / (levels - 1)`,
+    halves to even. The gradient passes straight through between `low` and `high`, and
+    is 0 outside.
+
+    Args:
+        x: any shape.
+        levels: a whole number, at least 2; `2^b` for b bits.
+        low: the lowest level, a scalar.
+        high: the highest level, a scalar above `low`.
+
+    Returns:
+        The shape of `x`, at least float32.
+
+    Raises:
+        ValueError: if `x` is not floating, the levels are fewer than 2 or no whole
+            number, or `high` is not above `low`.
+
+    Example:
+        >>> x = jnp.array([-1.0, -0.4, 0.1, 0.9, 1.0])
+        >>> print(uniform_quantize(x, levels=4, low=-1.0, high=1.0).round(4))
+        [-1.     -0.3333  0.3333  1.      1.    ]
+
+    Reference:
+        Wei et al., "Quantization Mimic: Towards Very Tiny CNN for Object Detection",
+        2018, arXiv 1805.02152.
+    """
+    checks.floating("x", x)
+    checks.between("levels", levels, 2, float("inf"))
+    checks.holds(
+        "levels",
+        lambda np, n: (n < float("inf")) & (np.floor(n) == n),
+        "a whole number of at least 2",
+        levels,
+    )
+    x = widen(x)
+    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    checks.positive("high - low", high - low)
+    step = (high - low) / (levels - 1)
+    inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
+    return low + step * _round((inside - low) / step)
+
+
+def quantized_hint(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    levels: int,
+    low: float | Array,
+    high: float | Array,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared distance of features that are both rounded to the same few levels.
+
+    `1/(2 P) sum_pc (Q(s_pc) - Q(t_pc))^2` with `Q` as in `uniform_quantize`: two
+    features on one level cost nothing, which leaves a tiny student free there. The
+    gradient goes straight through the rounding.
+
+    Args:
+        student_features: `[batch, ..., channels]`, one row for each proposal or a
+            map, already brought to the teacher's shape by an adapter.
+        teacher_features: the same shape, of a teacher trained with such features.
+        levels: at least 2.
+        low: the lowest level, a scalar.
+        high: the highest level, a scalar above `low`.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to the features; the positions and channels that
+            take part.
+
+    Returns:
+        `[batch]`, one value per example (proposal) in squared units of the features,
+        at least float32. Its weight is not in our references.
+
+    Raises:
+        ValueError: if shapes differ, are empty or have fewer than two axes, a dtype
+            is not floating, or a knob is out of its range.
+
+    Example:
+        >>> student, teacher = jnp.array([[0.1, 0.4]]), jnp.array([[0.0, 0.9]])
+        >>> print(quantized_hint(student, teacher, levels=2, low=0.0, high=1.0))
+        [0.5]
+
+    Reference:
+        Wei et al., "Quantization Mimic: Towards Very Tiny CNN for Object Detection",
+        2018, arXiv 1805.02152.
+    """
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    student, teacher = (
+        uniform_quantize(x, levels=levels, low=low, high=high)
+        for x in (pair.student, pair.teacher)
+    )
+    gap = selected(student - teacher, pair.keep)
+    return masked_mean(jnp.sum(jnp.square(gap), -1) / 2, 1, some(pair.keep, -1))

@@ -1,0 +1,144 @@
+"""Whether two batches of features look alike as sets, and features of two at once."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.examples import embeddings, gram, pairs, squared_distances
+from kdjax.core.numerics import widen_together
+from kdjax.core.reduce import masked_mean
+from kdjax.core.types import Array
+
+KERNELS = ("gaussian", "linear", "polynomial")
+_EPS = 1e-12
+
+
+def _affinities(both: Array, valid: Array, kernel: str) -> Array:
+    """Kernel values between all rows of both sides, `[2N, 2N]`."""
+    if kernel != "gaussian":
+        inner = gram(both)
+        return inner if kernel == "linear" else jnp.square(inner)
+    squared = squared_distances(both, valid)
+    width = masked_mean(squared, where=pairs(valid))
+    return jnp.exp(-squared / (2 * jnp.where(width < _EPS, _EPS, width)))
+
+
+def maximum_mean_discrepancy(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    kernel: str = "gaussian",
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared maximum mean discrepancy between the two batches as sets.
+
+    For the example i, `mean_j k(t_i, t_j) + mean_j k(s_i, s_j) - mean_j k(s_i, t_j) -
+    mean_j k(t_i, s_j)`: the share that it has of
+    `mean k(t, t') + mean k(s, s') - 2 mean k(s, t)`, which is never negative, as a
+    share may be. Which student belongs to which teacher does not matter to the mean.
+    The kernels: `"linear"` `<a, b>` (then it is the squared distance of the two means),
+    `"polynomial"` `<a, b>^2`, `"gaussian"` `exp(-|a - b|^2 / (2 v))` with `v` the mean
+    squared distance of all rows, of both sides together. Turning both sides alike
+    changes nothing; nor do a shift or a scale of both, for `"gaussian"`.
+
+    Tap pooled features behind an adapter of one width; of several teachers pair them
+    with `compact_bilinear`.
+
+    Args:
+        student_features: `[N, D]` features of the global batch.
+        teacher_features: the same shape.
+        kernel: `"gaussian"`, `"linear"` or `"polynomial"`.
+        axis: the axis of the features.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per example, at least float32. The loss is its plain mean
+        (over the examples that take part). Its weight is not in our references.
+
+    Raises:
+        ValueError: if shapes differ, are empty or not of rank 2, a dtype is not
+            floating, or the kernel is unknown.
+
+    Example:
+        >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
+        >>> values = maximum_mean_discrepancy(student, student + 1, kernel="linear")
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 2.0000
+
+    Reference:
+        Zhang, Peng, "Better and Faster: Knowledge Transfer from Multiple
+        Self-supervised Learning Tasks via Graph Distillation for Video
+        Classification", IJCAI 2018; Gretton et al., "A Kernel Two-Sample Test", 2012
+        (the discrepancy).
+    """
+    checks.one_of("kernel", kernel, KERNELS)
+    checks.matching_pair("features", student_features, teacher_features)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    rows = valid.size
+    twice = jnp.concatenate([valid, valid])
+    values = _affinities(jnp.concatenate([student, teacher]), twice, kernel)
+    # Mean over the rows of one's own side less that over the other's.
+    own, other = values[:rows, :rows] + values[rows:, rows:], values[:rows, rows:]
+    return masked_mean(own - other - other.T, 1, pairs(valid))
+
+
+def _sketch(x: Array, bucket: Array, sign: Array, width: int) -> Array:
+    """Count sketch: every entry, with its sign, added to its bucket."""
+    empty = jnp.zeros((*x.shape[:-1], width), x.dtype)
+    return empty.at[..., bucket].add(x * sign.reshape((1,) * (x.ndim - 1) + (-1,)))
+
+
+def compact_bilinear(
+    first: Array, second: Array, *, key: Array, width: int = 512
+) -> Array:
+    """All products of two vectors' entries, squeezed into one short vector.
+
+    A tensor sketch: the circular convolution of the count sketches of the two. For
+    `f = compact_bilinear(a, b)` and `g = compact_bilinear(c, d)` with one key,
+    `<f, g>` is `<a, c> <b, d>` on average over the keys, with an error that falls as
+    `1 / sqrt(width)`. The key fixes the hashes: keep it for all of training.
+
+    Args:
+        first: `[..., D]`.
+        second: `[..., E]`.
+        key: a random key.
+        width: how many numbers to make, at least 1.
+
+    Returns:
+        `[..., width]`, at least float32.
+
+    Raises:
+        ValueError: if the shapes differ in more than the last axis or are empty, a
+            dtype is not floating, or the width is not above 0.
+
+    Example:
+        >>> features = compact_bilinear(
+        ...     jnp.ones((4, 3)), jnp.ones((4, 5)), key=jax.random.key(0), width=64
+        ... )
+        >>> print(features.shape)
+        (4, 64)
+
+    Reference:
+        Gao, Beijbom, Zhang, Darrell, "Compact Bilinear Pooling", 2015,
+        arXiv 1511.06062; as two teachers' features: Zhang, Peng, IJCAI 2018.
+    """
+    for name, x in (("first", first), ("second", second)):
+        checks.floating(name, x)
+        checks.rank(name, x, 1, at_least=True)
+        checks.not_empty(name, x)
+    checks.shape("second", second, (*first.shape[:-1], second.shape[-1]))
+    checks.positive("width", width)
+
+    def spectrum(x: Array, part: Array) -> Array:
+        where, which = jax.random.split(part)
+        bucket = jax.random.randint(where, x.shape[-1:], 0, width)
+        sign = jax.random.rademacher(which, x.shape[-1:], x.dtype)
+        return jnp.fft.rfft(_sketch(x, bucket, sign, width))
+
+    keys = jax.random.split(key)
+    first, second = widen_together(first, second)
+    return jnp.fft.irfft(spectrum(first, keys[0]) * spectrum(second, keys[1]), width)

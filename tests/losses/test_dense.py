@@ -1,0 +1,152 @@
+"""Dense predictions and detection: fixtures, NumPy formulas, differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax.losses import dense, detection
+
+pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+
+RNG = np.random.default_rng(1)
+MAPS = RNG.normal(size=(2, 3, 4, 2, 5))
+POSITIONS = (RNG.uniform(size=(4, 2)) > 0.4)[:, :, None]
+BOXES = np.array([[[0.0, 0.0, 1.5, 1.0], [1.2, 2.0, 2.0, 4.0]]] * 3)
+
+
+def _unit(x):
+    return x / np.sqrt((x**2).sum(-1, keepdims=True))
+
+
+def _grads(loss, *arguments):
+    def weighed(*arguments):
+        return (jnp.arange(1.0, 4) * loss(*arguments)).sum()
+
+    check_grads(jax.jit(weighed), arguments, 1, ("fwd", "rev"), 1e-6, 1e-6)
+
+
+def test_affinity_against_numpy():
+    student, teacher = MAPS[0], RNG.normal(size=(3, 4, 2, 7))
+    rows = [_unit(x[:, POSITIONS[..., 0]]) for x in (student, teacher)]
+    gap = np.subtract(*(np.einsum("npc,nqc->npq", x, x) for x in rows))
+    loss = functools.partial(dense.pairwise_affinity, where=POSITIONS)
+    np.testing.assert_allclose(loss(student, teacher), (gap**2).mean((1, 2)), rtol=1e-9)
+    _grads(loss, student, teacher)
+
+
+def test_motion_against_numpy():
+    """methods.md, E12: psi(x) = (|x| + 0.01)^0.4; a mask of 0 gives 0."""
+    student, teacher = MAPS[..., :2]
+    mask = POSITIONS[None, ..., 0] * np.array([1.0, 0.5, 0.0])[:, None, None]
+    cost = ((np.abs(student - teacher) + 0.01) ** 0.4).sum(-1)
+    count = np.maximum(mask.sum((1, 2)), 1e-9)
+    expected = (mask * cost).sum((1, 2)) / count
+    loss = functools.partial(dense.optical_flow, importance=mask)
+    np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-9)
+    assert loss(student, teacher)[2] == 0
+    # With a larger offset: near its default the slope is too steep for differences.
+    _grads(functools.partial(loss, eps=0.5), student, teacher)
+
+
+def test_quantiser_fixture():
+    """methods.md, 3.5; F07: idempotent, within half a step, slope 1 inside only."""
+    x = jnp.array([-1, -0.4, 0.1, 0.9, 1])
+    knobs = {"levels": 4, "low": -1.0, "high": 1.0}
+    found = dense.uniform_quantize(x, **knobs)
+    np.testing.assert_allclose(found, [-1, -1 / 3, 1 / 3, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(dense.uniform_quantize(found, **knobs), found)
+    wide = jnp.linspace(-2, 2, 41)
+    error = jnp.abs(dense.uniform_quantize(wide, **knobs) - jnp.clip(wide, -1, 1))
+    assert error.max() <= 1 / 3 + 1e-12
+    slope = jax.grad(lambda x: dense.uniform_quantize(x, **knobs).sum())(wide)
+    np.testing.assert_array_equal(slope, (np.abs(np.linspace(-2, 2, 41)) <= 1 + 1e-9))
+    assert len(np.unique(dense.uniform_quantize(wide, **knobs))) == 4
+    for bad in ({"levels": 1}, {"high": -1.0}):
+        with pytest.raises(ValueError, match="^(levels|high - low): expected"):
+            dense.uniform_quantize(x, **{**knobs, **bad})
+
+
+def test_quantised_hint_against_numpy():
+    student, teacher = MAPS
+    knobs = {"levels": 5, "low": -1.0, "high": 1.0}
+    q_s, q_t = (np.round((np.clip(x, -1, 1) + 1) * 2) / 2 - 1 for x in MAPS)
+    gap = (q_s - q_t)[:, POSITIONS[..., 0]]
+    values = dense.quantized_hint(student, teacher, **knobs, where=POSITIONS)
+    np.testing.assert_allclose(values, (gap**2).sum(-1).mean(-1) / 2, rtol=1e-9)
+    # methods.md, F04: on one level nothing is paid.
+    near = dense.quantized_hint(teacher, np.asarray(q_t), **knobs)
+    np.testing.assert_allclose(near, 0, atol=1e-12)
+
+
+def test_bound_switches_off():
+    """methods.md, J02: where the student beats the teacher by the margin."""
+    student, teacher, targets = RNG.normal(size=(3, 20, 4))
+    error, bound = (((x - targets) ** 2).sum(-1) for x in (student, teacher))
+    for margin in (0.0, 2.0):
+        counted = error + margin > bound
+        assert counted.any() and not counted.all()
+        values = detection.bounded_regression(
+            student, teacher, targets=targets, margin=margin
+        )
+        np.testing.assert_allclose(values, np.where(counted, error, 0), rtol=1e-9)
+    slope = jax.grad(
+        lambda s: detection.bounded_regression(s, teacher, targets=targets).sum()
+    )(student)
+    expected = np.where((error > bound)[:, None], 2 * (student - targets), 0)
+    np.testing.assert_allclose(slope, expected, rtol=1e-9)
+
+
+def test_imitation_mask_on_a_grid():
+    """methods.md, J03: by hand, two anchors at each of two positions."""
+    anchors = np.array([[[0.0, 0, 2, 2], [0, 0, 4, 4]], [[4, 0, 6, 2], [9, 9, 10, 10]]])
+    boxes = np.array([[[0.0, 0, 3, 2], [4.5, 0, 6, 2]], [[7.0, 7, 8, 8]] * 2])
+    # Overlaps with the first box 4/6, 6/16, 0, 0: above half of the best is only the
+    # first; with the second box only the third anchor (3/4).
+    found = detection.imitation_mask(anchors, boxes)
+    np.testing.assert_array_equal(found, [[True, True], [False, False]])
+    first = detection.imitation_mask(anchors, boxes, where=np.array([[True, False]]))
+    np.testing.assert_array_equal(first, [[True, False], [False, False]])
+    lower = detection.imitation_mask(
+        anchors[:1, 1:], boxes[:1, :1], threshold=0.9, where=np.ones((1, 1), bool)
+    )
+    np.testing.assert_array_equal(lower, [[True]])
+
+
+def test_box_weights_sum_to_one_a_box():
+    """methods.md, J03; the cells by hand, where boxes overlap the smaller counts."""
+    weights = np.asarray(detection.box_weights(BOXES[:1], size=(4, 2)))
+    expected = np.array([[0.5, 0.5], [0, 0], [0, 0.5], [0, 0.5]])
+    np.testing.assert_allclose(weights[0], expected)
+    np.testing.assert_allclose(weights.sum(), 2)
+    both = np.array([[[0.0, 0, 2, 2], [0, 0, 1, 1]]])
+    found = detection.box_weights(both, size=(2, 2))
+    np.testing.assert_allclose(found[0], [[1, 0.25], [0.25, 0.25]])
+    one = detection.box_weights(both, size=(2, 2), where=np.array([[True, False]]))
+    np.testing.assert_allclose(one[0], np.full((2, 2), 0.25))
+
+
+def _softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_focal_imitation_against_numpy():
+    student, teacher = MAPS
+    objects = np.asarray(detection.box_weights(BOXES, size=(4, 2)))
+    objects = objects * np.array([1.0, 1.0, 0.0])[:, None, None]
+    flat = [x.reshape(3, 8, 5) for x in (student, teacher)]
+    m = objects.reshape(3, 8)
+    background = (m == 0) / (m == 0).sum(1, keepdims=True)
+    seen = [8 * _softmax(np.abs(x).mean(2) / 0.5) for x in flat]
+    lit = [5 * _softmax(np.abs(x).mean(1) / 0.5) for x in flat]
+    square = (flat[0] - flat[1]) ** 2 * lit[1][:, None] * seen[1][:, :, None]
+    expected = ((0.4 * m + 0.2 * background)[:, :, None] * square).sum((1, 2))
+    expected += 0.3 * sum(np.abs(a[0] - a[1]).sum(1) for a in (seen, lit))
+    knobs = {"alpha": 0.4, "beta": 0.2, "gamma": 0.3}
+    loss = functools.partial(detection.focal_imitation, foreground=objects, **knobs)
+    np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-9)
+    _grads(functools.partial(loss, where=POSITIONS), student, teacher)

@@ -1,0 +1,108 @@
+"""What to aim at without data: formulas in NumPy, statistics of draws, differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax.losses import impressions
+
+pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+
+WEIGHTS = np.random.default_rng(1).normal(size=(6, 4))
+
+
+def test_class_similarity_against_numpy():
+    unit = WEIGHTS / np.sqrt((WEIGHTS**2).sum(0))
+    cosine = unit.T @ unit
+    expected = (cosine - cosine.min()) / (cosine.max() - cosine.min())
+    similarity = np.asarray(impressions.class_similarity(WEIGHTS))
+    np.testing.assert_allclose(similarity, expected, rtol=1e-9, atol=1e-12)
+    # methods.md, E06: the diagonal is the maximum.
+    np.testing.assert_allclose(np.diag(similarity), 1)
+    flat = impressions.class_similarity(np.ones((6, 4)))
+    np.testing.assert_array_equal(flat, 0)
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.1])
+def test_concentration_against_numpy(beta):
+    similarity = np.asarray(impressions.class_similarity(WEIGHTS))
+    low, high = (f(similarity, 1, keepdims=True) for f in (np.min, np.max))
+    expected = beta * (similarity - low) / (high - low) + 1e-4
+    values = impressions.impression_concentration(similarity, beta=beta)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"^similarity: expected shape \(4, 4\)"):
+        impressions.impression_concentration(similarity[:, :3])
+
+
+def test_soft_labels_have_the_dirichlet_s_mean_and_variance():
+    """methods.md, E06: the mean is each one's share of the concentration."""
+    concentration = np.array([2.0, 1.0, 0.5, 1e-4])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    draw = jax.vmap(lambda k: impressions.sample_soft_labels(k, concentration))
+    log_y = np.asarray(jax.jit(draw)(keys))
+    assert np.isfinite(log_y).all()
+    y = np.exp(log_y)
+    np.testing.assert_allclose(y.sum(-1), 1, rtol=1e-9)
+    share, total = concentration / concentration.sum(), concentration.sum()
+    np.testing.assert_allclose(y.mean(0), share, atol=0.01)
+    np.testing.assert_allclose(y.var(0), share * (1 - share) / (total + 1), atol=0.01)
+    tiny = impressions.sample_soft_labels(
+        jax.random.key(0), jnp.full((9, 5), 1e-4, jnp.float32)
+    )
+    assert np.isfinite(tiny).all()
+
+
+@pytest.mark.parametrize("form", ["described", "released"])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_sampled_activations_have_their_statistics(form, diagonal):
+    """methods.md, E01: within Monte-Carlo error; the released form squares."""
+    rng = np.random.default_rng(1)
+    mean, root = rng.normal(size=3), rng.normal(size=(3, 3))
+    covariance = np.array([0.5, 1.0, 2.0]) if diagonal else root @ root.T / 2
+    draws = np.asarray(
+        impressions.sample_activations(
+            jax.random.key(0), mean, covariance, count=40_000, form=form
+        )
+    )
+    full = np.diag(covariance) if diagonal else covariance
+    expected = full if form == "described" else full @ full
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.1)
+    found = np.cov(draws.T)
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("convention", ["top", "all"])
+def test_reconstruction_against_numpy(convention):
+    features, targets = np.random.default_rng(1).normal(size=(2, 5, 3, 4))
+    keep = np.random.default_rng(2).uniform(size=(3, 4)) > 0.4
+    gap = np.maximum(features, 0) - np.maximum(targets, 0)
+    expected = (gap[:, keep] ** 2).mean(-1)
+    if convention == "all":
+        expected = expected / keep.sum()
+
+    def values(features, targets):
+        return impressions.activation_reconstruction(
+            features, targets, convention=convention, where=keep
+        )
+
+    found = values(np.where(keep, features, np.nan), targets)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+    def loss(features, targets):
+        return (jnp.arange(1.0, 6) * values(features, targets)).sum()
+
+    check_grads(loss, (features, targets), 1, ("fwd", "rev"), 1e-6, 1e-6)
+    zero = jax.grad(loss)(np.zeros_like(features), targets)
+    np.testing.assert_array_equal(zero, 0)
+
+
+def test_reconstruction_refuses():
+    features = np.ones((2, 3))
+    with pytest.raises(ValueError, match="^targets: expected the shape of features"):
+        impressions.activation_reconstruction(features, features[:, :2])
+    with pytest.raises(ValueError, match="^count: expected"):
+        impressions.sample_activations(
+            jax.random.key(0), features[0], features[0], count=0
+        )

@@ -1,0 +1,167 @@
+"""Numbers out of their range are refused by name; what is masked out may be any."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+from kdjax.losses import confidence, impressions
+from tests.lawbook import feature, relation, response
+
+X = np.random.default_rng(1).normal(size=(3, 2, 2)).astype(np.float32)
+ROWS, FLAT = X[..., 0], X[:, 0, 0]
+KEEP = np.array([True, False, True])
+LABELS = np.array([0, 1, 0])
+
+
+def _quantize(levels):
+    return losses.uniform_quantize(X, levels=levels, low=-1.0, high=1.0)
+
+
+def _fidelity(deviation, typical=1.0):
+    deviation = np.asarray(deviation, np.float32)
+    return losses.fidelity_weights(deviation, highest=2.0, typical=typical)
+
+
+def _penalty(share):
+    share = np.full(3, share, np.float32)
+    return losses.gradient_penalty(lambda x: x.sum(1), ROWS, ROWS, share=share)
+
+
+def _class_weighted(weights):
+    weights = np.array(weights, np.float32)
+    return losses.class_weighted_cross_entropy(ROWS, ROWS, class_weights=weights)
+
+
+def _imitation(weight):
+    weight = np.full((3, 2), weight, np.float32)
+    return losses.masked_imitation(X, X, importance=weight)
+
+
+def _statistics(variance, form="l2"):
+    variance = np.array([1.0, variance], np.float32)
+    mean = np.zeros(2, np.float32)
+    return losses.batch_norm_statistics(ROWS, mean=mean, variance=variance, form=form)
+
+
+def _hashing(similarity):
+    similarity = np.full((3, 3), similarity, np.float32)
+    return losses.hashing_likelihood(ROWS, similarity, other_codes=ROWS)
+
+
+def _mixed(weights):
+    weights = jnp.asarray(weights, jnp.float32)
+    return losses.ensemble_logits(X[:2], weights=weights)
+
+
+def _soft_labels(concentration):
+    concentration = np.array([1.0, concentration], np.float32)
+    return losses.sample_soft_labels(jax.random.key(0), concentration)
+
+
+def _decoupled(**weights):
+    return losses.decoupled_kd(ROWS, ROWS, labels=LABELS, **weights)
+
+
+WRONG = [
+    ("levels: expected a whole number of at least 2, got 2.5", lambda: _quantize(2.5)),
+    ("levels: expected a whole number of at least 2, got inf",
+     lambda: _quantize(np.inf)),
+    ("margin: expected numbers of at most 0, got 0.5",
+     lambda: losses.overhaul_margin(X, X, margin=np.array([-1, 0.5], np.float32))),
+    ("typical: expected a number below highest, got 2.0", lambda: _fidelity([1], 2.0)),
+    ("deviation: expected numbers of at least 0, got -1.0", lambda: _fidelity([1, -1])),
+    (r"share: expected numbers in \[0, 1\], got 1.5", lambda: _penalty(1.5)),
+    ("class_weights: expected numbers of at least 0, got -1.0",
+     lambda: _class_weighted([1, -1])),
+    ("importance: expected numbers of at least 0, got -1.0", lambda: _imitation(-1)),
+    ("variance: expected numbers of at least 0, got -1.0", lambda: _statistics(-1)),
+    ("variance: expected numbers of at least 0", lambda: _statistics(-1, "kl")),
+    (r"teacher_similarity: expected numbers in \[0, 1\], got -0.5",
+     lambda: _hashing(-0.5)),
+    ("weights: expected numbers of at least 0, got -1.0", lambda: _mixed([2, -1])),
+    ("weights: expected a sum over the teachers of 1, or of 0 for none, got 1.5",
+     lambda: _mixed([1, 0.5])),
+    ("concentration: expected finite numbers above 0, got 0.0",
+     lambda: _soft_labels(0)),
+    ("alpha: expected .*, got nan", lambda: _decoupled(alpha=np.nan)),
+    (r"beta: expected a number .*, got shape \(3,\)", lambda: _decoupled(beta=FLAT)),
+]  # fmt: skip
+RIGHT = [
+    *(lambda: _quantize(np.int32(4)), lambda: _fidelity([0, 1])),
+    *(lambda: _penalty(1), lambda: _class_weighted([0, 1]), lambda: _imitation(0)),
+    # A channel that never fires has the variance 0: "kl" takes `eps` in its place.
+    *(lambda: _statistics(0), lambda: _statistics(0, "kl"), lambda: _hashing(1)),
+    *(
+        lambda: _mixed([0.3333, 0.6667]),
+        lambda: _mixed([[0, 0.5], [0, 0.5], [0, 0]][:2]),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "message, call", WRONG, ids=[m.split(":")[0] for m, _ in WRONG]
+)
+def test_out_of_range_is_refused_by_name(message, call):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+@pytest.mark.parametrize("call", RIGHT)
+def test_the_ends_of_the_range_are_in(call):
+    assert np.isfinite(call()).all()
+
+
+def test_every_axis_is_an_integer():
+    for case in (*response.CASES, *relation.CASES, *feature.CASES):
+        rng, kernel = np.random.default_rng(0), getattr(losses, case.name)
+        if case.teacher == "ids" or "axis" not in kernel.__code__.co_varnames:
+            continue
+        student = rng.normal(size=(4, *case.student)).astype(np.float32)
+        teacher = student
+        if isinstance(case.teacher, tuple):
+            teacher = rng.normal(size=(4, *case.teacher)).astype(np.float32)
+        options = {**dict(case.knobs), **case.arrays(rng, 4), "axis": None}
+        with pytest.raises(ValueError, match="^axis: expected an integer axis .* None"):
+            kernel(student, teacher, **options)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_masked_examples_leave_the_gradient_alone(spoilt):
+    scale = np.array([1.0, 2.0, 3.0], np.float32)
+
+    def confident(x):
+        return (scale * confidence.confidence_weights(x, where=KEEP)).sum()
+
+    def faithful(d):
+        weights = confidence.fidelity_weights(
+            d, highest=2.0, typical=1.0, where=jnp.asarray(KEEP)
+        )
+        return (scale * weights).sum()
+
+    for loss, x in ((confident, ROWS), (faithful, np.abs(FLAT))):
+        gradient = jax.grad(loss)
+        bad = np.where(KEEP.reshape(-1, *[1] * (x.ndim - 1)), x, spoilt)
+        found = np.asarray(gradient(bad.astype(np.float32)))
+        np.testing.assert_allclose(found[KEEP], gradient(x)[KEEP], rtol=1e-6)
+        np.testing.assert_array_equal(found[~KEEP], 0)
+        assert (found[KEEP] != 0).any()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("examples", [1, 16])
+def test_singular_covariances_can_be_drawn_from(examples, scale):
+    """Far fewer examples than channels, in float32; and none that vary."""
+    x = np.random.default_rng(1).normal(size=(examples, 256)).astype(np.float32)
+    covariance = (x.T @ x / examples * scale).astype(np.float32)
+    mean = np.zeros(256, np.float32)
+    draws = impressions.sample_activations(
+        jax.random.key(0), mean, covariance, count=2000
+    )
+    variance = np.square(np.asarray(draws)).mean()
+    np.testing.assert_allclose(variance, np.diag(covariance).mean(), rtol=0.2)
+    none = impressions.sample_activations(
+        jax.random.key(0), mean, 0 * covariance, count=2
+    )
+    np.testing.assert_allclose(none, 0, atol=1e-12)
