@@ -4,19 +4,23 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kdjax import config as configs
 from kdjax.core.types import Model
+from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
+from kdjax.models.pixels import scaled
 from kdjax.models.resnet_cifar import ResNetCifar
+from kdjax.models.weights import WeightsError, load_weights
 
 
-def _resnet(config: configs.Model, classes: int, axis_name: str | None) -> Model:
-    module = ResNetCifar(config.depth, config.width, classes, config.norm, axis_name)
-    return from_linen(module)
+def _resnet(config: configs.Model, classes: int, axis_name: str | None) -> ResNetCifar:
+    return ResNetCifar(config.depth, config.width, classes, config.norm, axis_name)
 
 
-MODELS = {"resnet": _resnet}
+# name: (config, classes, axis_name) -> network. `resnet` alone reads depth and width.
+MODELS = {"resnet": _resnet, **cifar.MODELS, **imagenet.MODELS}
 
 
 def make_model(
@@ -37,11 +41,30 @@ def make_model(
         model = configs.call(make, "model.name", config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), "model.name", expected, model)
-        return model
+        return scaled(model, config.pixels)
     known = ", ".join(sorted(MODELS))
     expected = f"one of {known}, or module:function"
     configs.require(config.name in MODELS, "model.name", expected, config.name)
-    return MODELS[config.name](config, classes, axis_name)
+    module = MODELS[config.name](config, classes, axis_name)
+    return scaled(from_linen(module), config.pixels)
+
+
+def published(
+    config: configs.Model, model: Model, channels: int, field: str = "model"
+) -> Any:
+    """The variables of `model` with the weights that `config` names; None if none.
+
+    Raises ConfigError naming `field` where they cannot be found or do not fit.
+    """
+    if not config.weights:
+        return None
+    size = config.resolution
+    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    try:
+        return load_weights(shapes, config.weights, adapt=config.adapt)
+    except WeightsError as error:
+        raise configs.ConfigError(f"{field}.weights: {error}") from error
 
 
 def count_parameters(variables: Any) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax.models import ResNetCifar, count_parameters, from_linen
-from kdjax.models.resnet_cifar import _conv, group_count
+from tests.models import torch_cifar
 
 
 def images(batch=4, side=8, seed=0):
@@ -64,6 +64,9 @@ def test_taps_are_named_and_shaped():
         "stage1": (2, 9, 9, 2),
         "stage2": (2, 5, 5, 4),
         "stage3": (2, 3, 3, 8),
+        "stage1_pre": (2, 9, 9, 2),
+        "stage2_pre": (2, 5, 5, 4),
+        "stage3_pre": (2, 3, 3, 8),
         "embedding": (2, 8),
     }
     assert logits.shape == (2, 3) and state == {}
@@ -90,16 +93,6 @@ def test_padding_is_one_pixel_on_every_side():
     plain, _ = run("group", variables, x)
     mirrored, _ = run("group", {"params": flip}, x[:, :, ::-1])
     np.testing.assert_allclose(mirrored.logits, plain.logits, rtol=1e-4, atol=1e-5)
-
-
-def test_stride_two_starts_at_the_first_pixel_also_on_even_sides():
-    # Output 0 reads pixels -1, 0, 1. "SAME" would read 0, 1, 2, and see this dot.
-    conv = _conv(1, 3, 2)
-    params = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
-    dot = jnp.zeros((1, 8, 8, 1)).at[0, 2, 2, 0].set(1.0)
-    out = jnp.asarray(conv.apply(params, dot))[0, :, :, 0]
-    assert out.shape == (4, 4)
-    assert out[0, 0] == 0 and out[1, 1] == 1 and out.sum() == 1
 
 
 def test_group_norm_has_no_state_and_examples_do_not_meet():
@@ -162,27 +155,15 @@ def test_axis_name_makes_pmap_see_the_whole_batch(axis_name):
 
 
 @pytest.mark.parametrize(
-    "channels, groups",
-    [
-        (1, 1),
-        (2, 1),
-        (4, 2),
-        (6, 3),
-        (7, 1),
-        (8, 4),
-        (12, 6),
-        (16, 8),
-        (20, 5),
-        (64, 8),
-    ],
-)
-def test_groups(channels, groups):
-    assert group_count(channels) == groups
-
-
-@pytest.mark.parametrize(
     "field, value",
-    [("depth", 10), ("depth", 2), ("width", 0), ("classes", 0), ("norm", "layer")],
+    [
+        ("depth", 10),
+        ("depth", 2),
+        ("width", 0),
+        ("classes", 0),
+        ("norm", "layer"),
+        ("stem", 0),
+    ],
 )
 def test_bad_fields_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field}: expected .*, got {value!r}"):
@@ -192,3 +173,8 @@ def test_bad_fields_are_named(field, value):
 def test_bad_images_are_named():
     with pytest.raises(ValueError, match=r"images: expected .*\(8, 8, 3\)"):
         run("batch", start("batch"), images()[0])
+
+
+def test_same_as_in_pytorch(float64):
+    got = torch_cifar.answers(ResNetCifar(8, 4, 5, stem=3))
+    torch_cifar.assert_same(got, torch_cifar.EXPECTED["resnet"])

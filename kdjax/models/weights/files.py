@@ -1,0 +1,131 @@
+"""Named arrays in files: .npz, .safetensors and the model.json of TensorFlow.js.
+
+Nothing is ever unpickled: a pickle can run any program.
+"""
+
+import json
+import math
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from kdjax.models.weights.errors import WeightsError
+
+Arrays = dict[str, np.ndarray]
+
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar", ".th")
+FORMATS = ".npz, .safetensors, or a folder with the model.json of TensorFlow.js"
+CONVERTER = "python -m kdjax.models.weights.convert_pth IN.pth OUT.safetensors"
+
+
+def refuse_pickle(name: str) -> None:
+    """Refuse a file that only unpickling could read, and name the converter."""
+    if pathlib.PurePath(name).suffix in PICKLES:
+        raise WeightsError(
+            f"{name}: expected {FORMATS}, got a pickle, which can run any program when "
+            f"read; convert it where torch is installed: {CONVERTER}"
+        )
+
+
+def read_arrays(path: pathlib.Path) -> Arrays:
+    """Every array of the file (or folder) by name, as they are stored.
+
+    Raises `WeightsError` naming the file if it is missing, of another format, cut off,
+    or holds anything but plain arrays.
+    """
+    path = path / "model.json" if path.is_dir() else path
+    refuse_pickle(str(path))
+    readers: dict[str, Callable[[pathlib.Path], Arrays]] = {
+        ".npz": _read_npz,
+        ".safetensors": safetensors.load_file,
+        ".json": _read_tfjs,
+    }
+    if path.suffix not in readers:
+        raise WeightsError(f"{path}: expected {FORMATS}, got another kind of file")
+    if not path.exists():
+        raise WeightsError(f"{path}: expected a file, got nothing there")
+    try:
+        return readers[path.suffix](path)
+    except WeightsError:
+        raise
+    except _DAMAGED as error:
+        text = f"{path}: expected a whole {path.suffix} file, got: {error}"
+        raise WeightsError(text) from error
+
+
+_DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write .npz or .safetensors, by the suffix of `path`.
+
+    Raises `WeightsError` for any other suffix.
+    """
+    if path.suffix == ".npz":
+        plain: dict[str, Any] = {name: _plain(x) for name, x in arrays.items()}
+        np.savez(path, **plain)
+    elif path.suffix == ".safetensors":
+        # Rows one after another: that is all that the format knows.
+        whole = {name: np.array(array, order="C") for name, array in arrays.items()}
+        safetensors.save_file(whole, path, {"format": "pt"})
+    else:
+        expected = "a name that ends in .npz or .safetensors"
+        raise WeightsError(f"{path}: expected {expected}, got {path.suffix!r}")
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """bfloat16 as float32: in .npz it would come back as bytes without a type."""
+    return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+
+
+def _read_npz(path: pathlib.Path) -> Arrays:
+    arrays = {}
+    # Opened here, since NumPy leaves a damaged file open.
+    with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        for name in archive.files:
+            array = archive[name]
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name}, which is no array")
+            arrays[name] = array
+    return arrays
+
+
+def _read_tfjs(path: pathlib.Path) -> Arrays:
+    """The shards named in the manifest one after another, cut by shape."""
+    with open(path) as file:
+        manifest = json.load(file)["weightsManifest"]
+    arrays = {}
+    for group in manifest:
+        # The name alone, so that a manifest cannot point out of the folder.
+        shards = [path.parent / pathlib.PurePath(name).name for name in group["paths"]]
+        data = b"".join(shard.read_bytes() for shard in shards)
+        start = 0
+        for weight in group["weights"]:
+            dtype = _tfjs_dtype(weight)
+            size = math.prod(weight["shape"])
+            array = np.frombuffer(data, dtype, size, start).reshape(weight["shape"])
+            arrays[weight["name"]] = array
+            start += array.nbytes
+        if start != len(data):
+            raise ValueError(f"{len(data)} bytes in the shards, {start} in the list")
+    return arrays
+
+
+def _tfjs_dtype(weight: Mapping[str, Any]) -> np.dtype:
+    if "quantization" in weight or weight["dtype"] not in ("float32", "int32"):
+        raise ValueError(f"{weight['name']}, which is not plain float32")
+    return np.dtype(weight["dtype"]).newbyteorder("<")

@@ -1,0 +1,93 @@
+"""The local file behind a path or a name on the Hugging Face hub."""
+
+import importlib
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from kdjax.models.weights.errors import WeightsError
+from kdjax.models.weights.files import FORMATS, PICKLES, refuse_pickle
+
+# A name that ends so is meant as a path, unless it says hf: or names a file.
+_SUFFIXES = (".npz", ".safetensors", ".json", *PICKLES)
+_NAME = re.compile(
+    r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?"
+)
+
+
+class HubFile(NamedTuple):
+    """One file of a repository on the hub."""
+
+    repo: str
+    file: str
+    revision: str | None
+
+
+def parse_name(source: str) -> HubFile | None:
+    """`[hf:]owner/name[@revision][:file]` in parts, or None for anything else.
+
+    >>> parse_name("hf:timm/resnet50.a1_in1k")
+    HubFile(repo='timm/resnet50.a1_in1k', file='model.safetensors', revision=None)
+    >>> parse_name("weights/resnet20.npz") is None
+    True
+    """
+    named = source.startswith("hf:")
+    match = _NAME.fullmatch(source.removeprefix("hf:"))
+    if match is None:
+        return None
+    if not (named or match["file"]) and source.endswith(_SUFFIXES):
+        return None
+    file = match["file"] or "model.safetensors"
+    return HubFile(match["repo"], file, match["revision"])
+
+
+def resolve(source: str | os.PathLike) -> pathlib.Path:
+    """The local path of `source`, fetched from the hub if it is a name there.
+
+    A path that exists is taken as a path, whatever it looks like.
+
+    Raises `WeightsError` naming `source` if there is no such file or repository, if the
+    hub cannot be reached, or if `huggingface_hub` is not installed.
+    """
+    path = pathlib.Path(source).expanduser()
+    if path.exists():
+        return path
+    wanted = parse_name(os.fspath(source)) if isinstance(source, str) else None
+    if wanted is None:
+        refuse_pickle(str(source))
+        expected = f"{FORMATS}, or a hub name hf:owner/name[@revision][:file]"
+        raise WeightsError(f"{source}: expected {expected}, got nothing there")
+    refuse_pickle(wanted.file)
+    return _download(str(source), wanted)
+
+
+def _download(source: str, wanted: HubFile) -> pathlib.Path:
+    try:
+        hub: Any = importlib.import_module("huggingface_hub")
+        errors: Any = importlib.import_module("huggingface_hub.errors")
+    except ImportError as error:
+        text = (
+            "a local file, or huggingface_hub installed (pip install huggingface_hub)"
+        )
+        raise WeightsError(f"{source}: expected {text}, got: {error}") from error
+    try:
+        return pathlib.Path(
+            hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision)
+        )
+    except errors.LocalEntryNotFoundError as error:
+        text = "the network, or the file in the local cache of huggingface_hub"
+        raise WeightsError(f"{source}: expected {text}, got neither") from error
+    except errors.RepositoryNotFoundError as error:
+        text = f"a repository {wanted.repo} that you may read, got 404 or 401"
+        raise WeightsError(f"{source}: expected {text}") from error
+    except errors.RevisionNotFoundError as error:
+        text = f"revision {wanted.revision} in {wanted.repo}, got 404"
+        raise WeightsError(f"{source}: expected {text}") from error
+    except errors.EntryNotFoundError as error:
+        text = f"a file {wanted.file} in {wanted.repo}, got 404"
+        raise WeightsError(f"{source}: expected {text}") from error
+    except Exception as error:
+        # Whatever its HTTP library raises (that has changed between its versions).
+        text = f"{wanted.file} of {wanted.repo} from the hub"
+        raise WeightsError(f"{source}: expected {text}, got: {error}") from error

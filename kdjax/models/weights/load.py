@@ -1,0 +1,226 @@
+"""Published weights into the variables of a model, and out of them."""
+
+import math
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.core.types import PyTree
+from kdjax.models.weights import adapt as adapting
+from kdjax.models.weights import hub
+from kdjax.models.weights.errors import WeightsError
+from kdjax.models.weights.files import Arrays, read_arrays, write_arrays
+from kdjax.models.weights.layouts import file_shape
+from kdjax.models.weights.scheme import Place
+from kdjax.models.weights.schemes import OWN, SCHEMES
+
+Leaves = dict[str, Any]
+
+
+class _Fit(NamedTuple):
+    """What a naming scheme makes of a file.
+
+    values: {path: array in the tree's form}, None where the leaf keeps its own value.
+    known: how many names of the file the scheme knows.
+    problems: one line each.
+    """
+
+    values: dict[str, np.ndarray | None]
+    known: int
+    problems: list[str]
+
+
+def load_weights(
+    variables: PyTree,
+    source: str | os.PathLike,
+    *,
+    names: str | None = None,
+    adapt: Collection[str] = (),
+) -> PyTree:
+    """`variables` with the values of published weights, checked leaf by leaf.
+
+    Args:
+        variables: what the model's `init` returns; shapes (`jax.eval_shape`) are
+            enough. Gives the tree, the shapes and the dtypes.
+        source: an .npz or .safetensors file, a folder with the model.json of
+            TensorFlow.js, or a name on the Hugging Face hub,
+            `[hf:]owner/name[@revision][:file]` (file: model.safetensors), which needs
+            `huggingface_hub`. Pickles (.pth, .pt, .bin, ...) are refused; see
+            `kdjax.models.weights.convert_pth`.
+        names: how the file names its arrays, a key of `SCHEMES`; by default the scheme
+            that fits best.
+        adapt: what may have another shape in the file. "head": such leaves, and missing
+            ones, keep the value they have in `variables`, zero where that is only a
+            shape. "position": position embeddings are resampled. "stem": the first
+            kernel is summed or repeated over input channels and resampled in height
+            and width. What fits is loaded as it is.
+
+    Returns:
+        The same tree with NumPy arrays in the host's memory, in the dtypes of
+        `variables`.
+
+    Raises:
+        WeightsError: (a ValueError) the file cannot be found or read, or does not fit:
+            all missing, extra, misshapen and non-finite leaves are listed at once.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> variables = {"params": {"head": {"kernel": jnp.ones((2, 3))}}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(variables, f"{folder}/weights.npz")
+        ...     loaded = load_weights(variables, f"{folder}/weights.npz")
+        >>> loaded["params"]["head"]["kernel"].shape
+        (2, 3)
+    """
+    words = _words(adapt)
+    _known_names(names)
+    arrays = read_arrays(hub.resolve(source))
+    leaves = _leaves(variables)
+    candidates = SCHEMES if names is None else [names]
+    fits = {name: _fit(name, arrays, leaves, words) for name in candidates}
+    best = min(fits, key=lambda name: _rank(fits[name]))
+    if fits[best].known == 0:
+        expected = f"names as in {best}" if names else "names that fit this model"
+        text = f"{source}: expected {expected}, got none of them but {_some(arrays)}"
+        raise WeightsError(text)
+    problems = fits[best].problems or _not_finite(fits[best].values)
+    if problems:
+        text = f"{source}: expected the weights of this model (names: {best}), got"
+        lines = "".join(f"\n  {line}" for line in problems)
+        raise WeightsError(f"{text} {len(problems)} that do not fit:{lines}")
+    values = [_final(leaves[path], x) for path, x in fits[best].values.items()]
+    return jax.tree.unflatten(jax.tree.structure(variables), values)
+
+
+def save_weights(
+    variables: PyTree, path: str | os.PathLike, *, names: str = OWN
+) -> None:
+    """Write `variables` to `path` (.npz or .safetensors) under the names of a scheme.
+
+    names: a key of `SCHEMES`; "own" are this project's and serve any network.
+
+    Raises `WeightsError` for another suffix, an unknown scheme, or leaves (all of them
+    listed) that the scheme has no name for.
+    """
+    _known_names(names)
+    leaves = _leaves(variables)
+    shapes = {key: tuple(leaf.shape) for key, leaf in leaves.items()}
+    places = SCHEMES[names].places(shapes)
+    unknown = [key for key, place in places.items() if place is None]
+    if unknown:
+        raise WeightsError(f"names: expected a scheme for {unknown}, got {names!r}")
+    arrays = {
+        place.name: place.layout.to_file(np.asarray(leaves[key]))
+        for key, place in places.items()
+        if place is not None
+    }
+    write_arrays(pathlib.Path(path), SCHEMES[names].write(arrays, shapes))
+
+
+def _words(adapt: Collection[str]) -> tuple[str, ...]:
+    known = sorted(adapting.LEAVES)
+    if isinstance(adapt, str) or not set(adapt) <= set(known):
+        raise WeightsError(f"adapt: expected words of {known}, got {adapt!r}")
+    return tuple(adapt)
+
+
+def _known_names(names: str | None) -> None:
+    if names is not None and names not in SCHEMES:
+        known = sorted(SCHEMES)
+        raise WeightsError(f"names: expected one of {known}, got {names!r}")
+
+
+def _leaves(variables: PyTree) -> Leaves:
+    """{"params/head/kernel": leaf}, in the order of the tree."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in flat
+    }
+
+
+def _fit(name: str, arrays: Arrays, leaves: Leaves, adapt: tuple[str, ...]) -> _Fit:
+    scheme = SCHEMES[name]
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    places = scheme.places(shapes)
+    file = scheme.read(arrays, shapes)
+    values: dict[str, np.ndarray | None] = {}
+    problems = []
+    for path, place in places.items():
+        word = adapting.role(path, adapt)
+        value = file.get(place.name) if place else None
+        if value is None:
+            values[path] = None
+            if word != "head":
+                where = f"in the file {place.name}" if place else f"no name in {name}"
+                problems.append(f"missing {path}, {where}")
+            continue
+        assert place is not None
+        values[path] = _value(place, value, leaves[path], word)
+        if values[path] is None and word != "head":
+            problems.append(_misshapen(path, place, value, leaves[path]))
+    used = {place.name for place in places.values() if place}
+    extra = sorted(set(file) - used)
+    problems += [f"extra {key}, shape {file[key].shape}" for key in extra]
+    return _Fit(values, len(file) - len(extra), problems)
+
+
+def _value(
+    place: Place, value: np.ndarray, leaf: Any, word: str | None
+) -> np.ndarray | None:
+    """The array in the tree's form, adapted where that is allowed; None if unfit."""
+    shape = tuple(leaf.shape)
+    if _is_float(value) != _is_float(leaf):
+        return None
+    if value.shape == file_shape(place.layout, shape):
+        return place.layout.to_tree(value, shape)
+    if value.ndim != len(file_shape(place.layout, shape)):
+        return None
+    if word == "position":
+        return adapting.resample_positions(value, shape)
+    if word == "stem":
+        return adapting.adapt_stem(place.layout.to_tree(value, shape), shape)
+    return None
+
+
+def _misshapen(path: str, place: Place, value: np.ndarray, leaf: Any) -> str:
+    expected = f"{file_shape(place.layout, tuple(leaf.shape))} {leaf.dtype}"
+    word = adapting.role(path, tuple(adapting.LEAVES))
+    hint = f' (adapt=("{word}",) may help)' if word else ""
+    text = f"misshapen {path}, in the file {place.name}: expected {expected}"
+    return f"{text}, got {value.shape} {value.dtype}{hint}"
+
+
+def _not_finite(values: Mapping[str, np.ndarray | None]) -> list[str]:
+    return [
+        f"not finite {path}"
+        for path, x in values.items()
+        if x is not None and _is_float(x) and not np.isfinite(x).all()
+    ]
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _rank(fit: _Fit) -> tuple[float, int]:
+    """Least for the best fit: the fewest problems, if any name is known at all."""
+    return (len(fit.problems) if fit.known else math.inf), -fit.known
+
+
+def _some(arrays: Arrays) -> str:
+    names = sorted(arrays)[:3]
+    return f"{', '.join(names)}, ..." if names else "no arrays"
+
+
+def _final(leaf: Any, value: np.ndarray | None) -> np.ndarray:
+    if value is not None:
+        return np.array(value, leaf.dtype, order="C")
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return np.zeros(leaf.shape, leaf.dtype)
+    return np.asarray(leaf)

@@ -1,0 +1,139 @@
+import json
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models.weights import WeightsError
+from kdjax.models.weights.files import read_arrays, write_arrays
+
+ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4)}
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], strict=True)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_what_is_written_is_read(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    write_arrays(path, {**ARRAYS, "turned": ARRAYS["a/kernel"].T, "n": np.array(3)})
+    read = read_arrays(path)
+    equal(read, {**ARRAYS, "turned": ARRAYS["a/kernel"].T, "n": np.array(3)})
+
+
+def test_half_precision_survives(tmp_path):
+    half = {"x": np.asarray(jnp.arange(4.0, dtype=jnp.bfloat16))}
+    for suffix in ("npz", "safetensors"):
+        write_arrays(tmp_path / f"x.{suffix}", half)
+        read = read_arrays(tmp_path / f"x.{suffix}")["x"]
+        np.testing.assert_array_equal(read.astype(np.float32), [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "pkl", "ckpt", "tar"])
+def test_a_pickle_is_refused_unread(suffix, tmp_path):
+    path = tmp_path / f"weights.{suffix}"
+    with pytest.raises(WeightsError, match="kdjax.models.weights.convert_pth IN.pth"):
+        read_arrays(path)  # Not even whether it is there is looked at.
+
+
+class Harmful:
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Harmful, "ran", True))
+
+
+def test_a_pickle_under_another_name_does_not_run(tmp_path):
+    inside = tmp_path / "inside.npz"
+    array = np.empty(1, object)
+    array[0] = Harmful()
+    np.savez(inside, x=array)
+    plain = tmp_path / "plain.npz"
+    plain.write_bytes(pickle.dumps(Harmful()))
+    named = tmp_path / "named.safetensors"
+    named.write_bytes(pickle.dumps(Harmful()))
+    for path in (inside, plain, named):
+        with pytest.raises(WeightsError, match=f"{path.name}: expected a whole"):
+            read_arrays(path)
+    assert not Harmful.ran
+
+
+def test_a_pytorch_archive_under_another_name(tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("archive/data.pkl", b"anything")
+    with pytest.raises(WeightsError, match="archive/data.pkl, which is no array"):
+        read_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_file_that_was_cut_off(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    write_arrays(path, ARRAYS)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match=f"x.{suffix}: expected a whole .{suffix}"):
+        read_arrays(path)
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(WeightsError, match="x.h5: expected .npz, .safetensors, or"):
+        read_arrays(tmp_path / "x.h5")
+    with pytest.raises(WeightsError, match="x.npz: expected a file, got nothing"):
+        read_arrays(tmp_path / "x.npz")
+    with pytest.raises(WeightsError, match="ends in .npz or .safetensors, got '.h5'"):
+        write_arrays(tmp_path / "x.h5", ARRAYS)
+
+
+# --- TensorFlow.js --------------------------------------------------------------------
+
+
+def tfjs(folder, weights, data, shards=2):
+    """A folder as the converter of TensorFlow.js writes it."""
+    folder.mkdir()
+    size = -(-len(data) // shards)
+    names = [f"group1-shard{i + 1}of{shards}.bin" for i in range(shards)]
+    for i, name in enumerate(names):
+        (folder / name).write_bytes(data[i * size : (i + 1) * size])
+    manifest = [{"paths": names, "weights": weights}]
+    text = json.dumps({"format": "layers-model", "weightsManifest": manifest})
+    (folder / "model.json").write_text(text)
+    return folder
+
+
+FLOATS = np.arange(10, dtype="<f4")
+WEIGHTS = [
+    {"name": "conv1/kernel", "shape": [2, 3], "dtype": "float32"},
+    {"name": "conv1/bias", "shape": [4], "dtype": "float32"},
+]
+
+
+def test_shards_are_joined_and_cut_by_shape(tmp_path):
+    folder = tfjs(tmp_path / "model", WEIGHTS, FLOATS.tobytes(), shards=3)
+    expected = {"conv1/kernel": FLOATS[:6].reshape(2, 3), "conv1/bias": FLOATS[6:]}
+    equal(read_arrays(folder), expected)
+    equal(read_arrays(folder / "model.json"), expected)
+
+
+def test_damage_in_shards_is_named(tmp_path):
+    short = tfjs(tmp_path / "short", WEIGHTS, FLOATS.tobytes()[:-4])
+    with pytest.raises(WeightsError, match="model.json: expected a whole .json"):
+        read_arrays(short)
+    long = tfjs(tmp_path / "long", WEIGHTS, FLOATS.tobytes() + b"1234")
+    with pytest.raises(WeightsError, match="44 bytes in the shards, 40 in the list"):
+        read_arrays(long)
+    gone = tfjs(tmp_path / "gone", WEIGHTS, FLOATS.tobytes())
+    (gone / "group1-shard2of2.bin").unlink()
+    with pytest.raises(WeightsError, match="group1-shard2of2.bin"):
+        read_arrays(gone)
+
+
+def test_quantised_shards_are_refused(tmp_path):
+    weights = [{**WEIGHTS[0], "quantization": {"dtype": "uint8", "scale": 1, "min": 0}}]
+    folder = tfjs(tmp_path / "model", weights, bytes(6))
+    with pytest.raises(WeightsError, match="conv1/kernel, which is not plain float32"):
+        read_arrays(folder)

@@ -1,0 +1,120 @@
+import sys
+import types
+
+import pytest
+
+from kdjax.models.weights import WeightsError, load_weights, save_weights
+from kdjax.models.weights.hub import HubFile, parse_name, resolve
+from tests.models.weights import trees
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("hf:timm/a.b_1k", HubFile("timm/a.b_1k", "model.safetensors", None)),
+        ("timm/a.b_1k", HubFile("timm/a.b_1k", "model.safetensors", None)),
+        ("hf:o/n@v1.0", HubFile("o/n", "model.safetensors", "v1.0")),
+        ("o/n:sub/x.npz", HubFile("o/n", "sub/x.npz", None)),
+        ("hf:o/n@refs/pr/1:x.npz", HubFile("o/n", "x.npz", "refs/pr/1")),
+        ("folder/x.npz", None),
+        ("a/b/c", None),
+        ("/abs/olute", None),
+        ("x.npz", None),
+    ],
+)
+def test_names_and_paths_are_told_apart(source, expected):
+    assert parse_name(source) == expected
+
+
+def test_what_exists_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "model").mkdir()
+    assert resolve("timm/model").is_dir()
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(WeightsError, match="x.npz: expected .* got nothing there"):
+        resolve(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("source", ["here/weights.pth", "hf:o/n:pytorch_model.bin"])
+def test_pickles_are_refused_before_they_are_fetched(source):
+    with pytest.raises(WeightsError, match="got a pickle"):
+        resolve(source)
+
+
+class Gone(Exception):
+    pass
+
+
+class Entry(Gone):
+    pass
+
+
+class Local(Entry):
+    pass
+
+
+class Repository(Gone):
+    pass
+
+
+class Revision(Gone):
+    pass
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    """huggingface_hub as far as it is used; `answer` raises or returns a path."""
+    hub = types.ModuleType("huggingface_hub")
+    errors = types.ModuleType("huggingface_hub.errors")
+    errors.LocalEntryNotFoundError = Local
+    errors.EntryNotFoundError = Entry
+    errors.RepositoryNotFoundError = Repository
+    errors.RevisionNotFoundError = Revision
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+
+    def answer(result):
+        def download(repo, file, revision=None):
+            hub.asked = (repo, file, revision)
+            if isinstance(result, Exception):
+                raise result
+            return str(result)
+
+        hub.hf_hub_download = download
+        return hub
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (Local("offline"), "expected the network, or the file in the local cache"),
+        (Repository("404"), "expected a repository o/n that you may read, got 404"),
+        (Revision("404"), "expected revision v2 in o/n, got 404"),
+        (Entry("404"), "expected a file model.safetensors in o/n, got 404"),
+        (OSError("no route to host"), "from the hub, got: no route to host"),
+    ],
+)
+def test_what_the_hub_cannot_give_is_said(fake_hub, error, text):
+    fake_hub(error)
+    with pytest.raises(WeightsError, match=f"^hf:o/n@v2: .*{text}"):
+        resolve("hf:o/n@v2")
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    text = "^hf:o/n: expected .*pip install huggingface_hub"
+    with pytest.raises(WeightsError, match=text):
+        resolve("hf:o/n")
+
+
+def test_weights_by_hub_name(fake_hub, tmp_path):
+    variables = trees.tree("timm_bit")
+    save_weights(variables, tmp_path / "model.safetensors", names="timm_bit")
+    hub = fake_hub(tmp_path / "model.safetensors")
+    trees.same(load_weights(variables, "hf:timm/resnetv2_50x1_bit"), variables)
+    assert hub.asked == ("timm/resnetv2_50x1_bit", "model.safetensors", None)

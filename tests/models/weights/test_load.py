@@ -1,0 +1,218 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.models.vit import Size, ViT
+from kdjax.models.weights import WeightsError, load_weights, save_weights
+from kdjax.models.weights.files import read_arrays, write_arrays
+from tests.models.weights import trees
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A tree, and a function writing its timm names with some arrays replaced."""
+    variables = trees.tree("timm_bit")
+    save_weights(variables, tmp_path / "timm.npz", names="timm_bit")
+    arrays = read_arrays(tmp_path / "timm.npz")
+
+    def write(**changes):
+        changed = {**arrays, **{k.replace("__", "."): x for k, x in changes.items()}}
+        present = {name: x for name, x in changed.items() if x is not None}
+        write_arrays(tmp_path / "changed.safetensors", present)
+        return tmp_path / "changed.safetensors"
+
+    return variables, write
+
+
+def replaced(template, path, leaf):
+    """The tree with another leaf at `path`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda p, x: leaf if keystr(p) == path else x, template
+    )
+
+
+def keystr(path):
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def test_all_that_does_not_fit_is_named_at_once(saved):
+    variables, write = saved
+    path = write(
+        stem__conv__weight=np.zeros((6, 3, 5, 6), np.float32),
+        norm__bias=None,
+        head__fc__bias=np.zeros(3, np.int32),
+        blocks__strange=np.zeros((2, 2), np.float32),
+        another=np.zeros((1,), np.float32),
+    )
+    with pytest.raises(WeightsError) as caught:
+        load_weights(variables, path)
+    first, *lines = str(caught.value).splitlines()
+    assert first.startswith(f"{path}: expected the weights of this model")
+    assert first.endswith("(names: timm_bit), got 5 that do not fit:")
+    assert sorted(line.strip() for line in lines) == sorted(
+        [
+            "missing params/norm-pre-head/bias, in the file norm.bias",
+            "extra another, shape (1,)",
+            "extra blocks.strange, shape (2, 2)",
+            "misshapen params/root_block/conv_root/kernel, in the file"
+            " stem.conv.weight: expected (6, 3, 6, 6) float32, got (6, 3, 5, 6)"
+            ' float32 (adapt=("stem",) may help)',
+            "misshapen params/head/bias, in the file head.fc.bias: expected (6,)"
+            ' float32, got (3,) int32 (adapt=("head",) may help)',
+        ]
+    )
+
+
+def test_numbers_that_are_none_are_named(saved):
+    variables, write = saved
+    path = write(norm__bias=np.array([0, np.nan, 0, 0, 0, np.inf], np.float32))
+    with pytest.raises(WeightsError, match="not finite params/norm-pre-head/bias$"):
+        load_weights(variables, path)
+
+
+def test_weights_of_another_kind_of_network(saved, tmp_path):
+    variables, _ = saved
+    save_weights(trees.tree("timm_vit"), tmp_path / "vit.npz", names="timm_vit")
+    text = "vit.npz: expected names that fit this model, got none of them but blocks.0"
+    with pytest.raises(WeightsError, match=text):
+        load_weights({"params": {"x": {"kernel": jnp.ones(3)}}}, tmp_path / "vit.npz")
+    # BiT shares the name `norm` with it: everything else is missing or extra.
+    with pytest.raises(
+        WeightsError, match="(?s)missing params/block1.*extra pos_embed"
+    ):
+        load_weights(variables, tmp_path / "vit.npz")
+
+
+def test_keras_and_pytorch_forms_of_resnet_do_not_mix(tmp_path):
+    keras = trees.tree("keras_resnet")
+    save_weights(keras, tmp_path / "keras.npz", names="keras_resnet")
+    with pytest.raises(WeightsError, match="extra conv1/bias"):
+        load_weights(trees.tree("torch_resnet"), tmp_path / "keras.npz")
+
+
+def test_names_can_be_said(saved):
+    variables, write = saved
+    trees.same(load_weights(variables, write(), names="timm_bit"), variables)
+    text = "expected names as in bit, got none of them but head.fc.bias"
+    with pytest.raises(WeightsError, match=text):
+        load_weights(variables, write(), names="bit")
+    with pytest.raises(WeightsError, match="names: expected one of .*, got 'tf'"):
+        load_weights(variables, write(), names="tf")
+
+
+def test_any_network_round_trips_under_its_own_names(tmp_path):
+    variables = {"params": {"a": {"b": np.arange(3.0)}}, "state": {"n": np.array(4)}}
+    save_weights(variables, tmp_path / "own.safetensors")
+    trees.same(load_weights(variables, tmp_path / "own.safetensors"), variables)
+
+
+def test_what_a_scheme_has_no_name_for_is_not_saved(tmp_path):
+    with pytest.raises(WeightsError, match=r"a scheme for \['params/x/kernel'\], got"):
+        variables = {"params": {"x": {"kernel": np.ones(3)}}}
+        save_weights(variables, tmp_path / "x.npz", names="bit")
+
+
+# --- another head -------------------------------------------------------------------
+
+
+def with_head(variables, classes, make):
+    template = replaced(variables, "params/head/kernel", make((6, classes)))
+    return replaced(template, "params/head/bias", make((classes,)))
+
+
+def shape_of(shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_another_head_is_an_error_unless_told(saved):
+    variables, write = saved
+    template = with_head(variables, 4, np.ones)
+    with pytest.raises(WeightsError, match="2 that do not fit"):
+        load_weights(template, write())
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_another_head_keeps_its_own_values(saved, missing):
+    variables, write = saved
+    template = with_head(variables, 4, np.ones)
+    changes = {"head__fc__weight": None, "head__fc__bias": None} if missing else {}
+    loaded = load_weights(template, write(**changes), adapt=("head",))
+    trees.same(loaded, template)
+
+
+def test_another_head_of_shapes_alone_is_zero(saved):
+    variables, write = saved
+    template = with_head(variables, 4, shape_of)
+    loaded = load_weights(template, write(), adapt=["head"])
+    trees.same(loaded["params"]["root_block"], variables["params"]["root_block"])
+    assert loaded["params"]["head"]["kernel"].shape == (6, 4)
+    assert not loaded["params"]["head"]["kernel"].any()
+
+
+def test_a_head_that_fits_is_loaded_all_the_same(saved):
+    variables, write = saved
+    trees.same(load_weights(variables, write(), adapt=("head", "stem")), variables)
+
+
+@pytest.mark.parametrize("adapt", ["head", ("heads",)])
+def test_what_may_be_adapted_is_a_list_of_known_words(saved, adapt):
+    variables, write = saved
+    text = r"adapt: expected words of \['head', 'position', 'stem'\], got "
+    with pytest.raises(WeightsError, match=text + re.escape(repr(adapt))):
+        load_weights(variables, write(), adapt=adapt)
+
+
+# --- another stem, another image size -------------------------------------------------
+
+
+def test_another_stem_only_when_told(saved):
+    variables, write = saved
+    path = "params/root_block/conv_root/kernel"
+    kernel = variables["params"]["root_block"]["conv_root"]["kernel"]
+    template = replaced(variables, path, shape_of((6, 6, 1, 6)))
+    with pytest.raises(
+        WeightsError, match=r"misshapen params/root_block.*\(\"stem\",\)"
+    ):
+        load_weights(template, write())
+    loaded = load_weights(template, write(), adapt=("stem",))
+    new = loaded["params"]["root_block"]["conv_root"]["kernel"]
+    np.testing.assert_allclose(new, kernel.sum(2, keepdims=True), rtol=1e-5)
+
+
+def vit(patch, side):
+    module = ViT(Size(8, 1, 2), patch, 3)
+    return module, trees.values(trees.shapes(module, side), largest=64)
+
+
+@pytest.mark.parametrize("names", ["timm_vit", "big_vision_vit", "own"])
+def test_positions_of_another_image_size_only_when_told(names, tmp_path):
+    _, variables = vit(4, 8)
+    _, larger = vit(4, 16)
+    save_weights(variables, tmp_path / "v.npz", names=names)
+    with pytest.raises(WeightsError, match="1 that do not fit(.|\n)*pos_embedding"):
+        load_weights(larger, tmp_path / "v.npz")
+    loaded = load_weights(larger, tmp_path / "v.npz", adapt=("position",))
+    positions = loaded["params"]["pos_embedding"]
+    assert positions.shape == (1, 17, 8)
+    # The mean over the grid stays, and so does the class token's.
+    old = variables["params"]["pos_embedding"]
+    first = 0 * old[:, 0] if names == "big_vision_vit" else old[:, 0]
+    np.testing.assert_array_equal(positions[:, 0], first)
+    np.testing.assert_allclose(
+        positions[:, 1:].mean(1), old[:, 1:].mean(1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_another_patch_and_the_positions_that_go_with_it(tmp_path):
+    _, variables = vit(4, 16)
+    _, coarse = vit(8, 16)
+    save_weights(variables, tmp_path / "v.npz", names="timm_vit")
+    adapt = ("position", "stem")
+    loaded = load_weights(coarse, tmp_path / "v.npz", adapt=adapt)["params"]
+    assert loaded["embedding"]["kernel"].shape == (8, 8, 3, 8)
+    assert loaded["pos_embedding"].shape == (1, 5, 8)
+    with pytest.raises(WeightsError, match="1 that do not fit"):
+        load_weights(coarse, tmp_path / "v.npz", adapt=("position",))
