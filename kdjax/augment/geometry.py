@@ -1,6 +1,6 @@
 """Crop, resize and flip: drawn as small values, then applied to images of any size."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def draw_crops(
     area: tuple[float, float],
     aspect: tuple[float, float],
     flip: bool,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | Array,
 ) -> Crop:
     """One inception crop a key (Szegedy et al., arXiv 1409.4842).
 
@@ -42,14 +42,10 @@ def draw_crops(
     keys: `[batch]` keys.
     area: smallest and largest share of the image, 0 < low <= high <= 1.
     aspect: smallest and largest width/height in pixels.
-    image_size: (height, width) of the images in pixels.
+    image_size: (height, width) of the images in pixels, one for all or `[batch, 2]`.
     """
-    height, width = image_size
-    # Width over height in shares of the image: what has to fit into a unit square.
-    low = max(aspect[0] * height / width, area[0])
-    high = max(min(aspect[1] * height / width, 1 / area[0]), low)
 
-    def one(key: Array) -> tuple[Array, Array]:
+    def one(key: Array, low: Any, high: Any) -> tuple[Array, Array]:
         u = jax.random.uniform(key, (5,), jnp.float32)
         ratio = low + u[0] * (high - low)
         largest = jnp.minimum(jnp.minimum(ratio, 1 / ratio), area[1])
@@ -59,13 +55,81 @@ def draw_crops(
         box = jnp.stack([u[2] * (1 - h), u[3] * (1 - w), h, w])
         return box, jnp.logical_and(flip, u[4] < 0.5)
 
+    # Width over height in shares of the image: what has to fit into a unit square.
+    if isinstance(image_size, tuple):
+        height, width = image_size
+        low = max(aspect[0] * height / width, area[0])
+        high = max(min(aspect[1] * height / width, 1 / area[0]), low)
+        return Crop(*jax.vmap(lambda key: one(key, low, high))(keys))
+    if image_size.shape != (len(keys), 2):
+        want = (len(keys), 2)
+        raise ValueError(f"image_size: expected shape {want}, got {image_size.shape}")
+    sides = jnp.asarray(image_size, jnp.float32)
+    square = sides[:, 0] / sides[:, 1]
+    low = jnp.maximum(aspect[0] * square, area[0])
+    high = jnp.maximum(jnp.minimum(aspect[1] * square, 1 / area[0]), low)
+    return Crop(*jax.vmap(one)(keys, low, high))
+
+
+def draw_mild_crops(keys: Array, *, share: float, flip: bool) -> Crop:
+    """One random crop a key with `share` of both sides of the image, anywhere in it:
+    what is left after resizing to R and cutting out C pixels, with `share = C / R`.
+
+    keys: `[batch]` keys. share: in (0, 1].
+    """
+
+    def one(key: Array) -> tuple[Array, Array]:
+        u = jax.random.uniform(key, (3,), jnp.float32)
+        start = u[:2] * (1 - share)
+        box = jnp.concatenate([start, jnp.full(2, share, jnp.float32)])
+        return box, jnp.logical_and(flip, u[2] < 0.5)
+
     return Crop(*jax.vmap(one)(keys))
 
 
-def apply_crops(images: Array, crop: Crop, size: tuple[int, int]) -> Array:
-    """Cut each box out, resize it to `size` (bilinear, no antialias), flip.
+def central_image(batch: int, share: float) -> Crop:
+    """The crop of the middle that has `share` of both sides.
+
+    >>> print(central_image(1, 0.5).box)
+    [[0.25 0.25 0.5  0.5 ]]
+    """
+    start = (1 - share) / 2
+    box = jnp.array([[start, start, share, share]], jnp.float32)
+    return Crop(jnp.broadcast_to(box, (batch, 4)), jnp.zeros((batch,), bool))
+
+
+def central_crops(sizes: Array, *, resize: int, crop: int) -> Crop:
+    """The paper's view for evaluation, as boxes: what is left of an image whose smaller
+    side was resized to `resize` pixels, after its central square of `crop` was cut out.
+
+    sizes: `[batch, 2]` (height, width) of the images in pixels.
+
+    >>> import numpy as np
+    >>> sizes = np.array([[100, 200]])
+    >>> print(central_crops(sizes, resize=100, crop=50).box)
+    [[0.25  0.375 0.5   0.25 ]]
+    """
+    if not 0 < crop <= resize:
+        raise ValueError(f"crop: expected 1 to {resize} pixels, got {crop}")
+    sides = jnp.asarray(sizes, jnp.float32)
+    scaled = jnp.round(sides * (resize / sides.min(axis=1, keepdims=True)))
+    start = jnp.floor((scaled - crop) / 2) / scaled
+    box = jnp.concatenate([start, crop / scaled], axis=1)
+    return Crop(box, jnp.zeros(len(box), bool))
+
+
+def apply_crops(
+    images: Array,
+    crop: Crop,
+    size: tuple[int, int],
+    method: str = "linear",
+    antialias: bool = False,
+) -> Array:
+    """Cut each box out, resize it to `size`, flip.
 
     images: `[batch, height, width, channels]`, any real dtype.
+    method: "linear", "cubic" or "lanczos3".
+    antialias: average over the pixels that fall onto one where the box is made smaller.
     Returns `[batch, *size, channels]` float32 in the units of `images`.
     """
     n, height, width, channels = images.shape
@@ -77,10 +141,19 @@ def apply_crops(images: Array, crop: Crop, size: tuple[int, int]) -> Array:
         pixels = box * jnp.array([height, width, height, width], jnp.float32)
         scale = jnp.array(size, jnp.float32) / pixels[2:]
         return jax.image.scale_and_translate(
-            image, shape, (0, 1), scale, -pixels[:2] * scale, "linear", antialias=False
+            image,
+            shape,
+            (0, 1),
+            scale,
+            -pixels[:2] * scale,
+            method,
+            antialias=antialias,
         )
 
     cut = jax.vmap(one)(images.astype(jnp.float32), crop.box)
+    if method != "linear":
+        # These overshoot at edges.
+        cut = jnp.clip(cut, 0.0, 255.0)
     mirrored = jnp.flip(cut, axis=2)
     return jnp.where(crop.flip[:, None, None, None], mirrored, cut)
 

@@ -5,13 +5,17 @@ sides, at whatever resolutions; under `independent` there are two draws; under `
 the teacher's does not depend on time. Beyer et al., arXiv 2106.05237, section 3.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from kdjax.augment import geometry, mix
+from kdjax.augment import colour, geometry, mix, randaugment
+from kdjax.augment.colour import Jitter
 from kdjax.augment.geometry import Crop
+from kdjax.augment.randaugment import Operations
 from kdjax.config import Views
 from kdjax.core import keys
 from kdjax.core.types import Array, View
@@ -34,11 +38,21 @@ class ViewId(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Everything random about the views of a batch."""
+    """Everything random about the views of a batch; None where nothing is drawn.
+
+    mix_box: cutmix puts this box of the partner into each image; `mix_weight` then is
+        the share of the image that is left.
+    jitter, operations: colour jitter and RandAugment of each side.
+    """
 
     student: Crop
     teacher: Crop
     mix_weight: Array | None
+    mix_box: Array | None = None
+    student_jitter: Jitter | None = None
+    teacher_jitter: Jitter | None = None
+    student_operations: Operations | None = None
+    teacher_operations: Operations | None = None
 
 
 def name_views(
@@ -56,34 +70,84 @@ def name_views(
 
 
 def draw_views(
-    seed: int | Array, view_id: ViewId, views: Views, image_size: tuple[int, int]
+    seed: int | Array,
+    view_id: ViewId,
+    views: Views,
+    image_size: tuple[int, int] | Array,
 ) -> Draw:
     """Draw what `view_id` names. Equal ids give equal draws, always and everywhere.
 
-    image_size: (height, width) of the stored images in pixels.
+    image_size: (height, width) in pixels of the images before they were resized to be
+        stored: one for all, or `[batch, 2]`.
 
     Raises ConfigError naming the field of `views` that cannot be drawn.
     """
     views.check()
+    student = _draw_side(seed, view_id, views, image_size, "")
+    if views.mode == "fixed":
+        batch, whole = len(view_id.example), views.still == "whole"
+        centre = geometry.central_image(batch, views.share)
+        teacher = _Side(geometry.whole_image(batch) if whole else centre, None, None)
+    elif views.mode == "independent":
+        teacher = _draw_side(seed, view_id, views, image_size, "teacher ")
+    else:
+        teacher = student
+    weight = box = None
+    if views.mode == "function_matching":
+        weight = mix.draw_mix(seed, view_id.step)
+        if views.mix == "cutmix":
+            box = mix.draw_box(seed, view_id.step, weight)
+            weight = mix.share_kept(box)
+    return Draw(
+        student.crop,
+        teacher.crop,
+        weight,
+        box,
+        student.jitter,
+        teacher.jitter,
+        student.operations,
+        teacher.operations,
+    )
 
-    def crop(purpose: str) -> Crop:
-        one_each = keys.example_keys(seed, purpose, view_id.epoch, view_id.example)
-        return geometry.draw_crops(
-            one_each,
+
+class _Side(NamedTuple):
+    """What is drawn for one side, before anything is mixed."""
+
+    crop: Crop
+    jitter: Jitter | None
+    operations: Operations | None
+
+
+def _draw_side(
+    seed: int | Array,
+    view_id: ViewId,
+    views: Views,
+    image_size: tuple[int, int] | Array,
+    side: str,
+) -> _Side:
+    def keys_for(purpose: str) -> Array:
+        name = side + purpose
+        return keys.example_keys(seed, name, view_id.epoch, view_id.example)
+
+    if views.crop == "random":
+        own = keys_for("crop")
+        crop = geometry.draw_mild_crops(own, share=views.share, flip=views.flip)
+    else:
+        crop = geometry.draw_crops(
+            keys_for("crop"),
             area=views.area,
             aspect=views.aspect,
             flip=views.flip,
             image_size=image_size,
         )
-
-    student = crop("crop")
-    if views.mode == "fixed":
-        return Draw(student, geometry.whole_image(len(view_id.example)), None)
-    if views.mode == "independent":
-        return Draw(student, crop("teacher crop"), None)
-    if views.mode == "consistent":
-        return Draw(student, student, None)
-    return Draw(student, student, mix.draw_mix(seed, view_id.step))
+    jitter = operations = None
+    if any(views.jitter):
+        jitter = colour.draw_jitter(keys_for("jitter"), views.jitter)
+    count, magnitude = views.randaugment
+    if count:
+        one_each = keys_for("randaugment")
+        operations = randaugment.draw_operations(one_each, count, magnitude)
+    return _Side(crop, jitter, operations)
 
 
 def apply_views(
@@ -92,38 +156,123 @@ def apply_views(
     labels: Array,
     *,
     student_size: int,
-    teacher_size: int,
+    teacher_size: Any,
     axis_name: str | None = None,
+    method: str = "linear",
+    antialias: bool = False,
 ) -> View:
     """Make both sides' images from one draw.
 
     images: `[batch, height, width, channels]`, pixels 0 to 255, in the order of the
         draw; uint8, as anything else is most likely scaled already.
     labels: `[batch]` int32.
-    student_size, teacher_size: side of the square that each sees, in pixels.
+    student_size, teacher_size: side of the square that each sees, in pixels; a tuple
+        of sides for several teachers.
     axis_name: the pmap or shard_map axis over which the batch is split, if any.
+    method, antialias: how crops are resized (`Views`).
     """
+    _check(images, labels)
 
+    def cut(crop: Crop, size: int) -> Array:
+        return geometry.apply_crops(images, crop, (size, size), method, antialias)
+
+    student = cut(draw.student, student_size)
+
+    def for_teacher(size: int) -> Array:
+        shared = draw.teacher is draw.student and size == student_size
+        return student if shared else cut(draw.teacher, size)
+
+    teacher = jax.tree.map(for_teacher, teacher_size)
+    return _finish(draw, student, teacher, labels, axis_name)
+
+
+def finish_views(
+    draw: Draw,
+    student: Array,
+    teacher: Array | None,
+    labels: Array,
+    *,
+    axis_name: str | None = None,
+) -> View:
+    """The rest of `apply_views` for views that the host has cut out and mirrored.
+
+    student, teacher: `[batch, size, size, channels]` uint8 from `data.streamed`;
+        teacher None where both see the same.
+    """
+    _check(student, labels)
+    pixels = student.astype(jnp.float32)
+    shared = teacher is None
+    other = pixels if shared else teacher.astype(jnp.float32)
+    return _finish(draw, pixels, other, labels, axis_name)
+
+
+def _check(images: Array, labels: Array) -> None:
     if images.dtype != jnp.uint8:
         raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
     if labels.shape != images.shape[:1]:
         want, got = images.shape[:1], labels.shape
         raise ValueError(f"labels: expected shape {want}, got {got}")
 
-    def see(crop: Crop, size: int) -> Array:
-        seen = geometry.normalise(geometry.apply_crops(images, crop, (size, size)))
-        if draw.mix_weight is None:
-            return seen
-        return mix.apply_mix(seen, draw.mix_weight, axis_name)
 
-    student = see(draw.student, student_size)
-    shared = draw.teacher is draw.student and teacher_size == student_size
-    teacher = student if shared else see(draw.teacher, teacher_size)
+def _finish(
+    draw: Draw, student: Array, teacher: Any, labels: Array, axis_name: str | None
+) -> View:
+    """Colours, range and mix of images that have been cut out."""
+
+    def see(
+        pixels: Array, jitter: Jitter | None, operations: Operations | None
+    ) -> Array:
+        if jitter is not None:
+            pixels = colour.apply_jitter(pixels, jitter)
+        if operations is not None:
+            pixels = randaugment.apply_operations(pixels, operations)
+        seen = geometry.normalise(pixels)
+        if draw.mix_box is not None:
+            return mix.apply_box(seen, draw.mix_box, axis_name)
+        if draw.mix_weight is not None:
+            return mix.apply_mix(seen, draw.mix_weight, axis_name)
+        return seen
+
+    alike = draw.teacher_jitter is draw.student_jitter
+    alike = alike and draw.teacher_operations is draw.student_operations
+    student_seen = see(student, draw.student_jitter, draw.student_operations)
+
+    def teacher_sees(pixels: Array) -> Array:
+        if pixels is student and alike:
+            return student_seen
+        return see(pixels, draw.teacher_jitter, draw.teacher_operations)
+
+    teacher_seen = jax.tree.map(teacher_sees, teacher)
     if draw.mix_weight is None:
-        return View(student, teacher, labels)
-    return View(
-        student, teacher, labels, mix.partners(labels, axis_name), draw.mix_weight
-    )
+        return View(student_seen, teacher_seen, labels)
+    partner_labels = mix.partners(labels, axis_name)
+    return View(student_seen, teacher_seen, labels, partner_labels, draw.mix_weight)
+
+
+def host_draw(views: Views) -> Callable[..., tuple[Crop, Crop]]:
+    """Draw crops on the host, for images that are cut out before they travel.
+
+    Returns a function `(seed, epochs, examples, sizes) -> (student's, teacher's crop)`
+    of NumPy arrays; `sizes` is `[batch, 2]`. It is `draw_views` itself, compiled for
+    the CPU whatever other devices there are; both results are one object where both
+    sides see one crop.
+    """
+
+    @jax.jit
+    def draw(seed: Array, epochs: Array, examples: Array, sizes: Array):
+        step = jnp.int32(0)
+        view_id = ViewId(examples, epochs, step, examples, epochs)
+        found = draw_views(seed, view_id, views, sizes)
+        return found.student, found.teacher
+
+    def on_host(seed: int, epochs, examples, sizes) -> tuple[Crop, Crop]:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            found = jax.device_get(draw(np.int32(seed), epochs, examples, sizes))
+        student, teacher = found
+        shared = views.mode in ("consistent", "function_matching")
+        return student, student if shared else teacher
+
+    return on_host
 
 
 def replay(
@@ -135,14 +284,20 @@ def replay(
     *,
     student_size: int,
     teacher_size: int,
+    sizes: Array | None = None,
+    partner_sizes: Array | None = None,
 ) -> View:
     """Make views again from their ids alone, one by one, whatever batch they came from.
 
     images, partner_images: `[n, height, width, channels]`, the images that
         `view_id.example` and `view_id.partner` name. Labels are not replayed (zeros).
+    sizes, partner_sizes: `[n, 2]` (height, width) of these images before they were
+        resized to be stored; None where they were not.
     """
+    if (sizes is None) != (partner_sizes is None):
+        raise ValueError("partner_sizes: expected sizes for both images or for none")
 
-    def one(example, epoch, partner, partner_epoch, image, partner_image):
+    def one(example, epoch, partner, partner_epoch, image, partner_image, *size_pair):
         # In a batch of two, the partner of the second row is the first.
         ids = ViewId(
             jnp.stack([partner, example]),
@@ -152,13 +307,18 @@ def replay(
             jnp.stack([epoch, partner_epoch]),
         )
         pair = jnp.stack([partner_image, image])
-        draw = draw_views(seed, ids, views, (pair.shape[1], pair.shape[2]))
+        size = (pair.shape[1], pair.shape[2])
+        if size_pair:
+            size = jnp.stack(size_pair[::-1])
+        draw = draw_views(seed, ids, views, size)
         seen = apply_views(
             draw,
             pair,
             jnp.zeros((2,), jnp.int32),
             student_size=student_size,
             teacher_size=teacher_size,
+            method=views.method,
+            antialias=views.antialias,
         )
         return seen.student[1], seen.teacher[1]
 
@@ -169,6 +329,7 @@ def replay(
         view_id.partner_epoch,
         images,
         partner_images,
+        *([] if sizes is None else [sizes, partner_sizes]),
     )
     return View(student, teacher, jnp.zeros(len(student), jnp.int32))
 
@@ -177,3 +338,22 @@ def whole_view(images: Array, size: int) -> Array:
     """The view for evaluation: the whole image at `size`, float32 in [-1, 1]."""
     crop = geometry.whole_image(len(images))
     return geometry.normalise(geometry.apply_crops(images, crop, (size, size)))
+
+
+def central_view(
+    images: Array, size: int, *, central: float, sizes: Array | None = None
+) -> Array:
+    """The paper's view for evaluation, float32 in [-1, 1].
+
+    The smaller side is resized to `central * size` pixels and the central square of
+    `size` is cut out, in one resampling that averages where it makes smaller.
+
+    images: `[batch, height, width, channels]`.
+    central: at least 1; 1.25 is the paper's 160 to 128.
+    sizes: `[batch, 2]` (height, width) before the images were resized to be stored.
+    """
+    if sizes is None:
+        sizes = jnp.tile(jnp.array([images.shape[1:3]], jnp.int32), (len(images), 1))
+    crop = geometry.central_crops(sizes, resize=round(central * size), crop=size)
+    seen = geometry.apply_crops(images, crop, (size, size), antialias=True)
+    return geometry.normalise(seen)

@@ -11,6 +11,10 @@ def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(bits).permutation(n).astype(np.int32)
 
 
+# Changes when the same seed begins to give another order.
+VERSION = "philox-1"
+
+
 def batch_at(
     step: int, *, n: int, batch: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:

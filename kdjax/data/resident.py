@@ -7,19 +7,34 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax.config import ConfigError
 from kdjax.core.types import Array
-from kdjax.data.sources import Source
+from kdjax.data.source import Source
+
+
+def arrays(source: Source) -> dict[str, np.ndarray]:
+    """What a feed knows of each example, as arrays with one row an example.
+
+    image: `[n, height, width, channels]` uint8. label, id: `[n]` int32. size: `[n, 2]`
+    int32, the (height, width) before resizing, only where images were resized.
+
+    Raises ConfigError where the images are not in memory yet (`memory.in_memory`).
+    """
+    if source.images is None:
+        raise ConfigError("source: expected images in memory, see memory.in_memory")
+    found = {"image": source.images, "label": source.labels, "id": source.ids}
+    return found if source.sizes is None else {**found, "size": source.sizes}
 
 
 def place(source: Source, mesh: Mesh | None = None) -> dict[str, Any]:
     """Put a source on the devices of a mesh, its examples divided among them.
 
-    Returns arrays `image` uint8, `label` int32, `id` int32. Their length is rounded up
-    to a multiple of the devices with rows that no index ever names.
+    Returns the arrays of `arrays`. Their length is rounded up to a multiple of the
+    devices with rows that no index ever names.
     """
-    arrays = {"image": source.images, "label": source.labels, "id": source.ids}
+    found = arrays(source)
     if mesh is None:
-        return {name: jnp.asarray(x) for name, x in arrays.items()}
+        return {name: jnp.asarray(x) for name, x in found.items()}
     spare = -len(source) % mesh.size
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
@@ -27,9 +42,9 @@ def place(source: Source, mesh: Mesh | None = None) -> dict[str, Any]:
         padded = np.concatenate([x, np.repeat(x[:1], spare, axis=0)])
         return jax.make_array_from_callback(padded.shape, sharding, padded.__getitem__)
 
-    return {name: put(x) for name, x in arrays.items()}
+    return {name: put(x) for name, x in found.items()}
 
 
-def take(data: dict[str, Array], places: Array) -> tuple[Array, Array, Array]:
-    """Images, labels and ids of `[batch]` places."""
-    return data["image"][places], data["label"][places], data["id"][places]
+def take(data: dict[str, Array], places: Array) -> dict[str, Array]:
+    """The rows of `[batch]` places."""
+    return {name: x[places] for name, x in data.items()}

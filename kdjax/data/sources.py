@@ -1,34 +1,38 @@
-"""Where images come from: named sets and functions of the user's, split as in TFDS."""
+"""Where images come from: sets by name, and splits by text, as in TFDS.
 
+digits                    scikit-learn's 1 797 digits
+cifar10, imagenet2012 ... the sets of `tfds_sets.PRESETS`, prepared by TFDS
+tfds:NAME                 any other TFDS set of images
+folder:PATH               PATH/split/class/*.jpg
+module:function           your own, returning {split: (images, labels)}
+NAME+NAME                 several, joined split by split
+"""
+
+import hashlib
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kdjax.config import ConfigError, call, load_function, require
+from kdjax.data import folder, tfds_sets
+from kdjax.data.hugging_face import from_hugging_face
+from kdjax.data.source import Source, at_size, join, select
 
+__all__ = [
+    "Source",
+    "Splits",
+    "default_split",
+    "digits",
+    "from_arrays",
+    "from_hugging_face",
+    "load_splits",
+    "take_split",
+]
 
-class Source(NamedTuple):
-    """Decoded images with their labels and ids.
-
-    images: `[n, height, width, channels]` uint8.
-    labels: `[n]` int32 in [0, classes).
-    ids: `[n]` int32, the place of each example in its whole split, so that an example
-        keeps its id in every sub-split.
-    classes: one more than the largest label of the whole split.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
+# A split is a source, or arrays (uint8 images, labels or None) to make one of.
+Splits = Mapping[str, Any]
 
 
 def digits() -> Splits:
@@ -50,34 +54,135 @@ def digits() -> Splits:
 SETS = {"digits": digits}
 
 
-def load_splits(name: str) -> Splits:
-    """All splits of a data set: a name in `SETS`, or a user's `module:function`."""
+def load_splits(
+    name: str, *, data_dir: str = "", channels: int = 0, store: int = 0
+) -> Splits:
+    """All splits of a data set.
+
+    Args:
+      name: one of the forms above.
+      data_dir: where TFDS has its sets; empty for its own default.
+      channels: 1 or 3, what every image is made; 0 as the set says.
+      store: side of the square that every image is resized to; 0 does not resize.
+
+    Raises:
+      ConfigError: no such set, or nothing of it on this machine. Nothing is downloaded.
+    """
+    names = [part.strip() for part in name.split("+")]
+    parts = [_one_set(part, data_dir, channels) for part in names]
+    if len(parts) == 1:
+        found = parts[0]
+    else:
+        shared = [split for split in parts[0] if all(split in part for part in parts)]
+        require(bool(shared), "data.name", "sets with a split in common", name)
+        found = {
+            split: join(
+                [
+                    at_size(as_source(part[split], f"{one} {split}"), store)
+                    for one, part in zip(names, parts, strict=True)
+                ]
+            )
+            for split in shared
+        }
+    if not store:
+        return found
+    return {k: at_size(as_source(v, f"{name} {k}"), store) for k, v in found.items()}
+
+
+def _one_set(name: str, data_dir: str, channels: int) -> Splits:
+    if name in SETS:
+        return SETS[name]()
+    if name in tfds_sets.PRESETS or name.startswith("tfds:"):
+        return tfds_sets.load(name.removeprefix("tfds:"), data_dir, channels)
+    if name.startswith("folder:"):
+        return folder.load(name.removeprefix("folder:"), channels)
     if ":" in name:
         splits = call(load_function(name, "data.name"), "data.name")
         require(isinstance(splits, Mapping), "data.name", "a dict of splits", splits)
         return splits
-    known = " or ".join(sorted(SETS)) + " or module:function"
-    require(name in SETS, "data.name", known, name)
-    return SETS[name]()
+    forms = "module:function, tfds:NAME or folder:PATH"
+    known = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
+    raise ConfigError(f"data.name: expected {forms}, or one of {known}; got {name!r}")
+
+
+def default_split(name: str, role: str) -> str:
+    """What `default` means for the train, validation or test split of a set.
+
+    The splits of arXiv 2106.05237 (its Table 5), where it uses the set. Sets without a
+    validation split give the last tenth of their training split.
+
+    >>> default_split("oxford_iiit_pet", "validation")
+    'train[90%:]'
+    """
+    preset = tfds_sets.PRESETS.get(name)
+    return role if preset is None else getattr(preset, role)
+
+
+def from_arrays(images: Any, labels: Any, at: str = "images") -> Source:
+    """A source of uint8 images `[n, height, width, channels]` in memory.
+
+    Args:
+      images: the pixels.
+      labels: `[n]` integers from 0; None for images without labels.
+      at: what errors call them.
+
+    Raises:
+      ConfigError: naming what is wrong with the arrays.
+
+    >>> source = from_arrays(np.zeros((6, 8, 8, 3), np.uint8), [0, 1, 2, 0, 1, 2])
+    >>> len(source), source.shape, source.classes
+    (6, (8, 8, 3), 3)
+    """
+    images, labels = _arrays(images, labels, at)
+    classes = 1 + int(labels.max(initial=-1))
+
+    def content() -> str:
+        sha = hashlib.sha256(f"{images.shape}".encode())
+        sha.update(np.ascontiguousarray(images).data)
+        return sha.hexdigest()
+
+    return Source(
+        read=lambda place: images[place],
+        labels=labels,
+        ids=np.arange(len(labels), dtype=np.int32),
+        classes=classes,
+        shape=images.shape[1:],
+        resizes=False,
+        name_of=lambda place: f"{at} {place}",
+        content=content,
+        images=images,
+    )
+
+
+def as_source(split: Any, at: str) -> Source:
+    """A split as a source: it is one, or a pair (images, labels or None)."""
+    if isinstance(split, Source):
+        return split
+    ok = isinstance(split, (tuple, list)) and len(split) == 2
+    require(ok, at, "a pair (images, labels)", type(split).__name__)
+    images, labels = split
+    return from_arrays(images, labels, at)
 
 
 def take_split(splits: Splits, text: str, field: str) -> Source:
     """The examples that `text` names: `train`, `train[:200]`, `train[10%:90%]`.
 
     Raises `ConfigError` naming `field` where the split is unknown, malformed or empty.
+
+    >>> splits = {"train": (np.zeros((10, 8, 8, 3), np.uint8), np.arange(10))}
+    >>> take_split(splits, "train[80%:]", "data.train").ids
+    array([8, 9], dtype=int32)
     """
     match = re.fullmatch(r"(\w+)(?:\[(-?\d*%?):(-?\d*%?)\])?", text)
     if match is None:
         raise ConfigError(f"{field}: expected a split like train[:90%], got {text!r}")
     name, start, stop = match.groups()
     require(name in splits, field, f"one of the splits {sorted(splits)}", name)
-    images, labels = _arrays(splits[name], f"{field} ({name})")
-    n = len(labels)
-    part = slice(_bound(start, n), _bound(stop, n))
-    ids = np.arange(n, dtype=np.int32)[part]
-    require(len(ids) > 0, field, f"a split with examples (of {n})", text)
-    classes = 1 + int(labels.max())
-    return Source(images[part], labels[part].astype(np.int32), ids, classes)
+    whole = as_source(splits[name], f"{field} ({name})")
+    n = len(whole)
+    part = select(whole, slice(_bound(start, n), _bound(stop, n)))
+    require(len(part) > 0, field, f"a split with examples (of {n})", text)
+    return part
 
 
 def _bound(text: str | None, n: int) -> int | None:
@@ -86,13 +191,13 @@ def _bound(text: str | None, n: int) -> int | None:
     return round(n * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
-def _arrays(split: object, at: str) -> tuple[np.ndarray, np.ndarray]:
-    """The two arrays of a split, or an error that names what is wrong with them."""
-    ok = isinstance(split, (tuple, list)) and len(split) == 2
-    require(ok, at, "a pair (images, labels)", type(split).__name__)
+def _arrays(images: Any, labels: Any, at: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels as arrays, or an error that names what is wrong with them."""
     try:
-        images, labels = (np.asarray(part) for part in split)  # type: ignore[union-attr]
-    except ValueError as error:
+        images = np.asarray(images)
+        missing = labels is None
+        labels = np.full(len(images), -1) if missing else np.asarray(labels)
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"{at}: expected arrays: {error}") from error
     ok = images.ndim == 4 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
     got = f"{images.dtype}{list(images.shape)}"
@@ -100,8 +205,8 @@ def _arrays(split: object, at: str) -> tuple[np.ndarray, np.ndarray]:
     ok = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     got = f"{labels.dtype}{list(labels.shape)}"
     require(ok, f"{at} labels", f"integers [{len(images)}]", got)
-    if len(labels):
+    if len(labels) and not missing:
         low, high = int(labels.min()), int(labels.max())
         ok = 0 <= low and high < 2**31 - 1
         require(ok, f"{at} labels", "class ids in [0, 2^31 - 1)", f"{low} to {high}")
-    return images, labels
+    return images, labels.astype(np.int32)

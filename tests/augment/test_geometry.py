@@ -83,6 +83,50 @@ def test_boxes_obey_their_ranges(area, aspect, image_size):
     assert 0.45 < np.asarray(crop.flip).mean() < 0.55
 
 
+def test_each_image_s_own_size_is_as_good_as_one_for_all():
+    """The same keys: per-image sizes give the boxes that this size alone would give."""
+    sizes = np.array([(8, 8), (20, 30), (400, 100)] * 50, np.int32)
+    got = draw(150, image_size=sizes)
+    for size in ((8, 8), (20, 30), (400, 100)):
+        rows = (sizes == size).all(axis=1)
+        want = draw(150, image_size=size)
+        np.testing.assert_allclose(got.box[rows], want.box[rows], atol=2e-6)
+        np.testing.assert_array_equal(got.flip[rows], want.flip[rows])
+    with pytest.raises(ValueError, match=r"image_size: expected shape \(3, 2\)"):
+        draw(3, image_size=sizes)
+
+
+def test_the_central_crop_of_the_paper():
+    """160 then 128, by hand: 500x333 becomes 240x160; 56 and 16 are cut off."""
+    sizes = np.array([(333, 500), (500, 333), (128, 128)], np.int32)
+    crop = geometry.central_crops(sizes, resize=160, crop=128)
+    want = [
+        [16 / 160, 56 / 240, 128 / 160, 128 / 240],
+        [56 / 240, 16 / 160, 128 / 240, 128 / 160],
+        [16 / 160, 16 / 160, 128 / 160, 128 / 160],
+    ]
+    np.testing.assert_allclose(crop.box, want, atol=1e-6)
+    assert not crop.flip.any()
+    with pytest.raises(ValueError, match="crop: expected 1 to 160 pixels, got 161"):
+        geometry.central_crops(sizes, resize=160, crop=161)
+
+
+def test_antialias_and_cubic_are_jax_s_resizing_of_the_whole_image():
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    whole = geometry.whole_image(2)
+    for method in ("linear", "cubic", "lanczos3"):
+        got = geometry.apply_crops(images, whole, (4, 4), method, True)
+        floats = images.astype(np.float32)
+        want = jax.image.resize(floats, (2, 4, 4, 3), method, antialias=True)
+        np.testing.assert_allclose(got, np.clip(want, 0, 255), atol=2e-3)
+    # Antialiased linear by 3 is the triangle of half-width 3 around each centre.
+    weight = 1 - np.abs(np.arange(12) - 4.0) / 3
+    weight = np.maximum(weight, 0) / np.maximum(weight, 0).sum()
+    want = np.einsum("y,x,yxc->c", weight, weight, images[0].astype(np.float64))
+    got = geometry.apply_crops(images, whole, (4, 4), "linear", True)
+    np.testing.assert_allclose(got[0, 1, 1], want, atol=2e-3)
+
+
 def test_no_flip_when_told():
     assert not np.asarray(draw(100, flip=False).flip).any()
 
@@ -96,3 +140,25 @@ def test_a_draw_for_another_batch_is_refused():
 def test_normalise_maps_pixels_to_minus_one_and_one():
     got = geometry.normalise(np.array([0, 255], np.uint8))
     np.testing.assert_array_equal(got, np.array([-1.0, 1.0], np.float32))
+
+
+def test_mild_crops_have_one_size_and_lie_anywhere():
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    box, flip = geometry.draw_mild_crops(keys, share=0.75, flip=True)
+    box = np.asarray(box)
+    np.testing.assert_array_equal(box[:, 2:], 0.75)
+    for start in (box[:, 0], box[:, 1]):
+        # Uniform on [0, 0.25].
+        assert start.min() >= 0 and start.max() <= 0.25
+        quantiles = np.quantile(start, [0.25, 0.5, 0.75])
+        np.testing.assert_allclose(quantiles, [0.0625, 0.125, 0.1875], atol=0.01)
+    assert abs(np.corrcoef(box[:, 0], box[:, 1])[0, 1]) < 0.05
+    assert abs(np.mean(flip) - 0.5) < 0.05
+    assert not geometry.draw_mild_crops(keys, share=1.0, flip=False).flip.any()
+
+
+def test_the_centre_cuts_the_same_off_every_side():
+    images = np.arange(64, dtype=np.float32).reshape(1, 8, 8, 1)
+    centre = geometry.central_image(1, 0.5)
+    got = geometry.apply_crops(images, centre, (4, 4))
+    np.testing.assert_allclose(got, images[:, 2:6, 2:6])

@@ -1,5 +1,7 @@
 """The modes: what is shared between teacher and student, and what changes when."""
 
+import dataclasses
+import functools
 from typing import get_args
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from kdjax.augment import geometry, views
+from kdjax.augment.geometry import Crop
 from kdjax.config import Mode, Views
 
 N = 16
@@ -181,6 +184,166 @@ def test_views_do_not_depend_on_the_devices(images):
     np.testing.assert_array_equal(partners, want.partner_labels)
 
 
+RICH = Views(jitter=(0.4, 0.4, 0.4, 0.1), mix="cutmix")
+
+
+def colourful(n):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_colours_are_shared_and_drawn_again_as_crops_are(mode):
+    """With every further draw on: consistency, and each view from its id alone."""
+    operations = (1, 5) if mode in ("independent", "function_matching") else (0, 0)
+    config = dataclasses.replace(RICH, mode=mode, randaugment=operations)
+    images, rows = colourful(6), np.array([4, 0, 5, 2, 1, 3])
+    sizes = np.array([(8, 8), (30, 20), (20, 30)] * 2, np.int32)
+    ids, epochs = jnp.asarray(rows), jnp.full(6, 3)
+    view_id = views.name_views(ids, epochs, jnp.int32(5), config)
+
+    # Run once: it takes longer to optimise than to run.
+    once = {"xla_backend_optimization_level": 0}
+
+    @functools.partial(jax.jit, compiler_options=once)
+    def both(chosen, partners, chosen_sizes, partner_sizes):
+        draw = views.draw_views(1, view_id, config, chosen_sizes)
+        seen = views.apply_views(draw, chosen, ids, student_size=6, teacher_size=6)
+        again = views.replay(
+            1,
+            view_id,
+            chosen,
+            partners,
+            config,
+            student_size=6,
+            teacher_size=6,
+            sizes=chosen_sizes,
+            partner_sizes=partner_sizes,
+        )
+        return draw, seen, again
+
+    other = np.asarray(view_id.partner)
+    draw, seen, again = both(images[rows], images[other], sizes[rows], sizes[other])
+    np.testing.assert_allclose(again.student, seen.student, atol=2e-5)
+    np.testing.assert_allclose(again.teacher, seen.teacher, atol=2e-5)
+    shared = mode in ("consistent", "function_matching")
+    assert (np.asarray(seen.student) == np.asarray(seen.teacher)).all() == shared
+    factors = [np.asarray(draw.student_jitter.hue)]
+    if mode == "fixed":
+        assert draw.teacher_jitter is None and draw.teacher_operations is None
+        whole = geometry.apply_crops(images[rows], geometry.whole_image(6), (6, 6))
+        np.testing.assert_allclose(seen.teacher, geometry.normalise(whole), atol=1e-6)
+    else:
+        factors.append(np.asarray(draw.teacher_jitter.hue))
+        assert (factors[0] == factors[1]).all() == shared
+    assert len(np.unique(factors[0])) == 6
+
+
+def test_cutmix_puts_one_box_of_the_previous_row_into_every_image(images):
+    config = Views(mode="function_matching", mix="cutmix")
+    view_id = named("function_matching", step=2)
+    draw = views.draw_views(0, view_id, config, (8, 8))
+    seen = views.apply_views(
+        draw, images[:N], view_id.example % 10, student_size=16, teacher_size=8
+    )
+    top, left, height, width = np.asarray(draw.mix_box, np.float64)
+    assert 0 <= top <= top + height <= 1 and 0 <= left <= left + width <= 1
+    for size, got in ((16, seen.student), (8, seen.teacher)):
+        cut = np.asarray(
+            geometry.normalise(
+                geometry.apply_crops(images[:N], draw.student, (size, size))
+            )
+        )
+        centre = (np.arange(size) + 0.5) / size
+        rows = (centre >= top) & (centre < top + height)
+        columns = (centre >= left) & (centre < left + width)
+        covered = np.outer(rows, columns)[None, :, :, None]
+        want = np.where(covered, np.roll(cut, 1, axis=0), cut)
+        np.testing.assert_allclose(got, want, atol=1e-6)
+    assert 0 < covered.mean() < 1
+    np.testing.assert_allclose(seen.mix_weight, 1 - height * width, atol=1e-6)
+    np.testing.assert_array_equal(seen.partner_labels, np.roll(seen.labels, 1))
+
+
+def test_a_box_has_the_share_of_its_weight_unless_it_is_cut_off():
+    weights = jnp.linspace(0.05, 1.0, 400)
+    box = jax.vmap(lambda s, w: views.mix.draw_box(0, s, w))(jnp.arange(400), weights)
+    top, left, height, width = np.asarray(box, np.float64).T
+    side = np.sqrt(1 - np.asarray(weights, np.float64))
+    inside = (
+        (top > 0) & (left > 0) & (top + height < 1 - 1e-6) & (left + width < 1 - 1e-6)
+    )
+    assert inside.sum() > 50
+    np.testing.assert_allclose(height[inside], side[inside], atol=1e-5)
+    np.testing.assert_allclose(width[inside], side[inside], atol=1e-5)
+    assert (height <= side + 1e-5).all() and (box >= 0).all()
+    centres = (top + height / 2)[inside]
+    assert centres.min() < 0.2 and centres.max() > 0.8
+
+
+def test_the_central_view_is_the_middle_of_a_stored_image():
+    """A wide image squashed into a square: its own size says where its middle is."""
+    images = colourful(2)
+    sizes = jnp.array([(8, 16), (8, 8)])
+    got = views.central_view(images, 8, central=1.0, sizes=sizes)
+    crop = Crop(
+        jnp.array([[0.0, 0.25, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]]), jnp.zeros(2, bool)
+    )
+    want = geometry.normalise(geometry.apply_crops(images, crop, (8, 8)))
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    same = views.central_view(images, 8, central=1.0)
+    np.testing.assert_allclose(same[1], want[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "views.jitter: expected brightness"),
+        ({"randaugment": (2, 11)}, "views.randaugment: expected .operations >= 0"),
+        ({"mix": "blend"}, "views.mix: expected mixup or cutmix"),
+        ({"method": "area"}, "views.method: expected linear or cubic or lanczos3"),
+        ({"central": 0.5}, "views.central: expected 0 or a number >= 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        Views(**change).check()
+
+
+def test_views_that_the_host_cut_out_are_finished_the_same_way(images):
+    draw, seen = see(images, "function_matching", step=3)
+    cut = geometry.apply_crops(images[:N], draw.student, (8, 8))
+    pixels = np.round(np.asarray(cut)).astype(np.uint8)
+    labels = jnp.arange(N) % 10
+    got = views.finish_views(draw, pixels, None, labels)
+    np.testing.assert_allclose(got.student, seen.student, atol=0.51 / 127.5)
+    np.testing.assert_array_equal(got.student, got.teacher)
+    with pytest.raises(ValueError, match="images: expected uint8"):
+        views.finish_views(draw, cut, None, labels)
+
+
 def test_an_unknown_mode_is_named():
     with pytest.raises(ValueError, match="views.mode.*'sideways'"):
         views.draw_views(0, named("fixed"), Views(mode="sideways"), (8, 8))  # type: ignore[arg-type]
+
+
+def test_mild_crops_and_a_still_centre(images):
+    """The paper's fix/cc and same/rc."""
+    labels = jnp.zeros(N, jnp.int32)
+
+    def seen(mode, epoch):
+        mild = Views(mode=mode, crop="random", share=0.5, still="central", flip=False)
+        draw = views.draw_views(0, named(mode, epoch=epoch), mild, (8, 8))
+        return draw, views.apply_views(
+            draw, images[:N], labels, student_size=4, teacher_size=4
+        )
+
+    draw, first = seen("fixed", 0)
+    centre = geometry.normalise(images[:N, 2:6, 2:6])
+    np.testing.assert_allclose(first.teacher, centre, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(draw.student.box)[:, 2:], 0.5)
+    _, later = seen("fixed", 1)
+    np.testing.assert_array_equal(later.teacher, first.teacher)
+    assert (np.asarray(later.student) != np.asarray(first.student)).any()
+    _, same = seen("consistent", 0)
+    assert same.teacher is same.student

@@ -15,10 +15,10 @@ def test_rows_come_back_by_place_on_one_and_on_eight_devices():
     mesh = sharding.make_mesh(Compute(data=8), 8)
     for where in (None, mesh):
         data = resident.place(source, where)
-        images, labels, ids = jax.jit(resident.take)(data, places)
-        np.testing.assert_array_equal(images, source.images[places])
-        np.testing.assert_array_equal(labels, source.labels[places])
-        np.testing.assert_array_equal(ids, source.ids[places])
+        got = jax.jit(resident.take)(data, places)
+        np.testing.assert_array_equal(got["image"], source.images[places])
+        np.testing.assert_array_equal(got["label"], source.labels[places])
+        np.testing.assert_array_equal(got["id"], source.ids[places])
     assert data["image"].dtype == np.uint8 and data["image"].shape[0] == 208
     shards = {s.data.shape[0] for s in data["image"].addressable_shards}
     assert shards == {26}

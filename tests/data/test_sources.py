@@ -93,7 +93,9 @@ def test_bad_arrays_are_named(images, labels, message):
 
 
 def test_an_unknown_set_is_named():
-    with pytest.raises(ConfigError, match="data.name: expected digits or module:func"):
+    with pytest.raises(
+        ConfigError, match="data.name: expected module:function, .*digits"
+    ):
         sources.load_splits("imagenet_of_dreams")
 
 

@@ -1,0 +1,101 @@
+"""Image files in folders: PATH/split/class/*.jpg, a class per folder."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+
+from kdjax.config import ConfigError, require
+from kdjax.data import images as pictures
+from kdjax.data.source import UNLABELLED, Source, first_shape
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def load(path: str, channels: int = 0) -> dict[str, Source]:
+    """A source for each folder in PATH, read when asked for.
+
+    Classes are the names of the class folders of all splits, sorted; a split may lack
+    some. A split that holds its images itself has no labels. Files whose name does not
+    end in .jpg, .jpeg, .png, .webp or .bmp, and hidden ones, are not looked at.
+
+    Raises:
+      ConfigError: no such folder, no image in a split or a class folder, or images
+        beside class folders.
+    """
+    root = pathlib.Path(path).expanduser()
+    field = f"data.name ({root})"
+    require(root.is_dir(), field, "a folder PATH/split/class/*.jpg", "no folder")
+    splits = _folders(root)
+    require(bool(splits), field, "a folder for each split", "none")
+    classes = sorted({inner.name for split in splits for inner in _folders(split)})
+    number = {name: i for i, name in enumerate(classes)}
+    channels = channels or _channels(splits)
+    return {split.name: _split(root, split, number, channels) for split in splits}
+
+
+def _split(
+    root: pathlib.Path, split: pathlib.Path, number: dict[str, int], channels: int
+) -> Source:
+    files = _images(split)
+    inner = _folders(split)
+    if files and inner:
+        raise ConfigError(
+            f"{split}: expected images or class folders, got both ({files[0].name} "
+            f"beside {inner[0].name})"
+        )
+    labels = [UNLABELLED] * len(files)
+    for kind in inner:
+        found = _images(kind)
+        want = "images in every class folder (remove an empty one)"
+        require(bool(found), str(kind), want, "none")
+        files += found
+        labels += [number[kind.name]] * len(found)
+    require(bool(files), str(split), "images or class folders", "none")
+    names = [str(file.relative_to(root)) for file in files]
+
+    def read(place: int) -> np.ndarray:
+        return pictures.decode(files[place], channels, str(files[place]))
+
+    def content() -> str:
+        sha = hashlib.sha256(f"{channels}".encode())
+        for name, file in zip(names, files, strict=True):
+            sha.update(f"{name}\0{file.stat().st_size}\0".encode())
+        return sha.hexdigest()
+
+    return Source(
+        read=read,
+        labels=np.array(labels, np.int32),
+        ids=np.arange(len(files), dtype=np.int32),
+        classes=len(number) if inner else 0,
+        shape=first_shape(read, len(files), str(split)),
+        resizes=False,
+        name_of=lambda place: str(files[place]),
+        content=content,
+    )
+
+
+def _channels(splits: list[pathlib.Path]) -> int:
+    """Grey and colour may be mixed in a folder: the first image decides for all."""
+    for split in splits:
+        for place in (split, *_folders(split)):
+            for file in _images(place):
+                try:
+                    return pictures.decode(file, 0, str(file)).shape[2]
+                except pictures.ImageError:
+                    continue
+    return 3
+
+
+def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+    inner = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(inner, key=lambda p: p.name)
+
+
+def _images(path: pathlib.Path) -> list[pathlib.Path]:
+    files = (
+        p
+        for p in path.iterdir()
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
+    return sorted(files, key=lambda p: p.name)

@@ -1,0 +1,83 @@
+"""Hugging Face `datasets` objects as sources, without importing that library."""
+
+from typing import Any
+
+import numpy as np
+
+from kdjax.config import require
+from kdjax.data import images as pictures
+from kdjax.data.source import UNLABELLED, Source, first_shape
+
+
+def from_hugging_face(
+    dataset: Any,
+    *,
+    image: str = "image",
+    label: str | None = "label",
+    channels: int = 0,
+) -> Source:
+    """One split of a `datasets.Dataset` that has a column of images.
+
+    Args:
+      dataset: the split, with random access; for several pass
+        `{"train": from_hugging_face(...), "test": ...}` as `splits`.
+      image: the column of images, decoded (PIL) or as arrays.
+      label: the column of integer labels; None for a set without.
+      channels: 1 or 3; 0 keeps grey images at 1 and makes all others 3.
+
+    Raises:
+      ConfigError: a column that is not there, or labels that are no integers.
+    """
+    columns = list(dataset.column_names)
+    for name in (image, *([label] if label else [])):
+        require(name in columns, "from_hugging_face", f"a column of {columns}", name)
+    n = len(dataset)
+    classes, labels = 0, np.full(n, UNLABELLED, np.int32)
+    if label:
+        values = np.asarray(list(dataset[label]))
+        ok = values.shape == (n,) and np.issubdtype(values.dtype, np.integer)
+        require(ok, f"column {label}", "an integer for every example", values.dtype)
+        labels = values.astype(np.int32)
+        known = getattr(dataset.features[label], "num_classes", None)
+        classes = int(known or 1 + labels.max(initial=-1))
+        low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))
+        ok = low >= UNLABELLED and high < classes
+        require(ok, f"column {label}", f"labels in [-1, {classes})", f"{low} to {high}")
+
+    def name_of(place: int) -> str:
+        return f"example {place}"
+
+    def read(place: int) -> np.ndarray:
+        try:
+            found = dataset[place][image]
+        except Exception as error:
+            text = f"{name_of(place)}: cannot be read: {type(error).__name__}: {error}"
+            raise pictures.ImageError(text) from error
+        if hasattr(found, "convert"):
+            return pictures.decode(found, channels, name_of(place))
+        return _checked(np.asarray(found), channels, name_of(place))
+
+    return Source(
+        read=read,
+        labels=labels,
+        ids=np.arange(n, dtype=np.int32),
+        classes=classes,
+        shape=first_shape(read, n, "from_hugging_face"),
+        resizes=False,
+        name_of=name_of,
+        content=lambda: f"{dataset._fingerprint} {image} {label} {channels}",
+    )
+
+
+def _checked(pixels: np.ndarray, channels: int, name: str) -> np.ndarray:
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    if np.issubdtype(pixels.dtype, np.integer) and pixels.dtype != np.uint8:
+        # A column of arrays comes as lists, whose numbers have lost their type.
+        fits = pixels.min(initial=0) >= 0 and pixels.max(initial=0) <= 255
+        pixels = pixels.astype(np.uint8) if fits else pixels
+    ok = pixels.ndim == 3 and pixels.dtype == np.uint8
+    if not ok or pixels.shape[2] not in ((channels,) if channels else (1, 3)):
+        got = f"{pixels.dtype}{list(pixels.shape)}"
+        text = f"{name}: expected uint8 [height, width, {channels or '1 or 3'}]"
+        raise pictures.ImageError(f"{text}, got {got}")
+    return pixels

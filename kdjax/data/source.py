@@ -1,0 +1,198 @@
+"""A source: examples by place, each with an id that no sub-split changes."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kdjax.config import ConfigError, require
+from kdjax.data import images as pictures
+
+UNLABELLED = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Examples that can be read in any order.
+
+    read: `place -> uint8 [height, width, channels]`, as large as the image is. May be
+        called from several threads at a time.
+    labels: `[n]` int32 in [0, classes), or -1 where an image has no label.
+    ids: `[n]` int32, the place of each example in its whole split, so that an example
+        keeps its id in every sub-split.
+    classes: how many classes the labels are of; 0 where there are none.
+    shape: (height, width, channels) that every image is brought to.
+    resizes: whether images of another height and width are resized to `shape`; if not,
+        they are an error.
+    name_of: `place -> text` that names an example in errors.
+    content: `() -> text` that changes when the images of the whole split change.
+    images: `[n, *shape]` uint8 where everything is in memory already, else None.
+    sizes: `[n, 2]` int32 (height, width) before resizing, where `images` were resized.
+    """
+
+    read: Callable[[int], np.ndarray]
+    labels: np.ndarray
+    ids: np.ndarray
+    classes: int
+    shape: tuple[int, int, int]
+    resizes: bool
+    name_of: Callable[[int], str]
+    content: Callable[[], str]
+    images: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def fingerprint(source: Source) -> str:
+    """16 hex digits that change with the content, the ids, the labels or the shape.
+
+    For arrays the content is every pixel; for a folder the names and sizes of its
+    files; for a TFDS set its version, file sizes and shard lengths; for a Hugging Face
+    data set its own fingerprint. Hashing a large set anew would take as long as an
+    epoch.
+    """
+    sha = hashlib.sha256()
+    about = f"{source.content()} {source.classes} {source.shape} {source.resizes}"
+    sha.update(about.encode())
+    for x in (source.ids, source.labels):
+        sha.update(np.ascontiguousarray(x, "<i4").tobytes())
+    return sha.hexdigest()[:16]
+
+
+def load(source: Source, place: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """One image brought to the source's shape, and its own (height, width).
+
+    Raises:
+      ImageError: it cannot be decoded, or has another shape where none is resized.
+    """
+    image = source.read(place)
+    height, width = image.shape[:2]
+    if source.sizes is not None:
+        height, width = (int(x) for x in source.sizes[place])
+    if image.shape != source.shape:
+        if not source.resizes or image.shape[2] != source.shape[2]:
+            raise pictures.ImageError(
+                f"{source.name_of(place)}: expected shape {source.shape} as the images "
+                f"before, got {image.shape} (data.store resizes to one shape)"
+            )
+        image = pictures.resize(image, *source.shape[:2])
+    return image, (height, width)
+
+
+def select(source: Source, places: slice | np.ndarray) -> Source:
+    """The examples at some places, with their ids."""
+    chosen = np.arange(len(source))[places]
+
+    def pick(x: np.ndarray | None) -> np.ndarray | None:
+        return None if x is None else x[places]
+
+    return dataclasses.replace(
+        source,
+        read=lambda place: source.read(int(chosen[place])),
+        labels=source.labels[places],
+        ids=source.ids[places],
+        name_of=lambda place: source.name_of(int(chosen[place])),
+        images=pick(source.images),
+        sizes=pick(source.sizes),
+    )
+
+
+def unlabelled(source: Source, classes: int = 0) -> Source:
+    """The same images without labels: only a teacher can say what they are.
+
+    classes: of the teacher's problem, which these images need not belong to.
+    """
+    labels = np.full(len(source), UNLABELLED, np.int32)
+    return dataclasses.replace(source, labels=labels, classes=classes)
+
+
+def at_size(source: Source, store: int) -> Source:
+    """The same examples, every whole image resized to a square of `store` pixels.
+
+    The aspect is not kept: a box in shares of height and width cuts the same out of
+    the square as out of the original. `store` 0 changes nothing.
+    """
+    if not store:
+        return source
+    shape = (store, store, source.shape[2])
+    return dataclasses.replace(source, shape=shape, resizes=True, images=None)
+
+
+def join(parts: Sequence[Source]) -> Source:
+    """Several whole splits one after another.
+
+    The ids of each part are moved up by the lengths of the parts before it. Labels keep
+    their numbers, so parts with labels must have the same number of classes.
+
+    Raises:
+      ConfigError: parts of different channels, shapes or numbers of classes.
+    """
+    require(len(parts) > 0, "join", "at least one source", len(parts))
+    first = parts[0]
+    for part in parts[1:]:
+        same = part.resizes == first.resizes and part.shape == first.shape
+        want = f"images of one shape {first.shape} (data.store resizes)"
+        require(same, "join", want, part.shape)
+    classes = {part.classes for part in parts if (part.labels >= 0).any()}
+    want = "labels of the same number of classes"
+    require(len(classes) <= 1, "join", want, sorted(classes))
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+    lengths = [int(part.ids.max(initial=-1)) + 1 for part in parts]
+    offsets = np.cumsum([0, *lengths[:-1]])
+    ids = [part.ids + o for part, o in zip(parts, offsets, strict=True)]
+
+    def find(place: int) -> tuple[Source, int]:
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        return parts[number], place - int(starts[number])
+
+    def read(place: int) -> np.ndarray:
+        part, place = find(place)
+        return part.read(place)
+
+    def name_of(place: int) -> str:
+        part, place = find(place)
+        return part.name_of(place)
+
+    return Source(
+        read=read,
+        labels=np.concatenate([part.labels for part in parts]),
+        ids=np.concatenate(ids).astype(np.int32),
+        classes=max(classes, default=first.classes),
+        shape=first.shape,
+        resizes=first.resizes,
+        name_of=name_of,
+        content=lambda: " + ".join(part.content() for part in parts),
+    )
+
+
+def first_shape(
+    read: Callable[[int], np.ndarray], count: int, field: str
+) -> tuple[int, int, int]:
+    """The shape of the first image that can be read.
+
+    Raises:
+      ConfigError: none of the first images can be.
+    """
+    error: Exception | None = None
+    for place in range(min(count, 16)):
+        try:
+            height, width, channels = read(place).shape
+            return height, width, channels
+        except pictures.ImageError as problem:
+            error = error or problem
+    text = f"{field}: expected images, the first {min(count, 16)} cannot be read"
+    raise ConfigError(f"{text}: {error}")
+
+
+def check_labelled(source: Source, field: str) -> None:
+    """Refuse images without labels, before labels are learnt from or measured on.
+
+    Raises:
+      ConfigError: naming `field` and how many have none.
+    """
+    missing = int((source.labels < 0).sum())
+    want = "a label for every image, where labels are used"
+    require(missing == 0, field, want, f"{missing} of {len(source)} without")

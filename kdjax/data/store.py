@@ -1,0 +1,256 @@
+"""Rows of named arrays on disk, in blocks with checksums: TensorStore's zarr3.
+
+A block is written whole and marked as written last, so that what an interruption left
+half-done counts as missing. A path is a folder, or a URL that TensorStore knows
+(`gs://bucket/path`); several processes may write different blocks at once.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorstore as ts
+
+_WRITTEN = "written"
+
+
+class StoreError(ValueError):
+    """A store is missing, of something else, damaged, or cannot be written."""
+
+
+class Rows(NamedTuple):
+    """One array of a store: the shape of a row, and a dtype by its NumPy name."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+class Store(NamedTuple):
+    """An open store; `manifest` says what it is of.
+
+    arrays: `[rows, ...]` each, and `written` `[rows]`, 1 where a row is there.
+    block: rows that are written and checked together.
+    """
+
+    path: str
+    manifest: dict[str, Any]
+    arrays: dict[str, ts.TensorStore]
+    rows: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.rows // self.block)
+
+    def span(self, block: int) -> slice:
+        """The rows of a block."""
+        return slice(block * self.block, min((block + 1) * self.block, self.rows))
+
+    def write(self, block: int, values: Mapping[str, np.ndarray]) -> None:
+        """Write one block, `{name: [rows of the block, ...]}`.
+
+        Raises StoreError where the disk is full or read-only; what was written before
+        stays.
+        """
+        rows = self.span(block)
+        try:
+            pending = [self.arrays[k][rows].write(v) for k, v in values.items()]
+            for write in pending:
+                write.result()
+            self.arrays[_WRITTEN][rows].write(np.uint8(1)).result()
+        except ValueError as error:
+            raise StoreError(f"{self.path}: cannot write: {_short(error)}") from error
+
+    def read(self, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """Some rows of every array, `{name: [rows, ...]}`.
+
+        Raises StoreError naming the array where a chunk fails its checksum, is cut
+        off, or was never written.
+        """
+        pending = {k: array[rows].read() for k, array in self.arrays.items()}
+        written = self._wait(_WRITTEN, pending.pop(_WRITTEN))
+        if not written.all():
+            raise StoreError(f"{self.path}: unfinished, rows {_said(rows)} are missing")
+        return {name: self._wait(name, read) for name, read in pending.items()}
+
+    def _wait(self, name: str, read: ts.Future) -> np.ndarray:
+        try:
+            return np.asarray(read.result())
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: damaged chunk of {name!r} ({_short(error)}); "
+                "write it again to mend it"
+            ) from error
+
+    def unfinished(self) -> int:
+        """How many rows were never written; what is there is not looked at."""
+        written = self._wait(_WRITTEN, self.arrays[_WRITTEN].read())
+        return int((written == 0).sum())
+
+    def missing(self) -> list[int]:
+        """The blocks that are not there or do not pass their checksums.
+
+        Reads everything: what it does not name can be trusted.
+        """
+
+        def bad(block: int) -> bool:
+            try:
+                self.read(self.span(block))
+            except StoreError:
+                return True
+            return False
+
+        return [block for block in range(self.blocks) if bad(block)]
+
+
+def create_store(
+    path: str | pathlib.Path,
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, Rows],
+    *,
+    rows: int,
+    block: int,
+) -> Store:
+    """Make an empty store, or open the one of the same manifest that is there.
+
+    Raises StoreError naming the field in which a store that is there differs, or where
+    nothing can be written.
+    """
+    layout = {
+        "arrays": {k: [list(v.shape), v.dtype] for k, v in arrays.items()},
+        "rows": rows,
+        "block": block,
+    }
+    whole = {**json.loads(json.dumps(dict(manifest))), "layout": layout}
+    if read_manifest(path) is None:
+        if _names(path):
+            raise StoreError(
+                f"{path}: expected an empty folder or a store, it has files and no "
+                "manifest.json to say what they are of; remove it, or choose another"
+            )
+        _write_manifest(path, whole)
+    return open_store(path, whole)
+
+
+def open_store(
+    path: str | pathlib.Path, expected: Mapping[str, Any] | None = None
+) -> Store:
+    """Open a store. Every field of `expected` must be in its manifest, and be equal.
+
+    Raises StoreError naming the folder, the field, what was expected and what is there.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise StoreError(f"{path}: expected a store, it has no manifest.json")
+    for field, want in _flat(expected or {}).items():
+        got = _flat(manifest).get(field)
+        if got != want:
+            raise StoreError(
+                f"{path}: {field}: expected {want!r}, the store has {got!r}"
+            )
+    layout = manifest["layout"]
+    rows, block = layout["rows"], layout["block"]
+    columns = {k: Rows(tuple(shape), d) for k, (shape, d) in layout["arrays"].items()}
+    columns[_WRITTEN] = Rows((), "uint8")
+    arrays = {
+        name: _open(path, name, _metadata(column, rows, block))
+        for name, column in columns.items()
+    }
+    return Store(str(path), manifest, arrays, rows, block)
+
+
+def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
+    """What a store is of; None where there is no store."""
+    try:
+        text = _kvstore(path).read("manifest.json").result()
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot read: {_short(error)}") from error
+    if text.state == "missing":
+        return None
+    try:
+        return json.loads(text.value)
+    except ValueError as error:
+        raise StoreError(f"{path}: manifest.json is damaged: {error}") from error
+
+
+def _names(path: str | pathlib.Path) -> list[bytes]:
+    try:
+        return _kvstore(path).list().result()
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot read: {_short(error)}") from error
+
+
+def _write_manifest(path: str | pathlib.Path, manifest: Mapping[str, Any]) -> None:
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    try:
+        _kvstore(path).write("manifest.json", text.encode()).result()
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot write: {_short(error)}") from error
+
+
+def _place(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
+    if "://" in str(path):
+        return "/".join(part for part in (str(path).rstrip("/"), name) if part) + "/"
+    folder = pathlib.Path(path).absolute() / name
+    return {"driver": "file", "path": f"{folder}/"}
+
+
+def _kvstore(path: str | pathlib.Path) -> ts.KvStore:
+    return ts.KvStore.open(_place(path)).result()
+
+
+def _metadata(column: Rows, rows: int, block: int) -> dict[str, Any]:
+    floating = not np.issubdtype(np.dtype(column.dtype), np.integer)
+    grid = {"chunk_shape": [block, *column.shape]}
+    return {
+        "shape": [rows, *column.shape],
+        "chunk_grid": {"name": "regular", "configuration": grid},
+        "data_type": column.dtype,
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "crc32c"},
+        ],
+        "fill_value": "NaN" if floating else 0,
+    }
+
+
+def _open(path, name: str, metadata: dict[str, Any] | None = None) -> ts.TensorStore:
+    spec: dict[str, Any] = {"driver": "zarr3", "kvstore": _place(path, name)}
+    if name != _WRITTEN:
+        # A chunk that is gone is an error, never a chunk of zeros.
+        spec["fill_missing_data_reads"] = False
+        spec["store_data_equal_to_fill_value"] = True
+    if metadata is not None:
+        spec["metadata"] = metadata
+    new = metadata is not None
+    try:
+        return ts.open(spec, open=True, create=new).result()
+    except ValueError as error:
+        doing = "write" if new else "read"
+        raise StoreError(f"{path}: cannot {doing} {name!r}: {_short(error)}") from error
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{at}{name}."))
+        else:
+            flat[f"{at}{name}"] = json.loads(json.dumps(value))
+    return flat
+
+
+def _short(error: Exception) -> str:
+    return str(error).split(" [", 1)[0].strip()
+
+
+def _said(rows: slice | np.ndarray) -> str:
+    if isinstance(rows, slice):
+        return f"{rows.start} to {rows.stop - 1}"
+    return f"{int(rows.min())} to {int(rows.max())}"

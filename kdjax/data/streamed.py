@@ -1,0 +1,228 @@
+"""Batches decoded as they are needed, the same ones in the same order as resident.
+
+The batch of an update is a function of its number: examples by `order.batch_at`, crops
+by their keys. So workers may make batches in any order, every host makes its own rows,
+and to go on after an interruption is to start at another number.
+"""
+
+import collections
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kdjax.config import require
+from kdjax.data import images as pictures
+from kdjax.data import order
+from kdjax.data.source import Source, load
+
+Batch = dict[str, np.ndarray]
+
+
+class Boxes(NamedTuple):
+    """Crops for the rows of one side: box `[rows, 4]` in shares, flip `[rows]`."""
+
+    box: np.ndarray
+    flip: np.ndarray
+
+
+class HostCrop(NamedTuple):
+    """How the host cuts the views out, at the full resolution of each image.
+
+    draw: `(seed, epochs, examples, sizes) -> (student's Boxes, teacher's Boxes)`, with
+        `sizes` `[rows, 2]` (height, width); `kdjax.augment.views.host_draw` makes one.
+    student_size, teacher_size: sides of the squares that each sees, in pixels.
+    method, antialias: how crops are resized.
+    """
+
+    draw: Callable[..., tuple[Any, Any]]
+    student_size: int
+    teacher_size: int
+    method: str = "linear"
+    antialias: bool = False
+
+
+def assembler(
+    source: Source,
+    *,
+    batch: int,
+    seeds: Sequence[int],
+    rows: np.ndarray | slice = slice(None),
+    crop: HostCrop | None = None,
+    workers: int = 4,
+) -> Callable[[int], Batch]:
+    """A function `step -> arrays of that update`, for the rows of this process.
+
+    Args:
+      source: examples; of any size each where the host crops.
+      batch: images an update and seed, over all processes.
+      seeds: of the run; each has an order of its own.
+      rows: which rows of the batch this process needs (`local_rows`).
+      crop: cut the views out on the host; None leaves that to the device.
+      workers: threads that decode.
+
+    Returns:
+      A function to arrays `[seeds, rows, ...]`: `label`, `id`, `epoch` int32 and
+      `image` uint8, with `size` (height, width) where images are resized. Where the
+      host crops, `student` and `teacher` uint8 in place of `image` (`teacher` is left
+      out where it is the same), which still have to be normalised and mixed.
+    """
+    chosen = np.arange(batch)[rows]
+    options = {"n": len(source), "batch": batch}
+
+    def one_seed(step: int, seed: int) -> Batch:
+        places, epochs = (x[chosen] for x in order.batch_at(step, seed=seed, **options))
+        found = {
+            "label": source.labels[places],
+            "id": source.ids[places],
+            "epoch": epochs,
+        }
+        if crop is None:
+            return {**found, **stored(source, places, workers)}
+        return {**found, **_cropped(source, places, epochs, seed, crop, workers)}
+
+    def assemble(step: int) -> Batch:
+        each = [one_seed(int(step), int(seed)) for seed in seeds]
+        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+
+    return assemble
+
+
+def stored(source: Source, places: np.ndarray, workers: int = 4) -> Batch:
+    """`image` uint8 `[n, *shape]` of some places, decoded if need be, and `size`
+    `[n, 2]` where images are resized."""
+    if source.images is not None:
+        found = {"image": source.images[places]}
+        return (
+            found if source.sizes is None else {**found, "size": source.sizes[places]}
+        )
+    loaded = _map(workers, lambda place: load(source, int(place)), places)
+    found = {"image": np.stack([image for image, _ in loaded])}
+    if source.resizes:
+        found["size"] = np.array([size for _, size in loaded], np.int32)
+    return found
+
+
+def _cropped(
+    source: Source,
+    places: np.ndarray,
+    epochs: np.ndarray,
+    seed: int,
+    crop: HostCrop,
+    workers: int,
+) -> Batch:
+    whole = _map(workers, lambda place: source.read(int(place)), places)
+    sizes = np.array([image.shape[:2] for image in whole], np.int32)
+    if source.sizes is not None:
+        sizes = source.sizes[places]
+    student, teacher = crop.draw(seed, epochs, source.ids[places], sizes)
+
+    def see(boxes: Boxes, side: int) -> np.ndarray:
+        def one(row: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+            how = crop.method, crop.antialias
+            image, box, flip = row
+            return pictures.cut(image, box, bool(flip), side, side, *how)
+
+        rows = list(zip(whole, boxes.box, boxes.flip, strict=True))
+        return np.stack(_map(workers, one, rows))
+
+    found = {"student": see(student, crop.student_size)}
+    if teacher is not student or crop.teacher_size != crop.student_size:
+        found["teacher"] = see(teacher, crop.teacher_size)
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="kdjax-decode")
+
+
+def _map(workers: int, work: Callable[[Any], Any], items: Any) -> list[Any]:
+    return list(_pool(workers).map(work, items) if workers else map(work, items))
+
+
+def stream(
+    assemble: Callable[[int], Batch],
+    start: int,
+    stop: int,
+    *,
+    ahead: int = 2,
+    processes: int = 0,
+) -> Iterator[Batch]:
+    """The batches of updates `start` to `stop`, each made before it is asked for.
+
+    Args:
+      assemble: from `assembler`.
+      ahead: batches made in advance, in as many threads; 0 makes each when asked for.
+      processes: worker processes in place of this one's threads, for images whose
+        decoding holds Python's lock. They see only CPU devices.
+    """
+    require(ahead >= 0, "ahead", ">= 0 batches", ahead)
+    options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+    make = functools.partial(_without_accelerator, assemble) if processes else assemble
+    batches = grain.MapDataset.range(start, stop).map(make)
+    batches = batches.to_iter_dataset(options)
+    if processes:
+        from absl import flags
+
+        # Grain asks absl for its flags, which only absl's own programs parse.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        workers = grain.MultiprocessingOptions(num_workers=processes)
+        batches = batches.mp_prefetch(workers)
+    return iter(batches)
+
+
+def _without_accelerator(assemble: Callable[[int], Batch], step: int) -> Batch:
+    """In a worker: leave the accelerators, and their memory, to the main process."""
+    jax.config.update("jax_platforms", "cpu")
+    return assemble(step)
+
+
+def local_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """The rows of a global batch that the devices of this process hold, ascending."""
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    where = sharding.addressable_devices_indices_map((batch,))
+    held = [np.arange(batch)[index] for index in where.values() if index is not None]
+    return np.unique(np.concatenate(held))
+
+
+def place(batch: Any, mesh: Mesh, rows: np.ndarray, size: int) -> Any:
+    """This process's rows as its part of the global batch `[seeds, size, ...]`.
+
+    batch: a tree of arrays `[seeds, rows of this process, ...]`.
+    rows: what they hold along their second axis (`local_rows`).
+    size: images in the global batch.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+
+    def put(x: np.ndarray) -> jax.Array:
+        def part(index: Any) -> np.ndarray:
+            wanted = np.arange(size)[index[1]]
+            return x[:, np.searchsorted(rows, wanted)]
+
+        shape = (x.shape[0], size, *x.shape[2:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(put, batch)
+
+
+def prefetch(
+    batches: Iterator[Batch], put: Callable[[Batch], Any], ahead: int = 2
+) -> Iterator[Any]:
+    """`put(batch)` of every batch, started `ahead` batches before it is asked for.
+
+    Copies to a device run in the background, so the next batch travels while the
+    device works on this one.
+    """
+    waiting = collections.deque()
+    for batch in batches:
+        waiting.append(put(batch))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting

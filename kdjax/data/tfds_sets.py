@@ -1,0 +1,157 @@
+"""Data sets that TFDS has prepared on this machine, read without TensorFlow."""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.config import ConfigError, require
+from kdjax.core import runlog
+from kdjax.data import images as pictures
+from kdjax.data.source import UNLABELLED, Source, first_shape
+
+
+class Preset(NamedTuple):
+    """A TFDS set and the splits that its results are reported on."""
+
+    name: str
+    train: str
+    validation: str
+    test: str
+
+
+PRESETS = {
+    "flowers102": Preset("oxford_flowers102", "train", "validation", "test"),
+    "oxford_iiit_pet": Preset("oxford_iiit_pet", "train[:90%]", "train[90%:]", "test"),
+    "food101": Preset("food101", "train[:90%]", "train[90%:]", "validation"),
+    "sun397": Preset("sun397/tfds", "train", "validation", "test"),
+    "imagenet2012": Preset("imagenet2012", "train[:98%]", "train[98%:]", "validation"),
+    "cifar10": Preset("cifar10", "train[:90%]", "train[90%:]", "test"),
+    "cifar100": Preset("cifar100", "train[:90%]", "train[90%:]", "test"),
+    "mnist": Preset("mnist", "train[:90%]", "train[90%:]", "test"),
+    "fashion_mnist": Preset("fashion_mnist", "train[:90%]", "train[90%:]", "test"),
+}
+
+# From here on, the labels are kept on disk: reading them takes a pass over all images.
+KEEP_LABELS_FROM = 100_000
+CHUNK = 1_000
+
+
+def load(name: str, data_dir: str = "", channels: int = 0) -> dict[str, Source]:
+    """A source for each split of a preset or of any TFDS set with `image` features.
+
+    Args:
+      name: of a preset, or as TFDS writes it: `name`, `name/config`, `name:version`.
+      data_dir: where TFDS keeps its sets; empty for TFDS_DATA_DIR or its default.
+      channels: 1 or 3; 0 as the set says.
+
+    Raises:
+      ConfigError: it is not prepared here as array_record; the text says how to.
+    """
+    import tensorflow_datasets as tfds
+
+    asked = PRESETS[name].name if name in PRESETS else name
+    builder = tfds.builder_from_directory(_folder(asked, data_dir))
+    features: Any = builder.info.features
+    field = f"data.name (tfds:{asked})"
+    has = features is not None and "image" in features
+    require(has, field, "a set with an image feature", sorted(features or {}))
+    stored: Any = builder.info.file_format
+    kind = stored.value
+    ok = kind in ("array_record", "parquet")
+    require(ok, field, f"array_record files ({_how_to(asked)})", kind)
+    return {
+        split: _split(builder, split, channels)
+        for split, info in builder.info.splits.items()
+        if info.num_examples
+    }
+
+
+def _folder(name: str, data_dir: str) -> pathlib.Path:
+    """The newest prepared version of a set, or the one that is asked for."""
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    inner, _, version = name.partition(":")
+    base = pathlib.Path(root).expanduser() / inner
+    found = [p.parent for p in base.glob("*/dataset_info.json")]
+    if not found and "/" not in inner:
+        # The one config of a set that is named without it.
+        found = [p.parent for p in base.glob("*/*/dataset_info.json")]
+        configs = sorted({p.parent.name for p in found})
+        if len(configs) > 1:
+            want = f"data.name: expected {inner}/CONFIG, one of {configs}, got {name!r}"
+            raise ConfigError(want)
+    found = [p for p in found if not version or p.name == version]
+    if not found:
+        raise ConfigError(
+            f"data.name: expected {name} prepared by TFDS in {root}, found none. "
+            f"Nothing is downloaded here: {_how_to(name)}"
+        )
+    return max(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
+
+
+def _how_to(name: str) -> str:
+    return (
+        'prepare it once with: python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\" "
+        "(for MNIST and CIFAR, TFDS needs TensorFlow at this step)"
+    )
+
+
+def _split(builder: Any, split: str, channels: int) -> Source:
+    import tensorflow_datasets as tfds
+
+    features, info = builder.info.features, builder.info.splits[split]
+    full = f"{builder.info.full_name} {split}"
+    records = builder.as_data_source(
+        split=split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    height, width, depth = features["image"].shape
+    channels = channels or (depth if depth in (1, 3) else 3)
+
+    def read(place: int) -> np.ndarray:
+        return pictures.decode(records[place]["image"], channels, f"{full} {place}")
+
+    def content() -> str:
+        about = [full, info.num_bytes, list(info.shard_lengths), channels]
+        about += [os.stat(file).st_size for file in info.filepaths]
+        return hashlib.sha256(repr(about).encode()).hexdigest()
+
+    n = info.num_examples
+    shape = (height, width, channels)
+    if height is None or width is None:
+        shape = first_shape(read, n, f"data.name ({full})")
+    classes, labels = 0, np.full(n, UNLABELLED, np.int32)
+    if "label" in features:
+        classes = int(features["label"].num_classes)
+        labels = _labels(records, n, content)
+    return Source(
+        read=read,
+        labels=labels,
+        ids=np.arange(n, dtype=np.int32),
+        classes=classes,
+        shape=shape,
+        resizes=False,
+        name_of=lambda place: f"{full} {place}",
+        content=content,
+    )
+
+
+def _labels(records: Any, n: int, content: Callable[[], str]) -> np.ndarray:
+    """All labels of a split: -1 where TFDS has none, as in ImageNet's test split."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    kept = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{content()[:16]}.i4"
+    if n >= KEEP_LABELS_FROM and kept.is_file() and kept.stat().st_size == 4 * n:
+        return np.fromfile(kept, "<i4").astype(np.int32)
+    found: list[int] = []
+    for start in range(0, n, CHUNK):
+        places = range(start, min(start + CHUNK, n))
+        found += [int(row["label"]) for row in records.__getitems__(list(places))]
+    labels = np.array(found, np.int32)
+    if n >= KEEP_LABELS_FROM:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        runlog.write_bytes(kept, labels.astype("<i4").tobytes())
+    return labels

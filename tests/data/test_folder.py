@@ -1,0 +1,99 @@
+"""Folders of image files: classes, ids, and what is wrong with them."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax.config import ConfigError
+from kdjax.data import folder, memory, source, sources
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """PATH/train/{ant,bee,cow}, PATH/test/{bee} and unlabelled PATH/more."""
+    rng = np.random.default_rng(0)
+    pixels = {}
+    for name in ("train/cow/1", "train/ant/2", "train/ant/1", "train/bee/1"):
+        pixels[name] = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    pixels["test/bee/9"] = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    pixels["more/1"] = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    for name, x in pixels.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x).save(path)
+    (tmp_path / "train/ant/notes.txt").write_text("no image")
+    (tmp_path / "train/ant/.hidden.png").write_text("no image")
+    return tmp_path, pixels
+
+
+def test_a_class_per_folder_in_the_order_of_names(tree):
+    path, pixels = tree
+    splits = sources.load_splits(f"folder:{path}")
+    assert sorted(splits) == ["more", "test", "train"]
+    train = sources.take_split(splits, "train", "data.train")
+    want = ["train/ant/1", "train/ant/2", "train/bee/1", "train/cow/1"]
+    assert train.labels.tolist() == [0, 0, 1, 2] and train.classes == 3
+    assert train.ids.tolist() == [0, 1, 2, 3] and train.shape == (4, 5, 3)
+    held, _ = memory.in_memory(train)
+    np.testing.assert_array_equal(held.images, np.stack([pixels[k] for k in want]))
+    assert train.name_of(2) == str(path / "train/bee/1.png")
+
+
+def test_a_split_may_lack_classes_or_labels(tree):
+    splits = folder.load(str(tree[0]))
+    assert splits["test"].labels.tolist() == [1] and splits["test"].classes == 3
+    assert splits["more"].labels.tolist() == [-1] and splits["more"].classes == 0
+
+
+def test_channels_are_those_of_the_first_image_or_those_asked_for(tree):
+    path, _ = tree
+    assert folder.load(str(path), channels=1)["train"].shape == (4, 5, 1)
+    grey = np.zeros((4, 5), np.uint8)
+    Image.fromarray(grey).save(path / "train/cow/0.png")
+    train = folder.load(str(path))["train"]
+    assert {train.read(i).shape for i in range(5)} == {(4, 5, 3)}
+
+
+def test_the_fingerprint_sees_another_file(tree):
+    path, _ = tree
+    before = source.fingerprint(folder.load(str(path))["train"])
+    assert source.fingerprint(folder.load(str(path))["train"]) == before
+    os.rename(path / "train/ant/1.png", path / "train/ant/3.png")
+    assert source.fingerprint(folder.load(str(path))["train"]) != before
+
+
+def test_what_is_wrong_is_named(tree):
+    path, _ = tree
+    with pytest.raises(ConfigError, match="data.name .*nowhere.*: expected a folder"):
+        folder.load(str(path / "nowhere"))
+    (path / "train/dog").mkdir()
+    with pytest.raises(ConfigError, match="train/dog: expected images .*got 'none'"):
+        folder.load(str(path))
+    (path / "train/dog").rmdir()
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(path / "train/stray.png")
+    with pytest.raises(ConfigError, match=r"train: expected .* got both \(stray.png"):
+        folder.load(str(path))
+    (path / "train/stray.png").unlink()
+    (path / "void").mkdir()
+    with pytest.raises(ConfigError, match="void: expected images or class folders"):
+        folder.load(str(path))
+
+
+def test_a_damaged_file_is_named(tree):
+    path, _ = tree
+    whole = (path / "train/bee/1.png").read_bytes()
+    (path / "train/bee/1.png").write_bytes(whole[: len(whole) // 2])
+    train = folder.load(str(path))["train"]
+    with pytest.raises(ValueError, match="train/bee/1.png: cannot be decoded"):
+        memory.in_memory(train)
+    held, skipped = memory.in_memory(train, on_corrupt="skip")
+    assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in skipped[0]
+
+
+def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/1.jpg").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match="train: expected images, the first 1 cannot"):
+        folder.load(str(tmp_path))

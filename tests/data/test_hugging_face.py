@@ -1,0 +1,70 @@
+"""Hugging Face data sets, by a stand-in that has what `datasets.Dataset` has."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax.config import ConfigError
+from kdjax.data import memory, source, sources
+
+
+class ClassLabel:
+    num_classes = 4
+
+
+class Dataset:
+    column_names = ["image", "label", "text"]
+    features = {"image": object(), "label": ClassLabel(), "text": object()}
+    _fingerprint = "abc"
+
+    def __init__(self, images, labels, labelled=True):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            return {"label": self.labels, "text": ["?"] * len(self)}[key]
+        return {"image": self.images[key], "label": self.labels[key], "text": "?"}
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("wrap", [Image.fromarray, np.asarray, np.ndarray.tolist])
+def test_images_labels_and_classes(pixels, wrap):
+    dataset = Dataset([wrap(x) for x in pixels], [3, 0, 1])
+    found = sources.from_hugging_face(dataset)
+    assert found.labels.tolist() == [3, 0, 1] and found.classes == 4
+    assert found.shape == (4, 5, 3)
+    held, _ = memory.in_memory(sources.take_split({"train": found}, "train[1:]", "x"))
+    np.testing.assert_array_equal(held.images, pixels[1:])
+    assert held.ids.tolist() == [1, 2]
+
+
+def test_without_labels_and_with_another_fingerprint(pixels):
+    dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
+    found = sources.from_hugging_face(dataset, label=None)
+    assert found.labels.tolist() == [-1] * 3 and found.classes == 0
+    before = source.fingerprint(found)
+    dataset._fingerprint = "abd"
+    assert source.fingerprint(found) != before
+
+
+def test_what_is_wrong_is_named(pixels):
+    dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
+    with pytest.raises(ConfigError, match="from_hugging_face: expected a column of"):
+        sources.from_hugging_face(dataset, image="picture")
+    with pytest.raises(ConfigError, match="column text: expected an integer for every"):
+        sources.from_hugging_face(dataset, label="text")
+    with pytest.raises(ConfigError, match=r"column label: .* \[-1, 4\), got '0 to 9'"):
+        sources.from_hugging_face(Dataset(dataset.images, [3, 0, 9]))
+    deep = Dataset([np.full((4, 5, 3), 256)] * 3, [0, 1, 2])
+    with pytest.raises(ConfigError, match=r"example 0: expected uint8 .*int64\[4"):
+        sources.from_hugging_face(deep)
+    floats = Dataset([np.zeros((4, 5, 3))] * 3, [0, 1, 2])
+    with pytest.raises(ConfigError, match=r"example 0: expected uint8 .*float64\[4"):
+        sources.from_hugging_face(floats)

@@ -1,0 +1,110 @@
+"""Decoding, resizing and cutting on the host, against PIL-free formulas."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax.data import images
+
+
+def encoded(pixels, mode=None, form="PNG"):
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(buffer, format=form)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def colour():
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def test_a_png_comes_back_byte_for_byte(colour):
+    np.testing.assert_array_equal(images.decode(encoded(colour), 3, "x"), colour)
+    np.testing.assert_array_equal(images.decode(encoded(colour), 0, "x"), colour)
+
+
+def test_grey_and_colour_become_what_is_asked_for(colour):
+    grey = colour[:, :, 0]
+    got = images.decode(encoded(grey), 3, "x")
+    np.testing.assert_array_equal(got, np.repeat(grey[:, :, None], 3, axis=2))
+    assert images.decode(encoded(grey), 0, "x").shape == (5, 7, 1)
+    luma = colour.astype(np.float64) @ [0.299, 0.587, 0.114]
+    got = images.decode(encoded(colour), 1, "x")[:, :, 0]
+    np.testing.assert_allclose(got, luma, atol=0.51)
+
+
+def test_what_is_transparent_lies_on_white(colour):
+    alpha = np.array([0, 51, 255], np.uint8)[np.arange(7) % 3]
+    rgba = np.dstack([colour, np.broadcast_to(alpha, (5, 7))])
+    share = alpha[None, :, None] / 255.0
+    want = share * colour + (1 - share) * 255
+    got = images.decode(encoded(rgba), 3, "x")
+    np.testing.assert_allclose(got, want, atol=1.01)
+    assert (got[:, 0] == 255).all()
+    np.testing.assert_array_equal(got[:, 2], colour[:, 2])
+
+
+def test_palettes_and_cmyk_become_rgb(colour):
+    assert images.decode(encoded(colour, "P"), 0, "x").shape == (5, 7, 3)
+    assert images.decode(encoded(colour, "CMYK", "JPEG"), 0, "x").shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"no image", "cat.jpg: cannot be decoded: UnidentifiedImageError"),
+        (b"", "cat.jpg: cannot be decoded"),
+        ("cut off", "cat.jpg: cannot be decoded: OSError: .*truncated"),
+        ("sixteen", "cat.jpg: expected 8 bits a channel, got mode I"),
+    ],
+)
+def test_unusable_images_are_named(content, message):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    made = {
+        "cut off": encoded(noise, form="JPEG")[:2000],
+        "sixteen": encoded(np.arange(12, dtype=np.uint16).reshape(3, 4)),
+    }
+    with pytest.raises(images.ImageError, match=message):
+        images.decode(made.get(content, content), 3, "cat.jpg")
+
+
+def test_resizing_to_half_averages_a_ramp_to_itself():
+    ramp = np.broadcast_to(
+        np.arange(0, 64, 2, dtype=np.uint8)[:, None, None], (32, 8, 3)
+    )
+    got = images.resize(np.ascontiguousarray(ramp), 16, 4)
+    want = np.arange(16) * 4 + 1.0  # the mean of rows 2i and 2i + 1
+    np.testing.assert_allclose(got[1:-1, 0, 0], want[1:-1], atol=1)
+    same = np.ascontiguousarray(ramp)
+    assert images.resize(same, 32, 8) is same
+
+
+def test_the_central_view_of_whole_factors_is_the_mean_of_areas():
+    """60x80 to a smaller side of 30, then its central 24."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 1), dtype=np.uint8)
+    blocks = pixels[:, :, 0].reshape(30, 2, 40, 2).mean(axis=(1, 3))
+    got = images.central(pixels, resize_to=30, crop=24)
+    assert got.shape == (24, 24, 1)
+    np.testing.assert_allclose(got[:, :, 0], blocks[3:27, 8:32], atol=1.01)
+
+
+def test_cutting_out_whole_pixels_keeps_them(colour):
+    box = np.array([1 / 5, 2 / 7, 3 / 5, 4 / 7], np.float32)
+    got = images.cut(colour, box, False, 3, 4)
+    np.testing.assert_array_equal(got, colour[1:4, 2:6])
+    got = images.cut(colour, box, True, 3, 4)
+    np.testing.assert_array_equal(got, colour[1:4, 2:6][:, ::-1])
+    with pytest.raises(ValueError, match="views.method: expected antialias"):
+        images.cut(colour, box, False, 3, 4, "lanczos3")
+
+
+def test_antialias_averages_what_falls_onto_one_pixel(colour):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    whole = np.array([0, 0, 1, 1], np.float32)
+    rough = images.cut(pixels, whole, False, 4, 4)
+    fine = images.cut(pixels, whole, False, 4, 4, "linear", True)
+    assert fine.astype(float).std() < 0.4 * rough.astype(float).std()
+    np.testing.assert_allclose(fine.mean(), pixels.mean(), atol=6)

@@ -1,0 +1,154 @@
+"""Ids, fingerprints, joins, and images of several sizes or that cannot be decoded."""
+
+import numpy as np
+import pytest
+
+from kdjax.config import ConfigError
+from kdjax.data import memory, source, sources
+from kdjax.data.images import ImageError
+
+
+def made(n, seed=0, classes=3, shape=(4, 6, 3)):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+    return sources.from_arrays(images, np.arange(n) % classes)
+
+
+def lazy(whole, broken=()):
+    """The same examples read one by one, some of them damaged."""
+
+    def read(place):
+        if place in broken:
+            raise ImageError(f"{whole.name_of(place)}: cannot be decoded")
+        return whole.images[place]
+
+    return source.dataclasses.replace(whole, read=read, images=None)
+
+
+def test_joined_ids_start_where_the_part_before_ends():
+    first, second = made(5), made(4, seed=1)
+    both = source.join([first, second])
+    np.testing.assert_array_equal(both.ids, np.arange(9))
+    np.testing.assert_array_equal(both.labels, [0, 1, 2, 0, 1, 0, 1, 2, 0])
+    for place in range(9):
+        want = first.images[place] if place < 5 else second.images[place - 5]
+        np.testing.assert_array_equal(both.read(place), want)
+    tail = source.select(both, slice(3, 8, 2))
+    np.testing.assert_array_equal(tail.ids, [3, 5, 7])
+    np.testing.assert_array_equal(tail.read(1), second.images[0])
+    assert both.name_of(6) == "images 1"
+
+
+def test_joining_needs_one_shape_and_one_meaning_of_labels():
+    with pytest.raises(ConfigError, match="join: expected images of one shape"):
+        source.join([made(3), made(3, shape=(5, 6, 3))])
+    with pytest.raises(ConfigError, match=r"join: .*classes, got \[2, 3\]"):
+        source.join([made(3), made(3, classes=2)])
+    other = source.unlabelled(made(3, classes=2))
+    both = source.join([made(3), other])
+    assert both.classes == 3 and (both.labels[3:] == -1).all()
+    with pytest.raises(ConfigError, match="data.train: expected a label .*3 of 6"):
+        source.check_labelled(both, "data.train")
+    source.check_labelled(made(3), "data.train")
+
+
+def test_images_without_labels_come_as_none():
+    images = np.zeros((4, 3, 3, 1), np.uint8)
+    part = sources.take_split({"train": (images, None)}, "train[1:]", "data.train")
+    assert part.classes == 0 and part.labels.tolist() == [-1, -1, -1]
+
+
+def test_a_fingerprint_changes_with_any_pixel_label_id_or_shape():
+    base = source.fingerprint(made(6))
+    assert source.fingerprint(made(6)) == base and len(base) == 16
+    images = made(6).images.copy()
+    images[3, 2, 1, 0] ^= 1
+    others = [
+        sources.from_arrays(images, np.arange(6) % 3),
+        sources.from_arrays(made(6).images, np.array([0, 1, 2, 0, 2, 1])),
+        source.select(made(6), slice(1, 6)),
+        source.unlabelled(made(6)),
+        source.at_size(made(6), 8),
+    ]
+    marks = {base, *(source.fingerprint(x) for x in others)}
+    assert len(marks) == 6
+    held, _ = memory.in_memory(lazy(made(6)))
+    assert source.fingerprint(held) == base
+
+
+def test_stored_images_are_resized_once_and_keep_their_own_size():
+    rng = np.random.default_rng(0)
+    shapes = [(8, 4, 3), (4, 8, 3), (6, 6, 3)]
+    images = [rng.integers(0, 256, s, dtype=np.uint8) for s in shapes]
+    one = source.dataclasses.replace(
+        made(3, shape=(8, 4, 3)), read=lambda i: images[i], images=None
+    )
+    held, skipped = memory.in_memory(source.at_size(one, 4), workers=2)
+    assert held.images.shape == (3, 4, 4, 3) and skipped == []
+    assert held.sizes.tolist() == [[8, 4], [4, 8], [6, 6]]
+    # Bilinear with antialias of (8, 4) to (4, 4): rows by the triangle 1 3 3 1.
+    rows = images[0].astype(np.float64)
+    want = (rows[1] + 3 * rows[2] + 3 * rows[3] + rows[4]) / 8
+    np.testing.assert_allclose(held.images[0, 1], want, atol=0.51)
+    image, size = source.load(held, 1)
+    assert size == (4, 8) and image.shape == (4, 4, 3)
+    with pytest.raises(ImageError, match=r"images 1: expected shape \(8, 4, 3\)"):
+        memory.in_memory(one)
+
+
+def test_damaged_images_are_named_or_left_out_with_their_ids():
+    whole = made(200)
+    damaged = lazy(whole, broken={3, 150})
+    with pytest.raises(ImageError, match="images 3: cannot be decoded"):
+        memory.in_memory(damaged, workers=1)
+    held, skipped = memory.in_memory(damaged, on_corrupt="skip", workers=3)
+    good = np.setdiff1d(np.arange(200), [3, 150])
+    assert skipped == [f"images {i}: cannot be decoded" for i in (3, 150)]
+    np.testing.assert_array_equal(held.ids, good)
+    np.testing.assert_array_equal(held.images, whole.images[good])
+    np.testing.assert_array_equal(held.labels, whole.labels[good])
+    np.testing.assert_array_equal(held.read(3), whole.images[4])
+    left, skipped = memory.usable(damaged, on_corrupt="skip")
+    assert left.images is None and len(skipped) == 2
+    np.testing.assert_array_equal(left.ids, good)
+    np.testing.assert_array_equal(left.read(3), whole.images[4])
+    assert memory.usable(damaged) == (damaged, [])
+    with pytest.raises(ConfigError, match="on_corrupt: .*none of 200; the first: im"):
+        memory.in_memory(lazy(whole, range(200)), on_corrupt="skip")
+    with pytest.raises(ConfigError, match="on_corrupt: expected raise or skip"):
+        memory.in_memory(damaged, on_corrupt="ignore")
+
+
+def test_a_name_may_join_several_sets(tmp_path):
+    for name, fill in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.py").write_text(
+            "import numpy as np\n"
+            "def load():\n"
+            f"    x = np.full((3, 4, 4, 1), {fill}, np.uint8)\n"
+            "    return {'train': (x, np.arange(3)), 'only_%d' % x[0, 0, 0, 0]: None}\n"
+        )
+    name = "+".join(f"{tmp_path / x}.py:load" for x in "ab")
+    splits = sources.load_splits(name)
+    assert list(splits) == ["train"]
+    part = sources.take_split(splits, "train[2:4]", "data.train")
+    assert part.ids.tolist() == [2, 3] and part.labels.tolist() == [2, 0]
+    assert [int(part.read(i)[0, 0, 0]) for i in range(2)] == [1, 2]
+    stored = sources.load_splits(name, store=2)["train"]
+    assert stored.shape == (2, 2, 1) and stored.resizes
+
+
+def test_the_paper_s_splits():
+    found = {
+        name: [
+            sources.default_split(name, role)
+            for role in ("train", "validation", "test")
+        ]
+        for name in ("food101", "imagenet2012", "flowers102", "digits", "cifar10")
+    }
+    assert found == {
+        "food101": ["train[:90%]", "train[90%:]", "validation"],
+        "imagenet2012": ["train[:98%]", "train[98%:]", "validation"],
+        "flowers102": ["train", "validation", "test"],
+        "digits": ["train", "validation", "test"],
+        "cifar10": ["train[:90%]", "train[90%:]", "test"],
+    }

@@ -1,0 +1,143 @@
+"""The store: resumable, checked, and refused where it is of something else."""
+
+import numpy as np
+import pytest
+
+from kdjax.data.store import Rows, StoreError, create_store, open_store, read_manifest
+
+ARRAYS = {"logits": Rows((3,), "float16"), "best": Rows((), "uint16")}
+OF = {"teacher": "abc", "views": {"mode": "consistent", "area": [0.05, 1.0]}}
+
+
+def make(path, manifest=OF):
+    return create_store(path, manifest, ARRAYS, rows=10, block=4)
+
+
+def values(block):
+    rng = np.random.default_rng(block)
+    n = 2 if block == 2 else 4
+    logits = rng.normal(size=(n, 3)).astype(np.float16)
+    return {"logits": logits, "best": rng.integers(9, size=n).astype(np.uint16)}
+
+
+@pytest.fixture
+def full(tmp_path):
+    store = make(tmp_path / "store")
+    for block in range(store.blocks):
+        store.write(block, values(block))
+    return tmp_path / "store"
+
+
+def chunk_files(path, name):
+    return sorted(x for x in (path / name / "c").rglob("*") if x.is_file())
+
+
+def test_what_is_written_is_read_again(full):
+    store = open_store(full, OF)
+    whole = {k: np.concatenate([values(b)[k] for b in range(3)]) for k in ARRAYS}
+    for rows in (slice(0, 10), slice(3, 6), np.array([9, 0, 4, 4])):
+        found = store.read(rows)
+        assert set(found) == set(ARRAYS)
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, whole[name][rows])
+            assert array.dtype == ARRAYS[name].dtype
+    assert store.missing() == []
+
+
+def test_blocks_that_are_not_written_are_missing(tmp_path):
+    store = make(tmp_path / "store")
+    assert (store.blocks, store.missing()) == (3, [0, 1, 2])
+    store.write(1, values(1))
+    again = make(tmp_path / "store")
+    assert again.missing() == [0, 2]
+    np.testing.assert_array_equal(again.read(slice(4, 8))["best"], values(1)["best"])
+    with pytest.raises(StoreError, match="unfinished, rows 3 to 5 are missing"):
+        again.read(slice(3, 6))
+
+
+def test_a_block_half_written_is_missing(tmp_path):
+    store = make(tmp_path / "store")
+    with pytest.raises(StoreError, match="cannot write"):
+        store.write(0, {**values(0), "best": np.zeros((3, 3), np.uint16)})
+    assert store.missing() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", ["flip a bit", "cut off", "empty"])
+def test_a_damaged_chunk_is_never_used(full, damage):
+    chunk = chunk_files(full, "logits")[1]
+    data = bytearray(chunk.read_bytes())
+    if damage == "flip a bit":
+        data[5] ^= 1
+    chunk.write_bytes(data[: {"cut off": 7, "empty": 0}.get(damage, len(data))])
+    store = open_store(full)
+    with pytest.raises(StoreError, match="damaged chunk of 'logits'"):
+        store.read(slice(4, 5))
+    np.testing.assert_array_equal(store.read(slice(0, 4))["best"], values(0)["best"])
+    assert store.missing() == [1]
+    store.write(1, values(1))
+    assert open_store(full).missing() == []
+
+
+@pytest.mark.parametrize("name", ["written", "logits", "best"])
+def test_a_chunk_that_is_gone_is_missing(full, name):
+    chunk_files(full, name)[2].unlink()
+    store = open_store(full)
+    assert store.missing() == [2]
+    assert store.unfinished() == (2 if name == "written" else 0)
+    with pytest.raises(StoreError, match="damaged|unfinished"):
+        store.read(slice(8, 10))
+
+
+def test_a_block_of_zeros_is_not_missing(tmp_path):
+    store = make(tmp_path / "store")
+    zeros = {"logits": np.zeros((4, 3), np.float16), "best": np.zeros(4, np.uint16)}
+    store.write(0, zeros)
+    assert store.missing() == [1, 2] and not store.read(slice(0, 4))["best"].any()
+
+
+def test_arrays_without_a_manifest_are_nobodys(full):
+    (full / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="it has files and no manifest.json"):
+        make(full)
+
+
+def test_a_store_of_something_else_is_refused(full):
+    other = {"teacher": "abc", "views": {"mode": "fixed"}}
+    message = r"views.mode: expected 'fixed', the store has 'consistent'"
+    with pytest.raises(StoreError, match=message):
+        open_store(full, other)
+    with pytest.raises(StoreError, match="seed: expected 3, the store has None"):
+        open_store(full, {"seed": 3})
+    with pytest.raises(StoreError, match="teacher: expected 'x', the store has 'abc'"):
+        make(full, {"teacher": "x"})
+    assert open_store(full, OF).missing() == []
+
+
+def test_no_store_and_no_manifest(tmp_path, full):
+    with pytest.raises(StoreError, match="expected a store, it has no manifest"):
+        open_store(tmp_path / "nowhere")
+    assert read_manifest(tmp_path / "nowhere") is None
+    assert not (tmp_path / "nowhere").exists()
+    (full / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="manifest.json is damaged"):
+        open_store(full)
+
+
+def test_a_file_in_the_way_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/store: cannot (read|write)"):
+        make(tmp_path / "file" / "store")
+
+
+def test_rows_know_their_size():
+    assert [x.nbytes for x in ARRAYS.values()] == [6, 2]
+
+
+def test_a_write_that_fails_says_so(full):
+    store = open_store(full)
+    for chunk in chunk_files(full, "best"):
+        chunk.unlink()
+    (full / "best" / "c").rmdir()
+    (full / "best" / "c").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match=r"store: cannot write: \S"):
+        store.write(0, values(0))

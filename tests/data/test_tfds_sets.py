@@ -1,0 +1,123 @@
+"""Sets that TFDS has prepared: a tiny one made here, and real ones where they are."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax.config import ConfigError
+from kdjax.data import memory, source, sources, tfds_sets
+from kdjax.data.statistics import describe
+
+N = 7
+
+
+def pixels(i):
+    return np.random.default_rng(i).integers(0, 256, (4 + i, 6, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """`tiny` as TFDS prepares a set of PNGs of different heights, with array_record."""
+    import tensorflow_datasets as tfds
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.2.0")
+        SKIP_REGISTERING = True
+        name = "tiny"
+
+        def _info(self):
+            features = {
+                "key": tfds.features.Scalar(np.int64),
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(num_classes=5),
+            }
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(N):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels(i)).save(buffer, format="PNG")
+                buffer.seek(0)
+                yield i, {"key": i, "image": buffer, "label": i % 3}
+
+    where = tmp_path_factory.mktemp("tfds")
+    Tiny(data_dir=str(where), file_format="array_record").download_and_prepare()
+    return str(where)
+
+
+def test_a_prepared_set_is_read_in_its_own_order(prepared):
+    splits = sources.load_splits("tfds:tiny", data_dir=prepared)
+    part = sources.take_split(splits, "train[2:]", "data.train")
+    assert part.ids.tolist() == [2, 3, 4, 5, 6] and part.classes == 5
+    assert part.name_of(0) == "tiny/1.2.0 train 2"
+    whole = splits["train"]
+    # TFDS shuffles while preparing: every image once, each with its own label.
+    seen = [int(whole.read(i).shape[0]) - 4 for i in range(N)]
+    assert sorted(seen) == list(range(N)) and seen != sorted(seen)
+    assert whole.labels.tolist() == [i % 3 for i in seen]
+    for place, i in enumerate(seen):
+        np.testing.assert_array_equal(whole.read(place), pixels(i))
+
+
+def test_store_makes_them_one_shape_and_keeps_their_sizes(prepared):
+    splits = sources.load_splits("tfds:tiny", data_dir=prepared, store=8, channels=1)
+    held, _ = memory.in_memory(sources.take_split(splits, "train", "data.train"))
+    assert held.images.shape == (N, 8, 8, 1)
+    assert sorted(held.sizes[:, 0]) == list(range(4, 4 + N))
+    assert set(held.sizes[:, 1]) == {6}
+
+
+def test_the_fingerprint_is_the_same_again_and_another_for_other_channels(prepared):
+    marks = [
+        source.fingerprint(tfds_sets.load("tiny", prepared, c)["train"])
+        for c in (0, 3, 1)
+    ]
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_labels_of_large_sets_are_kept_on_disk(prepared, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tfds_sets, "KEEP_LABELS_FROM", 1)
+    first = tfds_sets.load("tiny", prepared)["train"].labels
+    (kept,) = (tmp_path / "kdjax").iterdir()
+    changed = np.fromfile(kept, "<i4")[::-1]
+    np.testing.assert_array_equal(changed[::-1], first)
+    changed.tofile(kept)
+    again = tfds_sets.load("tiny", prepared)["train"].labels
+    np.testing.assert_array_equal(again, changed)
+
+
+def test_what_is_not_prepared_says_how_to(prepared):
+    with pytest.raises(ConfigError, match="food101 prepared by TFDS in .*, found none"):
+        sources.load_splits("food101", data_dir=prepared)
+    with pytest.raises(ConfigError, match="tiny:9.9.9 prepared"):
+        sources.load_splits("tfds:tiny:9.9.9", data_dir=prepared)
+    assert "train" in sources.load_splits("tfds:tiny:1.2.0", data_dir=prepared)
+
+
+@pytest.mark.data
+def test_cifar_10_has_its_published_statistics():
+    """Channel means and deviations as in the usual recipes; 5 000 images a class."""
+    splits = sources.load_splits("cifar10")
+    train = sources.take_split(splits, "train", "data.train")
+    held, _ = memory.in_memory(train)
+    found = describe(held, at_most=50_000)
+    np.testing.assert_allclose(found.mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
+    np.testing.assert_allclose(found.std, [0.2470, 0.2435, 0.2616], atol=5e-5)
+    assert found.counts.tolist() == [5000] * 10
+    default = sources.default_split("cifar10", "train")
+    assert len(sources.take_split(splits, default, "data.train")) == 45_000
+
+
+@pytest.mark.data
+def test_fashion_mnist_is_grey_and_balanced():
+    splits = sources.load_splits("fashion_mnist")
+    assert splits["train"].shape == (28, 28, 1)
+    assert np.bincount(splits["train"].labels).tolist() == [6000] * 10
+    assert np.bincount(splits["test"].labels).tolist() == [1000] * 10
