@@ -1,24 +1,26 @@
 """A fixed model run on the fly on the very view that the student sees."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from kdjax.core.types import Model, Output, View
+from kdjax.core.types import Model, Output, PyTree, Teacher, View
 
 
-def frozen(model: Model, *, name: str = "teacher") -> Callable[[Any, View], Output]:
+def frozen(model: Model, *, name: str = "teacher") -> Teacher:
     """A teacher that is applied in evaluation mode and never changes.
 
     model: any `Model`; its running statistics are used and not updated.
     name: the entry of `given` that holds its variables.
 
-    Returns `(given, view) -> Output` with no gradient through it.
+    There is no gradient through its targets, and nothing is kept for a backward pass.
     """
 
-    def targets(given: Any, view: View) -> Output:
-        output, _ = model.apply(given[name], view.teacher, train=False, rngs=None)
-        return jax.lax.stop_gradient(output)
+    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Output:
+        # The barriers keep XLA from fusing the teacher with what is around it, so that
+        # it rounds alike here and where its targets are computed ahead of time.
+        images = jax.lax.optimization_barrier(view.teacher)
+        output, _ = model.apply(given[name], images, train=False, rngs=None)
+        return jax.lax.optimization_barrier(jax.lax.stop_gradient(output))
 
-    return targets
+    return Teacher(targets)

@@ -1,0 +1,62 @@
+"""The student's own moving average as its teacher."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.core.types import Model, Output, PyTree, Teacher, View
+
+
+def moving_average(
+    student: Model, *, decay: float = 0.999, player: str = "student"
+) -> Teacher:
+    """A teacher that is the exponential moving average of the student's variables.
+
+    After update t (counted from 0) its variables move to `a * own + (1 - a) * student`
+    with `a = min(decay, 1 - 1 / (t + 1))`: it begins as a copy of the student, and its
+    average is a plain mean until `decay` is reached. Running statistics are averaged
+    with the parameters; integers are copied.
+
+    It is applied in evaluation mode, on the teacher's view.
+
+    Args:
+      student: the model of the player.
+      decay: share of the old average that an update keeps, in [0, 1).
+      player: whose variables are averaged.
+
+    Raises:
+      ValueError: where `decay` is outside [0, 1).
+
+    Reference:
+      Tarvainen, Valpola, "Mean teachers are better role models", 2017,
+      arXiv 1703.01780.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
+
+    def init(variables: dict[str, PyTree]) -> PyTree:
+        # A copy: the state is donated, and no buffer may be donated twice.
+        own = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[player])
+        return {"average": own, "updates": jnp.zeros((), jnp.int32)}
+
+    def update(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
+        keep = jnp.minimum(decay, 1 - 1 / (state["updates"] + 1.0))
+
+        def move(new: Any, old: Any) -> Any:
+            if not jnp.issubdtype(old.dtype, jnp.floating):
+                return new
+            moved: Any = optax.incremental_update(new, old, 1 - keep)
+            return moved.astype(old.dtype)
+
+        average = jax.tree.map(move, variables[player], state["average"])
+        return {"average": average, "updates": state["updates"] + 1}
+
+    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Output:
+        output, _ = student.apply(
+            state["average"], view.teacher, train=False, rngs=None
+        )
+        return jax.lax.stop_gradient(output)
+
+    return Teacher(targets, init, update)

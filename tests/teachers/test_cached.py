@@ -1,0 +1,80 @@
+"""What is kept of a teacher, and what comes back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.core.types import Output, TopTargets, View
+from kdjax.teachers import cached
+
+LOGITS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * 3
+
+
+def output():
+    return Output(jnp.asarray(LOGITS), {"middle": jnp.ones((6, 2), jnp.bfloat16)})
+
+
+def log_softmax(z):
+    z = np.float64(z)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def test_all_classes_come_back_bit_for_bit():
+    rows = cached.keep(output(), taps=("middle",))
+    assert rows["logits"].dtype == np.float32
+    found = cached.unpack(rows)
+    assert isinstance(found, Output)
+    np.testing.assert_array_equal(found.logits, LOGITS)
+    np.testing.assert_array_equal(found.taps["middle"], np.ones((6, 2)))
+    assert sum(x.nbytes for k, x in rows.items() if k == "logits") == 6 * (
+        cached.bytes_per_view(5, 0)
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_likeliest_classes(temperature):
+    rows = cached.keep(output(), top_k=2, temperature=temperature)
+    assert sum(x.nbytes for x in rows.values()) == 6 * (4 + 4 * 2)
+    assert cached.bytes_per_view(5, 2) == 4 + 4 * 2
+    found = cached.unpack(rows)
+    assert isinstance(found, TopTargets)
+    log_p = log_softmax(LOGITS)
+    order = np.argsort(-log_p, axis=-1)[:, :2]
+    np.testing.assert_array_equal(found.indices, order)
+    kept = np.take_along_axis(log_p, order, -1)
+    # Half precision: 11 bits.
+    np.testing.assert_allclose(found.log_probs, kept, rtol=5e-4, atol=1e-6)
+    normaliser = np.log(np.exp(log_p / temperature).sum(-1))
+    np.testing.assert_allclose(found.log_normaliser, normaliser, atol=1e-5)
+
+
+def test_many_classes_need_wider_indices():
+    many = jax.eval_shape(
+        lambda z: cached.keep(Output(z, {}), top_k=3), jnp.zeros((2, 2**16 + 1))
+    )
+    assert many["indices"].dtype == np.uint32
+    assert cached.bytes_per_view(2**16 + 1, 3) == 4 + 6 * 3
+
+
+def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_place():
+    view = View(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
+    rows = cached.keep(output())
+    found = cached.replayed().targets({}, view, {"rows": {"targets": rows}}, {})
+    np.testing.assert_array_equal(found.logits, LOGITS)
+    batch = {"rows": {"place": jnp.array([3, 0, 3])}}
+    found = cached.fixed().targets({}, view, batch, {"targets": rows})
+    np.testing.assert_array_equal(found.logits, LOGITS[[3, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"top_k": 6}, "top_k: expected 0 to 5 classes, got 6"),
+        ({"top_k": -1}, "top_k: expected 0 to 5 classes, got -1"),
+        ({"taps": ("end",)}, r"taps: expected some of \['middle'\], got 'end'"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        cached.keep(output(), **options)
