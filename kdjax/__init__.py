@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdjax import config, jobs, losses
     from kdjax.augment import views
     from kdjax.config import Run
-    from kdjax.jobs import distill, evaluate, report
+    from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
     from kdjax.models import from_function, from_linen, from_nnx, make_model
     from kdjax.train.step import make_train_step
 
@@ -24,6 +24,8 @@ _PLACES = {
     "distill": "kdjax.jobs",
     "evaluate": "kdjax.jobs",
     "report": "kdjax.jobs",
+    "cache_targets": "kdjax.jobs",
+    "show_views": "kdjax.jobs",
     "make_train_step": "kdjax.train.step",
     "from_linen": "kdjax.models",
     "from_nnx": "kdjax.models",
@@ -39,6 +41,7 @@ _MODULES = {
 
 __all__ = [
     "Run",
+    "cache_targets",
     "config",
     "distill",
     "evaluate",
@@ -50,6 +53,7 @@ __all__ = [
     "make_model",
     "make_train_step",
     "report",
+    "show_views",
     "views",
 ]
 

@@ -1,6 +1,8 @@
-"""`kdjax train | distill | evaluate | report`."""
+"""`kdjax train | distill | cache-targets | evaluate | report | views`."""
 
+import dataclasses
 import os
+import pathlib
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,8 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "distill": _distill,
+        "cache-targets": _cache_targets,
         "evaluate": _evaluate,
         "report": _report,
+        "views": _views,
     }
     if not args or args[0] in ("-h", "--help"):
         print(_HELP)
@@ -51,8 +55,10 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
 
   distill        train a student from a teacher, with label-only baselines beside it
   train          train one model on labels
+  cache-targets  store the teacher's answers to the views that `distill` will show
   evaluate RUN   measure the model of a run folder
   report RUN...  one table and one figure over several run folders
+  views RUN      a picture of what teacher and student see
 
 `kdjax COMMAND --help` shows every option with its default. The options are the fields
 of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the
@@ -85,6 +91,8 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
 _DESCRIPTIONS = {
     "train": "Train one model on labels.",
     "distill": "Train a student from a teacher, with label-only baselines beside it.",
+    "cache-targets": "Store the teacher's answers in --teacher.cache.path, for a "
+    "`kdjax distill` with the same options. The same command continues and mends.",
 }
 
 
@@ -109,6 +117,34 @@ def _train(args: list[str]) -> None:
 def _distill(args: list[str]) -> None:
     run = _parse_run("distill", args, Run())
     _start(lambda jobs: jobs.distill(run), run.compute.several_processes)
+
+
+def _cache_targets(args: list[str]) -> None:
+    run = _parse_run("cache-targets", args, Run())
+    _start(lambda jobs: jobs.cache_targets(run), run.compute.several_processes)
+
+
+def _views(args: list[str]) -> None:
+    def options(run: Folder, count: int = 8, out: str = "") -> None:
+        """A picture of what teacher and student see, with statistics of the data.
+
+        Args:
+            run: A run folder, its config.json, or FILE.py:FUNCTION.
+            count: How many examples.
+            out: The PNG; by default views.png in the run's folder.
+        """
+        folder = pathlib.Path(run)
+        is_folder = (folder / "config.json").is_file()
+        found = load_config(str(folder / "config.json") if is_folder else run)
+        if is_folder:
+            found = dataclasses.replace(found, workdir=run)
+
+        def go(jobs) -> None:
+            print(jobs.show_views(found, count=count, out=out or None))
+
+        _start(go)
+
+    tyro.cli(options, prog="kdjax views", args=args)
 
 
 def _evaluate(args: list[str]) -> None:
@@ -166,12 +202,14 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         hosts.join()
     from kdjax import jobs
     from kdjax.core.runlog import RunFolderError
+    from kdjax.data.images import ImageError
+    from kdjax.data.store import StoreError
     from kdjax.train.checkpoint import CheckpointError
     from kdjax.train.loop import Interrupted, NonFiniteError
 
     try:
         job(jobs)
-    except (ConfigError, RunFolderError) as error:
+    except (ConfigError, RunFolderError, StoreError, ImageError) as error:
         _fail(str(error))
     except NonFiniteError as error:
         _fail(str(error), 1)

@@ -1,16 +1,26 @@
 """Checks made once, while tracing, so that they cost nothing at run time.
 
 Each raises `ValueError` with a text that names the argument, says what was expected
-and what came. They look at shapes and dtypes, and at values only where these are
-plain numbers: a traced value passes, since nothing is known about it yet.
+and what came. Of a traced value nothing is known yet: where values are checked
+(`positive`, `between`, `below`, `holds`), it passes, and leaves a guard behind that
+only `jax.experimental.checkify.checkify` makes run. Otherwise the guard is dropped
+when the function is compiled.
+
+    checked = checkify.checkify(jax.jit(loss))
+    error, value = checked(student, teacher)
+    error.throw()   # temperature: expected a finite number above 0, got -1.0
 """
 
 import math
-from collections.abc import Collection
+import operator
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
+from jax.experimental import checkify
 
 
 def _refuse(name: str, expected: str, got: Any) -> NoReturn:
@@ -27,8 +37,8 @@ def _describe(x: Any) -> str:
 
 def floating(name: str, x: Any) -> None:
     """Refuse anything but an array of real floating numbers."""
-    if not _has_dtype(x, jnp.floating):
-        _refuse(name, "an array of floating dtype", _describe(x))
+    if not is_floating(x):
+        refuse_dtype(name, "floating dtype", x)
 
 
 def is_integer(x: Any) -> bool:
@@ -36,15 +46,25 @@ def is_integer(x: Any) -> bool:
     return _has_dtype(x, jnp.integer)
 
 
+def is_floating(x: Any) -> bool:
+    """Whether `x` is an array of real floating numbers."""
+    return _has_dtype(x, jnp.floating)
+
+
+def refuse_dtype(name: str, expected: str, x: Any) -> NoReturn:
+    """Refuse `x` for its dtype, or for being no array."""
+    _refuse(name, f"an array of {expected}", _describe(x))
+
+
 def is_boolean(x: Any) -> bool:
     """Whether `x` is an array of bool."""
     return _has_dtype(x, jnp.bool_)
 
 
-def integer(name: str, x: Any) -> None:
-    """Refuse anything but an array of integers."""
+def integer(name: str, x: Any, kind: str = "") -> None:
+    """Refuse anything but an array of integers; `kind` says what they stand for."""
     if not is_integer(x):
-        _refuse(name, "an array of integer dtype", _describe(x))
+        refuse_dtype(name, f"integer dtype{kind and f' ({kind})'}", x)
 
 
 def shape(name: str, x: Any, expected: tuple[int, ...]) -> None:
@@ -75,6 +95,10 @@ def not_empty(name: str, x: Any) -> None:
 
 def axis(value: int, name: str, x: Any) -> int:
     """The non-negative form of an axis of the array called `name`."""
+    try:
+        value = operator.index(value)
+    except TypeError:
+        _refuse("axis", f"an integer axis of {name}, shape {x.shape}", value)
     if not -x.ndim <= value < x.ndim:
         _refuse("axis", f"an axis of {name}, shape {x.shape}", value)
     return value % x.ndim
@@ -111,11 +135,25 @@ def _number(name: str, value: Any, expected: str) -> float | None:
     return float(value)
 
 
+def _guard(name: str, ok: Any, expected: str, got: Any) -> None:
+    """What `_refuse` says, once the function runs under checkify and `ok` is false."""
+    checkify.debug_check(ok, f"{name}: expected {expected}, got {{got}}", got=got)
+
+
+def _real(value: Any) -> Any:
+    """A traced scalar in a floating dtype, to compare with numbers of any kind."""
+    value = jnp.asarray(value)
+    return value if _has_dtype(value, jnp.floating) else value.astype(jnp.float32)
+
+
 def positive(name: str, value: Any) -> None:
     """Refuse a number that is zero, negative, infinite or not a number."""
     expected = "a finite number above 0"
     number = _number(name, value, expected)
-    if number is not None and not (math.isfinite(number) and number > 0):
+    if number is None:
+        real = _real(value)
+        _guard(name, (real > 0) & (real < math.inf), expected, value)
+    elif not (math.isfinite(number) and number > 0):
         _refuse(name, expected, number)
 
 
@@ -123,8 +161,46 @@ def between(name: str, value: Any, low: float, high: float) -> None:
     """Refuse a number outside [low, high]."""
     expected = f"a number in [{low}, {high}]"
     number = _number(name, value, expected)
-    if number is not None and not low <= number <= high:
+    if number is None:
+        real = _real(value)
+        _guard(name, (real >= low) & (real <= high), expected, value)
+    elif not low <= number <= high:
         _refuse(name, expected, number)
+
+
+def _here(x: Any) -> bool:
+    """Whether this process can read the array: not of the other hosts' alone."""
+    return not isinstance(x, jax.Array) or x.is_fully_addressable
+
+
+def below(name: str, ids: Any, limit: int, kind: str = "class ids") -> None:
+    """Refuse ids of `limit` or more; negative ones stand for none, and pass."""
+    expected = f"{kind} below {limit}, or negative for none"
+    if ids.size == 0:
+        return
+    if isinstance(ids, Tracer):
+        top = jnp.max(ids).astype(jnp.int32)
+        _guard(name, top < limit, expected, top)
+    elif _here(ids) and (top := int(np.max(np.asarray(ids)))) >= limit:
+        _refuse(name, expected, top)
+
+
+def holds(
+    name: str, test: Callable[..., Any], expected: str, got: Any, *others: Any
+) -> None:
+    """Refuse an array `got` with an entry that fails a test.
+
+    `test(numpy, got, *others) -> bool` of the shape of `got`, with `numpy` or
+    `jax.numpy` as its first argument.
+    """
+    arrays = (got, *others)
+    if any(isinstance(x, Tracer) for x in arrays):
+        ok = jnp.ravel(test(jnp, *arrays))
+        _guard(name, jnp.all(ok), expected, jnp.ravel(got)[jnp.argmin(ok)])
+    elif all(_here(x) for x in arrays):
+        ok = np.ravel(test(np, *(np.asarray(x) for x in arrays)))
+        if not ok.all():
+            _refuse(name, expected, np.ravel(got)[np.argmin(ok)])
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:

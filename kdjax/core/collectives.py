@@ -19,6 +19,11 @@ def gather(x: Array, axis_name: str | None) -> Array:
     used them. So if each device takes the loss of the whole batch, or the mean of
     its own rows of it (`my_rows`), the mean of the parameter gradients over the
     devices is the gradient of the global loss.
+
+    Under `jax.shard_map` with its default `check_vma=True` this needs parameters that
+    vary over the devices: take the gradient in `jax.lax.pcast(params, axis_name,
+    to="varying")`. For parameters that do not vary JAX adds the gradients up by itself,
+    and their mean is `devices` times too large.
     """
     if axis_name is None:
         return x

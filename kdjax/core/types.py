@@ -20,6 +20,25 @@ class Output(NamedTuple):
     taps: Mapping[str, Array]
 
 
+class TopTargets(NamedTuple):
+    """What was kept of a teacher: its likeliest classes of each example.
+
+    log_probs: `[batch, K]` at temperature 1, falling.
+    indices: `[batch, K]` integer, the classes they belong to.
+    log_normaliser: `[batch]`, the log of the sum over all classes of the teacher's
+        probabilities to the power 1/T, for the temperature T it was made for.
+    taps: as in `Output`.
+    """
+
+    log_probs: Array
+    indices: Array
+    log_normaliser: Array
+    taps: Mapping[str, Array]
+
+
+Targets = Output | TopTargets
+
+
 class Model(NamedTuple):
     """A network as two pure functions; see `kdjax.models.adapters` to make one.
 
@@ -38,17 +57,38 @@ class View(NamedTuple):
 
     student: `[batch, height, width, channels]` float32 in [-1, 1].
     teacher: the same images as the teacher sees them, at the teacher's size; the very
-        same array where both see the same pixels.
+        same array where both see the same pixels. A tuple for several teachers.
     labels: `[batch]` int32 class ids.
     partner_labels: `[batch]` labels of the images mixed in; None without mixup.
     mix_weight: scalar in [0, 1], the share of the first image; None without mixup.
     """
 
     student: Array
-    teacher: Array
+    teacher: Any
     labels: Array
     partner_labels: Array | None = None
     mix_weight: Array | None = None
+
+
+def _nothing(variables: dict[str, PyTree]) -> PyTree:
+    return {}
+
+
+def _unchanged(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
+    return state
+
+
+class Teacher(NamedTuple):
+    """Where the targets of a batch come from.
+
+    targets: `(state, view, batch, given) -> Targets`, with no gradient through them.
+    init: `{player: variables} -> state`, what a teacher carries that learns itself.
+    update: `(state, {player: variables}) -> state`, after every update of the players.
+    """
+
+    targets: Callable[..., Targets]
+    init: Callable[[dict[str, PyTree]], PyTree] = _nothing
+    update: Callable[[PyTree, dict[str, PyTree]], PyTree] = _unchanged
 
 
 class Strategy(NamedTuple):

@@ -9,10 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kdjax import losses, metrics
+from kdjax import losses
 from kdjax.config import ConfigError, Scalar, Term, require
 from kdjax.core import collectives
-from kdjax.core.types import Array, Model, Output, PyTree, Strategy, View
+from kdjax.core.types import (
+    Array,
+    Model,
+    Output,
+    PyTree,
+    Strategy,
+    Targets,
+    TopTargets,
+    View,
+)
 from kdjax.models import connectors
 
 STUDENT = "student"
@@ -23,6 +32,7 @@ def offline(
     terms: Mapping[str, Term],
     *,
     steps: int,
+    tail: str = "uniform",
     axis_name: str | None = None,
 ) -> Strategy:
     """Teach `student` by the weighted sum of `terms`.
@@ -32,6 +42,8 @@ def offline(
       terms: by name. A term of constant weight 0 is left out, with its computation. A
         term with a connector adds a player `"<name> connector"`.
       steps: length of the run, over which weights and temperatures are scheduled.
+      tail: the tail rule of `top_k_kl`, which stands in for `softmax_kl` where only the
+        likeliest classes were kept of the teacher.
       axis_name: the pmap or shard_map axis over which batches are split; the relation
         terms then gather the whole batch.
 
@@ -47,7 +59,7 @@ def offline(
     require(bool(active), "terms", "one term with a weight", dict(terms))
     kernels = {name: _kernel(name, term) for name, term in active.items()}
 
-    def init(key: Array, view: View, targets: Output | None) -> dict[str, PyTree]:
+    def init(key: Array, view: View, targets: Targets | None) -> dict[str, PyTree]:
         players = {STUDENT: student.init(key, view.student)}
         output, _ = student.apply(
             players[STUDENT], view.student, train=False, rngs=None
@@ -76,14 +88,14 @@ def offline(
                 ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
             try:
                 values[name] = _value(
-                    kernels[name], term, ours, theirs, view, knobs[name]
+                    kernels[name], term, ours, theirs, view, knobs[name], tail
                 )
             except ValueError as error:
                 raise ConfigError(f"terms.{name}: {error}") from error
         weights = {name: knobs[name]["weight"] for name in values}
         total, parts = losses.combine(values, weights)
         if targets is not None:
-            agree = metrics.agreement(output.logits, targets.logits)
+            agree = jnp.argmax(output.logits, axis=-1) == _first_choice(targets)
             parts = {**parts, "agreement": jnp.mean(agree)}
         # Connectors have no gradient of their own to keep apart: one scalar serves all.
         return {STUDENT: total}, ({**state, STUDENT: new}, parts)
@@ -115,9 +127,13 @@ def _kernel(name: str, term: Term) -> Callable[..., Array]:
     return kernel
 
 
+# Of the right form, but not what a student minimises: a mask, and losses of generators.
+_NO_TERMS = ("reliability_mask", "generator_competition", "generator_disagreement")
+
+
 def _is_term(kernel: Any) -> bool:
     """Whether a kernel needs nothing but student, teacher and perhaps labels."""
-    if not inspect.isfunction(kernel):
+    if not inspect.isfunction(kernel) or kernel.__name__ in _NO_TERMS:
         return False
     first, *more = inspect.signature(kernel).parameters.values()
     needed = {p.name for p in more if p.default is inspect.Parameter.empty}
@@ -136,25 +152,40 @@ def _connector(name: str, ours: Array, theirs: Array):
         raise ConfigError(f"terms.{name}.connector: {error}") from error
 
 
-def _pair(name: str, term: Term, output: Output, targets: Output | None, view: View):
+def _pair(
+    name: str, term: Term, output: Output, targets: Targets | None, view: View
+) -> tuple[Any, Any]:
     """The two values that a term compares."""
     ours = _tap(f"terms.{name}.student", output, term.student)
     if term.teacher == "labels":
         return ours, view.labels
     if targets is None:
         raise ConfigError(f"terms.{name}.teacher: expected a teacher, the run has none")
-    return ours, _tap(f"terms.{name}.teacher", targets, term.teacher)
+    theirs = _tap(f"terms.{name}.teacher", targets, term.teacher)
+    ok = not isinstance(theirs, TopTargets) or term.loss == "softmax_kl"
+    want = "softmax_kl, as of the teacher only the likeliest classes were kept"
+    require(ok, f"terms.{name}.loss", want, term.loss)
+    ok = not (isinstance(theirs, TopTargets) and term.connector)
+    require(ok, f"terms.{name}.connector", "False for logits", term.connector)
+    return ours, theirs
 
 
-def _tap(field: str, output: Output, tap: str) -> Array:
+def _tap(field: str, output: Targets, tap: str) -> Any:
     if tap == "logits":
-        return output.logits
+        return output if isinstance(output, TopTargets) else output.logits
     require(tap in output.taps, field, f"logits or one of {sorted(output.taps)}", tap)
     return output.taps[tap]
 
 
-def _check_classes(output: Output, targets: Output | None) -> None:
-    if targets is not None:
+def _first_choice(targets: Targets) -> Array:
+    """The teacher's likeliest class of each example."""
+    if isinstance(targets, TopTargets):
+        return targets.indices[:, 0]
+    return jnp.argmax(targets.logits, axis=-1)
+
+
+def _check_classes(output: Output, targets: Targets | None) -> None:
+    if isinstance(targets, Output):
         ours, theirs = output.logits.shape[-1], targets.logits.shape[-1]
         want = f"as many classes as the student ({ours})"
         require(ours == theirs, "teacher", want, theirs)
@@ -165,8 +196,10 @@ def _whole_rows(x: Array, axis_name: str | None) -> Array:
     return collectives.gather(x.reshape(len(x), -1), axis_name)
 
 
-def _value(kernel, term: Term, ours, theirs, view: View, knobs) -> Array:
+def _value(kernel, term: Term, ours, theirs, view: View, knobs, tail) -> Array:
     """One value per example, or per anchor row."""
+    if isinstance(theirs, TopTargets):
+        return _top_value(ours, theirs, knobs["temperature"], tail)
     takes = inspect.signature(kernel).parameters
     options = {"temperature": knobs["temperature"]} if "temperature" in takes else {}
     if "labels" in takes and term.teacher != "labels":
@@ -176,6 +209,17 @@ def _value(kernel, term: Term, ours, theirs, view: View, knobs) -> Array:
     if term.teacher != "labels" or partner is None or weight is None:
         return first
     return weight * first + (1.0 - weight) * kernel(ours, partner, **options)
+
+
+def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:
+    return losses.top_k_kl(
+        ours,
+        theirs.log_probs,
+        teacher_indices=theirs.indices,
+        teacher_log_normaliser=theirs.log_normaliser,
+        temperature=temperature,
+        tail=tail,
+    )
 
 
 def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:

@@ -14,8 +14,9 @@ from kdjax.train.step import Batch, Metrics, Step, over_steps
 
 PMAP_AXIS = "batch"
 
-# Entries of a batch, by how they relate to seeds; knobs are shared by all seeds.
-SEED_AXES = {"seed": 0, "place": 0, "epoch": 0, "knobs": None}
+# Entries of a batch, by how they relate to seeds: `rows` holds `[seeds, batch, ...]`
+# arrays, the number of the update and the knobs are shared by all seeds.
+SEED_AXES = {"seed": 0, "step": None, "knobs": None, "rows": 0}
 
 
 class Compiled(NamedTuple):
@@ -72,8 +73,10 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
     compiled = jax.jit(run, donate_argnums=0)
 
     def call(state: TrainState, batch: Batch, given: Any):
-        def place(path: tuple, x: np.ndarray) -> jax.Array:
-            divided = path[0].key in ("place", "epoch")
+        def place(path: tuple, x: Any) -> jax.Array:
+            if isinstance(x, jax.Array):
+                return x
+            divided = path[0].key == "rows"
             return sharding.put(mesh, np.asarray(x), 2 if divided else None)
 
         if mesh.size > 1 or jax.process_count() > 1:
@@ -85,7 +88,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
 def _pmap(step: Step, mesh: Mesh) -> Compiled:
     devices = list(mesh.devices.flat)
-    axes = {"seed": None, "place": 0, "epoch": 0, "knobs": None}
+    axes = {"seed": None, "step": None, "knobs": None, "rows": 0}
     mapped = jax.pmap(
         _steps(step),
         axis_name=PMAP_AXIS,
@@ -96,10 +99,13 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
 
     def divide(x: np.ndarray) -> np.ndarray:
         """`[steps, seeds, batch]` to `[devices, steps, seeds, batch / devices]`."""
-        return np.moveaxis(x.reshape(*x.shape[:2], len(devices), -1), 2, 0)
+        steps, seeds, batch = x.shape[:3]
+        share = batch // len(devices)
+        parts = x.reshape(steps, seeds, len(devices), share, *x.shape[3:])
+        return np.moveaxis(parts, 2, 0)
 
     def call(state: TrainState, batch: Batch, given: Any):
-        split = {k: divide(x) if axes[k] == 0 else x for k, x in batch.items()}
+        split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
         state, metrics = mapped(state, split, given)
         return state, jax.tree.map(lambda x: x[0], metrics)
 

@@ -14,7 +14,8 @@ from kdjax.core.seeds import map_seeds
 from kdjax.core.types import Array, PyTree
 from kdjax.train import sharding
 
-Predict = Callable[[PyTree, Array], Array]
+# (variables, {"image": uint8, ...}) -> logits
+Predict = Callable[[PyTree, dict[str, Array]], Array]
 
 
 def make_evaluate(
@@ -29,7 +30,8 @@ def make_evaluate(
     """A function that measures a model on a whole split.
 
     Args:
-      predict: `(variables, uint8 images) -> logits` at the model's own resolution.
+      predict: `(variables, images) -> logits` at the model's own resolution; `images`
+        holds `image` (uint8) and what else the chunks hold.
       teacher: the same for the teacher, at its resolution; None without one.
       teacher_axis: 0 if there is one teacher a seed, None if all seeds share one.
       seeds: how many models `variables` holds along its first axis.
@@ -37,7 +39,8 @@ def make_evaluate(
       batch: images at a time; rounded up to a multiple of the devices.
 
     Returns:
-      `evaluate(variables, teacher_variables, images, labels)`, giving one number a
+      `evaluate(variables, teacher_variables, chunks)` of chunks `(images, labels)` of
+      at most `batch` examples, giving one number a
       seed for `accuracy`, `top_5` (with more than 5 classes), `nll`,
       `calibration_error` and, with a teacher, `agreement` and `kl` (nats, T = 1).
     """
@@ -63,15 +66,21 @@ def make_evaluate(
     every = map_seeds(one, axes, seeds, unroll=unroll)
     sums_of = jax.jit(every, out_shardings=sharding.replicated(mesh))
 
-    def evaluate(variables, teacher_variables, images, labels):
+    def evaluate(variables, teacher_variables, chunks):
         total: Any = None
-        for start in range(0, len(labels), batch):
-            chunk = _padded(images, labels, start, batch)
-            placed = [sharding.put(mesh, x, 0) for x in chunk]
+        count = 0
+        for images, labels in chunks:
+            count += len(labels)
+            chunk = jax.tree.map(lambda x: _padded(x, batch), (images, labels))
+            mask = np.arange(batch) < len(labels)
+            placed = [
+                jax.tree.map(lambda x: sharding.put(mesh, x, 0), x)
+                for x in (*chunk, mask)
+            ]
             sums = jax.device_get(sums_of(variables, teacher_variables, *placed))
             total = sums if total is None else jax.tree.map(np.add, total, sums)
         means, bins = total
-        found = {k: [float(v) / len(labels) for v in x] for k, x in means.items()}
+        found = {k: [float(v) / count for v in x] for k, x in means.items()}
         each = [jax.tree.map(lambda x, i=i: x[i], bins) for i in range(seeds)]
         found["calibration_error"] = [float(metrics.calibration_error(b)) for b in each]
         return found
@@ -79,10 +88,7 @@ def make_evaluate(
     return evaluate
 
 
-def _padded(images: np.ndarray, labels: np.ndarray, start: int, batch: int):
-    """One batch of full size and the mask of its real rows."""
-    x, y = images[start : start + batch], labels[start : start + batch]
-    spare = batch - len(y)
-    mask = np.arange(batch) < len(y)
-    x = np.concatenate([x, np.zeros((spare, *x.shape[1:]), x.dtype)])
-    return x, np.concatenate([y, np.zeros(spare, y.dtype)]), mask
+def _padded(x: np.ndarray, batch: int) -> np.ndarray:
+    """`x` with zeros behind it, `[batch, ...]`."""
+    spare = batch - len(x)
+    return np.concatenate([x, np.zeros((spare, *x.shape[1:]), x.dtype)])

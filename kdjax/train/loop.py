@@ -53,7 +53,7 @@ def fit(
     given: PyTree,
     plan: Plan,
     *,
-    batch_at: Callable[[int], dict[str, Any]],
+    batches: Callable[[int], Iterator[dict[str, Any]]],
     evaluate: Callable[[TrainState], dict[str, list[float]]],
     write: Callable[[dict[str, Any]], None],
     checkpoints: Checkpoints,
@@ -63,7 +63,7 @@ def fit(
     """Train from `state` to the end of the plan.
 
     Args:
-      batch_at: `step -> batch` as numpy arrays.
+      batches: `start -> batches` of the updates from there on, as arrays.
       evaluate: measures the state on the validation split, a number a seed.
       write: takes a line of metrics.
       seconds: time spent on the run before.
@@ -77,13 +77,14 @@ def fit(
     """
     step = int(np.max(jax.device_get(state.step)))
     running = compiled.enter(state)
+    coming = batches(step)
     window: list[tuple[int, Any]] = []
     clock = _Clock(seconds)
     agreement = None
     with _stop_signals() as stop:
         while step < plan.steps:
             end = plan.next_stop(step)
-            batch = _stack([batch_at(s) for s in range(step, end)])
+            batch = _stack([next(coming) for _ in range(step, end)])
             running, metrics = compiled.call(running, batch, given)
             window.append((step, metrics))
             step = end
@@ -167,7 +168,11 @@ def _stop_signals() -> Iterator[list[int]]:
 
 
 def _stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    return jax.tree.map(lambda *x: np.stack(x), *batches)
+    """One first axis for the updates of a call; arrays on devices stay there."""
+    if len(batches) == 1:
+        return jax.tree.map(lambda x: x[None], batches[0])
+    stack = {True: jnp.stack, False: np.stack}
+    return jax.tree.map(lambda *x: stack[isinstance(x[0], jax.Array)](x), *batches)
 
 
 def _means(window: list[tuple[int, Any]]) -> dict[str, list[float]]:

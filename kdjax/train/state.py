@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from kdjax.core.types import Array, PyTree
+from kdjax.core.types import Array, PyTree, Teacher
 
 
 class TrainState(NamedTuple):
@@ -14,25 +14,38 @@ class TrainState(NamedTuple):
     step: scalar int32, updates done.
     params, model_state: by player; the latter holds BatchNorm statistics and the like.
     opt_state: of the optax transform over `params`.
+    teacher: what a teacher carries that learns itself; empty otherwise.
     """
 
     step: Array
     params: dict[str, PyTree]
     model_state: dict[str, PyTree]
     opt_state: Any
+    teacher: PyTree
 
 
 def create_state(
-    variables: dict[str, PyTree], optimizer: optax.GradientTransformation
+    variables: dict[str, PyTree],
+    optimizer: optax.GradientTransformation,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """The state before the first update, from `{player: variables}`."""
     params = {p: v["params"] for p, v in variables.items()}
     rest = {
         p: {k: x for k, x in v.items() if k != "params"} for p, v in variables.items()
     }
-    return TrainState(jnp.zeros((), jnp.int32), params, rest, optimizer.init(params))
+    carried = teacher.init(variables) if teacher else {}
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, rest, optimizer.init(params), carried)
 
 
 def player_variables(state: TrainState, player: str) -> PyTree:
     """The variables with which a player's model is applied."""
-    return {"params": state.params[player], **state.model_state[player]}
+    return join(state.params, state.model_state)[player]
+
+
+def join(
+    params: dict[str, PyTree], model_state: dict[str, PyTree]
+) -> dict[str, PyTree]:
+    """`{player: variables}` from its two parts."""
+    return {p: {"params": x, **model_state[p]} for p, x in params.items()}

@@ -7,8 +7,8 @@ import jax
 import optax
 
 from kdjax.core import collectives, keys
-from kdjax.core.types import Array, PyTree, Strategy, View
-from kdjax.train.state import TrainState
+from kdjax.core.types import Array, PyTree, Strategy, Teacher, View
+from kdjax.train.state import TrainState, join
 
 Batch = dict[str, Any]
 Metrics = dict[str, Array]
@@ -20,7 +20,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     view: Callable[[Array, Batch, Any], View],
-    teacher: Callable[[Any, View], Any] | None = None,
+    teacher: Teacher | None = None,
     axis_name: str | None = None,
 ) -> Step:
     """One update: see the batch, ask the teacher, teach the players.
@@ -29,7 +29,7 @@ def make_train_step(
       strategy: what is optimised.
       optimizer: over `{player: params}`.
       view: `(step, batch, given) -> View`.
-      teacher: `(given, view) -> Targets`, gradient stopped; None without a teacher.
+      teacher: whom to ask about each view; None without a teacher.
       axis_name: the pmap axis over which each batch is split. None under jit, where
         a batch is whole whatever devices it lies on.
 
@@ -41,7 +41,9 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch, given: Any):
         seen = view(state.step, batch, given)
-        targets = teacher(given, seen) if teacher else None
+        targets = (
+            teacher.targets(state.teacher, seen, batch, given) if teacher else None
+        )
         key = keys.step_key(batch["seed"], "model", state.step)
 
         def total(params: dict[str, PyTree]):
@@ -55,7 +57,10 @@ def make_train_step(
         loss, metrics, grads = collectives.mean((loss, metrics, grads), axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, model_state, opt_state)
+        carried = state.teacher
+        if teacher:
+            carried = teacher.update(carried, join(params, model_state))
+        new = TrainState(state.step + 1, params, model_state, opt_state, carried)
         return new, {"loss": loss, **metrics}
 
     return step

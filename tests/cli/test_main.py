@@ -2,14 +2,17 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from kdjax.cli import main as cli
 from kdjax.config import Run, to_dict
+from kdjax.train import loop
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -43,6 +46,9 @@ def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
         default.pop("teacher")
         default["terms"] = {"hard": default["terms"].pop("soft")}
     for option, value in fields(default):
+        if option == "--teacher.also":
+            # A list of tables: only a config function can say it.
+            continue
         assert option in shown, option
         if (
             command == "distill"
@@ -148,7 +154,7 @@ def test_commands_over_folders(parsed):
 
 
 BAD = {
-    ("fly",): "command: expected one of train, distill, evaluate, report, got 'fly'",
+    ("fly",): "command: expected one of train, distill, cache-targets, evaluate, ",
     ("distill", "--optim.rate", "1"): "optim.rate",
     ("distill", "--steps", "many"): "many",
     ("distill", "--views.mode", "sideways"): "sideways",
@@ -207,3 +213,55 @@ def test_the_whole_path_from_the_shell(tmp_path):
     assert (tmp_path / "out" / "curves.png").is_file()
     nowhere = kdjax("evaluate", str(tmp_path / "nowhere"))
     assert nowhere.returncode == 2 and len(nowhere.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_run_told_to_stop_exits_as_its_signal_asks(number, status, capsys):
+    def job(jobs):
+        raise loop.Interrupted("stopped at step 3 of 8", number)
+
+    with pytest.raises(SystemExit) as stop:
+        cli._start(job)
+    assert stop.value.code == status
+    assert capsys.readouterr().err == "kdjax: stopped at step 3 of 8\n"
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_process_at_once():
+    """In one line, though a thread that still waits for the disk would never end."""
+    code = """
+import threading
+from kdjax.cli import main
+from kdjax.train.checkpoint import CheckpointError
+
+def job(jobs):
+    threading.Thread(target=threading.Event().wait).start()
+    raise CheckpointError("runs/x: no space left on the disk")
+
+main._start(job)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert run.stderr == "kdjax: runs/x: no space left on the disk\n"
+
+
+def test_what_fails_in_a_thread_prints_no_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    def fails():
+        raise OSError("said again by whoever waits for the thread")
+
+    def job(jobs):
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+
+    cli._start(job)
+    assert capsys.readouterr().err == ""

@@ -107,6 +107,9 @@ def test_pairwise_distances(float64):
     np.testing.assert_allclose(distances, expected, rtol=1e-12)
     np.testing.assert_array_equal(np.diag(distances), 0)
     check_grads(numerics.pairwise_distances, (x[:4],), 1, ("fwd", "rev"), 1e-7, 1e-7)
+    check_grads(numerics.pairwise_distances, (x[:3],), 2, ("rev",), 1e-5, 1e-5)
+    slope = jax.grad(lambda x: numerics.pairwise_distances(x)[0, 4])(x)
+    np.testing.assert_array_equal(slope, 0)
 
 
 def test_pairwise_distances_keep_the_digits_of_near_neighbours():
@@ -115,6 +118,18 @@ def test_pairwise_distances_keep_the_digits_of_near_neighbours():
     distances = numerics.pairwise_distances(x)
     np.testing.assert_allclose(distances[0, 1], 1e-2, rtol=1e-6)
     assert np.isnan(numerics.pairwise_distances(x * np.float32(np.nan))[0, 1])
+
+
+def test_pairwise_distances_keep_the_direction_of_near_neighbours():
+    """Of two rows a thousandth apart, among others, far from the origin."""
+    rng = np.random.default_rng(0)
+    x = 10 + rng.normal(size=(32, 17)).astype(np.float32)
+    x[1] = x[0] + np.float32(1e-3) * rng.normal(size=17).astype(np.float32)
+    slope = jax.grad(lambda x: numerics.pairwise_distances(x)[0, 1])(x)
+    gap = (x[1] - x[0]).astype(np.float64)
+    np.testing.assert_allclose(slope[1], gap / np.linalg.norm(gap), atol=1e-3)
+    np.testing.assert_allclose(slope[0], -slope[1], atol=2e-3)
+    assert np.abs(slope[2:]).max() < 1e-3
 
 
 @pytest.mark.parametrize(

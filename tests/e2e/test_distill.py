@@ -13,6 +13,7 @@ import kdjax
 from kdjax import build, jobs
 from kdjax.config import HARD, ConfigError, Model, Optim, Scalar, Term, Views
 from kdjax.core import runlog
+from kdjax.data import sources
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
 
@@ -303,7 +304,7 @@ def test_bad_input_is_named_before_anything_is_written(tiny_run, message, tmp_pa
 def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
     five = {
         name: (x[y < 5], y[y < 5])
-        for name, (x, y) in build.sources.load_splits("digits").items()
+        for name, (x, y) in sources.load_splits("digits").items()
     }
     from kdjax.config import Data, Teacher
 
@@ -473,6 +474,16 @@ def test_every_label_needs_a_logit(own_run):
     for message, given in bad.items():
         with pytest.raises(ConfigError, match=message):
             kdjax.distill(own_run, splits=arrays(), **given)
+    assert not pathlib.Path(own_run.workdir).exists()
+
+
+def test_variables_that_are_not_the_teachers_are_named(own_run):
+    model, variables = own_teacher()
+    for wrong in ({"params": {}}, variables["params"], None, {"params": 3.0}):
+        with pytest.raises(ConfigError, match="teacher: expected .*variables"):
+            kdjax.distill(
+                own_run, splits=arrays(), student=linear(4), teacher=(model, wrong)
+            )
     assert not pathlib.Path(own_run.workdir).exists()
 
 

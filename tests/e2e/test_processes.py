@@ -54,7 +54,9 @@ def numbers(folder):
 
 def test_two_processes_equal_one(tmp_path):
     """Teacher, baseline and student, 2 x 2 devices against 1 x 4, fsdp included."""
-    layout = ("--compute.fsdp", "2", "--model.width", "8")
+    # SGD: Adam's division makes a rounding of 1e-7 a difference of 1e-3 in 20 updates.
+    sgd = "--optim.name", "sgd", "--teacher.optim.name", "sgd"
+    layout = ("--compute.fsdp", "2", "--model.width", "8", *sgd)
     codes, outputs = start(tmp_path / "two", processes=2, devices=2, options=layout)
     assert codes == [0, 0], outputs
     assert "funmatch" in outputs[0] or "tiny" in outputs[0]
@@ -64,9 +66,9 @@ def test_two_processes_equal_one(tmp_path):
     for part in ("teacher", "labels", "."):
         ours, theirs = (numbers(tmp_path / f / part) for f in ("two", "one"))
         assert [x[:2] for x in ours] == [x[:2] for x in theirs]
-        # Sums come in another order; 20 updates of Adam, and a teacher made likewise,
-        # make up to 1e-3 of it. A batch dealt out wrongly would be far off.
+        # Sums come in another order; a batch dealt out wrongly would be far off.
         for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a[2], b[2], rtol=5e-3)
+            # A small KL is a difference of logarithms: their rounding is absolute.
+            np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
     assert again == [0] and "finished" in outputs[0]

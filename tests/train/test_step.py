@@ -10,6 +10,7 @@ import pytest
 from kdjax import build
 from kdjax.build import Trained
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.data import sources
 from kdjax.models import zoo
 from kdjax.train import compiled, sharding
 
@@ -45,13 +46,13 @@ def run_steps(run, teacher, steps=STEPS):
         parts.step, parts.mesh, parts.given_axes, run.seeds, run.compute.how
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
-    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds)
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
     created = jax.tree.map(lambda x: x.sharding, state)
     running, given = call.enter(state), build.place_given(parts)
-    batch_at, per_call = build.make_batches(parts), run.compute.steps_per_call or 1
+    coming, per_call = build.make_batches(parts)(0), run.compute.steps_per_call or 1
     seen = []
     for step in range(0, steps, per_call):
-        batches = [batch_at(s) for s in range(step, min(step + per_call, steps))]
+        batches = [next(coming) for _ in range(step, min(step + per_call, steps))]
         batch = jax.tree.map(lambda *x: np.stack(x), *batches)
         running, metrics = call.call(running, batch, given)
         seen.append(jax.device_get(metrics))
@@ -172,10 +173,10 @@ def run_alone(run, teacher, seed):
     parts = build.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
     seeds = np.array([seed], np.int32)
-    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds)
-    batch_at, given = build.make_batches(parts), build.place_given(parts)
-    for step in range(STEPS):
-        batch = jax.tree.map(lambda x: x[None], batch_at(step))
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
+    coming, given = build.make_batches(parts)(0), build.place_given(parts)
+    for _ in range(STEPS):
+        batch = jax.tree.map(lambda x: x[None], next(coming))
         state, _ = call.call(state, batch, given)
     return state
 
@@ -206,12 +207,12 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
 
     call = compiled.compile_step(counted, parts.mesh, parts.given_axes, 1, "jit")
     state = sharding.create_sharded(
-        parts.make_state, parts.mesh, np.arange(1, dtype=np.int32)
+        parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), None
     )
-    batch_at, given = build.make_batches(parts), build.place_given(parts)
+    given = build.place_given(parts)
     losses = []
     for temperature in (1.0, 3.0, 9.0):
-        batch = batch_at(0)
+        batch = next(build.make_batches(parts)(0))
         batch["knobs"]["soft"]["temperature"] = np.float32(temperature)
         batch = jax.tree.map(lambda x: x[None], batch)
         state, metrics = call.call(state, batch, given)
@@ -236,16 +237,18 @@ def test_no_gradient_reaches_the_teacher(tiny_run):
     train = build.load_source(run, "train")
     teacher = make_teacher()
     parts = build.make_parts(run, train=train, teacher=teacher)
-    state = jax.tree.map(lambda x: x[0], parts.make_state(np.arange(1)))
+    make = jax.jit(parts.make_state)
+    state = jax.tree.map(lambda x: x[0], make(np.arange(1), None))
     given = build.place_given(parts)
-    batch = build.make_batches(parts)(0)
-    batch = {k: v if k == "knobs" else v[0] for k, v in batch.items()}
+    batch = next(build.make_batches(parts)(0))
+    rows = {k: x[0] for k, x in batch["rows"].items()}
+    batch = {**batch, "seed": batch["seed"][0], "rows": rows}
 
     def loss(variables):
         _, metrics = parts.step(state, batch, {**given, "teacher": variables})
         return metrics["loss"]
 
-    grads = jax.grad(loss)(teacher.variables)
+    grads = jax.jit(jax.grad(loss))(teacher.variables)
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
 
 
@@ -253,7 +256,7 @@ def test_labels_do_not_enter_function_matching(tiny_run):
     run = tiny_run()
     splits = {
         name: (x, np.random.default_rng(0).permutation(y))
-        for name, (x, y) in build.sources.load_splits("digits").items()
+        for name, (x, y) in sources.load_splits("digits").items()
     }
     outcomes = []
     for given_splits in (None, splits):
@@ -261,8 +264,10 @@ def test_labels_do_not_enter_function_matching(tiny_run):
         parts = build.make_parts(run, train=train, teacher=make_teacher())
         assert list(parts.strategy.knobs(0)) == ["soft"]
         call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
-        state = sharding.create_sharded(parts.make_state, parts.mesh, np.arange(1))
-        batch = jax.tree.map(lambda x: x[None], build.make_batches(parts)(0))
+        state = sharding.create_sharded(
+            parts.make_state, parts.mesh, np.arange(1), None
+        )
+        batch = jax.tree.map(lambda x: x[None], next(build.make_batches(parts)(0)))
         state, _ = call.call(state, batch, build.place_given(parts))
         outcomes.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)

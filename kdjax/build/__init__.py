@@ -1,0 +1,45 @@
+"""Where the parts meet: from a config to sources, models, teacher and step."""
+
+from kdjax.build.feeds import make_batches, place_given
+from kdjax.build.fit import check_fit
+from kdjax.build.measure import make_measure
+from kdjax.build.parts import Parts, make_parts, make_plan, student_variables
+from kdjax.build.runs import (
+    baseline_run,
+    load_source,
+    read_given,
+    read_run,
+    teacher_run,
+)
+from kdjax.build.trained import (
+    Trained,
+    at_precision,
+    fit_seeds,
+    load_trained,
+    model_of,
+    published,
+    together,
+)
+
+__all__ = [
+    "Parts",
+    "Trained",
+    "at_precision",
+    "baseline_run",
+    "check_fit",
+    "fit_seeds",
+    "load_source",
+    "load_trained",
+    "make_batches",
+    "make_measure",
+    "make_parts",
+    "make_plan",
+    "model_of",
+    "place_given",
+    "published",
+    "read_given",
+    "read_run",
+    "student_variables",
+    "teacher_run",
+    "together",
+]

@@ -1,0 +1,159 @@
+"""How examples, and targets computed ahead of time, reach a step."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.build.parts import Parts
+from kdjax.core.types import Array
+from kdjax.data import order, resident, streamed
+from kdjax.train import sharding
+
+
+def place_given(parts: Parts) -> dict[str, Any]:
+    """What does not change during training, on the devices."""
+    mesh = parts.mesh
+    held = resident.place(parts.train, mesh) if parts.feed == "resident" else {}
+    given = {**parts.given, "data": held}
+    if "teacher" in given:
+        lead = 1 if parts.given_axes["teacher"] == 0 else 0
+        where = sharding.state_sharding(mesh, given["teacher"], lead=lead)
+        given["teacher"] = jax.device_put(given["teacher"], where)
+    if "targets" in given:
+        given["targets"] = jax.device_put(given["targets"], sharding.replicated(mesh))
+    if parts.run.compute.how == "pmap":
+        given = jax.device_get(given)
+    return given
+
+
+def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
+    """`start -> batches` of the updates from `start` on.
+
+    A batch holds `seed` `[seeds]`, `step`, the `knobs` of the strategy, and `rows` with
+    arrays `[seeds, batch, ...]`: `place` and `epoch`, and what the feed and the store
+    of targets add.
+    """
+    rows_at = _rows(parts)
+    simple = parts.feed == "resident" and parts.store is None
+    seeds = _seeds(parts)
+
+    def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
+        knobs = parts.strategy.knobs(step)
+        named = np.int32(parts.plan_step(step))
+        return {"seed": seeds, "step": named, "knobs": knobs, "rows": rows}
+
+    def batches(start: int) -> Iterator[dict[str, Any]]:
+        if simple:
+            for step in itertools.count(start):
+                yield whole(step, rows_at(step))
+        made = streamed.stream(rows_at, start, parts.run.steps)
+        placed = streamed.prefetch(made, _put(parts))
+        for step, rows in zip(itertools.count(start), placed, strict=False):
+            yield whole(step, rows)
+
+    return batches
+
+
+def _seeds(parts: Parts) -> np.ndarray:
+    run = parts.run
+    return np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
+
+
+def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
+    """`step -> {name: [seeds, rows of this process, ...]}`; may run in a thread."""
+    run, source, store = parts.run, parts.train, parts.store
+    seeds = [int(seed) for seed in _seeds(parts)]
+    local = slice(None)
+    decode = None
+    if parts.feed == "streamed":
+        local = streamed.local_rows(parts.mesh, run.batch)
+        decode = streamed.assembler(
+            source,
+            batch=run.batch,
+            seeds=seeds,
+            rows=local,
+            crop=parts.host_crop,
+            workers=run.data.workers,
+        )
+
+    def rows_at(step: int) -> dict[str, Any]:
+        step = parts.plan_step(step)
+        each = [
+            order.batch_at(step, n=len(source), batch=run.batch, seed=seed)
+            for seed in seeds
+        ]
+        places, epochs = (np.stack(x)[:, local] for x in zip(*each, strict=True))
+        rows: dict[str, Any] = {"place": places, "epoch": epochs}
+        if decode is not None:
+            rows.update(decode(step))
+        if store is not None:
+            stored = store.read(slice(step, step + 1))
+            rows["targets"] = {k: x[0][:, local] for k, x in stored.items()}
+        return rows
+
+    return rows_at
+
+
+def _put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Send this process's rows to its devices (under pmap the step does that)."""
+    mesh, size = parts.mesh, parts.run.batch
+    if parts.run.compute.how == "pmap":
+        return lambda rows: rows
+    whole = np.arange(size)
+    local = streamed.local_rows(mesh, size) if parts.feed == "streamed" else whole
+
+    def put(rows: dict[str, Any]) -> dict[str, Any]:
+        return streamed.place(rows, mesh, local, size)
+
+    return put
+
+
+def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The first batch and the resident data of one seed, zeros for what is decoded."""
+    run, source, n = parts.run, parts.train, parts.run.batch
+    places, epochs = order.batch_at(0, n=len(source), batch=n, seed=run.seed)
+    rows: dict[str, Any] = {"place": places, "epoch": epochs}
+    data: dict[str, Any] = {}
+    numbers = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
+    if source.resizes:
+        numbers["size"] = jnp.ones((n, 2), jnp.int32)
+    image = jnp.zeros((n, *source.shape), jnp.uint8)
+    if parts.feed == "resident":
+        data = {k: jnp.zeros(x.shape, x.dtype) for k, x in _shapes(parts).items()}
+    elif parts.host_crop is None:
+        rows.update(numbers, image=image)
+    else:
+        rows.update(numbers, **_blank_crops(parts))
+    if parts.store is not None:
+        layout = parts.store.manifest["layout"]["arrays"]
+        rows["targets"] = {
+            k: jnp.zeros(shape[1:], dtype) for k, (shape, dtype) in layout.items()
+        }
+    knobs = parts.strategy.knobs(0)
+    seed = np.int32(run.seed)
+    return {"seed": seed, "step": np.int32(0), "knobs": knobs, "rows": rows}, data
+
+
+def _shapes(parts: Parts) -> dict[str, Any]:
+    return {
+        k: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        for k, x in resident.arrays(parts.train).items()
+    }
+
+
+def _blank_crops(parts: Parts) -> dict[str, Array]:
+    crop, channels = parts.host_crop, parts.train.shape[-1]
+    assert crop is not None
+
+    def blank(size: int) -> Array:
+        return jnp.zeros((parts.run.batch, size, size, channels), jnp.uint8)
+
+    found = {"student": blank(crop.student_size)}
+    one_crop = parts.run.views.mode in ("consistent", "function_matching")
+    if crop.teacher_size != crop.student_size or not one_crop:
+        found["teacher"] = blank(crop.teacher_size)
+    return found

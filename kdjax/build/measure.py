@@ -1,0 +1,75 @@
+"""Measuring a model on a source, in the view that results are reported for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax.augment import views
+from kdjax.build.trained import Trained
+from kdjax.core.types import Array, Model, PyTree
+from kdjax.data import streamed
+from kdjax.data.source import Source
+from kdjax.train import evaluate
+
+BATCH = 256
+
+
+def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.Predict:
+    """`(variables, {"image": uint8, ...}) -> logits`, in evaluation mode.
+
+    resolution: as in `Trained`. central: as in `config.Views`.
+    """
+
+    def see(images: dict[str, Array], size: int) -> Array:
+        if central:
+            sizes = images.get("size")
+            return views.central_view(
+                images["image"], size, central=central, sizes=sizes
+            )
+        return views.whole_view(images["image"], size)
+
+    def predict(variables: PyTree, images: dict[str, Array]) -> Array:
+        seen = jax.tree.map(lambda size: see(images, size), resolution)
+        return model.apply(variables, seen, train=False, rngs=None)[0].logits
+
+    return predict
+
+
+def make_measure(
+    student: Trained,
+    teacher: Trained | None,
+    seeds: int,
+    mesh: Mesh,
+    central: float = 0.0,
+) -> Callable[..., dict[str, list[float]]]:
+    """`(variables, source, limit=None) -> metrics`, a number a seed.
+
+    limit: measure on so many of the first examples only.
+    """
+    measure = evaluate.make_evaluate(
+        predictor(student.model, student.resolution, central),
+        predictor(teacher.model, teacher.resolution, central) if teacher else None,
+        teacher_axis=teacher.axis if teacher else None,
+        seeds=seeds,
+        mesh=mesh,
+        batch=BATCH,
+    )
+    given = teacher.variables if teacher else None
+
+    def on_source(
+        variables: PyTree, source: Source, limit: int | None = None
+    ) -> dict[str, list[float]]:
+        return measure(variables, given, chunks(source, limit))
+
+    return on_source
+
+
+def chunks(source: Source, limit: int | None = None) -> Iterator[tuple[Any, Any]]:
+    """`({"image", "size"}, labels)` of the examples in order, `BATCH` at a time."""
+    n = len(source) if limit is None else min(limit, len(source))
+    for start in range(0, n, BATCH):
+        places = np.arange(start, min(start + BATCH, n))
+        yield streamed.stored(source, places), source.labels[places]

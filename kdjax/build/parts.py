@@ -1,0 +1,277 @@
+"""One training put together from its config."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from kdjax.augment import views
+from kdjax.build import cache
+from kdjax.build.trained import Trained
+from kdjax.config import Run, require
+from kdjax.core import keys
+from kdjax.core.seeds import map_seeds
+from kdjax.core.types import Array, Model, PyTree, Strategy, Teacher, View
+from kdjax.data import feed as feeding
+from kdjax.data import resident
+from kdjax.data.source import Source, check_labelled
+from kdjax.data.store import Store
+from kdjax.data.streamed import HostCrop
+from kdjax.models import zoo
+from kdjax.strategies.offline import STUDENT, offline
+from kdjax.teachers import cached
+from kdjax.teachers.ema import moving_average
+from kdjax.teachers.frozen import frozen
+from kdjax.train import compiled, loop, optimizer, sharding, state, step
+from kdjax.train.state import TrainState
+
+
+class Parts(NamedTuple):
+    """Everything of one training, ready to be compiled.
+
+    view: `(step, batch, given) -> View` of one seed.
+    given: what the step does not change, and the axis of its seeds in `given_axes`.
+    start: the variables that the student starts from; None draws them.
+    feed: "resident" or "streamed". host_crop: how the host cuts views out, if it does.
+    store: targets that come with each batch; None where the teacher answers otherwise.
+    """
+
+    run: Run
+    mesh: Mesh
+    train: Source
+    student: Model
+    strategy: Strategy
+    view: Callable[..., View]
+    teacher: Teacher | None
+    step: step.Step
+    given: dict[str, Any]
+    given_axes: dict[str, int | None]
+    make_state: Callable[..., TrainState]
+    start: PyTree
+    feed: feeding.Feed
+    host_crop: HostCrop | None
+    store: Store | None
+
+    def plan_step(self, step_number: int) -> int:
+        """The update whose examples and views update `step_number` has.
+
+        With stored targets the first updates come again once all are used up.
+        """
+        return step_number if self.store is None else step_number % self.store.rows
+
+
+def make_parts(
+    run: Run,
+    *,
+    train: Source,
+    student: Model | None = None,
+    teacher: Trained | None = None,
+    store: Store | None = None,
+) -> Parts:
+    """Put a run together.
+
+    Args:
+      run: what to train.
+      train: its training examples.
+      student: a model of the user's, in place of the one that `run.model` names.
+      teacher: the teacher; its variables may be shapes only.
+      store: of its targets, open already; by default the one that the run names.
+
+    Raises:
+      ConfigError: a field that cannot be run, named.
+      StoreError: the cache that the run names is of something else, or damaged.
+    """
+    run.check()
+    require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
+    if any(term.teacher == "labels" for term in run.terms.values()):
+        check_labelled(train, "data.train")
+    mesh = sharding.make_mesh(run.compute, run.batch)
+    axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
+    start = None
+    if student is None:
+        student = zoo.make_model(run.model, train.classes, axis_name)
+        start = zoo.published(run.model, student, train.shape[-1])
+    if store is None:
+        store = cache.open_if_named(run, train, teacher)
+    ask, given, given_axes = _teacher(run, student, teacher, store)
+    strategy = offline(
+        student,
+        run.terms,
+        steps=run.steps,
+        tail=run.teacher.cache.tail if run.teacher else "uniform",
+        axis_name=axis_name,
+    )
+    sample = _Sample(run, train, student, teacher, ask, store)
+    players = jax.eval_shape(lambda: strategy.init(jax.random.key(0), *sample()))
+    one = optimizer.make_optimizer(run.optim, run.steps)
+    update = optimizer.by_player({player: one for player in players})
+    feed = feeding.choose_feed(train, feeding.device_budget(mesh), run.data.feed)
+    crop = _host_crop(run, teacher) if feed == "streamed" else None
+    view = _view(run, train, teacher, mesh, axis_name)
+    update_step = step.make_train_step(
+        strategy, update, view=view, teacher=ask, axis_name=axis_name
+    )
+
+    def make_one(seed: Array, start: PyTree) -> TrainState:
+        made = strategy.init(keys.purpose_key(seed, "init"), *sample())
+        if start is not None:
+            made[STUDENT] = jax.tree.map(jnp.asarray, start)
+        return state.create_state(made, update, ask)
+
+    # Mapped on CPU too: what is left of an initialisation has no convolution.
+    make_state = map_seeds(make_one, (0, None), run.seeds, unroll=False)
+    return Parts(
+        run=run,
+        mesh=mesh,
+        train=train,
+        student=student,
+        strategy=strategy,
+        view=view,
+        teacher=ask,
+        step=update_step,
+        given=given,
+        given_axes=given_axes,
+        make_state=make_state,
+        start=start,
+        feed=feed,
+        host_crop=crop,
+        store=store if store and store.manifest["kind"] == "replayed" else None,
+    )
+
+
+def _teacher(run: Run, student: Model, teacher: Trained | None, store: Store | None):
+    """Whom to ask, what that needs beside the batch, and its axes."""
+    given: dict[str, Any] = {"data": {}}
+    axes: dict[str, int | None] = {"data": None}
+    asked = any(term.teacher != "labels" for term in run.terms.values())
+    if not asked:
+        return None, given, axes
+    if run.teacher is not None and run.teacher.kind == "average":
+        ask = moving_average(student, decay=run.teacher.decay, player=STUDENT)
+        return ask, given, axes
+    if teacher is None:
+        return None, given, axes
+    if store is None:
+        given["teacher"], axes["teacher"] = teacher.variables, teacher.axis
+        return frozen(teacher.model), given, axes
+    if store.manifest["kind"] == "replayed":
+        return cached.replayed(), given, axes
+    given["targets"], axes["targets"] = cache.fixed_targets(store)
+    return cached.fixed(), given, axes
+
+
+class _Sample(NamedTuple):
+    """A view and targets with the shapes of a batch of one, for initialisation."""
+
+    run: Run
+    train: Source
+    student: Model
+    teacher: Trained | None
+    ask: Teacher | None
+    store: Store | None
+
+    def __call__(self) -> tuple[View, Any]:
+        own = self.run.model.resolution
+        at = own if self.teacher is None else self.teacher.resolution
+        seen = jax.tree.map(self._blank, at)
+        view = View(self._blank(own), seen, jnp.zeros(1, jnp.int32))
+        return view, self._targets(view) if self.ask else None
+
+    def _blank(self, size: int) -> Array:
+        return jnp.zeros((1, size, size, self.train.shape[-1]), jnp.float32)
+
+    def _targets(self, view: View) -> Any:
+        assert self.ask is not None
+        rows: dict[str, Any] = {"place": jnp.zeros(1, jnp.int32)}
+        given: dict[str, Any] = {}
+        carried: PyTree = {}
+        if self.store is not None:
+            rows["targets"] = given["targets"] = cache.blank_rows(self.store)
+        elif self.teacher is None:
+            variables = self.student.init(jax.random.key(0), view.student)
+            carried = self.ask.init({STUDENT: variables})
+        else:
+            lead = 1 if self.teacher.axis == 0 else 0
+            given["teacher"] = jax.tree.map(
+                lambda x: jnp.zeros(x.shape[lead:], x.dtype), self.teacher.variables
+            )
+        return self.ask.targets(carried, view, {"rows": rows}, given)
+
+
+def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
+    """How the host cuts the views out, if the run wants it to."""
+    if run.data.crop == "device":
+        return None
+    own = run.model.resolution
+    at = own if teacher is None else teacher.resolution
+    require(isinstance(at, int), "data.crop", "device with several teachers", "host")
+    asked = run.views
+    return HostCrop(views.host_draw(asked), own, at, asked.method, asked.antialias)
+
+
+def _view(run: Run, train: Source, teacher: Trained | None, mesh: Mesh, axis_name):
+    """`(step, batch, given) -> View`: look up, draw, apply."""
+    shape = train.shape[:2]
+    student_size = run.model.resolution
+    teacher_size = teacher.resolution if teacher else student_size
+    rows_of_all = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+
+    def divided(x: Array) -> Array:
+        if axis_name is not None or mesh.size == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, rows_of_all)
+
+    def view(step_number: Array, batch: dict[str, Any], given: Any) -> View:
+        rows = batch["rows"]
+        found = rows
+        if "id" not in rows:
+            found = resident.take(given["data"], rows["place"])
+        labels, ids = found["label"], found["id"]
+        named = views.name_views(
+            ids, rows["epoch"], batch["step"], run.views, axis_name
+        )
+        sizes = found.get("size", shape)
+        draw = views.draw_views(batch["seed"], named, run.views, sizes)
+        if "student" in found:
+            return views.finish_views(
+                draw,
+                found["student"],
+                found.get("teacher"),
+                labels,
+                axis_name=axis_name,
+            )
+        return views.apply_views(
+            draw,
+            divided(found["image"]),
+            labels,
+            student_size=student_size,
+            teacher_size=teacher_size,
+            axis_name=axis_name,
+            method=run.views.method,
+            antialias=run.views.antialias,
+        )
+
+    return view
+
+
+def make_plan(parts: Parts) -> loop.Plan:
+    """When what happens in this run."""
+    run = parts.run
+    on_cpu = jax.default_backend() == "cpu"
+    return loop.Plan(
+        name=run.name,
+        steps=run.steps,
+        images_per_step=run.batch * run.seeds,
+        log_every=run.log_every,
+        evaluate_every=run.evaluate_every,
+        checkpoint_every=run.checkpoint_every,
+        # A convolution inside a loop is more than ten times slower on CPU.
+        steps_per_call=run.compute.steps_per_call or (1 if on_cpu else 16),
+    )
+
+
+def student_variables(train_state: TrainState) -> PyTree:
+    """The student's variables out of a state."""
+    return state.player_variables(train_state, STUDENT)

@@ -1,0 +1,171 @@
+"""Models with values for their variables: trained, published, or several as one."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax import config as configs
+from kdjax.build.runs import read_run
+from kdjax.config import ConfigError, Run, require
+from kdjax.core import runlog
+from kdjax.core.types import Array, Model, Output, PyTree
+from kdjax.models import zoo
+from kdjax.strategies.offline import STUDENT
+from kdjax.teachers.ensemble import ensemble
+from kdjax.train import sharding
+from kdjax.train.checkpoint import Checkpoints
+
+
+class Trained(NamedTuple):
+    """A model with values for its variables.
+
+    variables: as `model.init` makes them, with a first axis for seeds if `axis` is 0.
+    axis: 0 where there is one set of variables a seed, None where all seeds share one.
+    resolution: side of the square that the model sees, in pixels; a tuple for several
+        models as one.
+    """
+
+    model: Model
+    variables: PyTree
+    axis: int | None
+    resolution: Any
+
+
+def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
+    """The model that a run trains, with shapes in place of values."""
+    model = model or zoo.make_model(run.model, classes)
+    size = run.model.resolution
+    image = jnp.zeros((1, size, size, channels), jnp.float32)
+
+    def init(seeds: Array) -> PyTree:
+        return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
+
+    shapes = jax.eval_shape(init, np.arange(run.seeds))
+    return Trained(model, shapes, 0, size)
+
+
+def load_trained(
+    folder: str | pathlib.Path,
+    mesh: Mesh,
+    *,
+    model: Model | None = None,
+    step_number: int | None = None,
+) -> Trained:
+    """The trained model of a finished run's folder, on the devices of a mesh.
+
+    model: in place of the one that the folder's config names.
+    step_number: a checkpoint's step; None takes the last.
+    """
+    summary = runlog.read_summary(folder)
+    if summary is None:
+        raise ConfigError(f"{folder}: expected a finished run, it has no summary.json")
+    blank = model_of(read_run(folder), summary["classes"], summary["channels"], model)
+    where = sharding.state_sharding(mesh, blank.variables)
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        blank.variables,
+        where,
+    )
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        values = checkpoints.restore_player(like, STUDENT, step_number)
+    finally:
+        checkpoints.close()
+    return blank._replace(variables=values)
+
+
+def published(
+    config: configs.Model, classes: int, channels: int, field: str
+) -> Trained:
+    """A model with the published weights that its config names."""
+    model = zoo.make_model(config, classes)
+    variables = zoo.published(config, model, channels, field)
+    return Trained(model, variables, None, config.resolution)
+
+
+def fit_seeds(
+    trained: Trained, its_seeds: int, run: Run, field: str = "teacher.run"
+) -> Trained:
+    """A model for each seed of a run: its own one, or one that all share."""
+    if its_seeds == 1 and run.seeds > 1:
+        first = jax.tree.map(lambda x: x[0], trained.variables)
+        return trained._replace(variables=first, axis=None)
+    want = f"a run of {run.seeds} seeds, or of 1 that all share"
+    require(its_seeds == run.seeds, field, want, its_seeds)
+    return trained
+
+
+def together(first: Trained, others: list[Trained], run: Run) -> Trained:
+    """Several teachers as one model over a tuple of views; one stays as it is."""
+    if not others:
+        return first
+    asked = run.teacher
+    assert asked is not None
+    parts = [first, *others]
+    members = [asked, *asked.also]
+    model = ensemble(
+        [part.model for part in parts],
+        mean=asked.mean,
+        weights=[member.weight for member in members],
+        temperatures=[member.temperature for member in members],
+        at=_temperature(run) if asked.mean == "probabilities" else 1.0,
+    )
+    axis = 0 if any(part.axis == 0 for part in parts) else None
+    variables = tuple(_with_axis(part, axis, run.seeds) for part in parts)
+    return Trained(model, variables, axis, tuple(part.resolution for part in parts))
+
+
+def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
+    if part.axis == axis:
+        return part.variables
+
+    def repeat(x: Any) -> Any:
+        shape = (seeds, *x.shape)
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(shape, x.dtype)
+        return jnp.broadcast_to(x, shape)
+
+    return jax.tree.map(repeat, part.variables)
+
+
+def _temperature(run: Run) -> float:
+    """The one temperature at which the run's terms read the teacher's logits."""
+    terms = [t for t in run.terms.values() if t.teacher == "logits"]
+    found = {t.temperature.value for t in terms if t.temperature.end is None}
+    one = len(found) == 1 and all(t.temperature.end is None for t in terms)
+    want = "logits, or terms of one constant temperature"
+    require(one, "teacher.mean", want, "probabilities")
+    return found.pop()
+
+
+def at_precision(trained: Trained, precision: str) -> Trained:
+    """The same model computing in `precision`; what it answers stays float32.
+
+    Its parameters are kept in that precision too, at half the memory.
+    """
+    if precision == "float32":
+        return trained
+
+    def cast(x: Any) -> Any:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, precision)
+        return jnp.asarray(x, precision)
+
+    def apply(variables, images, *, train=False, rngs=None):
+        seen = jax.tree.map(lambda x: x.astype(precision), images)
+        found = trained.model.apply(variables, seen, train=train, rngs=rngs)
+        output, state = found
+        wide = jax.tree.map(lambda x: x.astype(jnp.float32), tuple(output))
+        return Output(*wide), state
+
+    def init(key, images):
+        return jax.tree.map(cast, trained.model.init(key, images))
+
+    variables = jax.tree.map(cast, trained.variables)
+    return trained._replace(model=Model(init, apply), variables=variables)

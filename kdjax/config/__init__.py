@@ -1,0 +1,53 @@
+"""What a run is, as frozen dataclasses of plain values. Imports nothing heavy.
+
+The command line is these fields (`kdjax distill --help`), `config.json` in a run folder
+is these fields, and an experiment is a function that returns a `Run`.
+"""
+
+from kdjax.config.checks import ConfigError, is_number, require
+from kdjax.config.data import Data, Mode, Views
+from kdjax.config.functions import call, load_config, load_function
+from kdjax.config.model import Adapt, Model, Pixels
+from kdjax.config.run import (
+    HARD,
+    SOFT,
+    Baseline,
+    Run,
+    Tracker,
+    from_dict,
+    labelled,
+    to_dict,
+)
+from kdjax.config.teacher import Cache, Member, Teacher
+from kdjax.config.training import Compute, Level, Optim, Scalar, Term
+
+__all__ = [
+    "HARD",
+    "SOFT",
+    "Adapt",
+    "Baseline",
+    "Cache",
+    "Compute",
+    "ConfigError",
+    "Data",
+    "Level",
+    "Member",
+    "Mode",
+    "Model",
+    "Optim",
+    "Pixels",
+    "Run",
+    "Scalar",
+    "Teacher",
+    "Term",
+    "Tracker",
+    "Views",
+    "call",
+    "from_dict",
+    "is_number",
+    "labelled",
+    "load_config",
+    "load_function",
+    "require",
+    "to_dict",
+]

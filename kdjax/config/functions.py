@@ -1,0 +1,66 @@
+"""Functions and configs of the user's, named as `file.py:function`."""
+
+import importlib
+import importlib.util
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from kdjax.config.checks import ConfigError, require
+from kdjax.config.run import Run, from_dict
+
+
+def load_function(reference: str, field: str) -> Callable[..., Any]:
+    """The function named `module:function` or `path/to/file.py:function`."""
+    place, _, name = reference.rpartition(":")
+    require(bool(place and name), field, "module:function", reference)
+    try:
+        if place.endswith(".py"):
+            path = pathlib.Path(place).resolve()
+            require(path.is_file(), field, "a file that exists", place)
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(path.stem, module)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = f"{field}: cannot import {place!r}: {type(error).__name__}: {error}"
+        raise ConfigError(text) from error
+    found = getattr(module, name, None)
+    require(callable(found), field, f"a function {name!r} in {place}", found)
+    assert callable(found)
+    return found
+
+
+def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
+    """What a user's function returns; what it raises becomes an error of `field`."""
+    try:
+        return function(*args)
+    except ConfigError:
+        raise
+    except Exception as error:
+        name = getattr(function, "__name__", "the function")
+        text = f"{field}: {name} raised {type(error).__name__}: {error}"
+        raise ConfigError(text) from error
+
+
+def load_config(reference: str) -> Run:
+    """A `Run` from `file.py:function` or from a run folder's `config.json`."""
+    if reference.endswith(".json"):
+        path = pathlib.Path(reference)
+        require(path.is_file(), "config", "a file that exists", reference)
+        try:
+            values = json.loads(path.read_text())
+            values.pop("given", None)
+            return from_dict(values)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config: {reference} is not JSON: {error}") from error
+    run = call(load_function(reference, "config"), "config")
+    require(isinstance(run, Run), "config", "a function returning a Run", run)
+    return run

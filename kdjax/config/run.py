@@ -1,0 +1,103 @@
+"""One training, complete."""
+
+import dataclasses
+import json
+from typing import Any, Literal, get_args
+
+from kdjax.config.checks import require
+from kdjax.config.data import Data, Views
+from kdjax.config.model import Model
+from kdjax.config.plain import from_plain
+from kdjax.config.teacher import Teacher
+from kdjax.config.training import Compute, Optim, Scalar, Term
+
+Baseline = Literal["labels", "labels_mixup"]
+Tracker = Literal["tensorboard", "wandb"]
+
+SOFT = Term("softmax_kl")
+HARD = Term("hard_cross_entropy", teacher="labels")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training, complete: with the data at hand it can be run again from this."""
+
+    name: str = "funmatch"
+    """What tables and figures call this run."""
+    workdir: str = "runs/digits"
+    """Run folder: config, metrics, checkpoints, summary, curves, report."""
+    seed: int = 0
+    """First seed."""
+    seeds: int = 3
+    """Number of seeds, trained side by side in one program: seed, seed + 1, ..."""
+    data: Data = Data()
+    model: Model = Model()
+    """The model that is trained."""
+    teacher: Teacher | None = Teacher()
+    views: Views = Views(flip=False)
+    terms: dict[str, Term] = dataclasses.field(
+        default_factory=lambda: {"soft": Term(temperature=Scalar(2.0))}
+    )
+    """The loss: named terms, weighted and added."""
+    baselines: tuple[Baseline, ...] = ("labels", "labels_mixup")
+    """`kdjax distill` also trains these label-only runs with the same model, schedule
+    and number of views, for comparison."""
+    optim: Optim = Optim()
+    steps: int = 10_000
+    """Updates. Patience is the point: on 200 images these are 3 200 passes."""
+    batch: int = 64
+    """Images an update, over all devices."""
+    evaluate_every: int = 1_000
+    """Steps between evaluations on the validation split."""
+    checkpoint_every: int = 1_000
+    """Steps between checkpoints."""
+    log_every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where these lines go as well (extras `tb` and `wandb`)."""
+    compute: Compute = Compute()
+
+    def check(self) -> None:
+        """Raise `ConfigError` for the first field that cannot be run."""
+        from_plain(Run, dataclasses.asdict(self))
+        require(bool(self.name), "name", "a name", self.name)
+        require(bool(self.workdir), "workdir", "a folder", self.workdir)
+        require(0 <= self.seed < 2**31, "seed", "0 <= seed < 2^31", self.seed)
+        counts = "seeds", "steps", "batch", "evaluate_every", "checkpoint_every"
+        for field in (*counts, "log_every"):
+            value = getattr(self, field)
+            require(value >= 1, field, "at least 1", value)
+        for part in (self.data, self.model, self.views, self.compute):
+            part.check()
+        self.optim.check("optim", self.steps)
+        if self.teacher is not None:
+            self.teacher.check()
+        require(bool(self.terms), "terms", "at least one term", self.terms)
+        for name, term in self.terms.items():
+            term.check(f"terms.{name}")
+            ok = self.teacher is not None or term.teacher == "labels"
+            require(
+                ok, f"terms.{name}.teacher", "labels, without a teacher", term.teacher
+            )
+        for name in self.baselines:
+            known = name in get_args(Baseline)
+            require(known, "baselines", "labels or labels_mixup", name)
+        for name in self.trackers:
+            known = name in get_args(Tracker)
+            require(known, "trackers", "tensorboard or wandb", name)
+
+
+def labelled(run: Run, **changes: Any) -> Run:
+    """The same run taught by labels alone; `changes` replace further fields."""
+    terms = {"hard": HARD}
+    return dataclasses.replace(run, **{"terms": terms, "baselines": (), **changes})
+
+
+def to_dict(run: Any) -> dict[str, Any]:
+    """A config as plain values, as it stands in `config.json`."""
+    return json.loads(json.dumps(dataclasses.asdict(run)))
+
+
+def from_dict(values: dict[str, Any]) -> Run:
+    """The inverse of `to_dict`. Unknown, missing and ill-typed fields are errors."""
+    return from_plain(Run, values)

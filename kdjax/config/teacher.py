@@ -1,0 +1,133 @@
+"""Whom to learn from."""
+
+import dataclasses
+from typing import Literal
+
+from kdjax.config.checks import is_number, require
+from kdjax.config.data import Views
+from kdjax.config.model import Model
+from kdjax.config.training import Optim
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One more teacher beside the first."""
+
+    run: str = ""
+    """A run folder whose model it is; empty: `model` with its published weights."""
+    step: int = 0
+    """Which checkpoint of that run; 0 takes the last."""
+    model: Model = Model()
+    weight: float = 1.0
+    """Its share of the mean, beside the weights of the others."""
+    temperature: float = 1.0
+    """Its logits are divided by this before the mean."""
+
+    def check(self, at: str) -> None:
+        self.model.check(f"{at}.model")
+        ok = bool(self.run) != bool(self.model.weights)
+        want = "a run folder, or published weights in model.weights"
+        require(ok, f"{at}.run", want, (self.run, self.model.weights))
+        require(self.step >= 0, f"{at}.step", ">= 0", self.step)
+        for field in ("weight", "temperature"):
+            value = getattr(self, field)
+            require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Targets computed ahead of time by `kdjax cache-targets`, in place of a live
+    teacher."""
+
+    path: str = ""
+    """Folder or URL (gs://...) of the store; empty: the teacher answers live."""
+    epochs: float = 0.0
+    """Passes over the data whose views are stored; a longer run begins again with the
+    first. 0: all of the run's. Views of mode `fixed` need one answer an image."""
+    top_k: int = 0
+    """Classes kept of each answer, the likeliest; 0 keeps all, exactly."""
+    tail: Literal["uniform", "bucket", "renormalise"] = "uniform"
+    """What the classes not kept are taken for (`kdjax.losses.top_k_kl`)."""
+    taps: tuple[str, ...] = ()
+    """Activations of the teacher that are stored too."""
+    crops: int = 0
+    """Views of mode `fixed`: store the mean over so many inception crops of each image;
+    0 stores the answer to the one view that the mode names."""
+
+    def check(self, at: str) -> None:
+        ok = is_number(self.epochs) and self.epochs >= 0
+        require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
+        require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
+        require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
+        if not self.path:
+            want = "as it is by default, without a path"
+            for field in ("epochs", "top_k", "tail", "taps", "crops"):
+                value = getattr(self, field)
+                require(value == getattr(Cache, field), f"{at}.{field}", want, value)
+        tails = ("uniform", "bucket", "renormalise")
+        require(self.tail in tails, f"{at}.tail", " or ".join(tails), self.tail)
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Whom to learn from: a finished run, published weights, a model to be trained
+    first, or the student's own average."""
+
+    kind: Literal["model", "average"] = "model"
+    """model: one that does not change. average: the exponential moving average of the
+    student itself."""
+    decay: float = 0.999
+    """average only: the share of the old average that each update keeps."""
+    run: str = ""
+    """A run folder whose model is the teacher. Empty: the published weights of `model`
+    if it names any, else a model that is trained first, in WORKDIR/teacher."""
+    step: int = 0
+    """Which checkpoint of `run`; 0 takes the last."""
+    model: Model = Model(depth=8, width=8)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What it computes in."""
+    train: str = "train"
+    """Split that the teacher is trained on; its data set is the student's."""
+    steps: int = 1_000
+    """Updates of its training."""
+    optim: Optim = Optim()
+    views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)
+    weight: float = 1.0
+    """Its share of the mean with `also`."""
+    temperature: float = 1.0
+    """With `also`: its logits are divided by this before the mean."""
+    also: tuple[Member, ...] = ()
+    """More teachers, each at its own resolution; the targets are the mean of all. Named
+    by a config function or config.json; no option of the command line says them."""
+    mean: Literal["logits", "probabilities"] = "logits"
+    """What of several teachers is averaged: logits as in the paper, or probabilities at
+    the temperature of the loss as in its released trainer."""
+    cache: Cache = Cache()
+
+    def check(self, at: str = "teacher") -> None:
+        kinds, means = ("model", "average"), ("logits", "probabilities")
+        require(self.kind in kinds, f"{at}.kind", " or ".join(kinds), self.kind)
+        require(self.mean in means, f"{at}.mean", " or ".join(means), self.mean)
+        ok = is_number(self.decay) and 0 <= self.decay < 1
+        require(ok, f"{at}.decay", "a number in [0, 1)", self.decay)
+        self.model.check(f"{at}.model")
+        require(self.step >= 0, f"{at}.step", ">= 0", self.step)
+        for field in ("weight", "temperature"):
+            value = getattr(self, field)
+            require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
+        for i, member in enumerate(self.also):
+            member.check(f"{at}.also.{i}")
+        self.cache.check(f"{at}.cache")
+        if self.kind == "average":
+            ok = not (self.run or self.also or self.cache.path)
+            want = "no run, also or cache beside kind average"
+            require(ok, f"{at}.kind", want, self.kind)
+        if self.trained_first:
+            require(self.steps >= 1, f"{at}.steps", "at least 1", self.steps)
+            self.optim.check(f"{at}.optim", self.steps)
+            self.views.check(f"{at}.views")
+
+    @property
+    def trained_first(self) -> bool:
+        """Whether the teacher's training is part of the run."""
+        return self.kind == "model" and not self.run and not self.model.weights

@@ -1,0 +1,142 @@
+"""How a student is taught: losses, optimiser, devices."""
+
+import dataclasses
+from typing import Literal, get_args
+
+from kdjax.config.checks import is_number, require
+
+Level = Literal["constant", "linear", "cosine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """Optimiser and its schedule.
+
+    `adam` is the recipe of arXiv 2106.05237: clip by global norm, Adam with its first
+    moment in bfloat16, warm-up and cosine, decay on kernels only, scheduled but not
+    multiplied by the learning rate. `sgd` is the recipe of the CIFAR tables: momentum,
+    steps, decay added to every gradient.
+    """
+
+    name: Literal["adam", "sgd"] = "adam"
+    """adam or sgd, each with its recipe."""
+    lr: float = 1e-2
+    """Peak learning rate."""
+    wd: float = 1e-4
+    """Weight decay. adam: w -= m(step) * wd * w. sgd: gradient += wd * w."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 does not clip."""
+    momentum: float = 0.9
+    """sgd only."""
+    warmup: int = 200
+    """Steps of linear warm-up; the first update has rate 0 if there are any."""
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
+    """`steps` only: the fractions of the run after which the rate falls by gamma."""
+    gamma: float = 0.1
+    """`steps` only: the factor."""
+
+    def check(self, at: str = "optim", steps: int | None = None) -> None:
+        require(self.name in ("adam", "sgd"), f"{at}.name", "adam or sgd", self.name)
+        schedules = ("cosine", "steps", "constant")
+        known = self.schedule in schedules
+        require(known, f"{at}.schedule", " or ".join(schedules), self.schedule)
+        for field in ("lr", "wd", "clip", "momentum", "gamma"):
+            value = getattr(self, field)
+            ok = is_number(value) and value >= 0
+            require(ok, f"{at}.{field}", "a number >= 0", value)
+        require(self.warmup >= 0, f"{at}.warmup", ">= 0 steps", self.warmup)
+        if steps is not None:
+            ok = self.warmup < steps
+            require(ok, f"{at}.warmup", f"fewer than the {steps} steps", self.warmup)
+        ok = all(0 < m < 1 for m in self.milestones)
+        require(ok, f"{at}.milestones", "fractions between 0 and 1", self.milestones)
+        if steps is not None and self.schedule == "steps":
+            drops = [self.warmup, *(round(m * steps) for m in self.milestones)]
+            ok = all(a < b for a, b in zip(drops, drops[1:], strict=False))
+            want = f"steps one after another behind the warm-up (of {steps} steps)"
+            require(ok, f"{at}.milestones", want, self.milestones)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+    """A number, or its path from `value` to `end` over the run."""
+
+    value: float = 1.0
+    """Value at the first step, and at every step of a constant."""
+    end: float | None = None
+    """Value at the last step; None stays at `value`."""
+    schedule: Level = "constant"
+    """The path between the two."""
+
+    def check(self, at: str, *, positive: bool = False) -> None:
+        for field in ("value", "end"):
+            value = getattr(self, field)
+            if field == "end" and value is None:
+                continue
+            ok = is_number(value) and (value > 0 if positive else value >= 0)
+            want = "a number > 0" if positive else "a number >= 0"
+            require(ok, f"{at}.{field}", want, value)
+        levels = get_args(Level)
+        known = self.schedule in levels
+        require(known, f"{at}.schedule", "one of " + ", ".join(levels), self.schedule)
+        moves = self.schedule != "constant"
+        require(
+            moves == (self.end is not None),
+            f"{at}.end",
+            "a number with schedule linear or cosine, and none with constant",
+            self.end,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One weighted loss between a value of the student and one of the teacher."""
+
+    loss: str = "softmax_kl"
+    """A name in `kdjax.losses`."""
+    weight: Scalar = Scalar(1.0)
+    """Weight in the sum; a constant 0 leaves the term out."""
+    temperature: Scalar = Scalar(1.0)
+    """Used by losses that have a temperature; the T^2 factor is inside the loss."""
+    student: str = "logits"
+    """`logits`, or the name of one of the student's taps."""
+    teacher: str = "logits"
+    """`logits`, the name of one of the teacher's taps, or `labels`."""
+    connector: bool = False
+    """Teach a linear map (1x1 convolution) from the student's tap to the teacher's
+    width, trained with the student and thrown away with the run."""
+
+    def check(self, at: str) -> None:
+        require(bool(self.loss), f"{at}.loss", "the name of a loss", self.loss)
+        self.weight.check(f"{at}.weight")
+        self.temperature.check(f"{at}.temperature", positive=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """Where and how the step runs; changes speed, not results."""
+
+    how: Literal["jit", "pmap"] = "jit"
+    """jit: over a mesh, state sharded by rule. pmap: state copied to every device; a
+    model of your own then has to synchronise its BatchNorm itself (axis "batch")."""
+    data: int = 0
+    """Devices that share a batch; 0: all that are left after `fsdp`."""
+    fsdp: int = 1
+    """Devices that share each large parameter (jit only)."""
+    steps_per_call: int = 0
+    """Updates per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
+    several_processes: bool = False
+    """This process is one of several that form one run (`kdjax.core.hosts.join`)."""
+
+    def check(self, at: str = "compute") -> None:
+        require(self.how in ("jit", "pmap"), f"{at}.how", "jit or pmap", self.how)
+        require(self.data >= 0, f"{at}.data", ">= 0 devices", self.data)
+        require(self.fsdp >= 1, f"{at}.fsdp", ">= 1 devices", self.fsdp)
+        ok = self.how == "jit" or self.fsdp == 1
+        require(ok, f"{at}.fsdp", "1 with pmap", self.fsdp)
+        ok = self.how == "jit" or not self.several_processes
+        require(ok, f"{at}.how", "jit with several processes", self.how)
+        ok = self.steps_per_call >= 0
+        require(ok, f"{at}.steps_per_call", ">= 0", self.steps_per_call)

@@ -1,0 +1,114 @@
+"""Training one model, and distilling a student with all that belongs to it."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from rich.console import Console
+
+from kdjax import build, reports
+from kdjax.config import Run, require
+from kdjax.core import hosts
+from kdjax.core.types import Model
+from kdjax.data.sources import Splits
+from kdjax.jobs.start import claim, refuse_other, start
+from kdjax.jobs.teachers import (
+    look_at_teacher,
+    own_teacher,
+    teacher_folder,
+    teacher_loader,
+    with_others,
+)
+from kdjax.jobs.training import train_one
+from kdjax.train import sharding
+
+
+def train(
+    run: Run,
+    *,
+    splits: Splits | None = None,
+    model: Model | None = None,
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Train one model by itself, on labels. Continues where its folder left off.
+
+    Args:
+      run: what to train; all its terms compare with labels.
+      splits: arrays by split, in place of the data set that `run.data` names.
+      model: in place of the one that `run.model` names.
+
+    Returns:
+      The run folder.
+    """
+    run = dataclasses.replace(run, teacher=None, baselines=())
+    job = start(run, splits, model, None, console)
+    folder = pathlib.Path(run.workdir)
+    refuse_other(folder, run, job.given)
+    build.check_fit(run, train=job.data["train"], student=model, teacher=None)
+    return train_one(run, folder, job, lambda: None)
+
+
+def distill(
+    run: Run,
+    *,
+    splits: Splits | None = None,
+    student: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Distil a student, with its teacher and its label-only baselines beside it.
+
+    The teacher is trained first where `run.teacher.run` names none. Every part is a run
+    folder of its own: WORKDIR/teacher, WORKDIR/labels, ... and WORKDIR for the student.
+
+    Args:
+      run: what to do.
+      splits: arrays by split, in place of the data set that `run.data` names.
+      student: a model of the user's, in place of the one that `run.model` names.
+      teacher: `(model, variables)` of the user's, in place of `run.teacher`; it sees
+        images at `run.teacher.model.resolution`.
+
+    Returns:
+      The run folder, with `report.md` and `curves.png` over all parts.
+    """
+    job = start(run, splits, student, teacher, console)
+    require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
+    assert run.teacher is not None
+    root = pathlib.Path(run.workdir)
+    parts = {
+        root / name: build.baseline_run(run, name, root / name)
+        for name in run.baselines
+    }
+    parts[root] = run
+    folder = teacher_folder(run, root)
+    mesh = sharding.make_mesh(run.compute, run.batch)
+    source = job.data["train"]
+    load = teacher_loader(run, teacher, folder, mesh, source)
+    own, own_job = None, job
+    if teacher is None and run.teacher.trained_first:
+        own, own_job = own_teacher(run, folder, job)
+        classes, channels = source.classes, source.shape[-1]
+        blank = build.model_of(own, classes, channels, None)
+        known = with_others(run, blank, mesh, source)
+    else:
+        known = load()
+    # Everything is checked before anything is trained or written.
+    for place, part in parts.items():
+        refuse_other(place, part, job.given)
+        build.check_fit(part, train=source, student=student, teacher=known)
+    if own is None and known is not None:
+        look_at_teacher(run, known, mesh, job)
+    claim(root, run, job.given)
+    if own is not None:
+        train_one(own, folder, own_job, lambda: None)
+    for place, part in parts.items():
+        train_one(part, place, job, load)
+    hosts.wait_for_all(f"finished {root}")
+    if hosts.is_first():
+        has_folder = teacher is None and (run.teacher.run or own is not None)
+        shown = [*([folder] if has_folder else []), *parts]
+        reports.write_report(shown, root)
+        job.console.print(reports.terminal_table(reports.collect(shown)))
+        text = f"report: {root / 'report.md'}"
+        job.console.print(text, highlight=False, soft_wrap=True)
+    return root

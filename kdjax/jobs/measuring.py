@@ -1,0 +1,62 @@
+"""Measuring and reporting runs that are there."""
+
+import pathlib
+from typing import Any
+
+from kdjax import build, reports
+from kdjax import config as configs
+from kdjax.config import require
+from kdjax.core.types import Model
+from kdjax.data.sources import Splits
+from kdjax.jobs.teachers import teacher_folder, teacher_loader
+from kdjax.train import sharding
+from kdjax.train.checkpoint import Checkpoints
+
+
+def evaluate(
+    folder: str | pathlib.Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "last",
+    splits: Splits | None = None,
+    model: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
+) -> dict[str, list[float]]:
+    """Measure the trained model of a run folder, one number a seed.
+
+    Args:
+      folder: a finished run's.
+      split: "test", "validation" or "train", as the run's config names them.
+      checkpoint: "last" or "best" (on validation).
+      splits, model, teacher: as they were handed to `distill` or `train`. Without the
+        teacher that was handed over, agreement and KL are left out.
+    """
+    folder = pathlib.Path(folder)
+    known = ("test", "validation", "train")
+    require(split in known, "split", " or ".join(known), split)
+    require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
+    run, given = build.read_run(folder), build.read_given(folder)
+    for name, value in (("splits", splits), ("model", model)):
+        want = f"the {name} that this run was given from Python"
+        require(name not in given or value is not None, name, want, value)
+    source = build.load_source(run, split, splits)
+    mesh = sharding.make_mesh(configs.Compute(data=1), 1)
+    step = None
+    if checkpoint == "best":
+        keeper = Checkpoints(folder, read_only=True)
+        step = keeper.best_step()
+        keeper.close()
+    student = build.load_trained(folder, mesh, model=model, step_number=step)
+    asks = run.teacher is not None and ("teacher" not in given or teacher is not None)
+    found = None
+    if asks:
+        found = teacher_loader(
+            run, teacher, teacher_folder(run, folder), mesh, source
+        )()
+    measure = build.make_measure(student, found, run.seeds, mesh, run.views.central)
+    return measure(student.variables, source)
+
+
+def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
+    """Write `report.md` and `curves.png` over several run folders; returns the text."""
+    return reports.write_report(folders, out)

@@ -1,0 +1,122 @@
+"""The teacher of a run: handed over, published, of another run, or trained first."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax import build
+from kdjax.build import Trained
+from kdjax.config import Member, Run, require
+from kdjax.config import Teacher as TeacherConfig
+from kdjax.core.types import Model
+from kdjax.data.source import Source
+from kdjax.jobs.start import Job, refuse_other
+
+LOOK = 512
+
+
+def teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
+    """Where the teacher of a run folder is: named in its config, or beneath it."""
+    name = run.teacher.run if run.teacher else ""
+    if not name:
+        return folder / "teacher"
+    beside = folder / name
+    return beside if (beside / "config.json").is_file() else pathlib.Path(name)
+
+
+def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
+    """The run that trains the teacher, checked, with its data."""
+    own = build.teacher_run(run, folder)
+    source = build.load_source(own, "train", job.splits)
+    given = {k: v for k, v in job.given.items() if k == "splits"}
+    own_job = job._replace(
+        data={**job.data, "train": source}, student=None, given=given
+    )
+    refuse_other(folder, own, given)
+    build.check_fit(own, train=source, student=None, teacher=None)
+    return own, own_job
+
+
+def teacher_loader(
+    run: Run,
+    given: tuple[Model, Any] | None,
+    folder: pathlib.Path,
+    mesh: Mesh,
+    source: Source,
+) -> Callable[[], Trained | None]:
+    """A function that loads a run's teacher, or its several as one, once it is there.
+
+    given: a model and its variables from Python, in place of the first teacher.
+    folder: the first teacher's, where it has one.
+    source: the training examples.
+    """
+    asked = run.teacher
+    if asked is None or asked.kind == "average":
+        return lambda: None
+
+    def load() -> Trained:
+        if given is not None:
+            model, variables = given
+            first = Trained(model, variables, None, asked.model.resolution)
+        else:
+            first = _load(run, asked, folder, mesh, source, "teacher")
+        return with_others(run, first, mesh, source)
+
+    return load
+
+
+def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained:
+    """The first teacher and those of `teacher.also` as one, at their precision."""
+    assert run.teacher is not None
+    others = [
+        _load(run, member, pathlib.Path(member.run), mesh, source, f"teacher.also.{i}")
+        for i, member in enumerate(run.teacher.also)
+    ]
+    whole = build.together(first, others, run)
+    return build.at_precision(whole, run.teacher.precision)
+
+
+def _load(
+    run: Run,
+    asked: TeacherConfig | Member,
+    folder: pathlib.Path,
+    mesh: Mesh,
+    source: Source,
+    field: str,
+) -> Trained:
+    if asked.model.weights and not asked.run:
+        classes, channels = source.classes, source.shape[-1]
+        return build.published(asked.model, classes, channels, f"{field}.model")
+    found = folder / "config.json"
+    require(found.is_file(), f"{field}.run", "a run folder", str(folder))
+    trained = build.load_trained(folder, mesh, step_number=asked.step or None)
+    seeds = build.read_run(folder).seeds
+    return build.fit_seeds(trained, seeds, run, f"{field}.run")
+
+
+def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:
+    """Say how good the teacher is on a few images; warn if it is hardly better than
+    chance, as it is with the wrong scale of pixels or the wrong order of classes."""
+    source = job.data["validation"]
+    seeds = run.seeds if teacher.axis == 0 else 1
+    measure = build.make_measure(teacher, None, seeds, mesh, run.views.central)
+    variables = teacher.variables
+    if teacher.axis is None:
+        variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
+    found = measure(variables, source, limit=LOOK)["accuracy"]
+    looked = min(LOOK, len(source))
+    accuracy = float(np.mean(found))
+    text = f"teacher: {accuracy:.1%} of the first {looked} validation images"
+    job.console.print(text, highlight=False)
+    if accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):
+        job.console.print(
+            f"warning: near chance (1 in {source.classes}); are the teacher's pixels "
+            "(teacher.model.pixels) and the order of its classes right?",
+            style="yellow",
+            highlight=False,
+        )

@@ -1,0 +1,92 @@
+"""Values that are known are refused at once, traced ones under checkify alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+from kdjax.core import checks
+
+IDS = np.array([0, -1, 7])
+
+
+def _positive(x):
+    checks.positive("width", x)
+    return x
+
+
+def _between(x):
+    checks.between("share", x, 0.0, 1.0)
+    return x
+
+
+def _below(x):
+    checks.below("labels", x, 7)
+    return x
+
+
+def _holds(x):
+    checks.holds("ids", lambda np, x: x != 7, "anything but 7", x)
+    return x
+
+
+BAD = [
+    (_positive, 0.0, "width: expected a finite number above 0, got 0.0"),
+    (_positive, -2, "width: expected a finite number above 0, got -2"),
+    (_positive, np.inf, "width: expected a finite number above 0, got inf"),
+    (_positive, np.nan, "width: expected a finite number above 0, got nan"),
+    (_between, 1.5, r"share: expected a number in \[0.0, 1.0\], got 1.5"),
+    (_between, np.nan, r"share: expected a number in \[0.0, 1.0\], got nan"),
+    (_below, IDS, "labels: expected class ids below 7, or negative for none, got 7"),
+    (_holds, IDS, "ids: expected anything but 7, got 7"),
+]
+GOOD = [(_positive, 2), (_between, 1.0), (_below, IDS[:2]), (_holds, IDS[:2])]
+
+
+@pytest.mark.parametrize("check, value, message", BAD)
+def test_known_values_are_refused(check, value, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check(value)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check(jnp.asarray(value))
+    # So are constants inside a function that is being traced.
+    with pytest.raises(ValueError, match=f"^{message}"):
+        jax.eval_shape(lambda: check(value))
+
+
+@pytest.mark.parametrize("check, value, message", BAD)
+def test_traced_values_pass_until_checkified(check, value, message):
+    jax.jit(check)(value)
+    error, _ = checkify.checkify(jax.jit(check))(jnp.asarray(value))
+    with pytest.raises(checkify.JaxRuntimeError, match=f"^{message}"):
+        error.throw()
+
+
+@pytest.mark.parametrize("check, value", GOOD)
+def test_good_values_pass_checkified_too(check, value):
+    check(value)
+    error, found = checkify.checkify(jax.jit(check))(jnp.asarray(value))
+    error.throw()
+    np.testing.assert_array_equal(found, value)
+
+
+def test_guards_are_dropped_when_compiled():
+    text = jax.jit(_positive).lower(2.0).compile().as_text()
+    assert "compare" not in text
+
+
+def test_a_vector_is_no_number_and_nothing_has_no_largest():
+    with pytest.raises(ValueError, match=r"^width: expected .*, got shape \(3,\)"):
+        checks.positive("width", IDS)
+    checks.below("labels", IDS[:0], 7)
+
+
+def test_dtypes_say_what_was_wanted():
+    with pytest.raises(
+        ValueError, match="^x: expected an array of floating dtype, got"
+    ):
+        checks.floating("x", IDS)
+    message = r"^x: expected an array of integer dtype \(class ids\), got a list"
+    with pytest.raises(ValueError, match=message):
+        checks.integer("x", [1, 2], "class ids")

@@ -1,0 +1,231 @@
+"""A teacher replayed from its store teaches as it does live; no other store is used."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import kdjax
+from kdjax import build
+from kdjax.config import (
+    Cache,
+    Compute,
+    ConfigError,
+    Data,
+    Model,
+    Optim,
+    Scalar,
+    Term,
+    Views,
+)
+from kdjax.data.store import StoreError, open_store
+from kdjax.models import from_function
+from kdjax.train import sharding
+
+STEPS = 50
+
+
+def linear(seed=None, classes=10):
+    """A linear model of 8x8 grey images, with weights of its own if seeded."""
+
+    def apply(params, x):
+        return x.reshape(len(x), -1) @ params["w"]
+
+    def init(key, images):
+        return {"w": 0.1 * jax.random.normal(key, (images[0].size, classes))}
+
+    model = from_function(apply, init=init)
+    if seed is None:
+        return model
+    return model, model.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), "f"))
+
+
+TEACHER = linear(seed=7)
+
+
+@pytest.fixture
+def small(tiny_run, tmp_path):
+    """A run of 50 updates of a small network under a linear teacher."""
+
+    def make(folder, mode="function_matching", cache=None, **changes):
+        base = tiny_run()
+        teacher = dataclasses.replace(base.teacher, cache=cache or Cache())
+        return tiny_run(
+            workdir=str(tmp_path / folder),
+            seeds=2,
+            steps=STEPS,
+            batch=16,
+            evaluate_every=STEPS,
+            checkpoint_every=STEPS,
+            log_every=10,
+            data=Data(train="train[:72]"),
+            optim=Optim(warmup=5),
+            views=Views(mode=mode, flip=True),
+            terms={"soft": Term(temperature=Scalar(3.0))},
+            teacher=teacher,
+            **changes,
+        )
+
+    return make
+
+
+def taught(run, **given):
+    """The student's variables after the whole run."""
+    folder = kdjax.distill(run, student=linear(), teacher=TEACHER, **given)
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    trained = build.load_trained(folder, mesh, model=linear())
+    return jax.device_get(trained.variables["params"]["w"])
+
+
+def stored(run, **given):
+    return kdjax.cache_targets(run, teacher=TEACHER, **given)
+
+
+@pytest.mark.parametrize("mode", ["function_matching", "independent", "fixed"])
+def test_all_classes_replayed_are_the_live_teacher_to_the_bit(small, tmp_path, mode):
+    live = taught(small("live", mode))
+    run = small("cached", mode, Cache(path=str(tmp_path / "store")))
+    stored(run)
+    np.testing.assert_array_equal(taught(run), live)
+    kind = open_store(tmp_path / "store").manifest["kind"]
+    assert kind == ("fixed" if mode == "fixed" else "replayed")
+
+
+def test_the_likeliest_classes_come_close(small, tmp_path):
+    """Of 10 classes; what is not kept is spread evenly."""
+    live = taught(small("live"))
+    for top_k, bound in ((9, 0.02), (3, 0.4)):
+        cache = Cache(path=str(tmp_path / f"top{top_k}"), top_k=top_k)
+        run = small(f"cached{top_k}", cache=cache)
+        stored(run)
+        gap = np.linalg.norm(taught(run) - live) / np.linalg.norm(live)
+        assert 0 < gap < bound, (top_k, gap)
+
+
+def test_fewer_passes_are_replayed_in_a_circle(small, tmp_path):
+    cache = Cache(path=str(tmp_path / "store"), epochs=2.0)
+    run = small("cached", cache=cache)
+    stored(run)
+    store = open_store(tmp_path / "store")
+    assert store.rows == round(2 * 72 / 16)
+    taught(run)
+    parts = build.make_parts(
+        run,
+        train=build.load_source(run, "train"),
+        student=linear(),
+        teacher=build.Trained(*TEACHER, None, 8),
+    )
+    coming = build.make_batches(parts)(0)
+    seen = [next(coming) for _ in range(store.rows + 1)]
+    first, again = seen[0], seen[store.rows]
+    assert again["step"] == first["step"] == 0
+    for name, x in first["rows"].items():
+        jax.tree.map(np.testing.assert_array_equal, x, again["rows"][name])
+
+
+def test_an_interrupted_or_damaged_store_is_finished_by_the_same_call(small, tmp_path):
+    run = small("cached", cache=Cache(path=str(tmp_path / "store")))
+    stored(run)
+    whole = open_store(tmp_path / "store").read(slice(0, STEPS))
+    chunks = (tmp_path / "store" / "logits" / "c").rglob("*")
+    chunk = next(x for x in chunks if x.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(StoreError, match="damaged chunk of 'logits'"):
+        taught(run)
+    stored(run)
+    mended = open_store(tmp_path / "store").read(slice(0, STEPS))
+    np.testing.assert_array_equal(mended["logits"], whole["logits"])
+
+
+def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
+    cache = Cache(path=str(tmp_path / "store"))
+    run = small("cached", cache=cache)
+    with pytest.raises(StoreError, match="expected a store in .*kdjax cache-targets"):
+        taught(run)
+    assert not pathlib.Path(run.workdir).exists()
+    stored(run)
+    others = {
+        "seed: expected 5, the store has 0": dataclasses.replace(run, seed=5),
+        "batch: expected 8, the store has 16": dataclasses.replace(run, batch=8),
+        "views.flip: expected False": dataclasses.replace(
+            run, views=dataclasses.replace(run.views, flip=False)
+        ),
+        "top_k: expected 3": dataclasses.replace(
+            run,
+            teacher=dataclasses.replace(
+                run.teacher, cache=dataclasses.replace(cache, top_k=3)
+            ),
+        ),
+        "data: expected": dataclasses.replace(run, data=Data(train="train[:80]")),
+        "crop: expected 'host'": dataclasses.replace(
+            run, data=Data(train="train[:72]", feed="streamed", crop="host")
+        ),
+    }
+    for message, other in others.items():
+        with pytest.raises(StoreError, match=message):
+            kdjax.distill(other, student=linear(), teacher=TEACHER)
+    with pytest.raises(StoreError, match="teacher: expected"):
+        kdjax.distill(run, student=linear(), teacher=linear(seed=8))
+    assert not pathlib.Path(run.workdir).exists()
+
+
+def test_the_mean_over_crops_is_fixed(small, tmp_path):
+    cache = Cache(path=str(tmp_path / "store"), crops=3)
+    run = small("cached", "fixed", cache)
+    stored(run)
+    rows = open_store(tmp_path / "store").read(slice(0, 72))["logits"][:, 0]
+    np.testing.assert_allclose(np.exp(rows).sum(-1), 1.0, rtol=1e-5)
+    one = small("one", "fixed", Cache(path=str(tmp_path / "one"), crops=1))
+    stored(one)
+    assert not np.allclose(
+        rows, open_store(tmp_path / "one").read(slice(0, 72))["logits"][:, 0]
+    )
+    taught(run)
+    with pytest.raises(ConfigError, match="teacher.cache.crops: expected 0 unless"):
+        stored(small("other", "consistent", cache))
+
+
+def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
+    model = kdjax.make_model(Model(depth=8, width=4), classes=10)
+    teacher = model, model.init(jax.random.key(3), np.zeros((1, 8, 8, 1), "f"))
+    outcomes = []
+    for folder, path in (("live", ""), ("cached", str(tmp_path / "store"))):
+        run = small(folder, cache=Cache(path=path))
+        run = dataclasses.replace(run, seeds=1, steps=20)
+        if path:
+            kdjax.cache_targets(run, teacher=teacher)
+        mesh = sharding.make_mesh(Compute(data=1), 1)
+        trained = build.load_trained(kdjax.distill(run, teacher=teacher), mesh)
+        outcomes.append(jax.device_get(trained.variables))
+    jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
+def test_streamed_teaches_as_resident(small):
+    resident = taught(small("resident"))
+    data = Data(train="train[:72]", feed="streamed")
+    run = dataclasses.replace(small("streamed"), data=data)
+    np.testing.assert_array_equal(taught(run), resident)
+    # A feed is no part of a run: the other one finds it finished.
+    again = dataclasses.replace(run, data=dataclasses.replace(data, feed="resident"))
+    np.testing.assert_array_equal(taught(again), resident)
+
+
+@pytest.mark.parametrize("how", ["jit", "pmap"])
+def test_streamed_and_cached_over_several_devices(small, tmp_path, how):
+    one = taught(small("one"))
+    run = small("cached", cache=Cache(path=str(tmp_path / "store")))
+    stored(run)
+    data = Data(train="train[:72]", feed="streamed")
+    compute = Compute(how=how, data=4)
+    several = taught(dataclasses.replace(run, data=data, compute=compute))
+    np.testing.assert_allclose(several, one, rtol=0, atol=2e-4)
+
+
+def test_crops_cut_on_the_host_come_within_their_rounding(small):
+    device = taught(small("device"))
+    data = Data(train="train[:72]", feed="streamed", crop="host")
+    host = taught(dataclasses.replace(small("host"), data=data))
+    gap = np.linalg.norm(host - device) / np.linalg.norm(device)
+    assert 0 < gap < 0.02

@@ -1,0 +1,169 @@
+"""Other teachers than one live model: published, several, averaged, in bfloat16."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import kdjax
+from kdjax import build
+from kdjax.config import Compute, ConfigError, Member, Model, Scalar, Teacher, Term
+from kdjax.core import runlog
+from kdjax.models import from_function, make_model
+from kdjax.models.weights import save_weights
+from kdjax.train import sharding
+from kdjax.train.checkpoint import CheckpointError, Checkpoints
+
+SMALL = Model(depth=8, width=2)
+
+
+def linear():
+    """A linear model of 8x8 grey images."""
+    return from_function(
+        lambda params, x: x.reshape(len(x), -1) @ params["w"],
+        init=lambda key, x: {"w": 0.1 * jax.random.normal(key, (x[0].size, 10))},
+    )
+
+
+def variables(seed, size=8):
+    return linear().init(jax.random.key(seed), np.zeros((1, size, size, 1), "f"))
+
+
+def final(folder):
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    return jax.device_get(build.load_trained(folder, mesh, model=linear()).variables)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Published weights of a small network, for 10 classes."""
+    model = make_model(SMALL, classes=10)
+    found = model.init(jax.random.key(5), np.zeros((1, 8, 8, 1), "f"))
+    save_weights(found, tmp_path / "weights.safetensors")
+    return str(tmp_path / "weights.safetensors"), found
+
+
+def test_the_student_follows_its_own_average(tiny_run):
+    """Two terms: labels move it, its average holds it back."""
+    terms = {
+        "hard": Term("hard_cross_entropy", teacher="labels"),
+        "self": Term("softmax_kl", weight=Scalar(0.5)),
+    }
+    run = tiny_run(terms=terms, teacher=Teacher(kind="average", decay=0.9))
+    folder = kdjax.distill(run, student=linear())
+    assert not (folder / "teacher").exists()
+    lines = [x for x in runlog.read_metrics(folder) if x["kind"] == "train"]
+    assert lines[0]["self"][0] < lines[-1]["self"][0]
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    train = build.load_source(run, "train")
+    parts = build.make_parts(run, train=train, student=linear())
+    seeds = np.arange(1, dtype=np.int32)
+    like = sharding.abstract_sharded(parts.make_state, mesh, seeds, parts.start)
+    state = Checkpoints(folder, read_only=True).restore(like)
+    average = np.asarray(state.teacher["average"]["params"]["w"])
+    assert state.teacher["updates"] == run.steps
+    gap = np.abs(average - np.asarray(state.params["student"]["w"])).max()
+    assert 0 < gap < 0.05
+
+
+def test_published_weights_teach_and_start_a_student(tiny_run, weights):
+    path, found = weights
+    published = dataclasses.replace(SMALL, weights=path)
+    run = tiny_run(teacher=Teacher(model=published), model=published, steps=1)
+    run = dataclasses.replace(
+        run,
+        optim=dataclasses.replace(run.optim, warmup=0, lr=0.0, wd=0.0),
+        evaluate_every=1,
+        checkpoint_every=1,
+    )
+    folder = kdjax.distill(run)
+    assert not (folder / "teacher").exists()
+    test = runlog.read_summary(folder)["test"]
+    assert test["agreement"] == [1.0] and abs(test["kl"][0]) < 1e-6
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    own = build.load_trained(folder, mesh).variables
+    for x, y in zip(jax.tree.leaves(own), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(x[0], y)
+
+
+def test_weights_that_do_not_fit_are_named_before_anything_is_written(
+    tiny_run, weights, tmp_path
+):
+    path, _ = weights
+    wide = Model(depth=8, width=4, weights=path)
+    for field, run in {
+        "teacher.model": tiny_run(teacher=Teacher(model=wide)),
+        "model": tiny_run(model=wide),
+        "teacher.also.0.model": tiny_run(
+            teacher=Teacher(model=SMALL, also=(Member(model=wide),))
+        ),
+    }.items():
+        with pytest.raises(ConfigError, match=rf"(?s)^{field}.weights: .*misshapen"):
+            kdjax.distill(run)
+    gone = Model(weights=str(tmp_path / "nowhere.npz"))
+    with pytest.raises(ConfigError, match="teacher.model.weights: .*nowhere.npz"):
+        kdjax.distill(tiny_run(teacher=Teacher(model=gone)))
+    assert not pathlib.Path(tiny_run().workdir).exists()
+
+
+def test_several_teachers_each_at_its_resolution(tiny_run, weights):
+    path, _ = weights
+    also = (
+        Member(model=dataclasses.replace(SMALL, weights=path), weight=3.0),
+        Member(model=Model(depth=8, width=2, resolution=12, weights=path)),
+    )
+    teacher = Teacher(model=Model(), also=also, mean="probabilities")
+    terms = {"soft": Term(temperature=Scalar(4.0))}
+    run = tiny_run(teacher=teacher, terms=terms)
+    folder = kdjax.distill(run, teacher=(linear(), variables(1)), student=linear())
+    test = runlog.read_summary(folder)["test"]
+    assert set(test) >= {"agreement", "kl"}
+    moving = {"soft": Term(temperature=Scalar(4.0, 1.0, "linear"))}
+    other = tiny_run(teacher=teacher, terms=moving, workdir=str(folder) + "2")
+    with pytest.raises(ConfigError, match="teacher.mean: expected logits, or terms"):
+        kdjax.distill(other, teacher=(linear(), variables(1)), student=linear())
+
+
+def test_a_teacher_in_bfloat16_is_close(tiny_run):
+    kls = {}
+    for precision in ("float32", "bfloat16"):
+        teacher = Teacher(model=Model(), precision=precision)
+        run = tiny_run(teacher=teacher, workdir=str(tiny_run().workdir) + precision)
+        given = dict(teacher=(linear(), variables(2)), student=linear())
+        kls[precision] = final(kdjax.distill(run, **given))["params"]["w"]
+    gap = np.abs(kls["float32"] - kls["bfloat16"]).max()
+    assert 0 < gap < 1e-3
+
+
+def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path):
+    first = tiny_run(
+        teacher=None, terms={"hard": Term("hard_cross_entropy", teacher="labels")}
+    )
+    folder = kdjax.jobs.train(first)
+    best = Checkpoints(folder, read_only=True).best_step()
+    teacher = Teacher(run=str(folder), step=best)
+    kdjax.distill(tiny_run(teacher=teacher, workdir=str(tmp_path / "self")))
+    wrong = dataclasses.replace(teacher, step=3)
+    run = tiny_run(teacher=wrong, workdir=str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="3"):
+        kdjax.distill(run)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "teacher, message",
+    [
+        (Teacher(kind="average", run="runs/x"), "teacher.kind: expected no run"),
+        (Teacher(decay=1.0), r"teacher.decay: expected a number in \[0, 1\)"),
+        (Teacher(weight=0.0), "teacher.weight: expected > 0"),
+        (Teacher(also=(Member(),)), "teacher.also.0.run: expected a run folder, or"),
+        (Teacher(run="runs/none"), "teacher.run: expected a run folder"),
+    ],
+)
+def test_what_cannot_be_a_teacher_is_named(tiny_run, teacher, message):
+    run = tiny_run(teacher=teacher)
+    with pytest.raises(ConfigError, match=message):
+        kdjax.distill(run)
+    assert not pathlib.Path(run.workdir).exists()
