@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs, squared_distances
+from kdjax.core.examples import embeddings, gram, pairs
 from kdjax.core.numerics import widen_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -13,14 +14,29 @@ KERNELS = ("gaussian", "linear", "polynomial")
 _EPS = 1e-12
 
 
-def _affinities(both: Array, valid: Array, kernel: str) -> Array:
-    """Kernel values between all rows of both sides, `[2N, 2N]`."""
-    if kernel != "gaussian":
-        inner = gram(both)
-        return inner if kernel == "linear" else jnp.square(inner)
-    squared = squared_distances(both, valid)
-    width = masked_mean(squared, where=pairs(valid))
-    return jnp.exp(-squared / (2 * jnp.where(width < _EPS, _EPS, width)))
+def _inner(student: Array, teacher: Array) -> tuple[Array, Array, Array]:
+    """Products among the student's rows, among the teacher's, and across."""
+    return gram(student), gram(teacher), gram(student, teacher)
+
+
+def _gaussian(student: Array, teacher: Array, valid: Array) -> tuple[Array, ...]:
+    """Gaussian kernel values among the student's rows, the teacher's, and across."""
+    # Distances do not know a shift: the gradient through it is zero by itself.
+    centre = masked_mean(student + teacher, 0, valid[:, None]) / 2
+    student, teacher = (
+        jnp.where(valid[:, None], x - lax.stop_gradient(centre)[None, :], 0)
+        for x in (student, teacher)
+    )
+    ours, theirs = (jnp.sum(jnp.square(x), axis=1) for x in (student, teacher))
+    # Rows at their centre: the mean over all pairs is twice that of the squares.
+    width = masked_mean(ours + theirs, where=valid)
+    scale = -1 / (2 * jnp.where(width < _EPS, _EPS, width))
+    sizes = (ours, ours), (theirs, theirs), (ours, theirs)
+    squared = (
+        a[:, None] + b[None, :] - 2 * inner
+        for (a, b), inner in zip(sizes, _inner(student, teacher), strict=True)
+    )
+    return tuple(jnp.exp(scale * jnp.where(x <= 0, 0, x)) for x in squared)
 
 
 def maximum_mean_discrepancy(
@@ -78,12 +94,14 @@ def maximum_mean_discrepancy(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    rows = valid.size
-    twice = jnp.concatenate([valid, valid])
-    values = _affinities(jnp.concatenate([student, teacher]), twice, kernel)
+    if kernel == "gaussian":
+        ours, theirs, other = _gaussian(student, teacher, valid)
+    else:
+        ours, theirs, other = _inner(student, teacher)
+        if kernel == "polynomial":
+            ours, theirs, other = map(jnp.square, (ours, theirs, other))
     # Mean over the rows of one's own side less that over the other's.
-    own, other = values[:rows, :rows] + values[rows:, rows:], values[:rows, rows:]
-    return masked_mean(own - other - other.T, 1, pairs(valid))
+    return masked_mean(ours + theirs - other - other.T, 1, pairs(valid))
 
 
 def _sketch(x: Array, bucket: Array, sign: Array, width: int) -> Array:
