@@ -168,6 +168,14 @@ def between(name: str, value: Any, low: float, high: float) -> None:
         _refuse(name, expected, number)
 
 
+def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no whole number from `least` to `most`: it fixes a shape."""
+    bounds = f"of at least {least}" if most is None else f"in [{least}, {most}]"
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        _refuse(name, f"a whole number {bounds}", repr(value))
+
+
 def _here(x: Any) -> bool:
     """Whether this process can read the array: not of the other hosts' alone."""
     return not isinstance(x, jax.Array) or x.is_fully_addressable

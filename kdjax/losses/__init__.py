@@ -15,7 +15,8 @@ and keeps these laws, which `tests/contracts/test_losses.py` holds every one of 
   holds constant is constant, and the docstring says so: the teacher's order in
   `dark_rank`, the weight of the released form of `weighted_soft_label`.
 - Values and gradients of both arguments are finite for every finite input whose squares
-  are: zeros, duplicates, one example, ±1e4, saturated teachers.
+  are: zeros, duplicates, one example, ±1e4, saturated teachers. A gradient has the
+  dtype of its argument: in float16 one beyond 65 504 is infinite (`flow` at ±1e4, say).
 - Shapes and dtypes are checked while tracing, and the error names the argument. So are
   values (labels and indices out of range, temperatures and widths not above 0) where
   they are known. Traced ones pass at no cost, and are checked at run time under
@@ -67,6 +68,7 @@ from kdjax.losses.decoupled import (
     lwf_kd,
 )
 from kdjax.losses.dense import (
+    inter_region_affinity,
     optical_flow,
     pairwise_affinity,
     quantized_hint,
@@ -96,7 +98,6 @@ from kdjax.losses.flow import (
     dense_flow,
     flow,
     flow_matrix,
-    singular_value,
 )
 from kdjax.losses.generator import (
     generator_activation,
@@ -111,6 +112,7 @@ from kdjax.losses.gradient import (
     jacobian_matching,
 )
 from kdjax.losses.graph import (
+    edge_smoothness,
     locality_preserving,
     multi_head_graph,
 )
@@ -191,9 +193,12 @@ from kdjax.losses.sequence import (
 )
 from kdjax.losses.similarity import (
     correlation_congruence,
-    inter_region_affinity,
     probabilistic_transfer,
     similarity_preserving,
+)
+from kdjax.losses.singular import (
+    singular_value,
+    singular_vectors,
 )
 from kdjax.losses.soft_targets import (
     class_weighted_cross_entropy,
@@ -282,6 +287,7 @@ __all__ = [
     "dist",
     "dist_inter",
     "dist_intra",
+    "edge_smoothness",
     "ensemble_logits",
     "factor_transfer",
     "fidelity_weights",
@@ -364,6 +370,7 @@ __all__ = [
     "sigmoid_kl",
     "similarity_preserving",
     "singular_value",
+    "singular_vectors",
     "soft_cross_entropy",
     "softmax_kl",
     "standardize_logits",

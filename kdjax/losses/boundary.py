@@ -109,6 +109,7 @@ def overhaul_margins(scale: Array, bias: Array) -> Array:
     for name, x in (("scale", scale), ("bias", bias)):
         checks.floating(name, x)
         checks.rank(name, x, 1)
+        checks.not_empty(name, x)
     checks.same_shape("bias", bias, "scale", scale)
     scale, bias = widen_together(scale, bias)
     size = jnp.abs(scale)

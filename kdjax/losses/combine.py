@@ -24,6 +24,11 @@ def _check(terms: Mapping, weights: Mapping, where: Array | None) -> None:
         checks.rank(label, values, 1, at_least=True)
         checks.not_empty(label, values)
         checks.mask("where", where, values.shape)
+        if jnp.shape(weights[name]) != ():
+            raise ValueError(
+                f"weights[{name!r}]: expected a scalar, "
+                f"got shape {jnp.shape(weights[name])}"
+            )
 
 
 def combine(
@@ -47,7 +52,8 @@ def combine(
 
     Raises:
         ValueError: if there is no term, a term is empty, a scalar or not floating,
-            or terms and weights do not have the same names.
+            terms and weights do not have the same names, or
+            a weight is no scalar.
 
     Example:
         >>> terms = {"kd": jnp.array([1.0, 3.0]), "label": jnp.array([4.0, 6.0])}

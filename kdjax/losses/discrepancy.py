@@ -149,7 +149,7 @@ def compact_bilinear(
         checks.rank(name, x, 1, at_least=True)
         checks.not_empty(name, x)
     checks.shape("second", second, (*first.shape[:-1], second.shape[-1]))
-    checks.positive("width", width)
+    checks.count("width", width)
 
     def spectrum(x: Array, part: Array) -> Array:
         where, which = jax.random.split(part)

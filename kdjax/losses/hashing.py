@@ -49,7 +49,7 @@ def neighbour_similarity(
         Hu, Xie, Hong, Tian, "Creating Something from Nothing: Unsupervised Knowledge
         Distillation for Cross-Modal Hashing", CVPR 2020.
     """
-    checks.positive("neighbours", neighbours)
+    checks.count("neighbours", neighbours)
     checks.between("value", value, 0.0, 1.0)
     other = teacher_features if other_features is None else other_features
     names = ("teacher_features", "other_features")

@@ -199,7 +199,7 @@ def sample_activations(
         Networks", 2017, arXiv 1710.07535.
     """
     checks.one_of("form", form, SAMPLE_FORMS)
-    checks.positive("count", count)
+    checks.count("count", count)
     checks.positive("jitter", jitter)
     checks.floating("mean", mean)
     checks.rank("mean", mean, 1)

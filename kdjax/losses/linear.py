@@ -298,7 +298,7 @@ def _tokens(hidden: Array, where: Array | None) -> Array:
 def _block_length(chunk: int | None, tokens: int, vocabulary: int) -> int:
     if chunk is None:
         chunk = max(128, _BLOCK // tokens // 128 * 128)
-    checks.positive("vocabulary_chunk", chunk)
+    checks.count("vocabulary_chunk", chunk)
     return min(chunk, vocabulary)
 
 

@@ -234,7 +234,7 @@ def class_attention(
         arXiv 2304.12777.
     """
     student, teacher, keep = _images(student_features, teacher_features, axis, where)
-    checks.between("size", size, 1, min(student.shape[1:3]))
+    checks.count("size", size, 1, min(student.shape[1:3]))
     pooled = [adaptive_mean(x, (size, size), (1, 2)) for x in (student, teacher)]
     maps = [as_positions(x, -1) for x in pooled]
     if normalize:
@@ -287,7 +287,7 @@ def hierarchical_context(
         arXiv 2104.09044.
     """
     for size in sizes:
-        checks.positive("sizes", size)
+        checks.count("sizes", size)
     student, teacher, keep = _images(student_features, teacher_features, axis, where)
     gap = student - teacher
     levels = [size for size in sizes if size < gap.shape[1]]

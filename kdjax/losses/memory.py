@@ -56,8 +56,8 @@ def memory_init(
         >>> print(memory.student.shape, memory.student_constant)
         (50, 16) 0.0
     """
-    checks.positive("examples", examples)
-    checks.positive("width", width)
+    checks.count("examples", examples)
+    checks.count("width", width)
     bound = (3 / width) ** 0.5
     shape = (2, examples, width)
     student, teacher = jax.random.uniform(key, shape, dtype, -bound, bound)

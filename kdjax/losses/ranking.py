@@ -105,7 +105,7 @@ def dark_rank(
         Sample Similarities Transfer", 2017, arXiv 1707.01220.
     """
     checks.one_of("form", form, RANK_FORMS)
-    checks.between("neighbours", neighbours, 1, _MOST)
+    checks.count("neighbours", neighbours, 1, _MOST)
     checks.positive("alpha", alpha)
     checks.positive("beta", beta)
     student, teacher, valid = embeddings(
@@ -185,7 +185,7 @@ def ranking_distillation(
     checks.matching_pair("scores", student_scores, teacher_scores)
     axis = checks.axis(axis, "student_scores", student_scores)
     checks.mask("where", where, student_scores.shape)
-    checks.positive("top", top)
+    checks.count("top", top)
     checks.positive("decay", decay)
     student, teacher = widen_together(student_scores, teacher_scores)
     valid = jnp.broadcast_to(True if where is None else where, student.shape)

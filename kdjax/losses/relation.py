@@ -237,7 +237,7 @@ def rkd_angle(
     )
     if chunk is None:
         chunk = max(1, _BLOCK // valid.size**2)
-    checks.positive("chunk", chunk)
+    checks.count("chunk", chunk)
     squared = (jnp.square(pairwise_distances(x, 0.0)) for x in (student, teacher))
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1).astype(student.dtype)
     return _angle_gaps(*squared, valid, chunk) / jnp.square(count)
@@ -350,7 +350,7 @@ def triplet_relation(
     if chunk is None:
         looked_at = valid.size**2 if triplets is None else max(1, triplets.shape[1])
         chunk = max(1, _BLOCK // looked_at)
-    checks.positive("chunk", chunk)
+    checks.count("chunk", chunk)
     margin = jnp.asarray(margin, student.dtype)
 
     def value(anchor: tuple[Array, Array, Array | None]) -> Array:

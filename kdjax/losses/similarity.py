@@ -10,7 +10,7 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.examples import at_least, embeddings, gram, pairs
-from kdjax.core.numerics import l2_normalize, safe_abs, safe_norm, widen_together
+from kdjax.core.numerics import l2_normalize, safe_abs, safe_norm
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -20,8 +20,6 @@ TRANSFER_FORMS = ("paper", "reference")
 _FULL = lax.Precision.HIGHEST
 # A variance below this is that of a constant.
 _EPS = 1e-12
-# A region of two positions, or a symmetric one, has skewness 0 up to rounding.
-_SKEW = 1e-3
 
 
 def similarity_preserving(
@@ -167,7 +165,7 @@ def correlation_congruence(
     checks.one_of("form", form, CONGRUENCE_FORMS)
     checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)
-    checks.positive("order", order)
+    checks.count("order", order)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -269,116 +267,3 @@ def probabilistic_transfer(
     at_least("student_features", valid.size, 2, "form 'paper' leaves out the anchor")
     count = jnp.sum(valid, dtype=jnp.int32).astype(eps.dtype)
     return count * masked_sum(divergence, 1, counted)
-
-
-def _region_moments(features: Array, member: Array, count: Array) -> Array:
-    """Mean, variance and skewness of each region as unit vectors, `[N, 3, R, D]`.
-
-    `member` is `[N, P, R]`, 1 where a position is of a region, of which there are
-    `count` `[N, R]`.
-    """
-
-    def mean(values: Array) -> Array:
-        total = jnp.einsum("npr,npd->nrd", member, values, precision=_FULL)
-        return total / count[:, :, None]
-
-    def spread(values: Array) -> Array:
-        return jnp.einsum("npr,nrd->npd", member, values, precision=_FULL)
-
-    first = mean(features)
-    centred = features - spread(first)
-    second = mean(jnp.square(centred))
-    deviation = jnp.sqrt(jnp.where(second < _EPS, _EPS, second))
-    # Positions of no region have deviation 0, and must not be divided by it.
-    inside = jnp.any(member > 0, axis=2, keepdims=True)
-    unit = centred / jnp.where(inside, spread(deviation), 1)
-    third = mean(unit * jnp.square(unit))
-    moments = [
-        l2_normalize(first),
-        l2_normalize(second),
-        l2_normalize(third, eps=_SKEW),
-    ]
-    return jnp.stack(moments, axis=1)
-
-
-def _check_maps(student: Array, teacher: Array, labels: Array) -> None:
-    for name, x in (("student_features", student), ("teacher_features", teacher)):
-        checks.floating(name, x)
-        checks.rank(name, x, 3, at_least=True)
-        checks.not_empty(name, x)
-    checks.shape("teacher_features", teacher, (*student.shape[:-1], teacher.shape[-1]))
-    checks.integer("labels", labels)
-    checks.shape("labels", labels, student.shape[:-1])
-
-
-def inter_region_affinity(
-    student_features: Array,
-    teacher_features: Array,
-    *,
-    labels: Array,
-    regions: int,
-) -> Array:
-    """Difference of how alike the regions of an image are to the two networks.
-
-    With the mean, variance and skewness of the features over each region (a class of
-    the label map) as vectors `m_r`, `C_rij = cos(m_ri, m_rj)`; then for each image
-    `1/(3 R^2) sum_r sum_(i != j) (C_rij^t - C_rij^s)^2` over the R regions present.
-    Permuting the positions inside a region changes nothing, nor does scaling either
-    side; an image of one region gives 0. Variances are raised to 1e-12 before the
-    skewness divides by their root, and a skewness shorter than 0.001, which can be
-    rounding alone, is divided by that instead of its length.
-
-    Tap one or two maps of the middle or the end, with the label map brought to their
-    size; widen the regions beforehand if a band around a thin marking is to count.
-    The authors published no training code; 0.1 is a first guess at a weight.
-
-    This compares regions, not examples, and is no relation of the batch. There is no
-    `where`: a position takes no part if its label is outside `[0, regions)`.
-
-    Args:
-        student_features: `[N, ..., D]` maps.
-        teacher_features: `[N, ..., E]` with the same positions; the channels may
-            differ.
-        labels: integer region ids `[N, ...]`, shared by both networks.
-        regions: how many regions there can be.
-
-    Returns:
-        `[N]`, one value per image, at least float32; the loss is its plain mean.
-
-    Raises:
-        ValueError: if a side is empty or of a rank below 3, the positions differ, a
-            dtype is wrong, or `regions` is not above 0.
-
-    Example:
-        >>> student = jnp.array([[[1.0, 0], [1, 1], [0, 1], [0, 2]]])
-        >>> teacher = jnp.array([[[1.0, 0], [2, 0], [1, 1], [1, 2]]])
-        >>> labels = jnp.array([[0, 0, 1, 1]])
-        >>> values = inter_region_affinity(student, teacher, labels=labels, regions=2)
-        >>> print(values.shape, f"{values.mean():.4f}")
-        (1,) 0.1686
-
-    Reference:
-        Hou et al., "Inter-Region Affinity Distillation for Road Marking
-        Segmentation", 2020, arXiv 2004.05304.
-    """
-    _check_maps(student_features, teacher_features, labels)
-    checks.positive("regions", regions)
-    student, teacher = widen_together(student_features, teacher_features)
-    labels = jnp.asarray(labels).reshape(student.shape[0], -1, 1)
-    member = labels == jnp.arange(regions, dtype=labels.dtype)[None, None, :]
-    inside = jnp.any(member, axis=2, keepdims=True)
-    count = jnp.sum(member, axis=1, dtype=jnp.int32)
-    size = jnp.maximum(count, 1).astype(student.dtype)
-
-    def affinities(x: Array) -> Array:
-        x = jnp.where(inside, x.reshape(*labels.shape[:2], -1), 0)
-        unit = _region_moments(x, member.astype(x.dtype), size)
-        return jnp.einsum("nmid,nmjd->nmij", unit, unit, precision=_FULL)
-
-    present = count > 0
-    distinct = ~jnp.eye(regions, dtype=bool)
-    both = present[:, :, None] & present[:, None, :] & distinct[None]
-    gap = jnp.square(affinities(teacher) - affinities(student))
-    total = masked_sum(gap, (1, 2, 3), both[:, None])
-    entries = 3 * jnp.square(jnp.sum(present, axis=1, dtype=jnp.int32))
-    return total / jnp.maximum(entries, 1).astype(total.dtype)

@@ -1,5 +1,7 @@
 """Losses against a teacher of whom only the likeliest classes were kept."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
@@ -10,6 +12,22 @@ from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
 
 TAILS = ("bucket", "renormalise", "uniform")
+
+
+def _nothing(np: Any, log_probs: Any) -> Any:
+    return log_probs.astype(np.float32) == -np.inf
+
+
+def _distinct(np: Any, indices: Any, log_probs: Any) -> Any:
+    """Whether each index is the first of its kind in its row, or of no mass."""
+    places = -1 - np.arange(indices.shape[-1])
+    ids = np.where(_nothing(np, log_probs), places, indices.astype(np.int32))
+    order = np.argsort(ids, axis=-1, stable=True)
+    ids = np.take_along_axis(ids, order, axis=-1)
+    first = np.concatenate(
+        [np.ones_like(ids[..., :1], bool), ids[..., 1:] != ids[..., :-1]], axis=-1
+    )
+    return np.take_along_axis(first, np.argsort(order, axis=-1), axis=-1)
 
 
 def _check_top_k(student, teacher, indices, normaliser):
@@ -26,13 +44,14 @@ def _check_top_k(student, teacher, indices, normaliser):
     checks.holds(
         "teacher_indices",
         lambda np, index, log_prob: (
-            ((index >= 0) & (index < classes))
-            | (log_prob.astype(np.float32) == -np.inf)
+            ((index >= 0) & (index < classes)) | _nothing(np, log_prob)
         ),
         f"indices in [0, {classes})",
         indices,
         teacher,
     )
+    expected = "every class at most once in a row"
+    checks.holds("teacher_indices", _distinct, expected, indices, teacher)
     if normaliser is not None:
         checks.floating("teacher_log_normaliser", normaliser)
         checks.shape("teacher_log_normaliser", normaliser, leading)
@@ -112,12 +131,11 @@ def top_k_kl(
 
     With K equal to the number of classes all three are `softmax_kl`.
 
-    An index out of range that has any mass is refused; where it is traced it gives
-    NaN, and under `jax.experimental.checkify.checkify` an error. Entries of
-    log-probability minus infinity cost nothing, whatever their index (-1, say): so
-    rows may keep fewer than K. Indices must not repeat. The classes are the last
-    axis, and there is no `where`: a value per token is reduced under a mask by
-    `per_sequence`.
+    An index out of range that has any mass is refused, and so is one that repeats;
+    traced, the former gives NaN, and under `jax.experimental.checkify.checkify` both
+    an error. Entries of log-probability minus infinity cost nothing, whatever their
+    index (-1, say): so rows may keep fewer than K. The classes are the last axis, and
+    there is no `where`: a value per token is reduced under a mask by `per_sequence`.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.
@@ -138,7 +156,7 @@ def top_k_kl(
 
     Raises:
         ValueError: if shapes do not match or are empty, a dtype is wrong, an index
-            names no class, the tail is unknown, the temperature is not above 0, or
+            names no class or repeats, the tail is unknown, the temperature is not above 0, or
             `"bucket"` lacks the normaliser.
 
     Example:

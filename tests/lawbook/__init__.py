@@ -70,5 +70,5 @@ NOT_KERNELS = {
     *("class_similarity", "impression_concentration", "sample_soft_labels"),
     *("sample_activations", "activation_reconstruction", "neighbour_similarity"),
     *("compact_bilinear", "uniform_quantize", "standardize_logits"),
-    *("imitation_mask", "box_weights"),
+    *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
 }

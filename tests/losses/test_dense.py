@@ -150,3 +150,141 @@ def test_focal_imitation_against_numpy():
     loss = functools.partial(detection.focal_imitation, foreground=objects, **knobs)
     np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-9)
     _grads(functools.partial(loss, where=POSITIONS), student, teacher)
+
+
+def _regions():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(-1, 3, size=(2, 4, 3))
+    return rng.normal(size=(2, 4, 3, 5)), rng.normal(size=(2, 4, 3, 2)), labels
+
+
+def _affinity(student, teacher, labels, regions):
+    """One value per image, from moments taken one region and channel at a time."""
+    values = []
+    for s, t, ids in zip(student, teacher, labels, strict=True):
+        present = [r for r in range(regions) if (ids == r).any()]
+        gaps = []
+        for moment in range(3):
+            sides = []
+            for x in (s, t):
+                rows = []
+                for r in present:
+                    inside = x[ids == r]
+                    mean, std = (
+                        inside.mean(0),
+                        np.sqrt(np.maximum(inside.var(0), 1e-12)),
+                    )
+                    skew = (((inside - mean) / std) ** 3).mean(0)
+                    rows.append((mean, inside.var(0), skew)[moment])
+                rows = np.stack(rows)
+                eps = 1e-3 if moment == 2 else 1e-12
+                u = rows / np.maximum(np.sqrt((rows**2).sum(-1, keepdims=True)), eps)
+                sides.append(u @ u.T)
+            gaps.append((sides[0] - sides[1]) ** 2)
+        values.append(np.mean(gaps))
+    return values
+
+
+def test_region_affinity_against_numpy():
+    student, teacher, labels = _regions()
+    labels[1][labels[1] == 2] = 0  # a region that this image has not
+    for regions in (3, 5):
+        kernel = functools.partial(dense.inter_region_affinity, regions=regions)
+        values = jax.jit(kernel)(student, teacher, labels=labels)
+        expected = _affinity(student, teacher, labels, 3)
+        np.testing.assert_allclose(values, expected, rtol=1e-9)
+
+
+def test_region_affinity_gradients_against_differences():
+    student, teacher, labels = _regions()
+
+    def loss(student, teacher):
+        values = dense.inter_region_affinity(student, teacher, labels=labels, regions=3)
+        return (jnp.arange(1.0, 3) * values).sum()
+
+    check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-5, 1e-5)
+
+
+def test_region_affinity_knows_regions_only():
+    student, teacher, labels = _regions()
+    kernel = jax.jit(functools.partial(dense.inter_region_affinity, regions=3))
+    expected = kernel(student, teacher, labels=labels)
+    rng = np.random.default_rng(5)
+    shuffled = student.copy()
+    for image, ids in zip(shuffled, labels, strict=True):
+        for region in range(3):
+            image[ids == region] = rng.permutation(image[ids == region])
+    values = kernel(shuffled, teacher, labels=labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    values = kernel(7.5 * student, teacher, labels=labels)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    spoilt = np.where(labels[..., None] < 0, np.nan, student)
+    np.testing.assert_array_equal(kernel(spoilt, teacher, labels=labels), expected)
+
+
+def test_region_affinity_of_one_region_or_of_constants():
+    student, teacher, labels = (x.astype(np.float32) for x in _regions())
+    labels = labels.astype(np.int32)
+
+    def loss(student, labels):
+        values = dense.inter_region_affinity(student, teacher, labels=labels, regions=3)
+        return values.sum(), values
+
+    gradient = jax.jit(jax.grad(loss, has_aux=True))
+    for none in (0 * labels, 0 * labels - 1):
+        slope, values = gradient(student, none)
+        np.testing.assert_array_equal(values, 0)
+        np.testing.assert_array_equal(slope, 0)
+    for level in (0.0, 2.0):
+        slope, values = gradient(0 * student + level, labels)
+        assert np.isfinite(values).all() and np.isfinite(slope).all()
+
+
+def test_region_affinity_refuses_bad_arguments():
+    student, teacher, labels = _regions()
+    with pytest.raises(ValueError, match="^teacher_features: expected shape"):
+        dense.inter_region_affinity(student, teacher[:, :3], labels=labels, regions=3)
+    with pytest.raises(ValueError, match="^labels: expected shape"):
+        dense.inter_region_affinity(student, teacher, labels=labels[0], regions=3)
+    with pytest.raises(ValueError, match="^labels: expected .*integer"):
+        dense.inter_region_affinity(student, teacher, labels=1.0 * labels, regions=3)
+    with pytest.raises(ValueError, match="^regions: expected"):
+        dense.inter_region_affinity(student, teacher, labels=labels, regions=0)
+
+
+def test_region_bands_against_slices():
+    """A region reaches `band` positions further along every axis."""
+    student, teacher, labels = _regions()
+    labels[:] = -1
+    labels[:, 0, 0], labels[:, 3, 1:] = 0, 1
+    labels[:, 1:3] = 2
+    # Of 4 x 3 positions: (0, 0) and its neighbours, and so on, unlabelled ones never.
+    wide = np.zeros((2, 4, 3, 3), bool)
+    wide[:, :2, :2, 0], wide[:, 2:, :, 1], wide[:, :, :, 2] = True, True, True
+    wide &= (labels >= 0)[..., None]
+    expected = []
+    for n in range(2):
+        gaps = []
+        for moment in range(3):
+            sides = []
+            for x in (student[n], teacher[n]):
+                rows = []
+                for r in range(3):
+                    inside = x[wide[n, ..., r]]
+                    mean, variance = inside.mean(0), inside.var(0)
+                    skew = (((inside - mean) / np.sqrt(variance)) ** 3).mean(0)
+                    rows.append(_unit((mean, variance, skew)[moment]))
+                sides.append(np.stack(rows) @ np.stack(rows).T)
+            gaps.append((sides[0] - sides[1]) ** 2)
+        expected.append(np.mean(gaps))
+    knobs = {"labels": labels, "regions": 3}
+    values = dense.inter_region_affinity(student, teacher, **knobs, band=1)
+    np.testing.assert_allclose(values, expected, rtol=1e-9)
+    narrow = dense.inter_region_affinity(student, teacher, **knobs)
+    assert (np.abs(narrow - np.array(expected)) > 1e-3).all()
+    _spread = functools.partial(dense.inter_region_affinity, **knobs, band=1)
+    check_grads(
+        lambda s, t: _spread(s, t).sum(), (student, teacher), 1, ("rev",), 1e-5, 1e-5
+    )
+    with pytest.raises(ValueError, match="^band: expected a whole number"):
+        dense.inter_region_affinity(student, teacher, **knobs, band=-1)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.flow import dense_flow, flow, flow_matrix, singular_value
+from kdjax.losses.flow import dense_flow, flow, flow_matrix
+from kdjax.losses.singular import singular_value, singular_vectors
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -209,6 +210,26 @@ def test_singular_value_invariances():
     np.testing.assert_allclose(same, 0, atol=1e-15)
 
 
+def test_singular_vectors_against_svd():
+    """methods.md, C09: the leading vectors, unit, the student's turned to fit."""
+    rng = np.random.default_rng(3)
+    student, teacher = rng.normal(size=(2, 4, 3, 3, 6))
+    found = jax.jit(singular_vectors)(student, teacher)
+    for n in range(4):
+        right = [np.linalg.svd(x[n].reshape(9, 6))[2] for x in (student, teacher)]
+        target = right[1][0] * np.sign(right[1][0][np.argmax(np.abs(right[1][0]))])
+        cosines = right[0][:4] @ target
+        nearest = np.argmax(np.abs(cosines))
+        turned = right[0][nearest] * np.sign(cosines[nearest])
+        np.testing.assert_allclose(found[1][n, :, 0], target, atol=1e-9)
+        np.testing.assert_allclose(found[0][n, :, 0], turned, atol=1e-9)
+    none = singular_vectors(student, 0 * teacher)
+    np.testing.assert_array_equal(none, 0)
+    for components in (0, 7, 1.0):
+        with pytest.raises(ValueError, match="^components: expected a whole number"):
+            singular_vectors(student, teacher, components=components)
+
+
 def test_singular_value_with_equal_singular_values_is_finite():
     """The textbook derivative of the vectors divides by zero here."""
     eye = np.broadcast_to(np.eye(4), (2, 4, 4))
@@ -263,7 +284,9 @@ def test_bad_arguments_are_refused():
         flow_matrix(student, student_end.astype(int))
     with pytest.raises(ValueError, match="^where: expected"):
         flow_matrix(student, student_end, where=np.ones(7, bool))
-    with pytest.raises(ValueError, match=r"^components: expected a number in \[1, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"^components: expected a whole number in \[1, 4\]"
+    ):
         _singular(*arrays, components=5)
     with pytest.raises(ValueError, match="^student_end: expected 3 examples, got 2"):
         _singular(student, teacher, student_end[:2], teacher_end[:2])

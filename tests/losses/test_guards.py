@@ -98,8 +98,13 @@ def test_indices_outside_the_vocabulary():
     def loss(indices, kept=kept):
         return losses.top_k_kl(LOGITS[:2], kept, teacher_indices=indices)
 
-    message = r"teacher_indices: expected indices in \[0, 3\), got "
-    for wrong, got in ((bad, "3"), (good - 1, "-1")):
+    outside, twice = r"indices in \[0, 3\), got ", "every class at most once .*, got "
+    for wrong, got in (
+        (bad, outside + "3"),
+        (good - 1, outside + "-1"),
+        (np.array([[0, 1], [2, 2]]), twice + "2"),
+    ):
+        message = "teacher_indices: expected "
         with pytest.raises(ValueError, match=f"^{message}{got}"):
             loss(wrong)
         error, _ = jax.jit(checkify.checkify(loss))(jnp.asarray(wrong))

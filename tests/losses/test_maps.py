@@ -294,7 +294,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="^form: expected one of"):
         factor_transfer(student, teacher, form="paper")
     with pytest.raises(
-        ValueError, match=r"^size: expected a number in \[1, 4\], got 5"
+        ValueError, match=r"^size: expected a whole number in \[1, 4\], got 5"
     ):
         class_attention(student, teacher, size=5)
     with pytest.raises(ValueError, match="^student_features: expected rank 4"):
