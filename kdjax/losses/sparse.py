@@ -156,8 +156,8 @@ def top_k_kl(
 
     Raises:
         ValueError: if shapes do not match or are empty, a dtype is wrong, an index
-            names no class or repeats, the tail is unknown, the temperature is not above 0, or
-            `"bucket"` lacks the normaliser.
+            names no class or repeats, the tail is unknown, the temperature is not
+            above 0, or `"bucket"` lacks the normaliser.
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
