@@ -6,11 +6,11 @@ Parameters: `stage{s}_conv{i}` and `stage{s}_norm{i}`, s from 1 and i from 0; `h
 import jax
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )
