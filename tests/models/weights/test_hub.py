@@ -78,7 +78,7 @@ def fake_hub(monkeypatch):
     monkeypatch.delenv("http_proxy", raising=False)
     monkeypatch.delenv("HTTP_PROXY", raising=False)
     server = socket.create_server(("127.0.0.1", 0))
-    constants.ENDPOINT = "http://127.0.0.1:%d" % server.getsockname()[1]
+    constants.ENDPOINT = f"http://127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", constants)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)

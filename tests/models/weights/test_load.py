@@ -59,9 +59,9 @@ def test_all_that_does_not_fit_is_named_at_once(saved):
             "extra blocks.strange, shape (2, 2)",
             "misshapen params/root_block/conv_root/kernel, in the file"
             " stem.conv.weight: expected (6, 3, 6, 6) float32, got (6, 3, 5, 6)"
-            ' float32 (adapt: stem may help)',
+            " float32 (adapt: stem may help)",
             "misshapen params/head/bias, in the file head.fc.bias: expected (6,)"
-            ' float32, got (3,) int32 (adapt: head may help)',
+            " float32, got (3,) int32 (adapt: head may help)",
         ]
     )
 
