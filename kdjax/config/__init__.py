@@ -4,7 +4,7 @@ The command line is these fields (`kdjax distill --help`), `config.json` in a ru
 is these fields, and an experiment is a function that returns a `Run`.
 """
 
-from kdjax.config.checks import ConfigError, is_number, require
+from kdjax.config.checks import ConfigError, beneath, is_number, require
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function
 from kdjax.config.model import Adapt, Model, Pixels
@@ -42,6 +42,7 @@ __all__ = [
     "Term",
     "Tracker",
     "Views",
+    "beneath",
     "call",
     "from_dict",
     "is_number",
