@@ -57,10 +57,15 @@ class Experiment:
     `EXPECTED`."""
 
     path: pathlib.Path
+    """The file."""
     claim: str
+    """What it is about, in a sentence."""
     variants: Mapping[str, Callable[[str], Run]]
+    """What is compared: functions of the scale."""
     durations: Mapping[str, tuple[int, ...]]
+    """By scale, how many times a variant's own updates its runs have."""
     expected: tuple[Expectation, ...]
+    """What is to come out."""
 
     @property
     def name(self) -> str:

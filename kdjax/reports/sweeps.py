@@ -92,7 +92,7 @@ def write_sweep_report(folder: runlog.Path) -> str:
         experiment.claim,
         provenance(list(runs.values())),
         f"{len(runs)} of {asked} runs are finished. {_EXPLAINED}",
-        verdictresults_by_duration(experiment, runs, scale),
+        verdict_table(experiment, runs, scale),
     ]
     for name, metric in METRICS.items():
         if any(values(run, name) for run in runs.values()):
@@ -146,7 +146,7 @@ def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdic
     return Verdict(total.size, float(total.mean()), error, p)
 
 
-def verdictresults_by_duration(experiment: Experiment, runs: Runs, scale: str) -> str:
+def verdict_table(experiment: Experiment, runs: Runs, scale: str) -> str:
     """A Markdown table: claim, the paper's numbers, ours, verdict."""
     heads = ["claim", "paper", "ours", "seeds", "p", "verdict"]
     rows = [heads, ["---"] * 2 + ["---:"] * 3 + ["---"]]
