@@ -82,7 +82,7 @@ def published(
     config: configs.Model, classes: int, channels: int, field: str
 ) -> Trained:
     """A model with the published weights that its config names."""
-    model = zoo.make_model(config, classes)
+    model = zoo.make_model(config, classes, field=field)
     variables = zoo.published(config, model, channels, field)
     return Trained(model, variables, None, config.resolution)
 

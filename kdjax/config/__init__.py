@@ -4,7 +4,7 @@ The command line is these fields (`kdjax distill --help`), `config.json` in a ru
 is these fields, and an experiment is a function that returns a `Run`.
 """
 
-from kdjax.config.checks import ConfigError, is_number, require
+from kdjax.config.checks import ConfigError, beneath, is_number, require
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.experiment import (
     Expectation,
@@ -58,6 +58,7 @@ __all__ = [
     "Tracker",
     "Views",
     "above",
+    "beneath",
     "call",
     "find_experiments",
     "from_dict",

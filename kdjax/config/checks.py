@@ -1,6 +1,8 @@
 """The error of a config, and how it is raised."""
 
+import contextlib
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -12,6 +14,24 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
     """Raise `ConfigError` naming the field, what was expected and what came."""
     if not ok:
         raise ConfigError(f"{field}: expected {expected}, got {got!r}")
+
+
+@contextlib.contextmanager
+def beneath(field: str, names: Mapping[str, str] | None = None) -> Iterator[None]:
+    """What errors raised inside name is a field of `field`.
+
+    names: {name in the error: name in `field`}; errors of other fields pass as they
+    are. By default all are meant, by their own names.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        name, found, text = str(error).partition(": ")
+        first, dot, rest = name.partition(".")
+        if not found or (names is not None and first not in names):
+            raise
+        first = first if names is None else names[first]
+        raise ConfigError(f"{field}.{first}{dot}{rest}: {text}") from error
 
 
 def is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from kdjax import build
 from kdjax.build import Trained
-from kdjax.config import Member, Run, require
+from kdjax.config import Member, Run, beneath, require
 from kdjax.config import Teacher as TeacherConfig
 from kdjax.core.types import Model
 from kdjax.data.source import Source
@@ -40,7 +40,9 @@ def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
         data={**job.data, "train": source}, student=None, given=given
     )
     refuse_other(folder, own, given)
-    build.check_fit(own, train=source, student=None, teacher=None)
+    its_fields = ("model", "optim", "views", "steps")
+    with beneath("teacher", {name: name for name in its_fields}):
+        build.check_fit(own, train=source, student=None, teacher=None)
     return own, own_job
 
 

@@ -13,6 +13,7 @@ from kdjax import config as configs
 from kdjax.models import plain_cnn, shufflenet_v2
 from kdjax.models.mobilenet_v2 import MobileNetV2Cifar
 from kdjax.models.plain_cnn import PlainCnn
+from kdjax.models.resnet import ResNet
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.shufflenet_v1 import ShuffleNetV1Cifar
 from kdjax.models.shufflenet_v2 import ShuffleNetV2Cifar
@@ -30,17 +31,27 @@ def _make(network: Callable[..., nn.Module], **sizes: Any) -> Make:
     return make
 
 
+# Those of the tables, and teachers of others.
+_WIDE = ((16, 1), (16, 2), (40, 1), (40, 2), (16, 8), (28, 4), (28, 10), (40, 4))
+
 MODELS: dict[str, Make] = {
     **{
         f"resnet{depth}": _make(ResNetCifar, depth=depth, width=16)
         for depth in (8, 14, 20, 32, 44, 56, 110)
     },
+    **{
+        f"resnet{depth}_pad": _make(ResNetCifar, depth=depth, width=16, pad=True)
+        for depth in (20, 32, 44, 56, 110)
+    },
+    **{
+        f"resnet{depth}_cifar": _make(ResNet, depth=depth, small=True)
+        for depth in (18, 34, 50)
+    },
     "resnet8x4": _make(ResNetCifar, depth=8, width=64, stem=32),
     "resnet32x4": _make(ResNetCifar, depth=32, width=64, stem=32),
     **{
         f"wrn_{depth}_{factor}": _make(WideResNet, depth=depth, factor=factor)
-        for depth in (16, 40)
-        for factor in (1, 2)
+        for depth, factor in _WIDE
     },
     **{f"vgg{depth}": _make(Vgg, depth=depth) for depth in (8, 11, 13, 16, 19)},
     "mobilenet_v2_cifar": _make(MobileNetV2Cifar, expansion=6, width=0.5),

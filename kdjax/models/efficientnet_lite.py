@@ -9,12 +9,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models.imagenet_layers import NORMS, conv, norm
+from kdjax.models import layers
+from kdjax.models.layers import norm, require_common, require_images
 
 # variant: factor of the channels, factor of the repeats
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}
 # The side in pixels at which each variant was trained.
 RESOLUTIONS = {0: 224, 1: 240, 2: 260, 3: 280, 4: 300}
+
+
+conv = partial(layers.conv, init=layers.FAN_OUT)
+
+
+def make_norms(kind: str, train: bool, axis_name: str | None) -> partial:
+    """Norms as these networks and MobileNetV3 have them, still without a name."""
+    knobs = {"epsilon": 1e-3, "momentum": 0.99, "groups": 8}
+    return partial(norm, kind, None, train, axis_name, **knobs)
 
 
 class Stage(NamedTuple):
@@ -68,7 +78,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        make_norm = _norm(self.norm, train, self.axis_name)
+        make_norm = make_norms(self.norm, train, self.axis_name)
         wide = self.expansion * x.shape[-1]
         y = x
         if self.expansion != 1:
@@ -115,17 +125,15 @@ class EfficientNetLite(nn.Module):
 
     def __post_init__(self) -> None:
         require(self.variant in SCALES, "variant", "0 to 4", self.variant)
-        require(self.classes >= 1, "classes", "at least 1", self.classes)
-        require(self.norm in NORMS, "norm", "batch or group", self.norm)
+        require_common(self.classes, self.norm)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        expected = "[batch, height, width, channels]"
-        require(images.ndim == 4, "images", expected, images.shape)
-        make_norm = _norm(self.norm, train, self.axis_name)
+        require_images(images)
+        make_norm = make_norms(self.norm, train, self.axis_name)
         x = conv(32, 3, 2, padding="SAME", name="stem_conv")(images)
         x = nn.relu6(make_norm(name="stem_norm")(x))
         taps = {"stem": x}
@@ -148,9 +156,3 @@ class EfficientNetLite(nn.Module):
         x = nn.relu6(make_norm(name="head_norm")(conv(1280, 1, name="head_conv")(x)))
         taps["embedding"] = jnp.mean(x, (1, 2))
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps
-
-
-def _norm(kind: str, train: bool, axis_name: str | None) -> partial:
-    return partial(
-        norm, kind, train, axis_name=axis_name, epsilon=1e-3, momentum=0.99, groups=8
-    )

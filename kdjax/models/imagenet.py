@@ -20,7 +20,7 @@ def _bit(
 ) -> nn.Module:
     del axis_name
     expected = f"group for {config.name}, which has no other"
-    require(config.norm == "group", "model.norm", expected, config.norm)
+    require(config.norm == "group", "norm", expected, config.norm)
     return ResNetV2(depth, width, classes)
 
 

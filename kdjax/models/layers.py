@@ -1,10 +1,16 @@
 """Parts that the networks share: convolutions padded as in PyTorch, norms, checks."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from kdjax.config import require
+
+# First values of the kernels: of the CIFAR networks, and of those for large images.
+_FAN_IN = nn.initializers.he_normal()
+FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def group_count(channels: int) -> int:
@@ -16,23 +22,32 @@ def group_count(channels: int) -> int:
 
 def norm(
     kind: str,
-    channels: int,
+    channels: int | None,
     train: bool,
     axis_name: str | None = None,
     name: str | None = None,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    groups: int | None = None,
 ) -> nn.Module:
-    """BatchNorm (momentum 0.9, which is 0.1 in PyTorch) or GroupNorm; eps 1e-5.
+    """BatchNorm, or GroupNorm, whose statistics have no state.
 
     kind: "batch" or "group".
+    channels: those of the input, of which GroupNorm makes `group_count(channels)`
+        groups; None where `groups` says how many, then with the variance taken in a
+        second pass.
     axis_name: axis of `pmap` over which BatchNorm takes its statistics.
+    momentum: share of the old running statistics, 1 minus what PyTorch calls momentum.
     """
     if kind == "group":
-        groups = group_count(channels)
-        return nn.GroupNorm(num_groups=groups, epsilon=1e-5, name=name)
+        fast = groups is None
+        count = group_count(channels) if channels else groups
+        return nn.GroupNorm(count, epsilon=epsilon, use_fast_variance=fast, name=name)
     return nn.BatchNorm(
         use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
+        momentum=momentum,
+        epsilon=epsilon,
         axis_name=axis_name,
         name=name,
     )
@@ -45,22 +60,25 @@ def conv(
     groups: int = 1,
     bias: bool = False,
     name: str | None = None,
+    *,
+    padding: str | Sequence[tuple[int, int]] | None = None,
+    init: nn.initializers.Initializer = _FAN_IN,
 ) -> nn.Conv:
     """A square convolution with `kernel // 2` pixels of padding on every side.
 
-    This is the padding of the published networks. "SAME" would pad only the far side
-    of even images at stride 2, and weights could not be exchanged. With `groups` the
-    kernel is `[kernel, kernel, channels in / groups, channels]`.
+    This is the padding of PyTorch's networks. "SAME" is TensorFlow's: it pads only the
+    far side of even images at stride 2, and weights cannot be exchanged. With `groups`
+    the kernel is `[kernel, kernel, channels in / groups, channels]`.
     """
     margin = (kernel // 2, kernel // 2)
     return nn.Conv(
         channels,
         (kernel, kernel),
         (stride, stride),
-        padding=(margin, margin),
+        padding=(margin, margin) if padding is None else padding,
         feature_group_count=groups,
         use_bias=bias,
-        kernel_init=nn.initializers.he_normal(),
+        kernel_init=init,
         name=name,
     )
 
@@ -78,12 +96,6 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
 def mean_pool(x: jax.Array) -> jax.Array:
     """`[batch, height, width, channels]` -> `[batch, channels]`, mean over places."""
     return jnp.mean(x, axis=(1, 2))
-
-
-def require(ok: bool, field: str, expected: str, got: Any) -> None:
-    """ValueError "field: expected ..., got ..." unless `ok`."""
-    if not ok:
-        raise ValueError(f"{field}: expected {expected}, got {got!r}")
 
 
 def require_common(classes: int, norm: str) -> None:

@@ -9,11 +9,11 @@ PyTorch network these are `conv1.0`, `conv1.1`; `blocks.{g}.{b}.conv` with convo
 import jax
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )

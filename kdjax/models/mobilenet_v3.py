@@ -7,8 +7,8 @@ import jax
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models.efficientnet_lite import rounded
-from kdjax.models.imagenet_layers import NORMS, conv, norm
+from kdjax.models.efficientnet_lite import conv, make_norms, rounded
+from kdjax.models.layers import require_common, require_images
 
 
 class Row(NamedTuple):
@@ -88,7 +88,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         row = self.row
-        make_norm = _norm(self.norm, train, self.axis_name)
+        make_norm = make_norms(self.norm, train, self.axis_name)
         activation = nn.hard_swish if row.hard_swish else nn.relu
         wide = row.expanded
         y = x
@@ -131,17 +131,15 @@ class MobileNetV3(nn.Module):
 
     def __post_init__(self) -> None:
         require(self.size in ROWS, "size", "small or large", self.size)
-        require(self.classes >= 1, "classes", "at least 1", self.classes)
-        require(self.norm in NORMS, "norm", "batch or group", self.norm)
+        require_common(self.classes, self.norm)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        expected = "[batch, height, width, channels]"
-        require(images.ndim == 4, "images", expected, images.shape)
-        make_norm = _norm(self.norm, train, self.axis_name)
+        require_images(images)
+        make_norm = make_norms(self.norm, train, self.axis_name)
         x = make_norm(name="stem_norm")(conv(16, 3, 2, name="stem_conv")(images))
         x = nn.hard_swish(x)
         taps = {"stem": x}
@@ -156,9 +154,3 @@ class MobileNetV3(nn.Module):
         x = nn.hard_swish(x).mean((1, 2))
         taps["embedding"] = nn.hard_swish(nn.Dense(hidden, name="hidden")(x))
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps
-
-
-def _norm(kind: str, train: bool, axis_name: str | None) -> partial:
-    return partial(
-        norm, kind, train, axis_name=axis_name, epsilon=1e-3, momentum=0.99, groups=8
-    )

@@ -19,14 +19,17 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 assert set(SCALES) == set(get_args(configs.Pixels))
 
 
-def scaled(model: Model, pixels: str) -> Model:
+def scaled(model: Model, pixels: str, field: str = "model") -> Model:
     """`model`, told its pixels as it was trained to see them.
 
     pixels: "half" leaves them in [-1, 1]; "unit" makes them 0 to 1; "imagenet",
         "cifar10" and "cifar100" standardise each channel as the published networks of
         these sets expect; "caffe" is 0 to 255 less the mean of ImageNet, in RGB order.
 
-    Raises ValueError where the images have another number of channels than the scale.
+    field: what errors call the config of the model.
+
+    The model raises ConfigError naming `field.pixels` where images have another number
+    of channels than the scale.
     """
     if pixels == "half":
         return model
@@ -35,10 +38,8 @@ def scaled(model: Model, pixels: str) -> Model:
     def seen(images: Array) -> Array:
         wanted = max(mean.size, std.size)
         if images.shape[-1] != wanted and wanted > 1:
-            raise ValueError(
-                f"pixels: expected images of {wanted} channels for {pixels!r}, "
-                f"got {images.shape[-1]}"
-            )
+            expected = f"images of {wanted} channels for {pixels!r}"
+            configs.require(False, f"{field}.pixels", expected, images.shape[-1])
         return ((images + 1) / 2 - mean) / std
 
     def init(key, images):

@@ -1,4 +1,4 @@
-"""ResNet 18 to 152 for ImageNet, in the version that PyTorch made usual (v1.5)."""
+"""ResNet 18 to 152 in four stages, in the version that PyTorch made usual (v1.5)."""
 
 from functools import partial
 
@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models.imagenet_layers import NORMS, conv, norm
+from kdjax.models import layers
+from kdjax.models.layers import norm, require_common, require_images
+
+conv = partial(layers.conv, init=layers.FAN_OUT)
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -19,7 +22,7 @@ BLOCKS = {
 
 
 class Block(nn.Module):
-    """A basic block (3x3, 3x3) or a bottleneck (1x1, 3x3, 1x1), ReLU after the sum.
+    """A basic block (3x3, 3x3) or a bottleneck (1x1, 3x3, 1x1); before its last ReLU.
 
     The stride is on the first 3x3, with `keras` on the first 1x1. The shortcut is the
     identity, or a projection with norm where the shape changes.
@@ -49,11 +52,11 @@ class Block(nn.Module):
         if self.stride != 1 or x.shape[-1] != out:
             x = conv(out, 1, self.stride, bias=self.keras, name="shortcut_conv")(x)
             x = make_norm(name="shortcut_norm")(x)
-        return nn.relu(x + y)
+        return x + y
 
 
 class ResNet(nn.Module):
-    """Residual network for large images with named activations.
+    """Residual network of four stages with named activations.
 
     He, Zhang, Ren and Sun 2016, "Deep Residual Learning for Image Recognition",
     arXiv 1512.03385, with the stride of a bottleneck on its 3x3 (as PyTorch has it).
@@ -64,12 +67,14 @@ class ResNet(nn.Module):
     keras: the older form, whose weights Keras published: stride on the first 1x1,
         biases in all convolutions, eps 1e-3. Its weights do not fit the usual form, nor
         the other way round.
+    small: for images of 32 or 64 pixels, as the CIFAR-100 tables have it: the stem is
+        one 3x3 convolution of stride 1, without max-pooling.
     axis_name: axis of `pmap` over which BatchNorm takes its statistics.
 
     Called with images `[batch, height, width, channels]` it returns `(logits, taps)`,
     logits `[batch, classes]`, taps "stem" (after the max-pooling) and "stage1" to
-    "stage4" `[batch, height, width, channels]` after ReLU, and "embedding" `[batch,
-    512 or 2048]`.
+    "stage4" `[batch, height, width, channels]` after ReLU, "stage1_pre" to "stage4_pre"
+    before that ReLU, and "embedding" `[batch, 512 or 2048]`.
 
     Raises ValueError naming the field (or `images`) that cannot be used.
     """
@@ -79,28 +84,23 @@ class ResNet(nn.Module):
     norm: str = "batch"
     keras: bool = False
     axis_name: str | None = None
+    small: bool = False
 
     def __post_init__(self) -> None:
         require(self.depth in BLOCKS, "depth", f"one of {sorted(BLOCKS)}", self.depth)
-        require(self.classes >= 1, "classes", "at least 1", self.classes)
-        require(self.norm in NORMS, "norm", "batch or group", self.norm)
+        require_common(self.classes, self.norm)
         super().__post_init__()
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        expected = "[batch, height, width, channels]"
-        require(images.ndim == 4, "images", expected, images.shape)
-        x = conv(64, 7, 2, bias=self.keras, name="stem_conv")(images)
-        x = _norm(self.norm, train, self.axis_name, self.keras)(name="stem_norm")(x)
-        # Zero is as good a padding as minus infinity: nothing is below it.
-        x = jnp.pad(nn.relu(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = nn.max_pool(x, (3, 3), (2, 2))
+        require_images(images)
+        x = self._stem(images, train)
         taps = {"stem": x}
         for stage, blocks in enumerate(BLOCKS[self.depth], 1):
             for block in range(blocks):
-                x = Block(
+                pre = Block(
                     channels=64 * 2 ** (stage - 1),
                     bottleneck=self.depth >= 50,
                     stride=2 if stage > 1 and block == 0 else 1,
@@ -109,11 +109,24 @@ class ResNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"stage{stage}_block{block + 1}",
                 )(x, train)
+                x = nn.relu(pre)
+                taps[f"stage{stage}_pre"] = pre
             taps[f"stage{stage}"] = x
         taps["embedding"] = x.mean((1, 2))
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps
 
+    def _stem(self, images: jax.Array, train: bool) -> jax.Array:
+        kernel, stride = (3, 1) if self.small else (7, 2)
+        x = conv(64, kernel, stride, bias=self.keras, name="stem_conv")(images)
+        x = _norm(self.norm, train, self.axis_name, self.keras)(name="stem_norm")(x)
+        x = nn.relu(x)
+        if self.small:
+            return x
+        # Zero is as good a padding as minus infinity: nothing is below it.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return nn.max_pool(x, (3, 3), (2, 2))
+
 
 def _norm(kind: str, train: bool, axis_name: str | None, keras: bool) -> partial:
     epsilon = 1e-3 if keras else 1e-5
-    return partial(norm, kind, train, axis_name=axis_name, epsilon=epsilon)
+    return partial(norm, kind, None, train, axis_name, epsilon=epsilon, groups=32)

@@ -9,13 +9,14 @@ these are `conv1`, `bn1`; `layer{s}.{b}` with k = (s - 1) n + b; `fc`; in a bloc
 """
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )
@@ -25,13 +26,15 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; their sum, before its ReLU.
 
     `[batch, height, width, any]` -> `[batch, ceil(height / stride), ..., channels]`.
-    The shortcut is the identity, or a 1x1 projection with norm where the shape changes.
+    The shortcut is the identity; where the shape changes it is a 1x1 projection with
+    norm, or with `pad` every `stride`-th pixel between channels of zeros.
     """
 
     channels: int
     stride: int = 1
     norm: str = "batch"
     axis_name: str | None = None
+    pad: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -40,7 +43,14 @@ class BasicBlock(nn.Module):
 
         y = nn.relu(normed(conv(self.channels, 3, self.stride)(x)))
         y = normed(conv(self.channels, 3)(y))
-        if self.stride != 1 or x.shape[-1] != self.channels:
+        if self.stride == 1 and x.shape[-1] == self.channels:
+            return x + y
+        if self.pad:
+            more = self.channels - x.shape[-1]
+            sides = (more // 2, more - more // 2)
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), sides))
+        else:
             x = normed(conv(self.channels, 1, self.stride)(x))
         return x + y
 
@@ -49,7 +59,7 @@ class ResNetCifar(nn.Module):
     """CIFAR-style residual network with named activations.
 
     He, Zhang, Ren and Sun 2016, "Deep Residual Learning for Image Recognition",
-    arXiv 1512.03385, section 4.2; with projection shortcuts (their option B).
+    arXiv 1512.03385, section 4.2.
 
     depth: layers, 6n + 2 with n >= 1 blocks a stage.
     width: channels of the first stage; the others have 2 and 4 times as many.
@@ -58,6 +68,9 @@ class ResNetCifar(nn.Module):
     axis_name: axis of `pmap` over which BatchNorm takes its statistics.
     stem: channels before the first stage; None is `width`. The "x4" networks of the
         CIFAR-100 tables are width 64 with a stem of 32.
+    pad: where the shape changes, shortcuts without parameters (option A of the paper:
+        every second pixel between channels of zeros) instead of projections with norm
+        (option B, that of the tables).
 
     Called with images `[batch, height, width, channels]` it returns `(logits, taps)`,
     logits `[batch, classes]`, taps "stem" and "stage1" to "stage3" `[batch, height,
@@ -73,6 +86,7 @@ class ResNetCifar(nn.Module):
     norm: str = "batch"
     axis_name: str | None = None
     stem: int | None = None
+    pad: bool = False
 
     def __post_init__(self) -> None:
         ok = self.depth >= 8 and (self.depth - 2) % 6 == 0
@@ -95,7 +109,8 @@ class ResNetCifar(nn.Module):
             channels = self.width * 2 ** (stage - 1)
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1
-                pre = BasicBlock(channels, stride, self.norm, self.axis_name)(x, train)
+                knobs = (self.norm, self.axis_name, self.pad)
+                pre = BasicBlock(channels, stride, *knobs)(x, train)
                 x = nn.relu(pre)
                 taps[f"stage{stage}_pre"] = pre
             taps[f"stage{stage}"] = x

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     channel_shuffle,
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )

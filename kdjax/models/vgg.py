@@ -8,11 +8,11 @@ from 0, where stage 0 is the stem; `head`. In RepDistiller's PyTorch networks th
 import jax
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )

@@ -9,11 +9,11 @@ Yang's PyTorch networks these are `conv1`, `block{s}.layer.{b}` with `bn1`, `con
 import jax
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.models.layers import (
     conv,
     mean_pool,
     norm,
-    require,
     require_common,
     require_images,
 )

@@ -24,7 +24,10 @@ MODELS = {"resnet": _resnet, **cifar.MODELS, **imagenet.MODELS}
 
 
 def make_model(
-    config: configs.Model, classes: int, axis_name: str | None = None
+    config: configs.Model,
+    classes: int,
+    axis_name: str | None = None,
+    field: str = "model",
 ) -> Model:
     """The model that `config` names, with `classes` logits.
 
@@ -32,21 +35,43 @@ def make_model(
     called as `function(config, classes)` and returning a `kdjax.core.types.Model`.
     axis_name: axis of `pmap` over which batch statistics are taken; a model of your own
     is not told.
+    field: what errors call `config`, for example "teacher.model".
 
-    Raises `ConfigError` naming `model.name` if there is no such model or the function
-    returns something else, ValueError naming the field that the model cannot use.
+    Raises `ConfigError` naming `field.name` if there is no such model or the function
+    returns something else, or the field that the network cannot use; the model itself
+    raises one naming `field.resolution` or `field.pixels` for images it cannot take.
     """
+    name = f"{field}.name"
     if ":" in config.name:
-        make = configs.load_function(config.name, "model.name")
-        model = configs.call(make, "model.name", config, classes)
+        make = configs.load_function(config.name, name)
+        model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
-        configs.require(isinstance(model, Model), "model.name", expected, model)
-        return scaled(model, config.pixels)
+        configs.require(isinstance(model, Model), name, expected, model)
+        return scaled(model, config.pixels, field)
     known = ", ".join(sorted(MODELS))
     expected = f"one of {known}, or module:function"
-    configs.require(config.name in MODELS, "model.name", expected, config.name)
-    module = MODELS[config.name](config, classes, axis_name)
-    return scaled(from_linen(module), config.pixels)
+    configs.require(config.name in MODELS, name, expected, config.name)
+    with configs.beneath(field):
+        module = MODELS[config.name](config, classes, axis_name)
+    return scaled(_named(from_linen(module), field), config.pixels, field)
+
+
+# What networks call `images` is asked for as `resolution`.
+_IMAGES = {"images": "resolution"}
+
+
+def _named(model: Model, field: str) -> Model:
+    """`model`, whose errors about images are those of `field`."""
+
+    def init(key, images):
+        with configs.beneath(field, _IMAGES):
+            return model.init(key, images)
+
+    def apply(variables, images, *, train=False, rngs=None):
+        with configs.beneath(field, _IMAGES):
+            return model.apply(variables, images, train=train, rngs=rngs)
+
+    return Model(init, apply)
 
 
 def published(

@@ -11,7 +11,17 @@ import pytest
 
 import kdjax
 from kdjax import build, jobs
-from kdjax.config import HARD, ConfigError, Model, Optim, Scalar, Term, Views
+from kdjax.config import (
+    HARD,
+    ConfigError,
+    Member,
+    Model,
+    Optim,
+    Scalar,
+    Teacher,
+    Term,
+    Views,
+)
 from kdjax.core import runlog
 from kdjax.data import sources
 from kdjax.train import loop
@@ -44,7 +54,7 @@ def assert_same(a, b):
 def finished(tmp_path_factory, request):
     """One complete distillation with a teacher, a baseline and two seeds."""
     root = tmp_path_factory.mktemp("finished") / "run"
-    from kdjax.config import Compute, Run, Teacher
+    from kdjax.config import Compute, Run
 
     optim = Optim(warmup=5, lr=0.01)
     views = Views(area=(0.5, 1.0), flip=False)
@@ -253,6 +263,10 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
     assert all(np.isfinite(x).all() for x in saved(run.workdir).values())
 
 
+def teacher(**fields):
+    return dict(teacher=Teacher(model=Model(**fields)))
+
+
 BAD_RUNS = {
     "batch: expected <= 200 examples, got 256": dict(batch=256),
     "batch: expected a multiple of 8 devices, got 12": dict(
@@ -281,6 +295,19 @@ BAD_RUNS = {
     ),
     "model.depth: expected 6n": dict(model=Model(depth=9)),
     "model.name: ": dict(model=Model(name="resnext")),
+    "teacher.model.name: expected one of": teacher(name="resnext"),
+    "teacher.model.norm: expected group for bit_r50x1": teacher(
+        name="bit_r50x1", norm="batch"
+    ),
+    "teacher.model.depth: expected 6n": teacher(depth=9),
+    "teacher.model.resolution: expected height and width in multiples of 16": teacher(
+        name="vit_ti16", resolution=30
+    ),
+    "teacher.model.pixels: expected images of 3 channels": teacher(pixels="cifar10"),
+    "teacher.model.weights: nowhere.npz: expected": teacher(weights="nowhere.npz"),
+    "teacher.also.0.model.name: expected one of": dict(
+        teacher=Teacher(also=(Member(model=Model(name="resnext", weights="x.npz")),))
+    ),
 }
 
 
@@ -306,7 +333,7 @@ def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
         name: (x[y < 5], y[y < 5])
         for name, (x, y) in sources.load_splits("digits").items()
     }
-    from kdjax.config import Data, Teacher
+    from kdjax.config import Data
 
     data = Data(train="train[:64]")
     teacher = tiny_run(

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from kdjax import config
-from kdjax.models import count_parameters, from_linen
+from kdjax.models import count_parameters, from_linen, make_model
 from kdjax.models.cifar import MODELS
 
 # Numbers of learnable parameters for 100 classes. All were counted once in PyTorch
@@ -18,6 +18,9 @@ from kdjax.models.cifar import MODELS
 # [3] exact: quoted for AugMix's WRN-40-2 (google-research/augmix, arXiv 1912.02781)
 # [4] in millions: chenyaofo/pytorch-cifar-models, table "CIFAR-100" of its README
 # [5] in millions: "Rocket Launching", arXiv 1708.04106, table 1 (10 classes)
+# [6] in millions: He et al. 2016, arXiv 1512.03385, table 6 (10 classes, which are
+#     5 850 parameters fewer)
+# [7] in millions: "Wide Residual Networks", arXiv 1605.07146 (10 classes)
 PARAMETERS = {
     "resnet8": 83_892,
     "resnet14": 181_108,
@@ -26,12 +29,24 @@ PARAMETERS = {
     "resnet44": 667_188,  # [4] 0.67
     "resnet56": 861_620,  # [1]
     "resnet110": 1_736_564,  # [1]
+    "resnet20_pad": 275_572,  # [6] 0.27
+    "resnet32_pad": 470_004,  # [6] 0.46
+    "resnet44_pad": 664_436,  # [6] 0.66
+    "resnet56_pad": 858_868,  # [6] 0.85
+    "resnet110_pad": 1_733_812,  # [6] 1.7
+    "resnet18_cifar": 11_220_132,
+    "resnet34_cifar": 21_328_292,
+    "resnet50_cifar": 23_705_252,
     "resnet8x4": 1_233_540,
     "resnet32x4": 7_433_860,  # [2]
     "wrn_16_1": 180_916,  # [5] 0.2
     "wrn_16_2": 703_284,  # [5] 0.7
     "wrn_40_1": 569_780,  # [5] 0.6
     "wrn_40_2": 2_255_156,  # [3] [5] 2.2
+    "wrn_16_8": 11_007_540,  # [7] 11.0
+    "wrn_28_4": 5_872_180,
+    "wrn_28_10": 36_536_884,  # [7] 36.5
+    "wrn_40_4": 8_972_340,  # [7] 8.9
     "vgg8": 3_965_028,
     "vgg11": 9_277_284,
     "vgg13": 9_462_180,
@@ -61,6 +76,10 @@ RATIOS = {
 STAGES = {
     "resnet20": ("stem 32 16, stage1 32 16, stage2 16 32, stage3 8 64", 64),
     "resnet8x4": ("stem 32 32, stage1 32 64, stage2 16 128, stage3 8 256", 256),
+    "resnet18_cifar": (
+        "stem 32 64, stage1 32 64, stage2 16 128, stage3 8 256, stage4 4 512",
+        512,
+    ),
     "wrn_16_2": ("stem 32 16, stage1 32 32, stage2 16 64, stage3 8 128", 128),
     "vgg8": (
         "stem 32 64, stage1 16 128, stage2 8 256, stage3 4 512, stage4 4 512",
@@ -108,6 +127,20 @@ def test_parameters_are_the_published_ones(name):
 def test_teachers_are_as_much_larger_as_published(teacher, student):
     large, small = (count_parameters(shapes(name)[1]) for name in (teacher, student))
     assert abs(large / small - RATIOS[teacher, student]) < 0.011
+
+
+# The networks of the CIFAR-100 tables of RepDistiller, mdistiller, SimKD and logit
+# standardisation, as they are called here.
+TABLES = """wrn_40_2 wrn_16_2 wrn_40_1 resnet56 resnet20 resnet110 resnet32 resnet32x4
+    resnet8x4 vgg13 vgg8 mobilenet_v2_cifar resnet50_cifar shufflenet_v1_cifar
+    shufflenet_v2_cifar shufflenet_v2_x1_5_cifar resnet18_cifar""".split()
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_networks_of_the_tables_have_names(name):
+    model = make_model(config.Model(name=name, norm="batch"), 100)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images())
+    assert count_parameters(variables) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

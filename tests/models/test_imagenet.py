@@ -8,6 +8,7 @@ import pytest
 from kdjax.config import ConfigError, Model
 from kdjax.models import count_parameters, efficientnet_lite, mobilenet_v3, resnet
 from kdjax.models.imagenet import MODELS
+from tests.models import torch_cifar
 
 # With 1000 classes: BiT as in big_vision's files, the others as torchvision 0.29 and
 # timm 1.0.31 count them, the Keras form as Keras prints it (trainable parameters).
@@ -174,3 +175,18 @@ def test_bad_images_are_named(name):
     module = MODELS[name](Model(name=name, norm="group"), 10, None)
     with pytest.raises(ValueError, match=r"images: expected .*\(8, 8, 3\)"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((8, 8, 3)))
+
+
+def test_small_form_is_the_same_as_in_pytorch(monkeypatch):
+    # One bottleneck a stage and every fourth pixel, to be fast.
+    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 1, 1, 1))
+    module = resnet.ResNet(50, 5, small=True)
+    images = np.float32(torch_cifar.images()[:2, ::4, ::4])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    variables = jax.tree.map(np.float32, torch_cifar.fill(shapes))
+    logits, taps = jax.jit(module.apply)(variables, images)
+    expected = torch_cifar.EXPECTED["resnet_small"]
+    np.testing.assert_allclose(logits, expected["eval"], rtol=1e-4, atol=1e-4)
+    assert set(taps) == set(expected["taps"])
+    for name, mark in expected["taps"].items():
+        np.testing.assert_allclose(torch_cifar.mark(taps[name]), mark, atol=1e-4)

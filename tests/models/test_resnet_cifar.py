@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax.models import ResNetCifar, count_parameters, from_linen
+from kdjax.models.resnet_cifar import BasicBlock
+from kdjax.models.weights import load_weights, save_weights
 from tests.models import torch_cifar
 
 
@@ -178,3 +180,33 @@ def test_bad_images_are_named():
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(ResNetCifar(8, 4, 5, stem=3))
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["resnet"])
+
+
+def test_padded_shortcuts_take_every_second_pixel_between_zeros():
+    block = BasicBlock(4, 2, "batch", pad=True)
+    x = images(1, 6)[..., :2]
+    variables = jax.jit(block.init)(jax.random.key(0), x)
+    blank = jax.tree.map(jnp.zeros_like, variables)
+    got = block.apply(blank, x)
+    assert got.shape == (1, 3, 3, 4) and "Conv_2" not in variables["params"]
+    np.testing.assert_array_equal(got[..., 1:3], x[:, ::2, ::2])
+    np.testing.assert_array_equal(got[..., jnp.array([0, 3])], 0)
+
+
+def test_weights_with_padded_shortcuts_train_in_the_padded_form_only(tmp_path):
+    """The projections that stand in for them are normalised in training."""
+    x = images()
+    padded, projected = (ResNetCifar(8, 4, 3, pad=pad) for pad in (True, False))
+    variables = torch_cifar.fill(jax.eval_shape(padded.init, jax.random.key(0), x))
+    path = tmp_path / "padded.safetensors"
+    save_weights(variables, path, names="torch_resnet_cifar")
+
+    def logits(module, train):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+        model = from_linen(module)
+        run = jax.jit(functools.partial(model.apply, train=train))
+        return run(load_weights(shapes, path), x)[0].logits
+
+    same = logits(padded, False), logits(projected, False)
+    np.testing.assert_allclose(*same, rtol=1e-4, atol=1e-5)
+    assert jnp.abs(logits(padded, True) - logits(projected, True)).max() > 0.1

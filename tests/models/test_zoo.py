@@ -1,9 +1,12 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax import config
+from kdjax.cli.main import main
 from kdjax.models import MODELS, ResNetCifar, count_parameters, from_linen, make_model
 
 MINE = """
@@ -67,3 +70,27 @@ def test_parameters_are_counted_without_state():
     assert count_parameters(variables) == 7
     assert count_parameters(jax.eval_shape(lambda: variables)) == 7
     assert type(count_parameters({"params": {}})) is int
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(name="resnext"), "name: expected one of"),
+        (dict(name="no_such_module:make"), "name: cannot import"),
+        (dict(name="bit_r50x1", norm="batch"), "norm: expected group"),
+        (dict(name="vit_ti16"), "resolution: expected height and width in multiples"),
+        (dict(pixels="cifar10"), "pixels: expected images of 3 channels"),
+    ],
+)
+def test_errors_name_the_field_of_the_config_that_was_meant(fields, message):
+    grey = jnp.zeros((1, 30, 30, 1))
+    with pytest.raises(config.ConfigError, match=rf"^teacher\.model\.{message}"):
+        model = make_model(config.Model(**fields), 10, field="teacher.model")
+        jax.eval_shape(model.init, jax.random.key(0), grey)
+
+
+def test_help_lists_every_name(capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    words = set(re.findall(r"\w+", capsys.readouterr().out))
+    assert set(MODELS) <= words

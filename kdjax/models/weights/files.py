@@ -50,6 +50,8 @@ def read_arrays(path: pathlib.Path) -> Arrays:
         raise WeightsError(f"{path}: expected {FORMATS}, got another kind of file")
     if not path.exists():
         raise WeightsError(f"{path}: expected a file, got nothing there")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path}: expected {FORMATS}, got an empty file")
     try:
         return readers[path.suffix](path)
     except WeightsError:
@@ -93,6 +95,9 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def _read_npz(path: pathlib.Path) -> Arrays:
+    # NumPy would take it for a pickle, and advise to load it as one.
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no zip archive, or one that is cut off")
     arrays = {}
     # Opened here, since NumPy leaves a damaged file open.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -107,7 +112,10 @@ def _read_npz(path: pathlib.Path) -> Arrays:
 def _read_tfjs(path: pathlib.Path) -> Arrays:
     """The shards named in the manifest one after another, cut by shape."""
     with open(path) as file:
-        manifest = json.load(file)["weightsManifest"]
+        content = json.load(file)
+    manifest = content.get("weightsManifest") if isinstance(content, dict) else None
+    if not isinstance(manifest, list):
+        raise ValueError("no list weightsManifest in it")
     arrays = {}
     for group in manifest:
         # The name alone, so that a manifest cannot point out of the folder.

@@ -4,6 +4,9 @@ import importlib
 import os
 import pathlib
 import re
+import socket
+import urllib.parse
+import urllib.request
 from typing import Any, NamedTuple
 
 from kdjax.models.weights.errors import WeightsError
@@ -48,7 +51,7 @@ def resolve(source: str | os.PathLike) -> pathlib.Path:
     A path that exists is taken as a path, whatever it looks like.
 
     Raises `WeightsError` naming `source` if there is no such file or repository, if the
-    hub cannot be reached, or if `huggingface_hub` is not installed.
+    hub cannot be reached, or if `huggingface_hub` (extra `hub`) is not installed.
     """
     path = pathlib.Path(source).expanduser()
     if path.exists():
@@ -66,15 +69,16 @@ def _download(source: str, wanted: HubFile) -> pathlib.Path:
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         errors: Any = importlib.import_module("huggingface_hub.errors")
+        constants: Any = importlib.import_module("huggingface_hub.constants")
     except ImportError as error:
-        text = (
-            "a local file, or huggingface_hub installed (pip install huggingface_hub)"
-        )
+        install = "pip install 'kdjax[hub]'"
+        text = f"a local file, or the package huggingface_hub ({install})"
         raise WeightsError(f"{source}: expected {text}, got: {error}") from error
     try:
-        return pathlib.Path(
-            hub.hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision)
-        )
+        # Without a network it would try for half a minute.
+        offline = not _reachable(constants.ENDPOINT)
+        options = {"revision": wanted.revision, "local_files_only": offline}
+        return pathlib.Path(hub.hf_hub_download(wanted.repo, wanted.file, **options))
     except errors.LocalEntryNotFoundError as error:
         text = "the network, or the file in the local cache of huggingface_hub"
         raise WeightsError(f"{source}: expected {text}, got neither") from error
@@ -91,3 +95,16 @@ def _download(source: str, wanted: HubFile) -> pathlib.Path:
         # Whatever its HTTP library raises (that has changed between its versions).
         text = f"{wanted.file} of {wanted.repo} from the hub"
         raise WeightsError(f"{source}: expected {text}, got: {error}") from error
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a connection can be opened; taken for granted behind a proxy."""
+    url = urllib.parse.urlsplit(endpoint)
+    if urllib.request.getproxies().get(url.scheme):
+        return True
+    port = url.port or (80 if url.scheme == "http" else 443)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True

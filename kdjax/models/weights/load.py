@@ -80,6 +80,8 @@ def load_weights(
     words = _words(adapt)
     _known_names(names)
     arrays = read_arrays(hub.resolve(source))
+    if not arrays:
+        raise WeightsError(f"{source}: expected weights, got a file without arrays")
     leaves = _leaves(variables)
     candidates = SCHEMES if names is None else [names]
     fits = {name: _fit(name, arrays, leaves, words) for name in candidates}
@@ -191,7 +193,7 @@ def _value(
 def _misshapen(path: str, place: Place, value: np.ndarray, leaf: Any) -> str:
     expected = f"{file_shape(place.layout, tuple(leaf.shape))} {leaf.dtype}"
     word = adapting.role(path, tuple(adapting.LEAVES))
-    hint = f' (adapt=("{word}",) may help)' if word else ""
+    hint = f" (adapt: {word} may help)" if word else ""
     text = f"misshapen {path}, in the file {place.name}: expected {expected}"
     return f"{text}, got {value.shape} {value.dtype}{hint}"
 
@@ -214,8 +216,7 @@ def _rank(fit: _Fit) -> tuple[float, int]:
 
 
 def _some(arrays: Arrays) -> str:
-    names = sorted(arrays)[:3]
-    return f"{', '.join(names)}, ..." if names else "no arrays"
+    return f"{', '.join(sorted(arrays)[:3])}, ..."
 
 
 def _final(leaf: Any, value: np.ndarray | None) -> np.ndarray:

@@ -115,8 +115,11 @@ def _padding_shortcuts(shapes: Shapes) -> Arrays:
 
     Such a shortcut takes every second pixel and puts zeros on both sides of the
     channels. So does a 1x1 convolution of stride 2 with a shifted identity, followed
-    by a norm with mean 0 and variance 1 - eps. Equal in evaluation only: in training
-    the norm takes statistics, and the projection learns.
+    by a norm with mean 0 and variance 1 - eps. Equal in evaluation only, which is all
+    that a frozen teacher needs: in training the norm divides by the deviation of the
+    batch, so the network answers otherwise from the first step on. A student that
+    starts from such weights must be of the padded form (`ResNetCifar(pad=True)`,
+    `resnet20_pad`), which has the shortcuts themselves.
     """
     blocks = max(1, _cifar_blocks(shapes))
     arrays = {}

@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 
@@ -57,8 +58,9 @@ def test_a_pickle_under_another_name_does_not_run(tmp_path):
     named = tmp_path / "named.safetensors"
     named.write_bytes(pickle.dumps(Harmful()))
     for path in (inside, plain, named):
-        with pytest.raises(WeightsError, match=f"{path.name}: expected a whole"):
+        with pytest.raises(WeightsError, match=f"{path.name}: expected a whole") as got:
             read_arrays(path)
+        assert "\n" not in str(got.value)
     assert not Harmful.ran
 
 
@@ -78,6 +80,31 @@ def test_a_file_that_was_cut_off(suffix, tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(WeightsError, match=f"x.{suffix}: expected a whole .{suffix}"):
         read_arrays(path)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "json"])
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "array", "list"])
+def test_what_is_no_such_file_is_one_clear_line(kind, suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    whole = tmp_path / "whole.npz"
+    write_arrays(whole, ARRAYS)
+    array = io.BytesIO()
+    np.save(array, ARRAYS["b"])
+    content = {
+        "empty": b"",
+        "text": b"not a file of weights " * 99,
+        "cut": whole.read_bytes()[:99],
+        "array": array.getvalue(),
+        "list": b"[1, 2]",
+    }
+    path.write_bytes(content[kind])
+    with pytest.raises(WeightsError) as got:
+        read_arrays(path)
+    text = str(got.value)
+    expected = "got an empty file" if kind == "empty" else f"expected a whole .{suffix}"
+    assert text.startswith(f"{path}: expected ") and expected in text
+    advice = ("pickle", "object", "context manager", "indices")
+    assert "\n" not in text and not any(word in text for word in advice)
 
 
 def test_other_files(tmp_path):

@@ -1,3 +1,4 @@
+import socket
 import sys
 import types
 
@@ -73,20 +74,29 @@ def fake_hub(monkeypatch):
     errors.EntryNotFoundError = Entry
     errors.RepositoryNotFoundError = Repository
     errors.RevisionNotFoundError = Revision
+    constants = types.ModuleType("huggingface_hub.constants")
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.delenv("HTTP_PROXY", raising=False)
+    server = socket.create_server(("127.0.0.1", 0))
+    constants.ENDPOINT = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", constants)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
 
     def answer(result):
-        def download(repo, file, revision=None):
+        def download(repo, file, revision, local_files_only):
             hub.asked = (repo, file, revision)
+            hub.offline = local_files_only
             if isinstance(result, Exception):
                 raise result
             return str(result)
 
         hub.hf_hub_download = download
+        hub.server = server
         return hub
 
-    return answer
+    yield answer
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +117,7 @@ def test_what_the_hub_cannot_give_is_said(fake_hub, error, text):
 
 def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    text = "^hf:o/n: expected .*pip install huggingface_hub"
+    text = r"^hf:o/n: expected .*pip install 'kdjax\[hub\]'"
     with pytest.raises(WeightsError, match=text):
         resolve("hf:o/n")
 
@@ -118,3 +128,10 @@ def test_weights_by_hub_name(fake_hub, tmp_path):
     hub = fake_hub(tmp_path / "model.safetensors")
     trees.same(load_weights(variables, "hf:timm/resnetv2_50x1_bit"), variables)
     assert hub.asked == ("timm/resnetv2_50x1_bit", "model.safetensors", None)
+    assert not hub.offline
+
+
+def test_without_a_network_only_the_cache_is_asked(fake_hub, tmp_path):
+    hub = fake_hub(tmp_path)
+    hub.server.close()
+    assert resolve("hf:o/n") == tmp_path and hub.offline

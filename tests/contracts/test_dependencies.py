@@ -1,0 +1,63 @@
+"""Every package that kdjax imports is one that pyproject.toml asks for."""
+
+import ast
+import pathlib
+import re
+import sys
+import tomllib
+
+from kdjax.train.trackers import PACKAGES
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What is imported under another name than it is installed by.
+INSTALLED_AS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+}
+# Only the converter of pickles needs it, which runs where torch is.
+ELSEWHERE = {"torch"}
+
+
+def names(requirements):
+    """Of each requirement the package, as it is written in an import."""
+    found = (re.match(r"[\w.-]+", text) for text in requirements)
+    return {match[0].replace("-", "_").lower() for match in found if match}
+
+
+def imported():
+    """{package: files} of all imports, also those by name in `import_module`."""
+    packages: dict[str, set[str]] = {}
+    for path in (ROOT / "kdjax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = []
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found = [node.module or ""]
+            elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+                found = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            for name in found:
+                packages.setdefault(name.split(".")[0], set()).add(path.name)
+    own = {*sys.stdlib_module_names, "kdjax"}
+    return {name: files for name, files in packages.items() if name not in own}
+
+
+def test_what_is_imported_is_asked_for():
+    extras = PROJECT["optional-dependencies"]
+    asked = names(PROJECT["dependencies"]) | {
+        name for rows in extras.values() for name in names(rows)
+    }
+    for name, files in imported().items():
+        installed = INSTALLED_AS.get(name, name).replace("-", "_").lower()
+        assert installed in asked | ELSEWHERE, (name, files)
+    assert "huggingface_hub" in imported() and "torch" in imported()
+
+
+def test_messages_name_the_extra_that_has_the_package():
+    extras = PROJECT["optional-dependencies"]
+    assert "huggingface_hub" in names(extras["hub"])
+    for package, extra in PACKAGES.values():
+        assert package.lower() in names(extras[extra])
