@@ -1,4 +1,4 @@
-"""`kdjax train | distill | cache-targets | evaluate | report | views`."""
+"""`kdjax train | distill | cache-targets | evaluate | report | views | sweep | ...`."""
 
 import dataclasses
 import os
@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdjax.config import ConfigError, Run, labelled, load_config
+from kdjax.config import (
+    ConfigError,
+    Experiment,
+    Run,
+    Scale,
+    find_experiments,
+    labelled,
+    load_config,
+    load_experiment,
+    run_folder,
+)
 
 Folder = Annotated[str, tyro.conf.Positional]
 
@@ -25,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "evaluate": _evaluate,
         "report": _report,
         "views": _views,
+        "experiments": _experiments,
+        "sweep": _sweep,
     }
     if not args or args[0] in ("-h", "--help"):
         print(_HELP)
@@ -57,8 +69,10 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
   train          train one model on labels
   cache-targets  store the teacher's answers to the views that `distill` will show
   evaluate RUN   measure the model of a run folder
-  report RUN...  one table and one figure over several run folders
+  report RUN...  one table and one figure over several run folders, or of a sweep
   views RUN      a picture of what teacher and student see
+  experiments    what can be reproduced: claims, commands, costs, what is done
+  sweep FILE     train every run of an experiment that is not finished, and judge them
 
 `kdjax COMMAND --help` shows every option with its default. The options are the fields
 of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the
@@ -178,19 +192,72 @@ def _report(args: list[str]) -> None:
         """One table and one figure over several run folders.
 
         Args:
-            runs: Run folders, finished or not.
-            out: Folder for report.md and curves.png.
+            runs: Run folders, finished or not; or the folder of one sweep, whose
+                report is written anew.
+            out: Folder for report.md and curves.png (a sweep's are in its own).
         """
         if not runs:
             raise ConfigError("runs: expected at least one run folder, got none")
         from kdjax import reports
 
         try:
-            print(reports.write_report(runs, out))
+            if len(runs) == 1 and (pathlib.Path(runs[0]) / "sweep.json").is_file():
+                print(reports.write_sweep_report(runs[0]))
+            else:
+                print(reports.write_report(runs, out))
         except ValueError as error:
             _fail(str(error))
 
     tyro.cli(options, prog="kdjax report", args=args)
+
+
+def _experiments(args: list[str]) -> None:
+    def options(folder: Folder = "experiments") -> None:
+        """What can be reproduced: claims, commands, costs, what is done.
+
+        Args:
+            folder: Where the files of experiments are.
+        """
+        for found in find_experiments(folder):
+            print(f"{found.name}: {found.claim}")
+            for scale in found.durations:
+                print("  " + _state(found, scale))
+
+    tyro.cli(options, prog="kdjax experiments", args=args)
+
+
+def _state(experiment: Experiment, scale: str) -> str:
+    """An experiment's command at a scale, what it costs and how far it is."""
+    place = os.path.relpath(experiment.path)
+    runs = [
+        (variant, experiment.run(variant, scale, times), times)
+        for variant in experiment.variants
+        for times in experiment.times(scale)
+    ]
+    root = experiment.folder(scale)
+    done = sum((root / run_folder(v, t) / "summary.json").is_file() for v, _, t in runs)
+    updates = sum(run.steps for _, run, _ in runs)
+    cost = f"{len(runs)} runs, {updates:,} updates a seed"
+    state = f"{done} finished" if done else "not begun"
+    return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
+
+
+def _sweep(args: list[str]) -> None:
+    def options(
+        file: Folder, scale: Scale = "digits", seeds: int = 5, workdir: str = ""
+    ) -> None:
+        """Train every run of an experiment that is not finished, and judge them.
+
+        Args:
+            file: A file of experiments.
+            scale: How large: tiny, digits, cifar or paper.
+            seeds: How many seeds, trained side by side.
+            workdir: Where the run folders go; by default runs/sweeps/NAME/SCALE.
+        """
+        found = load_experiment(file)
+        _start(lambda jobs: jobs.sweep(found, scale, seeds=seeds, workdir=workdir))
+
+    tyro.cli(options, prog="kdjax sweep", args=args)
 
 
 def _start(job: Callable, several_processes: bool = False) -> None:
@@ -204,6 +271,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
     from kdjax.data.store import StoreError
+    from kdjax.jobs.sweeping import SweepError
     from kdjax.train.checkpoint import CheckpointError
     from kdjax.train.loop import Interrupted, NonFiniteError
 
@@ -211,7 +279,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         job(jobs)
     except (ConfigError, RunFolderError, StoreError, ImageError) as error:
         _fail(str(error))
-    except NonFiniteError as error:
+    except (NonFiniteError, SweepError) as error:
         _fail(str(error), 1)
     except CheckpointError as error:
         print(f"kdjax: {error}", file=sys.stderr, flush=True)

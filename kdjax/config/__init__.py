@@ -6,6 +6,17 @@ is these fields, and an experiment is a function that returns a `Run`.
 
 from kdjax.config.checks import ConfigError, beneath, is_number, require
 from kdjax.config.data import Data, Mode, Views
+from kdjax.config.experiment import (
+    Expectation,
+    Experiment,
+    Metric,
+    Scale,
+    above,
+    find_experiments,
+    load_experiment,
+    run_folder,
+    widening,
+)
 from kdjax.config.functions import call, load_config, load_function
 from kdjax.config.model import Adapt, Model, Pixels
 from kdjax.config.run import (
@@ -30,25 +41,34 @@ __all__ = [
     "Compute",
     "ConfigError",
     "Data",
+    "Expectation",
+    "Experiment",
     "Level",
     "Member",
+    "Metric",
     "Mode",
     "Model",
     "Optim",
     "Pixels",
     "Run",
     "Scalar",
+    "Scale",
     "Teacher",
     "Term",
     "Tracker",
     "Views",
+    "above",
     "beneath",
     "call",
+    "find_experiments",
     "from_dict",
     "is_number",
     "labelled",
     "load_config",
+    "load_experiment",
     "load_function",
     "require",
+    "run_folder",
     "to_dict",
+    "widening",
 ]

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -12,27 +13,36 @@ from kdjax.config.checks import ConfigError, require
 from kdjax.config.run import Run, from_dict
 
 
-def load_function(reference: str, field: str) -> Callable[..., Any]:
-    """The function named `module:function` or `path/to/file.py:function`."""
-    place, _, name = reference.rpartition(":")
-    require(bool(place and name), field, "module:function", reference)
+def load_module(place: str, field: str) -> types.ModuleType:
+    """A module by name, or a Python file, which may import those beside it."""
     try:
-        if place.endswith(".py"):
-            path = pathlib.Path(place).resolve()
-            require(path.is_file(), field, "a file that exists", place)
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(path.stem, module)
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        path = pathlib.Path(place).resolve()
+        require(path.is_file(), field, "a file that exists", place)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(path.stem, module)
+        # As for a script: what lies beside it comes first.
+        sys.path.insert(0, str(path.parent))
+        try:
             spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
+        finally:
+            sys.path.remove(str(path.parent))
+        return module
     except ConfigError:
         raise
     except Exception as error:
         text = f"{field}: cannot import {place!r}: {type(error).__name__}: {error}"
         raise ConfigError(text) from error
-    found = getattr(module, name, None)
+
+
+def load_function(reference: str, field: str) -> Callable[..., Any]:
+    """The function named `module:function` or `path/to/file.py:function`."""
+    place, _, name = reference.rpartition(":")
+    require(bool(place and name), field, "module:function", reference)
+    found = getattr(load_module(place, field), name, None)
     require(callable(found), field, f"a function {name!r} in {place}", found)
     assert callable(found)
     return found

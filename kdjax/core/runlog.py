@@ -122,7 +122,7 @@ def truncate_metrics(folder: Path, step: float) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config as plain values."""
-    return _read_json(pathlib.Path(folder) / "config.json")
+    return read_json(pathlib.Path(folder) / "config.json")
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
@@ -130,7 +130,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     path = pathlib.Path(folder) / "summary.json"
     if not is_finished(folder):
         return None
-    summary = _decode(_read_json(path))
+    summary = _decode(read_json(path))
     if not isinstance(summary.get("test"), dict):
         raise RunFolderError(f"{path}: expected the results on the test split in it")
     return summary
@@ -201,7 +201,8 @@ def _read_bytes(path: pathlib.Path) -> bytes:
         return path.read_bytes()
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The fields in a JSON file; `RunFolderError` where it holds none."""
     try:
         values = json.loads(_read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """The teacher of a run: handed over, published, of another run, or trained first."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,8 @@ def teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
     name = run.teacher.run if run.teacher else ""
     if not name:
         return folder / "teacher"
-    beside = folder / name
+    # Also where the run's own folder is not there yet.
+    beside = pathlib.Path(os.path.normpath(folder / name))
     return beside if (beside / "config.json").is_file() else pathlib.Path(name)
 
 

@@ -3,6 +3,7 @@
 from kdjax.reports.collect import RunRecord, collect
 from kdjax.reports.plots import plot_curves
 from kdjax.reports.report import write_report
+from kdjax.reports.sweeps import write_sweep_report
 from kdjax.reports.tables import report_markdown, results_table, terminal_table
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "results_table",
     "terminal_table",
     "write_report",
+    "write_sweep_report",
 ]

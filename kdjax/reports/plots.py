@@ -18,8 +18,8 @@ TEACHER = "teacher"
 
 # Okabe and Ito's colours, told apart by colour-blind readers; without their yellow,
 # which white paper swallows.
-_COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()
-_MARKERS = "osD^vP"
+COLOURS = "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000".split()
+MARKERS = "osD^vP"
 _GREY = "#555555"
 
 
@@ -87,15 +87,15 @@ def _columns(runs: Sequence[RunRecord], width: float) -> int:
 
 def _draw_runs(axis: Axes, panel: _Panel, runs: Sequence[RunRecord]) -> None:
     for number, run in enumerate(runs):
-        colour = _COLOURS[number % len(_COLOURS)]
-        marker = _MARKERS[number % len(_MARKERS)]
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[number % len(MARKERS)]
         points = _points(run, panel.metric)
         pairs = [mean_and_spread(values) for values in points.values()]
         mean = panel.scale * np.array([mean for mean, _ in pairs])
         spread = panel.scale * np.array([spread or 0.0 for _, spread in pairs])
         style = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1.6}
         # A run without a value here is drawn empty: the legend is of all runs.
-        axis.plot(list(points), mean, label=_plain(label(run, runs)), **style)
+        axis.plot(list(points), mean, label=plain(label(run, runs)), **style)
         if spread.any():
             _draw_band(axis, list(points), mean - spread, mean + spread, colour)
 
@@ -132,6 +132,13 @@ def _dress(axis: Axes, panel: _Panel, steps: Sequence[int]) -> None:
         axis.text(0.5, 0.5, "no evaluation yet", transform=axis.transAxes, ha="center")
         axis.set(xticks=[], yticks=[])
         return
+    log_steps(axis, steps)
+
+
+def log_steps(axis: Axes, steps: Sequence[int]) -> None:
+    """A log axis over numbers of steps; nothing where there are none."""
+    if not steps:
+        return
     low, high = min(steps) / 1.25, max(steps) * 1.25
     if high / low < 4:
         low, high = low / 2, high * 2
@@ -143,7 +150,7 @@ def _dress(axis: Axes, panel: _Panel, steps: Sequence[int]) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(_short))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A label as it is: matplotlib reads `$` as a formula and hides a leading `_`."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

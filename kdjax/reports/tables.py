@@ -21,7 +21,7 @@ class _Column(NamedTuple):
 
 def results_table(records: Sequence[RunRecord]) -> str:
     """A Markdown table, one row a run. Numbers are of the test split."""
-    rows = [[_markdown(cell) for cell in row] for row in _rows(records)]
+    rows = [[escape(cell) for cell in row] for row in _rows(records)]
     heads = ["run", *(column.head for column in _COLUMNS)]
     rules = ["---", *("---:" for _ in _COLUMNS)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [heads, rules, *rows]) + "\n"
@@ -44,8 +44,8 @@ def terminal_table(records: Sequence[RunRecord]) -> Table:
 
 def report_markdown(records: Sequence[RunRecord], figure: str) -> str:
     """A report: how the runs were made, their table, the figure at path `figure`."""
-    names = ", ".join(dict.fromkeys(_markdown(record.name) for record in records))
-    parts = [f"# Results: {names}", _provenance(records), _meaning(records)]
+    names = ", ".join(dict.fromkeys(escape(record.name) for record in records))
+    parts = [f"# Results: {names}", provenance(records), _meaning(records)]
     parts.append(results_table(records).rstrip())
     parts.append(f"![Validation metrics against training step]({figure})")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -93,7 +93,7 @@ _COLUMNS = (
 )
 
 
-def _provenance(records: Sequence[RunRecord]) -> str:
+def provenance(records: Sequence[RunRecord]) -> str:
     commands = _values(records, "command", str)
     block = "\n".join(["```bash", *commands, "```"]) if commands else ""
     lines = []
@@ -102,7 +102,7 @@ def _provenance(records: Sequence[RunRecord]) -> str:
         if len(values) > 1:
             values = {f"{v} ({', '.join(names)})": names for v, names in values.items()}
         if values:
-            lines.append(f"- {field.capitalize()}: {_markdown('; '.join(values))}")
+            lines.append(f"- {field.capitalize()}: {escape('; '.join(values))}")
     return "\n\n".join(part for part in (block, "\n".join(lines)) if part)
 
 
@@ -141,5 +141,5 @@ def _meaning(records: Sequence[RunRecord]) -> str:
     )
 
 
-def _markdown(text: str) -> str:
+def escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,153 @@
+"""Every run of an experiment that is not finished, one after another."""
+
+import dataclasses
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+from rich.console import Console
+
+from kdjax import build, reports
+from kdjax.config import Experiment, Run, require, run_folder
+from kdjax.core import hosts, runlog
+from kdjax.jobs.caching import cache_targets
+from kdjax.jobs.distilling import distill, train
+from kdjax.train.loop import Interrupted
+
+
+class SweepError(RuntimeError):
+    """Some runs of a sweep have failed; the text names them."""
+
+
+class _Task(NamedTuple):
+    """One run of a sweep, and the one that trains its teacher where that is needed."""
+
+    run: Run
+    teacher: Run | None
+
+    @property
+    def finished(self) -> bool:
+        return runlog.is_finished(self.run.workdir)
+
+
+def sweep(
+    experiment: Experiment,
+    scale: str = "digits",
+    *,
+    seeds: int = 5,
+    workdir: str = "",
+    console: Console | None = None,
+) -> pathlib.Path:
+    """Train what is not finished of an experiment, and report on all of it.
+
+    Each variant and duration is a run folder WORKDIR/VARIANT-xTIMES, its seeds side by
+    side in one program; teachers that several runs share are trained once. A run that
+    fails is reported and left, the others go on. The same command continues.
+
+    Args:
+      experiment: what is compared (`kdjax.config.load_experiment`).
+      scale: one of the experiment's.
+      seeds: how many, from 0.
+      workdir: by default runs/sweeps/NAME/SCALE.
+
+    Returns:
+      The sweep's folder, with `report.md` and `results.png`.
+
+    Raises:
+      ConfigError: the scale is unknown or a variant is no good, before any run.
+      SweepError: at the end, where runs have failed; the text names them.
+    """
+    require(seeds >= 1, "seeds", "at least 1", seeds)
+    root = pathlib.Path(workdir or experiment.folder(scale))
+    console = console or Console(quiet=not hosts.is_first())
+    tasks = plan(experiment, root, scale, seeds)
+    for task in tasks:
+        task.run.check()
+    about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
+    if hosts.is_first():
+        root.mkdir(parents=True, exist_ok=True)
+        runlog.write_json(root / "sweep.json", about)
+    failed = _run_all(tasks, console)
+    if hosts.is_first():
+        reports.write_sweep_report(root)
+        console.print(f"report: {root / 'report.md'}", highlight=False, soft_wrap=True)
+    if failed:
+        raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
+    return root
+
+
+def plan(
+    experiment: Experiment, root: pathlib.Path, scale: str, seeds: int
+) -> list[_Task]:
+    """The runs of a sweep, shortest first, so that there is early something to see."""
+    teachers: list[Run] = []
+    tasks = []
+    for times in experiment.times(scale):
+        for variant in experiment.variants:
+            run = experiment.run(variant, scale, times)
+            folder = root / run_folder(variant, times)
+            run = dataclasses.replace(run, workdir=str(folder), seeds=seeds)
+            tasks.append(_with_teacher(run, root, teachers))
+    return tasks
+
+
+def _with_teacher(run: Run, root: pathlib.Path, teachers: list[Run]) -> _Task:
+    """A run whose teacher, where it is to be trained first, others share with it."""
+    asked = run.teacher
+    if asked is None:
+        return _Task(run, None)
+    if asked.cache.path:
+        cache = dataclasses.replace(asked.cache, path=f"{run.workdir}-targets")
+        asked = dataclasses.replace(asked, cache=cache)
+    own = None
+    if asked.trained_first:
+        own = dataclasses.replace(build.teacher_run(run, root), evaluate_every=100)
+        if own not in teachers:
+            teachers.append(own)
+        folder = root / f"teacher-{teachers.index(own)}"
+        own = dataclasses.replace(own, workdir=str(folder))
+        asked = dataclasses.replace(asked, run=f"../{folder.name}")
+    return _Task(dataclasses.replace(run, teacher=asked), own)
+
+
+def _run_all(tasks: list[_Task], console: Console) -> list[str]:
+    """Train what is not finished; a line for each run that failed."""
+    left = [task for task in tasks if not task.finished]
+    console.print(f"{len(tasks)} runs, {len(tasks) - len(left)} finished")
+    failed: list[str] = []
+    start, done = time.monotonic(), 0
+    for number, task in enumerate(left, start=1):
+        more = sum(other.run.steps for other in left[number - 1 :])
+        spent = time.monotonic() - start
+        ahead = f", about {_duration(spent / done * more)} left" if done else ""
+        text = f"[{number}/{len(left)}] {task.run.name}, {task.run.steps} updates"
+        console.print(f"{text}{ahead}", style="bold", highlight=False)
+        try:
+            _run_one(task, console)
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed.append(f"{task.run.name}: {error}")
+            console.print(f"failed: {failed[-1]}", style="red", highlight=False)
+        done += task.run.steps
+        # Some hundred programs are more than a process has memory maps for.
+        jax.clear_caches()
+    return failed
+
+
+def _run_one(task: _Task, console: Console) -> None:
+    run, teacher = task
+    if teacher is not None:
+        train(teacher, console=console)
+    if run.teacher is None:
+        train(run, console=console)
+        return
+    if run.teacher.cache.path:
+        cache_targets(run, console=console)
+    distill(run, console=console)
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 1):.0f} min"

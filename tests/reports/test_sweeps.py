@@ -1,0 +1,151 @@
+"""Verdicts of a sweep, worked out by hand, and the report of half a sweep."""
+
+import json
+import math
+
+import pytest
+
+from kdjax.config import ConfigError, above, load_experiment, widening
+from kdjax.core import runlog
+from kdjax.reports import write_sweep_report
+from kdjax.reports.sweeps import judge, values, verdict_table
+
+FILE = """
+from kdjax.config import Run, above
+
+CLAIM = "b is above a"
+DURATIONS = {"tiny": (1, 4)}
+
+
+def a(scale="tiny"):
+    return Run(steps=10)
+
+
+def b(scale="tiny"):
+    return Run(steps=10)
+
+
+VARIANTS = {"x/a": a, "x/b": b}
+EXPECTED = (above("b over a", "x/b", "x/a", paper="+1"),)
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    file = tmp_path / "files" / "small.py"
+    file.parent.mkdir()
+    file.write_text(FILE)
+    return load_experiment(file)
+
+
+def write_run(folder, accuracy, steps=10, losses=()):
+    folder.mkdir(parents=True)
+    runlog.write_json(folder / "config.json", {"name": folder.name, "steps": steps})
+    for step, loss in losses:
+        line = {"kind": "train", "step": step, "loss": loss}
+        runlog.append_metrics(folder, line)
+    runlog.write_json(folder / "summary.json", {"test": {"accuracy": accuracy}})
+
+
+def write_sweep(root, experiment, runs):
+    root.mkdir()
+    about = {"experiment": str(experiment.path), "scale": "tiny", "seeds": 3}
+    (root / "sweep.json").write_text(json.dumps(about))
+    for name, accuracy in runs.items():
+        write_run(root / name, accuracy)
+
+
+def found(tmp_path, experiment):
+    from kdjax.reports.sweeps import finished_runs
+
+    return finished_runs(experiment, tmp_path / "sweep", "tiny")
+
+
+def test_verdict_is_a_paired_test(tmp_path, experiment):
+    # Differences 0.01, 0.02, 0.03: mean 0.02, error 0.01 / sqrt(3), t = 3.4641, two
+    # degrees of freedom, for which p = 1 - t / sqrt(t^2 + 2) = 0.0742.
+    runs = {"x-a-x4": [0.5, 0.7, 0.9], "x-b-x4": [0.51, 0.72, 0.93]}
+    write_sweep(tmp_path / "sweep", experiment, runs)
+    records = found(tmp_path, experiment)
+    verdict = judge(experiment.expected[0], records, (1, 4))
+    assert verdict.seeds == 3 and verdict.word == "undecided"
+    assert verdict.mean == pytest.approx(0.02)
+    assert verdict.error == pytest.approx(0.01 / math.sqrt(3))
+    assert verdict.p == pytest.approx(1 - math.sqrt(12 / 14))
+    row = verdict_table(experiment, records, "tiny").splitlines()[2]
+    assert row == "| b over a | +1 | +2.00 ± 0.58 points | 3 | 0.07 | undecided |"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "word"),
+    [
+        # Differences 0.1, 0.11, 0.12: t = 0.11 / (0.01 / sqrt(3)) = 19, p = 0.003.
+        ([0.6, 0.81, 1.02], "holds"),
+        ([0.4, 0.59, 0.78], "reversed"),
+        ([0.5, 0.7, 0.9], "undecided"),
+    ],
+)
+def test_words(tmp_path, experiment, accuracy, word):
+    runs = {"x-a-x4": [0.5, 0.7, 0.9], "x-b-x4": accuracy}
+    write_sweep(tmp_path / "sweep", experiment, runs)
+    records = found(tmp_path, experiment)
+    assert judge(experiment.expected[0], records, (1, 4)).word == word
+
+
+def test_a_widening_lead_is_a_difference_of_differences(tmp_path, experiment):
+    runs = {
+        "x-a-x1": [0.5, 0.6],
+        "x-b-x1": [0.4, 0.7],
+        "x-a-x4": [0.5, 0.5],
+        "x-b-x4": [0.8, 0.9],
+    }
+    write_sweep(tmp_path / "sweep", experiment, runs)
+    records = found(tmp_path, experiment)
+    verdict = judge(widening("lead", "x/b", "x/a"), records, (1, 4))
+    # (0.3 + 0.1, 0.4 - 0.1)
+    assert verdict.mean == pytest.approx(0.35)
+    assert verdict.error == pytest.approx(0.05)
+
+
+def test_what_is_not_run_has_no_verdict(tmp_path, experiment):
+    write_sweep(tmp_path / "sweep", experiment, {"x-a-x4": [0.5, 0.6]})
+    records = found(tmp_path, experiment)
+    assert judge(experiment.expected[0], records, (1, 4)).word == "not run"
+    # One seed says nothing of chance.
+    runs = {"x-b-x4": [0.9]}
+    for name, accuracy in runs.items():
+        write_run(tmp_path / "sweep" / name, accuracy)
+    one = above("one", "x/b", "x/b")
+    assert judge(one, found(tmp_path, experiment), (1, 4)).word == "undecided"
+    text = write_sweep_report(tmp_path / "sweep")
+    assert "2 of 4 runs are finished" in text
+    assert "| x/a | – | 55.00 ± 5.00 |" in text
+    assert "| x/b | – | 90.00 |" in text
+    assert (tmp_path / "sweep" / "results.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_training_loss_is_of_the_last_tenth(tmp_path, experiment):
+    losses = [(80, [9.0, 9.0]), (95, [1.0, 2.0]), (100, [3.0, 2.0])]
+    write_run(tmp_path / "sweep" / "x-a-x1", [0.5, 0.5], 100, losses)
+    run = found(tmp_path, experiment)["x/a", 1]
+    assert values(run, "train_loss") == [2.0, 2.0]
+    assert values(run, "kl") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("CLAIM", "NAME"), "expected CLAIM in"),
+        (('"x/b", "x/a"', '"x/c", "x/a"'), "expected one of x/a, x/b, got 'x/c'"),
+        (('paper="+1"', "at=2"), "expected the index of a duration, got 2"),
+        (("import Run", "import Ran"), "cannot import"),
+    ],
+)
+def test_files_that_are_no_experiments(tmp_path, change, message):
+    file = tmp_path / "bad.py"
+    file.write_text(FILE.replace(*change))
+    with pytest.raises(ConfigError, match=message):
+        load_experiment(file)
+    with pytest.raises(ConfigError, match="scale: expected one of"):
+        file.write_text(FILE)
+        load_experiment(file).times("huge")
