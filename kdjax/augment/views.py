@@ -174,7 +174,9 @@ def apply_views(
     _check(images, labels)
 
     def cut(crop: Crop, size: int) -> Array:
-        return geometry.apply_crops(images, crop, (size, size), method, antialias)
+        found = geometry.apply_crops(images, crop, (size, size), method, antialias)
+        # Images again, of 8 bits a channel: what the host cuts out is no other view.
+        return jnp.round(found)
 
     student = cut(draw.student, student_size)
 
