@@ -91,7 +91,7 @@ def cut(
         smaller.
     """
     h, w = image.shape[:2]
-    top, left, tall, wide = np.asarray(box, np.float32) * np.float32([h, w, h, w])
+    top, left, tall, wide = np.asarray(box, np.float32) * np.array([h, w, h, w], "f")
     how = _KERNELS[method], antialias
     rows, down = _taps(top, tall, h, height, *how)
     columns, across = _taps(left, wide, w, width, *how)

@@ -59,7 +59,8 @@ def test_the_same_20_batches_for_any_hosts_and_workers(
         for name, x in want.items():
             blocks = [part[step][name] for part in parts]
             np.testing.assert_array_equal(np.concatenate(blocks, axis=1), x)
-    want = {"label", "id", "epoch", *(["student", "teacher"] if crop else ["image"])}
+    pixels = ["student", "teacher"] if crop else ["image"]
+    want = {"place", "epoch", "label", "id", *pixels}
     assert set(whole_batches[crop][0]) == want
 
 
@@ -90,9 +91,10 @@ def test_what_reaches_the_devices_is_what_the_resident_feed_looks_up(store):
         for row, seed in enumerate(SEEDS):
             places, epochs = order.batch_at(step, n=30, batch=BATCH, seed=seed)
             want = look_up(data, places)
-            assert set(got) == {*want, "epoch"}
+            assert set(got) == {*want, "place", "epoch"}
             for name, x in want.items():
                 np.testing.assert_array_equal(got[name][row], x)
+            np.testing.assert_array_equal(got["place"][row], places)
             np.testing.assert_array_equal(got["epoch"][row], epochs)
         shards = {s.data.shape[1] for s in got["image"].addressable_shards}
         assert shards == {BATCH // 4}
