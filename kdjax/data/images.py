@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from kdjax.config import ConfigError
+
 WHITE = (255, 255, 255)
 
 
@@ -18,7 +20,10 @@ class ImageError(ValueError):
 
 
 def decode(
-    file: str | os.PathLike | bytes | Image.Image, channels: int, name: str
+    file: str | os.PathLike | bytes | Image.Image,
+    channels: int,
+    name: str,
+    like: str = "",
 ) -> np.ndarray:
     """The pixels of an image file as uint8 `[height, width, channels]`.
 
@@ -30,9 +35,11 @@ def decode(
       file: a path, the bytes of a file, or a PIL image.
       channels: 1 or 3; 0 keeps grey images at 1 and makes all others 3.
       name: what errors call the image.
+      like: the grey image that all of a set were taken to be like, if one was.
 
     Raises:
       ImageError: the file is damaged, is no image, or has more than 8 bits a channel.
+      ConfigError: it is in colour and `like` is grey; nothing is lost unasked.
     """
     try:
         if not isinstance(file, Image.Image):
@@ -46,9 +53,11 @@ def decode(
         raise ImageError(text) from error
     if image.mode[0] in "IF":
         raise ImageError(f"{name}: expected 8 bits a channel, got mode {image.mode}")
-    mode = {0: "L" if image.mode in ("1", "L", "LA") else "RGB", 1: "L", 3: "RGB"}
-    pixels = np.asarray(_opaque(image).convert(mode[channels]))
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+    own = 1 if image.mode in ("1", "L", "LA") else 3
+    if like and own == 3:
+        want = f"grey images, as {like} is (1 or 3 makes all alike)"
+        raise ConfigError(f"data.channels: expected {want}, got colour in {name}")
+    return _array(_opaque(image).convert("L" if (channels or own) == 1 else "RGB"))
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -58,6 +67,13 @@ def _opaque(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     below = Image.new("RGBA", image.size, (*WHITE, 255))
     return Image.alpha_composite(below, image).convert("L" if grey else "RGB")
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """A grey or RGB image made the other, as `decode` does."""
+    if image.shape[2] == channels:
+        return image
+    return _array(_pil(image).convert("L" if channels == 1 else "RGB"))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_what_reaches_the_devices_is_what_the_resident_feed_looks_up(store):
     placed = streamed.prefetch(
         batches, lambda batch: streamed.place(batch, mesh, rows, BATCH)
     )
-    data = resident.place(memory.in_memory(made)[0], mesh)
+    data = resident.place(memory.in_memory(made), mesh)
     look_up = jax.jit(resident.take)
     seen = 0
     for step, got in enumerate(placed, start=5):
@@ -127,7 +127,7 @@ def test_crops_on_the_host_are_those_of_the_device(mode, method, antialias):
         Views(mode=mode, method=method, antialias=antialias, flip=True),
     )
     crop = streamed.HostCrop(views.host_draw(config), 6, 9, method, antialias)
-    held = memory.in_memory(made)[0]
+    held = memory.in_memory(made)
 
     @jax.jit
     def both(images, labels, ids, epochs, student, teacher):
