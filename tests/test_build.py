@@ -9,6 +9,7 @@ from PIL import Image
 
 from kdjax import build
 from kdjax.config import Compute, ConfigError, Data, Run, labelled
+from kdjax.data import sources
 
 ONE = Compute(data=1)
 
@@ -72,3 +73,60 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
     other = jax.jit(lambda: parts.view(np.int32(0), batch, squares))()
     assert seen.student.shape == (2, 8, 8, 3)
     assert np.abs(np.asarray(seen.student) - np.asarray(other.student)).max() > 0.01
+
+
+NOWHERE = {
+    "data.name: expected module:function, .*'dreams'": {"name": "dreams"},
+    "data.name .*/nowhere.: expected a folder": {"name": "folder:/nowhere"},
+    "data.name: cannot import 'nowhere'": {"name": "nowhere:data"},
+    "data.name: expected a dict of splits, .* got 'dict_keys'": {
+        "name": "its_keys:keys"
+    },
+    "data.train_name: expected module:function": {"train_name": "dreams"},
+    "data.train_name .*/nowhere.: expected a folder": {"train_name": "folder:/nowhere"},
+    "data.train_name: cannot import": {"train_name": "nowhere:data"},
+    "data.train_name: expected cifar10 prepared": {"train_name": "cifar10"},
+    "data.train: expected one of the splits .*'more'": {"train": "more"},
+    "data.data_dir: expected a folder of TFDS": {
+        "name": "cifar10",
+        "data_dir": "/nowhere",
+    },
+    "data.data_dir: expected a folder on this machine .*gs://b": {
+        "name": "cifar10",
+        "data_dir": "gs://b",
+    },
+}
+
+
+@pytest.mark.parametrize("message", NOWHERE)
+def test_the_field_that_is_wrong_is_named(message, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (tmp_path / "its_keys.py").write_text("def keys(): return {}.keys()\n")
+    data = dataclasses.replace(Data(train="train"), **NOWHERE[message])
+    with pytest.raises(ConfigError, match=message):
+        build.load_source(dataclasses.replace(Run(), data=data), "train")
+
+
+def test_every_split_s_own_field_is_named():
+    splits = {"train": (np.zeros((4, 8, 8, 1), np.uint8), np.arange(4))}
+    for split in ("train", "validation", "test"):
+        run = dataclasses.replace(Run(), data=Data(**{split: "train[:9]"}))
+        with pytest.raises(ConfigError, match=f"data.{split}: expected bounds"):
+            build.load_source(run, split, splits)
+    run = dataclasses.replace(Run(), data=Data(train="train[:9]"))
+    with pytest.raises(ConfigError, match="teacher.train: expected bounds"):
+        build.load_source(run, "train", splits, "teacher.train")
+    with pytest.raises(ConfigError, match="splits: expected a dict .* got 'list'"):
+        build.load_source(run, "train", [splits["train"]])
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_channels_and_store_are_of_any_kind_of_set(given):
+    """Of arrays handed over, and of sets that are arrays."""
+    splits = sources.digits() if given else None
+    data = Data(train="train[:5]", channels=3, store=6)
+    run = dataclasses.replace(Run(), data=data)
+    held = build.load_source(run, "train", splits)
+    assert held.images.shape == (5, 6, 6, 3) and held.sizes.tolist() == [[8, 8]] * 5
+    np.testing.assert_array_equal(held.images[..., 0], held.images[..., 2])

@@ -163,6 +163,9 @@ def apply_views(
 ) -> View:
     """Make both sides' images from one draw.
 
+    What is cut out is an image again: pixels are rounded to whole numbers, on the
+    device as on the host.
+
     images: `[batch, height, width, channels]`, pixels 0 to 255, in the order of the
         draw; uint8, as anything else is most likely scaled already.
     labels: `[batch]` int32.
@@ -174,7 +177,8 @@ def apply_views(
     _check(images, labels)
 
     def cut(crop: Crop, size: int) -> Array:
-        return geometry.apply_crops(images, crop, (size, size), method, antialias)
+        found = geometry.apply_crops(images, crop, (size, size), method, antialias)
+        return jnp.round(found)
 
     student = cut(draw.student, student_size)
 

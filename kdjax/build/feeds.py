@@ -1,5 +1,6 @@
 """How examples, and targets computed ahead of time, reach a step."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,30 +67,17 @@ def _seeds(parts: Parts) -> np.ndarray:
 def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     """`step -> {name: [seeds, rows of this process, ...]}`; may run in a thread."""
     run, source, store = parts.run, parts.train, parts.store
-    seeds = [int(seed) for seed in _seeds(parts)]
+    options = {"batch": run.batch, "seeds": [int(seed) for seed in _seeds(parts)]}
     local = slice(None)
-    decode = None
+    make = functools.partial(order.rows_at, n=len(source), **options)
     if parts.feed == "streamed":
         local = streamed.local_rows(parts.mesh, run.batch)
-        decode = streamed.assembler(
-            source,
-            batch=run.batch,
-            seeds=seeds,
-            rows=local,
-            crop=parts.host_crop,
-            workers=run.data.workers,
-        )
+        how = {"crop": parts.host_crop, "workers": run.data.workers}
+        make = streamed.assembler(source, rows=local, **options, **how)
 
     def rows_at(step: int) -> dict[str, Any]:
         step = parts.plan_step(step)
-        each = [
-            order.batch_at(step, n=len(source), batch=run.batch, seed=seed)
-            for seed in seeds
-        ]
-        places, epochs = (np.stack(x)[:, local] for x in zip(*each, strict=True))
-        rows: dict[str, Any] = {"place": places, "epoch": epochs}
-        if decode is not None:
-            rows.update(decode(step))
+        rows: dict[str, Any] = make(step)
         if store is not None:
             stored = store.read(slice(step, step + 1))
             rows["targets"] = {k: x[0][:, local] for k, x in stored.items()}

@@ -13,33 +13,51 @@ from kdjax.data.source import Source
 from kdjax.data.sources import Splits
 
 
-def load_source(run: Run, split: str, splits: Splits | None = None) -> Source:
-    """The examples of the run's `train`, `validation` or `test` split."""
-    data, field = run.data, f"data.{split}"
+def load_source(
+    run: Run, split: str, splits: Splits | None = None, field: str = ""
+) -> Source:
+    """The examples of the run's `train`, `validation` or `test` split.
+
+    field: what errors call the split's text; by default `data.train` and so on.
+    """
+    data, field = run.data, field or f"data.{split}"
     if split == "train" and data.train_name:
-        classes = _take_split(run, "validation", data.name, splits).classes
-        other = _take_split(run, split, data.train_name, None)
-        found = source_of.unlabelled(other, classes)
+        classes = _load(run, "validation", splits, "data.validation").classes
+        other = dataclasses.replace(data, name=data.train_name)
+        other = dataclasses.replace(run, data=other)
+        found = _load(other, split, None, field, "data.train_name")
+        found = source_of.unlabelled(found, classes)
     else:
-        found = _take_split(run, split, data.name, splits)
+        found = _load(run, split, splits, field)
     options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
     streamed = split == "train" and data.feed == "streamed"
     keep = memory.usable if streamed else memory.in_memory
-    held, skipped = keep(found, **options)
-    if skipped:
-        text = f"{field}: left out {len(skipped)} of {len(found)} images: {skipped[0]}"
+    held = keep(found, **options)
+    if held.left_out:
+        count = f"{len(held.left_out)} of {len(found)} images"
+        text = f"{field}: left out {count}: {held.left_out[0]}"
         warnings.warn(text, stacklevel=2)
     return held
 
 
-def _take_split(run: Run, split: str, name: str, splits: Splits | None) -> Source:
+def _load(
+    run: Run,
+    split: str,
+    splits: Splits | None,
+    field: str,
+    name_field: str = "data.name",
+) -> Source:
     data, text = run.data, getattr(run.data, split)
+    if splits is not None:
+        sources.check_splits(splits, "splits")
+    made = {"channels": data.channels, "store": data.store}
     if splits is None:
-        options = {"data_dir": data.data_dir, "channels": data.channels}
-        splits = sources.load_splits(name, store=data.store, **options)
+        splits = sources.load_splits(
+            data.name, data_dir=data.data_dir, field=name_field, **made
+        )
     if text == "default":
-        text = sources.default_split(name, split)
-    return sources.take_split(splits, text, f"data.{split}")
+        text = sources.default_split(data.name, split)
+    return sources.brought_to(sources.take_split(splits, text, field), **made)
 
 
 def read_run(folder: str | pathlib.Path) -> Run:

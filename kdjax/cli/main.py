@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ from kdjax.config import (
     labelled,
     load_config,
     load_experiment,
+    require,
     run_folder,
 )
 
@@ -144,11 +146,14 @@ def _views(args: list[str]) -> None:
 
         Args:
             run: A run folder, its config.json, or FILE.py:FUNCTION.
-            count: How many examples.
-            out: The PNG; by default views.png in the run's folder.
+            count: How many examples, up to a batch.
+            out: The PNG; by default views.png in the run's folder if there is one.
         """
         folder = pathlib.Path(run)
         is_folder = (folder / "config.json").is_file()
+        ok = is_folder or run.endswith(".json") or (":" in run and not folder.is_dir())
+        forms = "a run folder (with config.json), a config.json or FILE.py:FUNCTION"
+        require(ok, "run", forms, run)
         found = load_config(str(folder / "config.json") if is_folder else run)
         if is_folder:
             found = dataclasses.replace(found, workdir=run)
@@ -290,7 +295,9 @@ def _start(job: Callable, several_processes: bool = False) -> None:
 
 
 def _quiet() -> None:
-    """Keep other libraries' information messages off the progress bar."""
+    """Keep other libraries' information messages off the progress bar, and a warning
+    on one line."""
+    warnings.formatwarning = lambda text, *_, **__: f"kdjax: warning: {text}\n"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import logging
 

@@ -18,7 +18,8 @@ class Data:
     your own that returns {split: (uint8 images [n, height, width, channels], int labels
     [n] or None)}; several joined with `+`."""
     train: str = "train[:200]"
-    """Split that the student is taught on. Sub-splits as in TFDS: train[:90%].
+    """Split that the student is taught on. Sub-splits as in TFDS: train[:90%],
+    train[200:], train[-5%:].
     `default`, here and below, is the split that results on the set are reported on."""
     validation: str = "validation"
     """Split for curves and for choosing the best checkpoint."""
@@ -30,7 +31,8 @@ class Data:
     data_dir: str = ""
     """Where TFDS has its sets; empty for its own default."""
     channels: Literal[0, 1, 3] = 0
-    """What every image is made, grey or RGB; 0 as the set says."""
+    """What every image is made, grey or RGB; 0 as the set says, or the first image of a
+    folder."""
     store: int = 0
     """Side in pixels of the square that every whole image is resized to before it is
     kept; 0 does not resize, and all images must have one shape."""
@@ -44,7 +46,8 @@ class Data:
     """Threads that decode images."""
     crop: Literal["device", "host"] = "device"
     """streamed only: where crops are cut. host: out of each image at its own
-    resolution, so that only the crops travel; `store` is then not used for training."""
+    resolution, so that only the crops travel; `store` is then not used for training.
+    Without `store` the views are the same either way."""
 
     def check(self, at: str = "data") -> None:
         for field in ("name", "train", "validation", "test"):
@@ -52,6 +55,8 @@ class Data:
             require(bool(value), f"{at}.{field}", "a name", value)
         require(self.store >= 0, f"{at}.store", ">= 0 pixels", self.store)
         require(self.workers >= 0, f"{at}.workers", ">= 0 threads", self.workers)
+        ok = self.crop == "device" or self.feed == "streamed"
+        require(ok, f"{at}.crop", f"device unless {at}.feed is streamed", self.crop)
 
 
 @dataclasses.dataclass(frozen=True)

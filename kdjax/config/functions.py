@@ -67,10 +67,11 @@ def load_config(reference: str) -> Run:
         require(path.is_file(), "config", "a file that exists", reference)
         try:
             values = json.loads(path.read_text())
-            values.pop("given", None)
-            return from_dict(values)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ConfigError(f"config: {reference} is not JSON: {error}") from error
+        require(isinstance(values, dict), "config", "a table of fields", values)
+        values.pop("given", None)
+        return from_dict(values)
     run = call(load_function(reference, "config"), "config")
     require(isinstance(run, Run), "config", "a function returning a Run", run)
     return run

@@ -7,35 +7,44 @@ import numpy as np
 
 from kdjax.config import ConfigError, require
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, first_shape
+from kdjax.data.source import UNLABELLED, Source, first_shape, refuse_url
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def load(path: str, channels: int = 0) -> dict[str, Source]:
+def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, Source]:
     """A source for each folder in PATH, read when asked for.
 
     Classes are the names of the class folders of all splits, sorted; a split may lack
-    some. A split that holds its images itself has no labels. Files whose name does not
-    end in .jpg, .jpeg, .png, .webp or .bmp, and hidden ones, are not looked at.
+    some. With `channels` 0 the first image decides: grey ones among colour become RGB,
+    colour among grey is an error when it is read. A split that holds its images itself
+    has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or .bmp,
+    and hidden ones, are not looked at.
 
     Raises:
       ConfigError: no such folder, no image in a split or a class folder, or images
         beside class folders.
     """
+    refuse_url(path, field)
     root = pathlib.Path(path).expanduser()
-    field = f"data.name ({root})"
+    field = f"{field} ({root})"
     require(root.is_dir(), field, "a folder PATH/split/class/*.jpg", "no folder")
     splits = _folders(root)
     require(bool(splits), field, "a folder for each split", "none")
     classes = sorted({inner.name for split in splits for inner in _folders(split)})
     number = {name: i for i, name in enumerate(classes)}
-    channels = channels or _channels(splits)
-    return {split.name: _split(root, split, number, channels) for split in splits}
+    like = ""
+    if not channels:
+        channels, like = _channels(splits)
+    depth = channels, like
+    return {split.name: _split(root, split, number, depth) for split in splits}
 
 
 def _split(
-    root: pathlib.Path, split: pathlib.Path, number: dict[str, int], channels: int
+    root: pathlib.Path,
+    split: pathlib.Path,
+    number: dict[str, int],
+    depth: tuple[int, str],
 ) -> Source:
     files = _images(split)
     inner = _folders(split)
@@ -54,8 +63,10 @@ def _split(
     require(bool(files), str(split), "images or class folders", "none")
     names = [str(file.relative_to(root)) for file in files]
 
+    channels, like = depth
+
     def read(place: int) -> np.ndarray:
-        return pictures.decode(files[place], channels, str(files[place]))
+        return pictures.decode(files[place], channels, str(files[place]), like)
 
     def content() -> str:
         sha = hashlib.sha256(f"{channels}".encode())
@@ -75,16 +86,18 @@ def _split(
     )
 
 
-def _channels(splits: list[pathlib.Path]) -> int:
-    """Grey and colour may be mixed in a folder: the first image decides for all."""
+def _channels(splits: list[pathlib.Path]) -> tuple[int, str]:
+    """The first image decides for all: 3, or 1 and its name. Grey images among colour
+    lose nothing; colour among grey is refused where it is found."""
     for split in splits:
         for place in (split, *_folders(split)):
             for file in _images(place):
                 try:
-                    return pictures.decode(file, 0, str(file)).shape[2]
+                    found = pictures.decode(file, 0, str(file)).shape[2]
+                    return found, str(file) if found == 1 else ""
                 except pictures.ImageError:
                     continue
-    return 3
+    return 3, ""
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:

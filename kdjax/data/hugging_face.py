@@ -23,7 +23,8 @@ def from_hugging_face(
         `{"train": from_hugging_face(...), "test": ...}` as `splits`.
       image: the column of images, decoded (PIL) or as arrays.
       label: the column of integer labels; None for a set without.
-      channels: 1 or 3; 0 keeps grey images at 1 and makes all others 3.
+      channels: 1 or 3; 0 as the first image, and a colour image among grey ones is an
+        error when it is read.
 
     Raises:
       ConfigError: a column that is not there, or labels that are no integers.
@@ -44,6 +45,9 @@ def from_hugging_face(
         ok = low >= UNLABELLED and high < classes
         require(ok, f"column {label}", f"labels in [-1, {classes})", f"{low} to {high}")
 
+    # Until the first image has said it, where nobody did.
+    depth, like = channels, ""
+
     def name_of(place: int) -> str:
         return f"example {place}"
 
@@ -54,15 +58,18 @@ def from_hugging_face(
             text = f"{name_of(place)}: cannot be read: {type(error).__name__}: {error}"
             raise pictures.ImageError(text) from error
         if hasattr(found, "convert"):
-            return pictures.decode(found, channels, name_of(place))
-        return _checked(np.asarray(found), channels, name_of(place))
+            return pictures.decode(found, depth, name_of(place), like)
+        return _checked(np.asarray(found), depth, name_of(place))
 
+    shape = first_shape(read, n, "from_hugging_face")
+    if not channels:
+        depth, like = shape[2], "an earlier one" if shape[2] == 1 else ""
     return Source(
         read=read,
         labels=labels,
         ids=np.arange(n, dtype=np.int32),
         classes=classes,
-        shape=first_shape(read, n, "from_hugging_face"),
+        shape=shape,
         resizes=False,
         name_of=name_of,
         content=lambda: f"{dataset._fingerprint} {image} {label} {channels}",

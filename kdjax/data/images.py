@@ -1,20 +1,18 @@
 """One image at a time on the host: decode, bring to a size, cut out."""
 
+import functools
 import io
+import operator
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
+from kdjax.config import ConfigError
+
 WHITE = (255, 255, 255)
-
-
-_RESAMPLING = {
-    "linear": Image.Resampling.BILINEAR,
-    "cubic": Image.Resampling.BICUBIC,
-    "lanczos3": Image.Resampling.LANCZOS,
-}
 
 
 class ImageError(ValueError):
@@ -22,7 +20,10 @@ class ImageError(ValueError):
 
 
 def decode(
-    file: str | os.PathLike | bytes | Image.Image, channels: int, name: str
+    file: str | os.PathLike | bytes | Image.Image,
+    channels: int,
+    name: str,
+    like: str = "",
 ) -> np.ndarray:
     """The pixels of an image file as uint8 `[height, width, channels]`.
 
@@ -34,9 +35,11 @@ def decode(
       file: a path, the bytes of a file, or a PIL image.
       channels: 1 or 3; 0 keeps grey images at 1 and makes all others 3.
       name: what errors call the image.
+      like: the grey image that all of a set were taken to be like, if one was.
 
     Raises:
       ImageError: the file is damaged, is no image, or has more than 8 bits a channel.
+      ConfigError: it is in colour and `like` is grey; nothing is lost unasked.
     """
     try:
         if not isinstance(file, Image.Image):
@@ -50,9 +53,11 @@ def decode(
         raise ImageError(text) from error
     if image.mode[0] in "IF":
         raise ImageError(f"{name}: expected 8 bits a channel, got mode {image.mode}")
-    mode = {0: "L" if image.mode in ("1", "L", "LA") else "RGB", 1: "L", 3: "RGB"}
-    pixels = np.asarray(_opaque(image).convert(mode[channels]))
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+    own = 1 if image.mode in ("1", "L", "LA") else 3
+    if like and own == 3:
+        want = f"grey images, as {like} is (1 or 3 makes all alike)"
+        raise ConfigError(f"data.channels: expected {want}, got colour in {name}")
+    return _array(_opaque(image).convert("L" if (channels or own) == 1 else "RGB"))
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -62,6 +67,13 @@ def _opaque(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     below = Image.new("RGBA", image.size, (*WHITE, 255))
     return Image.alpha_composite(below, image).convert("L" if grey else "RGB")
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """A grey or RGB image made the other, as `decode` does."""
+    if image.shape[2] == channels:
+        return image
+    return _array(_pil(image).convert("L" if channels == 1 else "RGB"))
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -82,45 +94,69 @@ def cut(
 ) -> np.ndarray:
     """Cut a box out at full resolution and resize it.
 
-    What `kdjax.augment.geometry.apply_crops` does on the device, rounded to uint8; with
-    antialias, pixels beyond the box do not count here.
+    What `kdjax.augment.geometry.apply_crops` does on the device, rounded to uint8. Not
+    by Pillow: its cubic is another one (a = -1), and it rounds between the two axes.
 
     Args:
       image: uint8 `[h, w, channels]`.
       box: `[4]` (top, left, height, width) in shares of the image's height and width.
       flip: mirror left to right.
       height, width: of the result in pixels.
-      method: "linear" or "cubic", and with antialias "lanczos3" too.
-      antialias: average where the box is made smaller.
+      method: "linear", "cubic" or "lanczos3".
+      antialias: average over the pixels that fall onto one where the box is made
+        smaller.
     """
     h, w = image.shape[:2]
-    top, left = float(box[0]) * h, float(box[1]) * w
-    right, bottom = left + float(box[3]) * w, top + float(box[2]) * h
-    extent = (left, top, min(right, w), min(bottom, h))
-    to, how = (width, height), _RESAMPLING[method]
-    if antialias:
-        pixels = _array(_pil(image).resize(to, how, box=extent))
-    elif method == "lanczos3":
-        raise ValueError("views.method: expected antialias with lanczos3 on the host")
-    else:
-        pixels = _interpolate(image, extent, to, how)
+    top, left, tall, wide = np.asarray(box, np.float32) * np.array([h, w, h, w], "f")
+    how = _KERNELS[method], antialias
+    rows, down = _taps(top, tall, h, height, *how)
+    columns, across = _taps(left, wide, w, width, *how)
+    first, last = columns.min(), columns.max()
+    near = _weigh(image[:, first : last + 1], rows, down, axis=0)
+    pixels = _weigh(near, columns - first, across, axis=1)
+    pixels = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
     return pixels[:, ::-1] if flip else pixels
 
 
-def _interpolate(
-    image: np.ndarray, extent: tuple, to: tuple[int, int], how: Image.Resampling
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -1/2."""
+    near, far = ((1.5 * x - 2.5) * x) * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+# Each with how far it reaches, in pixels.
+_KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
+    "linear": (lambda x: np.maximum(1 - x, 0), 1),
+    "cubic": (_cubic, 2),
+    "lanczos3": (lambda x: np.where(x < 3, np.sinc(x) * np.sinc(x / 3), 0), 3),
+}
+
+
+def _taps(
+    start: float, length: float, size: int, count: int, kernel: tuple, antialias: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels of an axis each of `count` new ones is made of, `[count, taps]`, and
+    their weights, which sum to one over the pixels that there are."""
+    weigh, reach = kernel
+    step = length / np.float32(count)
+    spread = max(step, np.float32(1)) if antialias else np.float32(1)
+    at = start + (np.arange(count, dtype=np.float32) + 0.5) * step - np.float32(0.5)
+    first = np.ceil(at - reach * spread).astype(int)
+    places = first[:, None] + np.arange(int(2 * reach * spread) + 1)
+    weights = weigh(np.abs(at[:, None] - places) / spread).astype(np.float32)
+    weights *= (places >= 0) & (places < size)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.clip(places, 0, size - 1), weights
+
+
+def _weigh(
+    image: np.ndarray, places: np.ndarray, weights: np.ndarray, axis: int
 ) -> np.ndarray:
-    """Each channel in float, then rounded: in uint8, Pillow drops what is behind the
-    point here, and images would be darker by half a level."""
-    left, top = (max(int(x) - 2, 0) for x in extent[:2])
-    right, bottom = (int(x) + 3 for x in extent[2:])
-    near = _pil(np.ascontiguousarray(image[top:bottom, left:right]))
-    box = tuple(x - (left, top)[i % 2] for i, x in enumerate(extent))
-    parts = [
-        np.asarray(band.convert("F").transform(to, Image.Transform.EXTENT, box, how))
-        for band in near.split()
-    ]
-    return np.clip(np.round(np.stack(parts, axis=-1)), 0, 255).astype(np.uint8)
+    """Weighted sums of the rows (axis 0) or columns (axis 1) of an image, float32."""
+    shape = (-1, 1, 1) if axis == 0 else (-1, 1)
+    taps = zip(places.T, weights.T, strict=True)
+    parts = (np.take(image, at, axis) * weight.reshape(shape) for at, weight in taps)
+    return functools.reduce(operator.iadd, parts)
 
 
 def central(image: np.ndarray, *, resize_to: int, crop: int) -> np.ndarray:

@@ -19,7 +19,7 @@ OnCorrupt = Literal["raise", "skip"]
 
 def in_memory(
     source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
-) -> tuple[Source, list[str]]:
+) -> Source:
     """The same source with all its images decoded, brought to its shape.
 
     Args:
@@ -29,15 +29,15 @@ def in_memory(
       workers: threads that decode (Pillow lets them run side by side).
 
     Returns:
-      The source with `images` `[n, *shape]` uint8 (and `sizes` where it resizes), and
-      what was left out, an error text an image.
+      The source with `images` `[n, *shape]` uint8 (and `sizes` where it resizes);
+      `left_out` says what was.
 
     Raises:
       ImageError: naming the first image that cannot be used.
       ConfigError: none can be used.
     """
     if source.images is not None:
-        return source, []
+        return source
     images = np.empty((len(source), *source.shape), np.uint8)
     sizes = np.zeros((len(source), 2), np.int32)
 
@@ -48,18 +48,18 @@ def in_memory(
     good = _without(len(source), bad)
     if bad:
         source, images, sizes = select(source, good), images[good], sizes[good]
-    held = dataclasses.replace(
+    return dataclasses.replace(
         source,
         read=lambda place: images[place],
         images=images,
         sizes=sizes if source.resizes else None,
+        left_out=tuple(bad.values()),
     )
-    return held, list(bad.values())
 
 
 def usable(
     source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
-) -> tuple[Source, list[str]]:
+) -> Source:
     """The examples of a source that can be decoded, for a feed that streams them.
 
     With "skip" every image is decoded once to find out, since the order of examples has
@@ -67,14 +67,15 @@ def usable(
     fails ends the run when its turn comes. See `in_memory`.
     """
     if source.images is not None or on_corrupt == "raise":
-        return source, []
+        return source
 
     def probe(place: int) -> None:
         load(source, place)
 
     bad = _for_each(probe, len(source), on_corrupt, workers)
     good = _without(len(source), bad)
-    return (select(source, good) if bad else source), list(bad.values())
+    kept = select(source, good) if bad else source
+    return dataclasses.replace(kept, left_out=tuple(bad.values()))
 
 
 def _for_each(

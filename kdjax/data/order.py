@@ -1,6 +1,7 @@
 """Which examples make up which batch: a function of (seed, step) and nothing else."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,3 +35,17 @@ def batch_at(
     if last != first:
         places = np.where(epochs == first, places, _permutation(n, seed, last)[slots])
     return places, epochs.astype(np.int32)
+
+
+def rows_at(
+    step: int,
+    *,
+    n: int,
+    batch: int,
+    seeds: Sequence[int],
+    rows: np.ndarray | slice = slice(None),
+) -> dict[str, np.ndarray]:
+    """`place` and `epoch` of some rows of update `step`, int32 `[seeds, rows]`."""
+    each = [batch_at(step, n=n, batch=batch, seed=int(seed)) for seed in seeds]
+    places, epochs = (np.stack(x)[:, rows] for x in zip(*each, strict=True))
+    return {"place": places, "epoch": epochs}

@@ -29,6 +29,7 @@ class Source:
     content: `() -> text` that changes when the images of the whole split change.
     images: `[n, *shape]` uint8 where everything is in memory already, else None.
     sizes: `[n, 2]` int32 (height, width) before resizing, where `images` were resized.
+    left_out: why images that belong here are not among them, a text each.
     """
 
     read: Callable[[int], np.ndarray]
@@ -41,6 +42,7 @@ class Source:
     content: Callable[[], str]
     images: np.ndarray | None = None
     sizes: np.ndarray | None = None
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -109,6 +111,18 @@ def unlabelled(source: Source, classes: int = 0) -> Source:
     return dataclasses.replace(source, labels=labels, classes=classes)
 
 
+def at_channels(source: Source, channels: int) -> Source:
+    """The same examples, every image made grey (1) or RGB (3). 0 changes nothing."""
+    if channels in (0, source.shape[2]):
+        return source
+    return dataclasses.replace(
+        source,
+        read=lambda place: pictures.with_channels(source.read(place), channels),
+        shape=(*source.shape[:2], channels),
+        images=None,
+    )
+
+
 def at_size(source: Source, store: int) -> Source:
     """The same examples, every whole image resized to a square of `store` pixels.
 
@@ -121,7 +135,7 @@ def at_size(source: Source, store: int) -> Source:
     return dataclasses.replace(source, shape=shape, resizes=True, images=None)
 
 
-def join(parts: Sequence[Source]) -> Source:
+def join(parts: Sequence[Source], field: str = "join") -> Source:
     """Several whole splits one after another.
 
     The ids of each part are moved up by the lengths of the parts before it. Labels keep
@@ -130,15 +144,15 @@ def join(parts: Sequence[Source]) -> Source:
     Raises:
       ConfigError: parts of different channels, shapes or numbers of classes.
     """
-    require(len(parts) > 0, "join", "at least one source", len(parts))
+    require(len(parts) > 0, field, "at least one source", len(parts))
     first = parts[0]
     for part in parts[1:]:
         same = part.resizes == first.resizes and part.shape == first.shape
-        want = f"images of one shape {first.shape} (data.store resizes)"
-        require(same, "join", want, part.shape)
+        want = f"images of one shape {first.shape} (data.store, data.channels)"
+        require(same, field, want, part.shape)
     classes = {part.classes for part in parts if (part.labels >= 0).any()}
     want = "labels of the same number of classes"
-    require(len(classes) <= 1, "join", want, sorted(classes))
+    require(len(classes) <= 1, field, want, sorted(classes))
     starts = np.cumsum([0, *(len(part) for part in parts)])
     lengths = [int(part.ids.max(initial=-1)) + 1 for part in parts]
     offsets = np.cumsum([0, *lengths[:-1]])
@@ -185,6 +199,28 @@ def first_shape(
             error = error or problem
     text = f"{field}: expected images, the first {min(count, 16)} cannot be read"
     raise ConfigError(f"{text}: {error}")
+
+
+def refuse_url(path: str, field: str) -> None:
+    """Image files are read from this machine; nothing would be found at a URL."""
+    want = "a folder on this machine (a bucket can be mounted as one)"
+    require("://" not in path, field, want, path)
+
+
+def check_rows(source: Source, field: str) -> None:
+    """Refuse a source whose ids or labels cannot be those of examples.
+
+    Raises:
+      ConfigError: naming `field` and what is wrong with which of them.
+    """
+    n, ids, labels = len(source), source.ids, source.labels
+    require(ids.shape == (n,), f"{field} ids", f"{n}, one an example", list(ids.shape))
+    once = len(np.unique(ids)) == n
+    require(once, f"{field} ids", "another id for every example", "some twice")
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))
+    want = f"labels in [-1, {source.classes})"
+    ok = UNLABELLED <= low and high < max(source.classes, 0)
+    require(ok, f"{field} labels", want, f"{low} to {high}")
 
 
 def check_labelled(source: Source, field: str) -> None:

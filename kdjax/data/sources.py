@@ -18,7 +18,14 @@ import numpy as np
 from kdjax.config import ConfigError, call, load_function, require
 from kdjax.data import folder, tfds_sets
 from kdjax.data.hugging_face import from_hugging_face
-from kdjax.data.source import Source, at_size, join, select
+from kdjax.data.source import (
+    Source,
+    at_channels,
+    at_size,
+    check_rows,
+    join,
+    select,
+)
 
 __all__ = [
     "Source",
@@ -55,7 +62,12 @@ SETS = {"digits": digits}
 
 
 def load_splits(
-    name: str, *, data_dir: str = "", channels: int = 0, store: int = 0
+    name: str,
+    *,
+    data_dir: str = "",
+    channels: int = 0,
+    store: int = 0,
+    field: str = "data.name",
 ) -> Splits:
     """All splits of a data set.
 
@@ -64,45 +76,49 @@ def load_splits(
       data_dir: where TFDS has its sets; empty for its own default.
       channels: 1 or 3, what every image is made; 0 as the set says.
       store: side of the square that every image is resized to; 0 does not resize.
+      field: what errors call `name`.
 
     Raises:
       ConfigError: no such set, or nothing of it on this machine. Nothing is downloaded.
     """
     names = [part.strip() for part in name.split("+")]
-    parts = [_one_set(part, data_dir, channels) for part in names]
-    if len(parts) == 1:
-        found = parts[0]
-    else:
-        shared = [split for split in parts[0] if all(split in part for part in parts)]
-        require(bool(shared), "data.name", "sets with a split in common", name)
-        found = {
-            split: join(
-                [
-                    at_size(as_source(part[split], f"{one} {split}"), store)
-                    for one, part in zip(names, parts, strict=True)
-                ]
-            )
-            for split in shared
-        }
-    if not store:
-        return found
-    return {k: at_size(as_source(v, f"{name} {k}"), store) for k, v in found.items()}
+    if len(names) == 1 and not (channels or store):
+        return _one_set(names[0], data_dir, channels, field)
+    sets = [_one_set(part, data_dir, channels, field) for part in names]
+    shared = [split for split in sets[0] if all(split in one for one in sets)]
+    require(bool(shared), field, "sets with a split in common", name)
+
+    def part(number: int, split: str) -> Source:
+        at = f"{field} ({names[number]} {split})"
+        return brought_to(as_source(sets[number][split], at), channels, store)
+
+    def whole(split: str) -> Source:
+        parts = [part(number, split) for number in range(len(names))]
+        return parts[0] if len(parts) == 1 else join(parts, field)
+
+    return {split: whole(split) for split in shared}
 
 
-def _one_set(name: str, data_dir: str, channels: int) -> Splits:
+def brought_to(source: Source, channels: int, store: int) -> Source:
+    """The same examples with some channels, as squares of `store` pixels; 0 leaves
+    either as it is."""
+    return at_size(at_channels(source, channels), store)
+
+
+def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
     if name in SETS:
         return SETS[name]()
     if name in tfds_sets.PRESETS or name.startswith("tfds:"):
-        return tfds_sets.load(name.removeprefix("tfds:"), data_dir, channels)
+        return tfds_sets.load(name.removeprefix("tfds:"), data_dir, channels, field)
     if name.startswith("folder:"):
-        return folder.load(name.removeprefix("folder:"), channels)
+        return folder.load(name.removeprefix("folder:"), channels, field)
     if ":" in name:
-        splits = call(load_function(name, "data.name"), "data.name")
-        require(isinstance(splits, Mapping), "data.name", "a dict of splits", splits)
+        splits = call(load_function(name, field), field)
+        check_splits(splits, field)
         return splits
     forms = "module:function, tfds:NAME or folder:PATH"
     known = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
-    raise ConfigError(f"data.name: expected {forms}, or one of {known}; got {name!r}")
+    raise ConfigError(f"{field}: expected {forms}, or one of {known}; got {name!r}")
 
 
 def default_split(name: str, role: str) -> str:
@@ -154,9 +170,16 @@ def from_arrays(images: Any, labels: Any, at: str = "images") -> Source:
     )
 
 
+def check_splits(splits: Any, field: str) -> None:
+    """Refuse what is no dict of splits with a `ConfigError` that names `field`."""
+    want, got = "a dict of splits, {'train': (images, labels)}", type(splits).__name__
+    require(isinstance(splits, Mapping), field, want, got)
+
+
 def as_source(split: Any, at: str) -> Source:
     """A split as a source: it is one, or a pair (images, labels or None)."""
     if isinstance(split, Source):
+        check_rows(split, at)
         return split
     ok = isinstance(split, (tuple, list)) and len(split) == 2
     require(ok, at, "a pair (images, labels)", type(split).__name__)
@@ -167,28 +190,40 @@ def as_source(split: Any, at: str) -> Source:
 def take_split(splits: Splits, text: str, field: str) -> Source:
     """The examples that `text` names: `train`, `train[:200]`, `train[10%:90%]`.
 
+    Bounds below 0 count from the end, as in TFDS; beyond the split they are errors.
+
     Raises `ConfigError` naming `field` where the split is unknown, malformed or empty.
 
     >>> splits = {"train": (np.zeros((10, 8, 8, 3), np.uint8), np.arange(10))}
     >>> take_split(splits, "train[80%:]", "data.train").ids
     array([8, 9], dtype=int32)
     """
-    match = re.fullmatch(r"(\w+)(?:\[(-?\d*%?):(-?\d*%?)\])?", text)
-    if match is None:
-        raise ConfigError(f"{field}: expected a split like train[:90%], got {text!r}")
+    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", text)
+    forms = "a split as train, train[:200], train[200:], train[10%:90%] or train[-5%:]"
+    require(match is not None, field, forms, text)
+    assert match is not None
     name, start, stop = match.groups()
     require(name in splits, field, f"one of the splits {sorted(splits)}", name)
     whole = as_source(splits[name], f"{field} ({name})")
     n = len(whole)
-    part = select(whole, slice(_bound(start, n), _bound(stop, n)))
-    require(len(part) > 0, field, f"a split with examples (of {n})", text)
-    return part
+    bounds = []
+    for bound, default in ((start, 0), (stop, n)):
+        place = default if bound is None else _place(bound, n)
+        want = f"bounds within its {n} examples and 100%"
+        require(0 <= place <= n, field, want, text)
+        bounds.append(place)
+    want = f"a split with examples (of {n}), a start before its stop"
+    require(bounds[0] < bounds[1], field, want, text)
+    return whole if bounds == [0, n] else select(whole, slice(*bounds))
 
 
-def _bound(text: str | None, n: int) -> int | None:
-    if not text:
-        return None
-    return round(n * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+def _place(bound: str, n: int) -> int:
+    """Where a bound lies among `n` examples; -1 beyond them."""
+    number, share = int(bound.rstrip("%")), bound.endswith("%")
+    if abs(number) > (100 if share else n):
+        return -1
+    place = round(n * number / 100) if share else number
+    return place + n if bound.startswith("-") else place
 
 
 def _arrays(images: Any, labels: Any, at: str) -> tuple[np.ndarray, np.ndarray]:

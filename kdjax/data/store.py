@@ -168,7 +168,7 @@ def open_store(
 def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
     """What a store is of; None where there is no store."""
     try:
-        text = _kvstore(path).read("manifest.json").result()
+        text = _kvstore(path, _FIRST).read("manifest.json").result()
     except ValueError as error:
         raise StoreError(f"{path}: cannot read: {_short(error)}") from error
     if text.state == "missing":
@@ -201,8 +201,16 @@ def _place(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
     return {"driver": "file", "path": f"{folder}/"}
 
 
-def _kvstore(path: str | pathlib.Path) -> ts.KvStore:
-    return ts.KvStore.open(_place(path)).result()
+# A bucket that cannot be reached at first is said in seconds; once it was, TensorStore
+# may try again for as long as it likes.
+_RETRIES = {"max_retries": 3, "initial_delay": "500ms"}
+_FIRST = {"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES}
+
+
+def _kvstore(
+    path: str | pathlib.Path, context: Mapping[str, Any] | None = None
+) -> ts.KvStore:
+    return ts.KvStore.open(_place(path), context=ts.Context(context or {})).result()
 
 
 def _metadata(column: Rows, rows: int, block: int) -> dict[str, Any]:

@@ -67,28 +67,28 @@ def assembler(
       workers: threads that decode.
 
     Returns:
-      A function to arrays `[seeds, rows, ...]`: `label`, `id`, `epoch` int32 and
-      `image` uint8, with `size` (height, width) where images are resized. Where the
+      A function to arrays `[seeds, rows, ...]`: `place`, `epoch`, `label`, `id` int32
+      and `image` uint8, with `size` (height, width) where images are resized. Where the
       host crops, `student` and `teacher` uint8 in place of `image` (`teacher` is left
       out where it is the same), which still have to be normalised and mixed.
     """
-    chosen = np.arange(batch)[rows]
-    options = {"n": len(source), "batch": batch}
 
-    def one_seed(step: int, seed: int) -> Batch:
-        places, epochs = (x[chosen] for x in order.batch_at(step, seed=seed, **options))
-        found = {
-            "label": source.labels[places],
-            "id": source.ids[places],
-            "epoch": epochs,
-        }
+    def one_seed(seed: int, places: np.ndarray, epochs: np.ndarray) -> Batch:
+        found = {"label": source.labels[places], "id": source.ids[places]}
         if crop is None:
             return {**found, **stored(source, places, workers)}
         return {**found, **_cropped(source, places, epochs, seed, crop, workers)}
 
     def assemble(step: int) -> Batch:
-        each = [one_seed(int(step), int(seed)) for seed in seeds]
-        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+        options = {"n": len(source), "batch": batch, "seeds": seeds, "rows": rows}
+        named = order.rows_at(int(step), **options)
+        each = [
+            one_seed(int(seed), *of_seed)
+            for seed, *of_seed in zip(
+                seeds, named["place"], named["epoch"], strict=True
+            )
+        ]
+        return named | {k: np.stack([one[k] for one in each]) for k in each[0]}
 
     return assemble
 

@@ -12,7 +12,7 @@ import numpy as np
 from kdjax.config import ConfigError, require
 from kdjax.core import runlog
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, first_shape
+from kdjax.data.source import UNLABELLED, Source, first_shape, refuse_url
 
 
 class Preset(NamedTuple):
@@ -41,7 +41,9 @@ KEEP_LABELS_FROM = 100_000
 CHUNK = 1_000
 
 
-def load(name: str, data_dir: str = "", channels: int = 0) -> dict[str, Source]:
+def load(
+    name: str, data_dir: str = "", channels: int = 0, field: str = "data.name"
+) -> dict[str, Source]:
     """A source for each split of a preset or of any TFDS set with `image` features.
 
     Args:
@@ -55,9 +57,14 @@ def load(name: str, data_dir: str = "", channels: int = 0) -> dict[str, Source]:
     import tensorflow_datasets as tfds
 
     asked = PRESETS[name].name if name in PRESETS else name
-    builder = tfds.builder_from_directory(_folder(asked, data_dir))
+    folder = _folder(asked, data_dir, field)
+    field = f"{field} (tfds:{asked})"
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:
+        text = f"{field}: cannot be read from {folder}: {type(error).__name__}: {error}"
+        raise ConfigError(text.splitlines()[0]) from error
     features: Any = builder.info.features
-    field = f"data.name (tfds:{asked})"
     has = features is not None and "image" in features
     require(has, field, "a set with an image feature", sorted(features or {}))
     stored: Any = builder.info.file_format
@@ -71,9 +78,14 @@ def load(name: str, data_dir: str = "", channels: int = 0) -> dict[str, Source]:
     }
 
 
-def _folder(name: str, data_dir: str) -> pathlib.Path:
+def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
     """The newest prepared version of a set, or the one that is asked for."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    where = "data.data_dir" if data_dir else "TFDS_DATA_DIR"
+    refuse_url(root, where)
+    if data_dir:
+        there = pathlib.Path(root).expanduser().is_dir()
+        require(there, where, "a folder of TFDS sets", root)
     inner, _, version = name.partition(":")
     base = pathlib.Path(root).expanduser() / inner
     found = [p.parent for p in base.glob("*/dataset_info.json")]
@@ -82,12 +94,12 @@ def _folder(name: str, data_dir: str) -> pathlib.Path:
         found = [p.parent for p in base.glob("*/*/dataset_info.json")]
         configs = sorted({p.parent.name for p in found})
         if len(configs) > 1:
-            want = f"data.name: expected {inner}/CONFIG, one of {configs}, got {name!r}"
+            want = f"{field}: expected {inner}/CONFIG, one of {configs}, got {name!r}"
             raise ConfigError(want)
     found = [p for p in found if not version or p.name == version]
     if not found:
         raise ConfigError(
-            f"data.name: expected {name} prepared by TFDS in {root}, found none. "
+            f"{field}: expected {name} prepared by TFDS in {root}, found none. "
             f"Nothing is downloaded here: {_how_to(name)}"
         )
     return max(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])

@@ -10,6 +10,7 @@ import numpy as np
 from kdjax import build
 from kdjax.augment import views
 from kdjax.config import Run, require
+from kdjax.core import runlog
 from kdjax.data import order, statistics, streamed
 from kdjax.data.sources import Splits
 from kdjax.reports.views import write_views
@@ -29,17 +30,24 @@ def show_views(
 
     Args:
       run: the run, or one read from a run folder.
-      count: examples, at most a batch.
-      out: the PNG; by default `views.png` in the run's folder.
+      count: examples; more than a batch are a batch.
+      out: the PNG; by default `views.png` in the run's folder, or in the current one
+        where the run has none yet.
       splits: as `distill` takes them.
 
     Returns:
       The picture's path.
+
+    Raises:
+      ConfigError: a field, `count` or `out` that cannot be used. RunFolderError: the
+      folder of `out` cannot be made or written.
     """
     run.check()
-    require(1 <= count <= run.batch, "count", f"1 to {run.batch} examples", count)
+    path = _picture(run, out)
+    require(count >= 1, "count", "at least 1 example", count)
     source = build.load_source(run, "train", splits)
     require(run.batch <= len(source), "batch", f"<= {len(source)} examples", run.batch)
+    runlog.make_writable(path.parent, "out: ")
     places, epochs = order.batch_at(0, n=len(source), batch=run.batch, seed=run.seed)
     rows = streamed.stored(source, places)
     teachers = (run.teacher, *run.teacher.also) if run.teacher else ()
@@ -66,8 +74,6 @@ def show_views(
     seen += list(zip(names, view.teacher, strict=False))
     seen.append(("student", view.student))
     about = statistics.describe(source)
-    path = pathlib.Path(run.workdir) / "views.png" if out is None else pathlib.Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     labels = source.labels[places[:count]]
     write_views(
         path,
@@ -76,4 +82,16 @@ def show_views(
         lines=statistics.in_words(about),
         counts=about.counts,
     )
+    return path
+
+
+def _picture(run: Run, out: str | pathlib.Path | None) -> pathlib.Path:
+    if out is None:
+        folder = pathlib.Path(run.workdir)
+        # A folder with a picture alone in it would be no run's.
+        known = (folder / "config.json").is_file()
+        return (folder if known else pathlib.Path()) / "views.png"
+    path = pathlib.Path(out)
+    ok = path.suffix.lower() == ".png" and not path.is_dir()
+    require(ok, "out", "a file whose name ends in .png", str(out))
     return path

@@ -34,7 +34,7 @@ def teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
 def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
     """The run that trains the teacher, checked, with its data."""
     own = build.teacher_run(run, folder)
-    source = build.load_source(own, "train", job.splits)
+    source = build.load_source(own, "train", job.splits, "teacher.train")
     given = {k: v for k, v in job.given.items() if k == "splits"}
     own_job = job._replace(
         data={**job.data, "train": source}, student=None, given=given

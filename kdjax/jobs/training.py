@@ -58,13 +58,16 @@ def train_one(
         checkpoints.close()
     hosts.wait_for_all(f"measured {folder}")
     if hosts.is_first():
-        summary = _summary(run, train, test, parameters, seconds)
+        summary = _summary(run, job.data, test, parameters, seconds)
         runlog.write_json(folder / "summary.json", summary)
         reports.write_report([folder], folder)
     return folder
 
 
-def _summary(run, train: Source, test, parameters: int, seconds: float) -> dict:
+def _summary(
+    run, data: dict[str, Source], test, parameters: int, seconds: float
+) -> dict:
+    train = data["train"]
     return {
         "name": run.name,
         "steps": run.steps,
@@ -72,6 +75,7 @@ def _summary(run, train: Source, test, parameters: int, seconds: float) -> dict:
         "parameters": parameters,
         "classes": train.classes,
         "channels": train.shape[-1],
+        "left_out": {k: len(v.left_out) for k, v in data.items() if v.left_out},
         "seconds": round(seconds, 1),
         "test": test,
         "command": _command(),

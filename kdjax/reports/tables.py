@@ -97,12 +97,14 @@ def provenance(records: Sequence[RunRecord]) -> str:
     commands = _values(records, "command", str)
     block = "\n".join(["```bash", *commands, "```"]) if commands else ""
     lines = []
-    for field, show in (("machine", str), ("versions", _pairs), ("seeds", _items)):
+    shown = {"machine": str, "versions": _pairs, "seeds": _items, "left_out": _left}
+    for field, show in shown.items():
         values = _values(records, field, show)
         if len(values) > 1:
             values = {f"{v} ({', '.join(names)})": names for v, names in values.items()}
         if values:
-            lines.append(f"- {field.capitalize()}: {escape('; '.join(values))}")
+            head = field.replace("_", " ").capitalize()
+            lines.append(f"- {head}: {escape('; '.join(values))}")
     return "\n\n".join(part for part in (block, "\n".join(lines)) if part)
 
 
@@ -112,7 +114,7 @@ def _values(
     """Each value of a field of the summaries, with the names of its runs."""
     found: dict[str, list[str]] = {}
     for record in records:
-        if record.summary is not None and field in record.summary:
+        if record.summary is not None and record.summary.get(field):
             text = show(record.summary[field])
             found.setdefault(text, []).append(record.name)
     return found
@@ -124,6 +126,11 @@ def _items(values: Sequence[int]) -> str:
 
 def _pairs(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _left(counts: dict[str, int]) -> str:
+    each = " and ".join(f"{n} of the {split} split" for split, n in counts.items())
+    return f"{each}, images that cannot be decoded"
 
 
 def _meaning(records: Sequence[RunRecord]) -> str:

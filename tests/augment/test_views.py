@@ -22,6 +22,12 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
 
 
+def cut_out(images, crop, size):
+    """Crops as images again: pixels are whole numbers."""
+    cut = geometry.apply_crops(images, crop, (size, size))
+    return geometry.normalise(np.round(np.asarray(cut)))
+
+
 def named(mode, examples=None, epoch=0, step=0):
     examples = jnp.arange(N) if examples is None else jnp.asarray(examples)
     epochs = jnp.full(len(examples), epoch)
@@ -51,8 +57,7 @@ def test_one_box_and_one_flip_at_different_resolutions(images, mode):
     np.testing.assert_array_equal(draw.student.box, draw.teacher.box)
     np.testing.assert_array_equal(draw.student.flip, draw.teacher.flip)
     for size, got in ((6, seen.student), (12, seen.teacher)):
-        cut = geometry.apply_crops(images[:N], draw.student, (size, size))
-        want = np.asarray(geometry.normalise(cut), np.float64)
+        want = np.asarray(cut_out(images[:N], draw.student, size), np.float64)
         if draw.mix_weight is not None:
             w = float(draw.mix_weight)
             want = w * want + (1 - w) * np.roll(want, 1, axis=0)
@@ -106,7 +111,7 @@ def test_only_function_matching_mixes(images):
 
 def test_mixup_takes_the_previous_row_with_one_weight_for_all(images):
     draw, seen = see(images, "function_matching", step=7)
-    cut = geometry.normalise(geometry.apply_crops(images[:N], draw.student, (8, 8)))
+    cut = cut_out(images[:N], draw.student, 8)
     w = np.float64(draw.mix_weight)
     want = w * np.asarray(cut, np.float64) + (1 - w) * np.roll(cut, 1, axis=0)
     np.testing.assert_allclose(seen.student, want, atol=1e-6)
@@ -231,8 +236,8 @@ def test_colours_are_shared_and_drawn_again_as_crops_are(mode):
     factors = [np.asarray(draw.student_jitter.hue)]
     if mode == "fixed":
         assert draw.teacher_jitter is None and draw.teacher_operations is None
-        whole = geometry.apply_crops(images[rows], geometry.whole_image(6), (6, 6))
-        np.testing.assert_allclose(seen.teacher, geometry.normalise(whole), atol=1e-6)
+        whole = cut_out(images[rows], geometry.whole_image(6), 6)
+        np.testing.assert_allclose(seen.teacher, whole, atol=1e-6)
     else:
         factors.append(np.asarray(draw.teacher_jitter.hue))
         assert (factors[0] == factors[1]).all() == shared
@@ -249,11 +254,7 @@ def test_cutmix_puts_one_box_of_the_previous_row_into_every_image(images):
     top, left, height, width = np.asarray(draw.mix_box, np.float64)
     assert 0 <= top <= top + height <= 1 and 0 <= left <= left + width <= 1
     for size, got in ((16, seen.student), (8, seen.teacher)):
-        cut = np.asarray(
-            geometry.normalise(
-                geometry.apply_crops(images[:N], draw.student, (size, size))
-            )
-        )
+        cut = np.asarray(cut_out(images[:N], draw.student, size))
         centre = (np.arange(size) + 0.5) / size
         rows = (centre >= top) & (centre < top + height)
         columns = (centre >= left) & (centre < left + width)
@@ -316,7 +317,7 @@ def test_views_that_the_host_cut_out_are_finished_the_same_way(images):
     pixels = np.round(np.asarray(cut)).astype(np.uint8)
     labels = jnp.arange(N) % 10
     got = views.finish_views(draw, pixels, None, labels)
-    np.testing.assert_allclose(got.student, seen.student, atol=0.51 / 127.5)
+    np.testing.assert_allclose(got.student, seen.student, atol=1e-6)
     np.testing.assert_array_equal(got.student, got.teacher)
     with pytest.raises(ValueError, match="images: expected uint8"):
         views.finish_views(draw, cut, None, labels)

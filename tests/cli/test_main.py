@@ -181,6 +181,12 @@ BAD = {
     ): "config: expected a function returning",
     ("train", "--terms.hard.teacher", "logits"): "terms.hard.teacher: expected labels",
     ("report",): "RUNS",
+    ("views", "nowhere"): "run: expected a run folder (with config.json), ",
+    ("views", "tests"): "run: expected a run folder (with config.json), ",
+    ("views", "nowhere/config.json"): "config: expected a file that exists",
+    ("distill", "--data.crop", "host"): (
+        "data.crop: expected device unless data.feed is streamed, got 'host'"
+    ),
 }
 
 

@@ -36,7 +36,7 @@ def test_a_class_per_folder_in_the_order_of_names(tree):
     want = ["train/ant/1", "train/ant/2", "train/bee/1", "train/cow/1"]
     assert train.labels.tolist() == [0, 0, 1, 2] and train.classes == 3
     assert train.ids.tolist() == [0, 1, 2, 3] and train.shape == (4, 5, 3)
-    held, _ = memory.in_memory(train)
+    held = memory.in_memory(train)
     np.testing.assert_array_equal(held.images, np.stack([pixels[k] for k in want]))
     assert train.name_of(2) == str(path / "train/bee/1.png")
 
@@ -88,8 +88,8 @@ def test_a_damaged_file_is_named(tree):
     train = folder.load(str(path))["train"]
     with pytest.raises(ValueError, match="train/bee/1.png: cannot be decoded"):
         memory.in_memory(train)
-    held, skipped = memory.in_memory(train, on_corrupt="skip")
-    assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in skipped[0]
+    held = memory.in_memory(train, on_corrupt="skip")
+    assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in held.left_out[0]
 
 
 def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
@@ -97,3 +97,30 @@ def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
     (tmp_path / "train/1.jpg").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="train: expected images, the first 1 cannot"):
         folder.load(str(tmp_path))
+
+
+def test_colour_among_grey_is_named_and_never_lost_unasked(tmp_path):
+    """Grey in train, colour in test: the first image of the first split decides."""
+    rng = np.random.default_rng(0)
+    shapes = {"a_train/x/1": (4, 5), "a_train/y/2": (4, 5), "b_test/x/3": (4, 5, 3)}
+    for name, shape in shapes.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    want = "data.channels: expected grey images, as .*x/1.png .*in .*b_test/x/3.png"
+    with pytest.raises(ConfigError, match=want):
+        folder.load(str(tmp_path))
+    grey = Image.fromarray(np.zeros((4, 5), np.uint8))
+    grey.save(tmp_path / "b_test/x/0.png")
+    later = folder.load(str(tmp_path))["b_test"]
+    assert later.shape == (4, 5, 1)
+    with pytest.raises(ConfigError, match=want):
+        memory.in_memory(later, on_corrupt="skip")
+    for channels in (1, 3):
+        made = folder.load(str(tmp_path), channels)
+        assert {s.read(0).shape for s in made.values()} == {(4, 5, channels)}
+
+
+def test_a_url_is_no_folder():
+    with pytest.raises(ConfigError, match="data.name: .* on this machine .*'gs://b/x'"):
+        sources.load_splits("folder:gs://b/x")

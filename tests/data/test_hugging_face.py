@@ -40,7 +40,7 @@ def test_images_labels_and_classes(pixels, wrap):
     found = sources.from_hugging_face(dataset)
     assert found.labels.tolist() == [3, 0, 1] and found.classes == 4
     assert found.shape == (4, 5, 3)
-    held, _ = memory.in_memory(sources.take_split({"train": found}, "train[1:]", "x"))
+    held = memory.in_memory(sources.take_split({"train": found}, "train[1:]", "x"))
     np.testing.assert_array_equal(held.images, pixels[1:])
     assert held.ids.tolist() == [1, 2]
 
@@ -68,3 +68,13 @@ def test_what_is_wrong_is_named(pixels):
     floats = Dataset([np.zeros((4, 5, 3))] * 3, [0, 1, 2])
     with pytest.raises(ConfigError, match=r"example 0: expected uint8 .*float64\[4"):
         sources.from_hugging_face(floats)
+
+
+def test_the_first_image_says_whether_all_are_grey(pixels):
+    grey, colour = Image.fromarray(pixels[0, :, :, 0]), Image.fromarray(pixels[1])
+    mixed = sources.from_hugging_face(Dataset([colour, grey], [0, 1]))
+    assert {mixed.read(i).shape for i in (0, 1)} == {(4, 5, 3)}
+    mixed = sources.from_hugging_face(Dataset([grey, colour], [0, 1]))
+    assert mixed.shape == (4, 5, 1)
+    with pytest.raises(ConfigError, match="data.channels: .* colour in example 1"):
+        mixed.read(1)

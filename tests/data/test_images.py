@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,8 +98,29 @@ def test_cutting_out_whole_pixels_keeps_them(colour):
     np.testing.assert_array_equal(got, colour[1:4, 2:6])
     got = images.cut(colour, box, True, 3, 4)
     np.testing.assert_array_equal(got, colour[1:4, 2:6][:, ::-1])
-    with pytest.raises(ValueError, match="views.method: expected antialias"):
-        images.cut(colour, box, False, 3, 4, "lanczos3")
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("method", ["linear", "cubic", "lanczos3"])
+def test_cutting_is_jax_s_resampling_to_a_rounding(method, antialias):
+    """Of the float crop of `jax.image`: half a level, and what lies beyond cut off."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (31, 23, 3), dtype=np.uint8)
+    for size, box in ((9, (0.0, 0.0, 1.0, 1.0)), (20, (0.3, 0.45, 0.69, 0.55))):
+        top, left, tall, wide = np.float32(box) * np.float32([31, 23, 31, 23])
+        scale = np.float32([size / tall, size / wide])
+        want = jax.image.scale_and_translate(
+            pixels.astype(np.float32),
+            (size, size, 3),
+            (0, 1),
+            scale,
+            -np.float32([top, left]) * scale,
+            method,
+            antialias=antialias,
+        )
+        got = images.cut(pixels, np.float32(box), False, size, size, method, antialias)
+        assert got.dtype == np.uint8
+        np.testing.assert_allclose(got, np.clip(want, 0, 255), atol=0.501)
 
 
 def test_antialias_averages_what_falls_onto_one_pixel(colour):

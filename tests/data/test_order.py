@@ -38,3 +38,18 @@ def test_a_batch_larger_than_the_set_is_refused():
         ValueError, match="batch: expected at most the 5 examples, got 6"
     ):
         order.batch_at(0, n=5, batch=6, seed=0)
+
+
+def test_rows_of_several_seeds_are_each_seed_s_own():
+    some = np.array([1, 4, 5])
+    got = order.rows_at(2, n=10, batch=6, seeds=(3, 8), rows=some)
+    want = [order.batch_at(2, n=10, batch=6, seed=seed) for seed in (3, 8)]
+    for row, (places, epochs) in enumerate(want):
+        np.testing.assert_array_equal(got["place"][row], places[some])
+        np.testing.assert_array_equal(got["epoch"][row], epochs[some])
+
+
+def test_the_order_of_a_seed_is_what_it_always_was():
+    """Stores of targets and continued runs depend on it."""
+    places, epochs = order.batch_at(2, n=10, batch=6, seed=3)
+    assert (places.tolist(), epochs.tolist()) == ([0, 5, 8, 1, 3, 9], [1] * 6)

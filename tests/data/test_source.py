@@ -72,7 +72,7 @@ def test_a_fingerprint_changes_with_any_pixel_label_id_or_shape():
     ]
     marks = {base, *(source.fingerprint(x) for x in others)}
     assert len(marks) == 6
-    held, _ = memory.in_memory(lazy(made(6)))
+    held = memory.in_memory(lazy(made(6)))
     assert source.fingerprint(held) == base
 
 
@@ -83,8 +83,8 @@ def test_stored_images_are_resized_once_and_keep_their_own_size():
     one = source.dataclasses.replace(
         made(3, shape=(8, 4, 3)), read=lambda i: images[i], images=None
     )
-    held, skipped = memory.in_memory(source.at_size(one, 4), workers=2)
-    assert held.images.shape == (3, 4, 4, 3) and skipped == []
+    held = memory.in_memory(source.at_size(one, 4), workers=2)
+    assert held.images.shape == (3, 4, 4, 3) and held.left_out == ()
     assert held.sizes.tolist() == [[8, 4], [4, 8], [6, 6]]
     # Bilinear with antialias of (8, 4) to (4, 4): rows by the triangle 1 3 3 1.
     rows = images[0].astype(np.float64)
@@ -101,18 +101,19 @@ def test_damaged_images_are_named_or_left_out_with_their_ids():
     damaged = lazy(whole, broken={3, 150})
     with pytest.raises(ImageError, match="images 3: cannot be decoded"):
         memory.in_memory(damaged, workers=1)
-    held, skipped = memory.in_memory(damaged, on_corrupt="skip", workers=3)
+    held = memory.in_memory(damaged, on_corrupt="skip", workers=3)
     good = np.setdiff1d(np.arange(200), [3, 150])
-    assert skipped == [f"images {i}: cannot be decoded" for i in (3, 150)]
+    want = tuple(f"images {i}: cannot be decoded" for i in (3, 150))
+    assert held.left_out == want
     np.testing.assert_array_equal(held.ids, good)
     np.testing.assert_array_equal(held.images, whole.images[good])
     np.testing.assert_array_equal(held.labels, whole.labels[good])
     np.testing.assert_array_equal(held.read(3), whole.images[4])
-    left, skipped = memory.usable(damaged, on_corrupt="skip")
-    assert left.images is None and len(skipped) == 2
+    left = memory.usable(damaged, on_corrupt="skip")
+    assert left.images is None and left.left_out == want
     np.testing.assert_array_equal(left.ids, good)
     np.testing.assert_array_equal(left.read(3), whole.images[4])
-    assert memory.usable(damaged) == (damaged, [])
+    assert memory.usable(damaged) is damaged
     with pytest.raises(ConfigError, match="on_corrupt: .*none of 200; the first: im"):
         memory.in_memory(lazy(whole, range(200)), on_corrupt="skip")
     with pytest.raises(ConfigError, match="on_corrupt: expected raise or skip"):
@@ -128,6 +129,9 @@ def test_a_name_may_join_several_sets(tmp_path):
             "    return {'train': (x, np.arange(3)), 'only_%d' % x[0, 0, 0, 0]: None}\n"
         )
     name = "+".join(f"{tmp_path / x}.py:load" for x in "ab")
+    wide = f"{name}+digits"
+    with pytest.raises(ConfigError, match="data.train_name: expected images of one"):
+        sources.load_splits(wide, field="data.train_name")
     splits = sources.load_splits(name)
     assert list(splits) == ["train"]
     part = sources.take_split(splits, "train[2:4]", "data.train")
@@ -152,3 +156,29 @@ def test_the_paper_s_splits():
         "digits": ["train", "validation", "test"],
         "cifar10": ["train[:90%]", "train[90%:]", "test"],
     }
+
+
+def test_channels_of_arrays_are_made_what_is_asked_for():
+    colour = made(3)
+    grey = source.at_channels(colour, 1)
+    assert grey.shape == (*colour.shape[:2], 1) and source.at_channels(grey, 0) is grey
+    luma = colour.images.astype(np.float64) @ [0.299, 0.587, 0.114]
+    held = memory.in_memory(grey)
+    np.testing.assert_allclose(held.images[..., 0], luma, atol=0.51)
+    back = memory.in_memory(source.at_channels(held, 3))
+    np.testing.assert_array_equal(back.images, np.repeat(held.images, 3, axis=3))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"ids": np.zeros(6, np.int32)}, "x ids: expected another id for every"),
+        ({"ids": np.arange(2)}, r"x ids: expected 6, one an example, got \[2\]"),
+        ({"classes": 2}, r"x labels: expected labels in \[-1, 2\), got '0 to 2'"),
+        ({"labels": np.full(6, -2)}, "x labels: expected labels .* got '-2 to -1'"),
+    ],
+)
+def test_a_source_with_wrong_rows_is_named(change, message):
+    one = source.dataclasses.replace(made(6), **change)
+    with pytest.raises(ConfigError, match=message):
+        source.check_rows(one, "x")

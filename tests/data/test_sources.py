@@ -40,6 +40,8 @@ def test_digits_are_the_same_every_time(digits):
         ("train[10%:90%]", 100, 800),
         ("train[90%:]", 900, 100),
         ("train[-5:]", 995, 5),
+        ("train[-10%:-5%]", 900, 50),
+        ("train[:]", 0, 1000),
     ],
 )
 def test_sub_splits_keep_the_ids_of_the_whole_split(digits, text, first, n):
@@ -54,10 +56,20 @@ def test_sub_splits_keep_the_ids_of_the_whole_split(digits, text, first, n):
     "text, message",
     [
         ("train[200:200]", r"data.train: expected a split with examples .*200:200"),
-        ("train[5000:]", r"data.train: expected a split with examples"),
+        ("train[5000:]", r"data.train: expected bounds within its 1000 examples"),
         ("holdout", r"data.train: expected one of the splits .* got 'holdout'"),
-        ("train[:x]", r"data.train: expected a split like train\[:90%\]"),
-        ("", r"data.train: expected a split like"),
+        ("train[:1001]", r"data.train: expected bounds within its 1000 examples"),
+        ("train[-1001:]", r"data.train: expected bounds within its 1000 examples"),
+        ("train[:200%]", r"data.train: expected bounds .* got 'train\[:200%\]'"),
+        ("train[-101%:]", r"data.train: expected bounds within .* and 100%"),
+        ("train[90%:10%]", r"data.train: expected .* a start before its stop"),
+        ("train[5:5]", r"data.train: expected .* a start before its stop"),
+        ("train[:x]", r"data.train: expected a split as train, train\[:200\], .*-5%:"),
+        ("train[abc]", r"data.train: expected a split as train, .*'train\[abc\]'"),
+        ("train[-:]", r"data.train: expected a split as"),
+        ("train[:%]", r"data.train: expected a split as"),
+        ("train[5]", r"data.train: expected a split as"),
+        ("", r"data.train: expected a split as"),
     ],
 )
 def test_bad_splits_are_named(digits, text, message):

@@ -1,5 +1,7 @@
 """The store: resumable, checked, and refused where it is of something else."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,12 @@ def test_a_write_that_fails_says_so(full):
     (full / "best" / "c").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=r"store: cannot write: \S"):
         store.write(0, values(0))
+
+
+def test_a_bucket_that_cannot_be_reached_is_said_in_seconds(monkeypatch):
+    """Left alone, TensorStore tries for minutes."""
+    monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", "http://127.0.0.1:1")
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match="^gs://bucket/x: cannot read: .*retry"):
+        read_manifest("gs://bucket/x")
+    assert time.monotonic() - begun < 30

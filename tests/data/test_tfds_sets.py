@@ -1,6 +1,7 @@
 """Sets that TFDS has prepared: a tiny one made here, and real ones where they are."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_prepared_set_is_read_in_its_own_order(prepared):
 
 def test_store_makes_them_one_shape_and_keeps_their_sizes(prepared):
     splits = sources.load_splits("tfds:tiny", data_dir=prepared, store=8, channels=1)
-    held, _ = memory.in_memory(sources.take_split(splits, "train", "data.train"))
+    held = memory.in_memory(sources.take_split(splits, "train", "data.train"))
     assert held.images.shape == (N, 8, 8, 1)
     assert sorted(held.sizes[:, 0]) == list(range(4, 4 + N))
     assert set(held.sizes[:, 1]) == {6}
@@ -106,7 +107,7 @@ def test_cifar_10_has_its_published_statistics():
     """Channel means and deviations as in the usual recipes; 5 000 images a class."""
     splits = sources.load_splits("cifar10")
     train = sources.take_split(splits, "train", "data.train")
-    held, _ = memory.in_memory(train)
+    held = memory.in_memory(train)
     found = describe(held, at_most=50_000)
     np.testing.assert_allclose(found.mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
     np.testing.assert_allclose(found.std, [0.2470, 0.2435, 0.2616], atol=5e-5)
@@ -121,3 +122,11 @@ def test_fashion_mnist_is_grey_and_balanced():
     assert splits["train"].shape == (28, 28, 1)
     assert np.bincount(splits["train"].labels).tolist() == [6000] * 10
     assert np.bincount(splits["test"].labels).tolist() == [1000] * 10
+
+
+def test_a_damaged_preparation_is_named(prepared, tmp_path):
+    folder = tmp_path / "tiny" / "1.2.0"
+    shutil.copytree(f"{prepared}/tiny/1.2.0", folder)
+    (folder / "dataset_info.json").write_text('{"name": ')
+    with pytest.raises(ConfigError, match="data.train_name .tfds:tiny.: cannot be rea"):
+        tfds_sets.load("tiny", str(tmp_path), field="data.train_name")

@@ -52,7 +52,7 @@ def small(tiny_run, tmp_path):
     def make(folder, mode="function_matching", cache=None, **changes):
         base = tiny_run()
         teacher = dataclasses.replace(base.teacher, cache=cache or Cache())
-        return tiny_run(
+        run = tiny_run(
             workdir=str(tmp_path / folder),
             seeds=2,
             steps=STEPS,
@@ -65,8 +65,8 @@ def small(tiny_run, tmp_path):
             views=Views(mode=mode, flip=True),
             terms={"soft": Term(temperature=Scalar(3.0))},
             teacher=teacher,
-            **changes,
         )
+        return dataclasses.replace(run, **changes)
 
     return make
 
@@ -223,9 +223,11 @@ def test_streamed_and_cached_over_several_devices(small, tmp_path, how):
     np.testing.assert_allclose(several, one, rtol=0, atol=2e-4)
 
 
-def test_crops_cut_on_the_host_come_within_their_rounding(small):
-    device = taught(small("device"))
+def test_crops_cut_on_the_host_teach_as_those_of_the_device(small):
+    """Views are equal but for the few pixels that lie halfway between two levels."""
+    views = Views(flip=True, method="cubic")
+    device = taught(small("device", views=views))
     data = Data(train="train[:72]", feed="streamed", crop="host")
-    host = taught(dataclasses.replace(small("host"), data=data))
+    host = taught(small("host", views=views, data=data))
     gap = np.linalg.norm(host - device) / np.linalg.norm(device)
-    assert 0 < gap < 0.02
+    assert gap < 5e-4

@@ -14,13 +14,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
 
 
-def start(workdir, *, processes, devices, options=()):
+def start(workdir, *, processes, devices, options=(), baselines=("labels",)):
     """Start `kdjax distill` as several processes; their exits and outputs."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     command = [sys.executable, "-m", "kdjax", "distill", "--config", CONFIG]
-    command += ["--workdir", str(workdir), "--baselines", "labels", *options]
+    command += ["--workdir", str(workdir), "--baselines", *baselines, *options]
     command += ["--compute.several-processes", str(processes > 1)]
     running = []
     for i in range(processes):
@@ -52,6 +52,15 @@ def numbers(folder):
     ]
 
 
+def check_equal(folder, other):
+    ours, theirs = numbers(folder), numbers(other)
+    assert [x[:2] for x in ours] == [x[:2] for x in theirs]
+    # Sums come in another order; a batch dealt out wrongly would be far off.
+    for a, b in zip(ours, theirs, strict=True):
+        # A small KL is a difference of logarithms: their rounding is absolute.
+        np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
+
+
 def test_two_processes_equal_one(tmp_path):
     """Teacher, baseline and student, 2 x 2 devices against 1 x 4, fsdp included."""
     # SGD: Adam's division makes a rounding of 1e-7 a difference of 1e-3 in 20 updates.
@@ -64,11 +73,13 @@ def test_two_processes_equal_one(tmp_path):
     codes, outputs = start(tmp_path / "one", processes=1, devices=4, options=layout)
     assert codes == [0], outputs
     for part in ("teacher", "labels", "."):
-        ours, theirs = (numbers(tmp_path / f / part) for f in ("two", "one"))
-        assert [x[:2] for x in ours] == [x[:2] for x in theirs]
-        # Sums come in another order; a batch dealt out wrongly would be far off.
-        for a, b in zip(ours, theirs, strict=True):
-            # A small KL is a difference of logarithms: their rounding is absolute.
-            np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
+        check_equal(tmp_path / "two" / part, tmp_path / "one" / part)
+    # The same student with images that each process decodes for its own rows.
+    other = *layout, "--data.feed", "streamed"
+    other += "--teacher.run", str(tmp_path / "one" / "teacher")
+    options = {"processes": 2, "devices": 2, "options": other, "baselines": ()}
+    codes, outputs = start(tmp_path / "streamed", **options)
+    assert codes == [0, 0], outputs
+    check_equal(tmp_path / "streamed", tmp_path / "one")
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
     assert again == [0] and "finished" in outputs[0]

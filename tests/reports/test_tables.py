@@ -129,3 +129,12 @@ def test_report_of_unfinished_runs_has_no_empty_headings():
     assert "```" not in text
     assert "Machine" not in text
     assert "\n\n\n" not in text
+
+
+def test_report_counts_the_images_that_were_left_out():
+    some = {**SUMMARY, "left_out": {"train": 3, "test": 1}}
+    text = report_markdown([record(summary=some)], "curves.png")
+    want = "3 of the train split and 1 of the test split, images that cannot be decoded"
+    assert f"- Left out: {want}\n" in text
+    none = {**SUMMARY, "left_out": {}}
+    assert "Left out" not in report_markdown([record(summary=none)], "curves.png")
