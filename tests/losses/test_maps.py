@@ -301,7 +301,7 @@ def test_bad_arguments_are_refused():
         class_attention(student[0], teacher[0])
     with pytest.raises(ValueError, match=r"^where: .*\(3, 1, 1, 6\), .*\(5, 1, 1\)"):
         hierarchical_context(student, teacher, where=np.ones((5, 1, 1), bool))
-    with pytest.raises(ValueError, match="^sizes: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="^sizes: expected a whole number of"):
         hierarchical_context(student, teacher, sizes=(2, 0))
     with pytest.raises(ValueError, match=r"^importance: expected shape \(3, 5, 4\)"):
         masked_imitation(student, teacher, importance=np.ones((3, 5)))
