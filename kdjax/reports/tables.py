@@ -97,7 +97,8 @@ def _provenance(records: Sequence[RunRecord]) -> str:
     commands = _values(records, "command", str)
     block = "\n".join(["```bash", *commands, "```"]) if commands else ""
     lines = []
-    for field, show in (("machine", str), ("versions", _pairs), ("seeds", _items)):
+    shown = (("machine", str), ("versions", _pairs), ("seeds", _items))
+    for field, show in (*shown, ("targets", str)):
         values = _values(records, field, show)
         if len(values) > 1:
             values = {f"{v} ({', '.join(names)})": names for v, names in values.items()}
