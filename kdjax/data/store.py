@@ -82,7 +82,7 @@ class Store(NamedTuple):
         except (ValueError, OSError) as error:
             raise StoreError(f"{self.path}: cannot write: {_short(error)}") from error
 
-    def _put(self, name: str, rows: slice, values: np.ndarray) -> ts.Future:
+    def _put(self, name: str, rows: slice, values: np.ndarray) -> ts.WriteFutures:
         """Write a chunk whole, the last one with zeros behind it, so that what was
         there, perhaps damaged, is not read."""
         if len(values) != rows.stop - rows.start:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import io
+import os
 import pathlib
 
 import jax
@@ -371,7 +372,8 @@ def test_crops_cut_on_the_host_come_within_their_rounding(small):
 @pytest.mark.parametrize("depth", [20, 56])
 def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
     """Weights as trained, images of 32 pixels, batches of 64."""
-    weights = f"/work/shared/weights/cifar10_resnet{depth}.safetensors"
+    folder = os.environ.get("KDJAX_WEIGHTS", "/work/shared/weights")
+    weights = f"{folder}/cifar10_resnet{depth}.safetensors"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (128, 32, 32, 3), dtype=np.uint8)
     splits = {k: (images, np.arange(128) % 10) for k in ("train", "test")}

@@ -1,5 +1,7 @@
 """Two real processes on this machine form one run, equal to one process."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import socket
@@ -8,7 +10,9 @@ import sys
 
 import numpy as np
 
+from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
+from kdjax.data.store import open_store
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
@@ -16,12 +20,17 @@ CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
 
 def start(workdir, *, processes, devices, options=()):
     """Start `kdjax distill` as several processes; their exits and outputs."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     command = [sys.executable, "-m", "kdjax", "distill", "--config", CONFIG]
     command += ["--workdir", str(workdir), "--baselines", "labels", *options]
     command += ["--compute.several-processes", str(processes > 1)]
+    return together(command, processes, devices)
+
+
+def together(command, processes, devices):
+    """Run a command as several processes that find each other."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
     running = []
     for i in range(processes):
         environment = {
@@ -72,3 +81,62 @@ def test_two_processes_equal_one(tmp_path):
             np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
     assert again == [0] and "finished" in outputs[0]
+
+
+CACHED = """
+import sys
+from kdjax.core import hosts
+if sys.argv[1] == "several":
+    hosts.join()
+import dataclasses
+import jax, kdjax
+import numpy as np
+from kdjax.config import load_config
+from kdjax.jobs import caching
+from kdjax.models import from_function
+
+def linear(seed):
+    model = from_function(
+        lambda v, x: x.reshape(len(x), -1) @ v["w"],
+        init=lambda key, x: {"w": 0.1 * jax.random.normal(key, (x[0].size, 10))},
+    )
+    return model, model.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), "f"))
+
+caching._BLOCK_UPDATES = 4
+run = load_config(sys.argv[2])
+student, teacher = linear(0)[0], linear(7)
+kdjax.cache_targets(run, student=student, teacher=teacher)
+print("cached by", jax.process_index(), "of", jax.process_count())
+kdjax.distill(run, student=student, teacher=teacher)
+"""
+
+
+def test_two_processes_cache_and_replay_as_one(tiny_run, tmp_path):
+    """Blocks are shared out, each on its process's own devices; 2 x 2 against 1 x 1."""
+    stored, seen = [], []
+    for processes, devices in ((1, 1), (2, 2)):
+        base = tiny_run()
+        cache = Cache(path=str(tmp_path / f"store {processes}"))
+        run = dataclasses.replace(
+            base,
+            workdir=str(tmp_path / f"run {processes}"),
+            steps=10,
+            optim=Optim(name="sgd", warmup=2),
+            teacher=dataclasses.replace(base.teacher, cache=cache),
+            compute=Compute(several_processes=processes > 1),
+        )
+        config = tmp_path / f"{processes}.json"
+        config.write_text(json.dumps(to_dict(run)))
+        how = "several" if processes > 1 else "one"
+        command = [sys.executable, "-c", CACHED, how, str(config)]
+        codes, outputs = together(command, processes, devices)
+        assert codes == [0] * processes, outputs
+        for i, output in enumerate(outputs):
+            assert f"cached by {i} of {processes}" in output
+        stored.append(open_store(cache.path).read(slice(0, 10))["logits"])
+        seen.append(numbers(tmp_path / f"run {processes}"))
+    assert "3 of 3 blocks" in outputs[0] and "blocks" not in outputs[1]
+    np.testing.assert_allclose(stored[1], stored[0], rtol=0, atol=2e-6)
+    assert [x[:2] for x in seen[1]] == [x[:2] for x in seen[0]]
+    for a, b in zip(*seen, strict=True):
+        np.testing.assert_allclose(b[2], a[2], rtol=2e-5, atol=2e-6)
