@@ -10,9 +10,11 @@ import sys
 
 import numpy as np
 
+import kdjax
 from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
 from kdjax.data.store import open_store
+from tests.e2e.test_cached import TEACHER, linear
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
@@ -86,57 +88,55 @@ def test_two_processes_equal_one(tmp_path):
 CACHED = """
 import sys
 from kdjax.core import hosts
-if sys.argv[1] == "several":
-    hosts.join()
-import dataclasses
-import jax, kdjax
-import numpy as np
+hosts.join()
+import jax
+import kdjax
 from kdjax.config import load_config
 from kdjax.jobs import caching
-from kdjax.models import from_function
-
-def linear(seed):
-    model = from_function(
-        lambda v, x: x.reshape(len(x), -1) @ v["w"],
-        init=lambda key, x: {"w": 0.1 * jax.random.normal(key, (x[0].size, 10))},
-    )
-    return model, model.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), "f"))
+from tests.e2e.test_cached import TEACHER, linear
 
 caching._BLOCK_UPDATES = 4
-run = load_config(sys.argv[2])
-student, teacher = linear(0)[0], linear(7)
-kdjax.cache_targets(run, student=student, teacher=teacher)
+run = load_config(sys.argv[1])
+kdjax.cache_targets(run, student=linear(), teacher=TEACHER)
 print("cached by", jax.process_index(), "of", jax.process_count())
-kdjax.distill(run, student=student, teacher=teacher)
+kdjax.distill(run, student=linear(), teacher=TEACHER)
 """
 
 
 def test_two_processes_cache_and_replay_as_one(tiny_run, tmp_path):
     """Blocks are shared out, each on its process's own devices; 2 x 2 against 1 x 1."""
-    stored, seen = [], []
-    for processes, devices in ((1, 1), (2, 2)):
+
+    def small(name, compute):
         base = tiny_run()
-        cache = Cache(path=str(tmp_path / f"store {processes}"))
-        run = dataclasses.replace(
+        cache = Cache(path=str(tmp_path / f"store {name}"))
+        return dataclasses.replace(
             base,
-            workdir=str(tmp_path / f"run {processes}"),
+            workdir=str(tmp_path / f"run {name}"),
             steps=10,
             optim=Optim(name="sgd", warmup=2),
             teacher=dataclasses.replace(base.teacher, cache=cache),
-            compute=Compute(several_processes=processes > 1),
+            compute=compute,
         )
-        config = tmp_path / f"{processes}.json"
-        config.write_text(json.dumps(to_dict(run)))
-        how = "several" if processes > 1 else "one"
-        command = [sys.executable, "-c", CACHED, how, str(config)]
-        codes, outputs = together(command, processes, devices)
-        assert codes == [0] * processes, outputs
-        for i, output in enumerate(outputs):
-            assert f"cached by {i} of {processes}" in output
-        stored.append(open_store(cache.path).read(slice(0, 10))["logits"])
-        seen.append(numbers(tmp_path / f"run {processes}"))
+
+    config = tmp_path / "two.json"
+    config.write_text(
+        json.dumps(to_dict(small("two", Compute(several_processes=True))))
+    )
+    command = [sys.executable, "-c", CACHED, str(config)]
+    codes, outputs = together(command, processes=2, devices=2)
+    assert codes == [0, 0], outputs
+    for i, output in enumerate(outputs):
+        assert f"cached by {i} of 2" in output
     assert "3 of 3 blocks" in outputs[0] and "blocks" not in outputs[1]
-    np.testing.assert_allclose(stored[1], stored[0], rtol=0, atol=2e-6)
-    assert [x[:2] for x in seen[1]] == [x[:2] for x in seen[0]]
-    for a, b in zip(*seen, strict=True):
-        np.testing.assert_allclose(b[2], a[2], rtol=2e-5, atol=2e-6)
+    one = small("one", Compute(data=1))
+    kdjax.cache_targets(one, student=linear(), teacher=TEACHER)
+    kdjax.distill(one, student=linear(), teacher=TEACHER)
+    rows = [
+        open_store(tmp_path / f"store {name}").read(slice(0, 10))["logits"]
+        for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-6)
+    ours, theirs = (numbers(tmp_path / f"run {name}") for name in ("two", "one"))
+    assert [x[:2] for x in ours] == [x[:2] for x in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
