@@ -10,13 +10,9 @@ it. Prints a Markdown table and writes it to FILE; `--only PART` measures a part
 """
 
 import argparse
-import datetime
 import functools
-import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmarks.common import circumstances
 from kdjax import losses
 from kdjax.core.examples import gram
 
@@ -289,29 +286,6 @@ def line(row: Row) -> str:
 def table(rows: Sequence[Row]) -> str:
     head = "| what | unit | ours | plain | ratio | of CPU time | ratio at most | |"
     return "\n".join([head, "|---" * 8 + "|", *map(line, rows)])
-
-
-def processor() -> str:
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
-    return f"{names[0] if names else 'processor not known'}, {os.cpu_count()} cores"
-
-
-def circumstances(command: str) -> str:
-    """Where, when and of what the numbers are."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout
-    device, load = jax.devices()[0], os.getloadavg()[0]
-    return "\n".join(
-        [
-            f"- command: `{command}`",
-            f"- machine: {processor()}; load {load:.1f} at the end",
-            f"- device: {device.platform} ({device.device_kind})",
-            f"- jax {jax.__version__}, Python {platform.python_version()}",
-            f"- commit: {commit.strip() or 'not known'}; {datetime.date.today()}",
-        ]
-    )
 
 
 INTRODUCTION = """# What the losses cost

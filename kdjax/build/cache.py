@@ -10,53 +10,77 @@ import numpy as np
 
 from kdjax.build.trained import Trained
 from kdjax.config import Run, require
+from kdjax.core import hosts
 from kdjax.core.types import Array, PyTree
 from kdjax.data import order
 from kdjax.data.source import Source, fingerprint
-from kdjax.data.store import Store, StoreError, open_store, read_manifest
+from kdjax.data.store import (
+    Rows,
+    Store,
+    StoreError,
+    create_store,
+    open_store,
+    read_manifest,
+)
 
 
 def digest(tree: PyTree) -> str:
     """16 hex digits that change with any number of a tree of arrays."""
     sha = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        x = np.ascontiguousarray(jax.device_get(leaf))
+        x = np.ascontiguousarray(hosts.whole(leaf))
         sha.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
     return sha.hexdigest()[:16]
 
 
 def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
-    """Everything that the targets of a run depend on, by name."""
+    """Everything that the targets of a run depend on, named as in its config.
+
+    What a difference is reported for comes first: the teacher's variables, which
+    change with its precision and seeds, are last. Without them, as where they are
+    shapes only, they are left out.
+    """
     asked = run.teacher
     assert asked is not None
-    views = dataclasses.asdict(run.views)
-    fixed = run.views.mode == "fixed"
-    common = {
-        "kind": "fixed" if fixed else "replayed",
-        "teacher": digest(teacher.variables),
-        "resolution": teacher.resolution,
+    fixed, views = run.views.mode == "fixed", dataclasses.asdict(run.views)
+    members = (asked, *asked.also)
+    cache = {"top_k": asked.cache.top_k, "taps": asked.cache.taps}
+    plan: dict[str, Any] = {"seed": run.seed, "seeds": run.seeds, "batch": run.batch}
+    if fixed:
+        cache["crops"] = asked.cache.crops
+        plan = {"seed": run.seed} if asked.cache.crops else {}
+        if teacher.axis == 0:
+            plan["seeds"] = run.seeds
+        names = ["mode", "still", "share", "method", "antialias"]
+        if asked.cache.crops:
+            names += ["crop", "area", "aspect", "flip", "jitter", "randaugment"]
+        views = {k: views[k] for k in names}
+    of: dict[str, Any] = {
         "precision": asked.precision,
-        "pixels": [m.model.pixels for m in (asked, *asked.also)],
-        "data": fingerprint(train),
-        "crop": run.data.crop,
-        "top_k": asked.cache.top_k,
-        "taps": asked.cache.taps,
+        "resolution": teacher.resolution,
+        "pixels": [m.model.pixels for m in members],
+        "cache": cache,
     }
-    if asked.cache.top_k:
-        common["temperature"] = temperature(run)
     if asked.also:
-        members = (asked, *asked.also)
-        common["mean"] = asked.mean
-        common["members"] = [[m.weight, m.temperature] for m in members]
-    if not fixed:
-        plan = {"seed": run.seed, "seeds": run.seeds, "batch": run.batch}
-        return {**common, **plan, "order": order.VERSION, "views": views}
-    common["crops"] = asked.cache.crops
-    names = ["still", "share", "method", "antialias"]
-    if asked.cache.crops:
-        names += ["crop", "area", "aspect", "flip", "jitter", "randaugment"]
-        common["seed"] = run.seed
-    return {**common, "views": {k: views[k] for k in names}}
+        of["mean"] = asked.mean
+        of["weights"] = [m.weight for m in members]
+        of["temperatures"] = [m.temperature for m in members]
+    if not _abstract(teacher):
+        of["variables"] = digest(teacher.variables)
+    return {
+        **plan,
+        "views": views,
+        "kind": "fixed" if fixed else "replayed",
+        "order": order.VERSION,
+        "data": {"crop": run.data.crop, "content": fingerprint(train)},
+        "teacher": of,
+        **({"terms": {"temperature": temperature(run)}} if asked.cache.top_k else {}),
+    }
+
+
+def _abstract(teacher: Trained) -> bool:
+    leaves = jax.tree.leaves(teacher.variables)
+    return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
 
 
 def temperature(run: Run) -> float:
@@ -72,14 +96,34 @@ def temperature(run: Run) -> float:
     return 1.0
 
 
+def make_cache(
+    run: Run, train: Source, teacher: Trained, arrays: dict[str, Rows], block: int
+) -> Store:
+    """The store that a run names, made where there is none.
+
+    Raises:
+      ConfigError: it holds another number of passes.
+      StoreError: as `open_cache`, or nothing can be written there.
+    """
+    assert run.teacher is not None
+    path, rows = run.teacher.cache.path, plan_rows(run, train)
+    of = manifest(run, train, teacher)
+    if read_manifest(path) is not None:
+        there = open_store(path, of).rows
+        want = f"the {_passes(run, train, there)} that {path} was made for"
+        require(there == rows, "teacher.cache.epochs", want, _passes(run, train, rows))
+    return create_store(path, of, arrays, rows=rows, block=block)
+
+
 def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
-    """The store that a run names, if it is of this very run.
+    """The store that a run names, if it is of this very run: the rows that it needs.
 
     A teacher whose variables are shapes only is not compared.
 
     Raises:
-      StoreError: nothing there, or of another teacher, data set, view plan, order or
-        seed: the field is named.
+      ConfigError: it has fewer passes than the run asks for.
+      StoreError: nothing there, unfinished, or of another teacher, data set, view plan,
+        order or seed: the field is named.
     """
     assert run.teacher is not None
     path = run.teacher.cache.path
@@ -88,27 +132,55 @@ def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
             f"teacher.cache.path: expected a store in {path}, there is none; "
             "`kdjax cache-targets` with the same options makes it"
         )
-    shapes = jax.tree.leaves(teacher.variables)
-    abstract = any(isinstance(x, jax.ShapeDtypeStruct) for x in shapes)
-    blank = teacher._replace(variables={}) if abstract else teacher
-    wanted = manifest(run, train, blank)
-    if abstract:
-        del wanted["teacher"]
-    store = open_store(path, wanted)
-    missing = store.unfinished()
-    if missing:
+    whole, rows = open_store(path, manifest(run, train, teacher)), plan_rows(run, train)
+    want = f"at most the {_passes(run, train, whole.rows)} in {path}"
+    ok = rows <= whole.rows
+    require(ok, "teacher.cache.epochs", want, _passes(run, train, rows))
+    store = whole.first(rows)
+    gone = store.unfinished()
+    if gone:
+        what = "images" if store.manifest["kind"] == "fixed" else "updates"
+        count = sum(x.stop - x.start for x in gone)
+        spans = [f"{x.start + 1} to {x.stop}" for x in gone[:3]]
+        more = ", ..." if len(gone) > 3 else ""
         raise StoreError(
-            f"{path}: {missing} of {store.rows} rows are missing; "
-            "`kdjax cache-targets` with the same options finishes it"
+            f"{path}: unfinished, the targets of {count} of {rows} {what} are missing "
+            f"({what} {', '.join(spans)}{more}); `kdjax cache-targets` with the same "
+            "options computes them"
         )
     return store
 
 
+def _passes(run: Run, train: Source, rows: int) -> str:
+    return f"{rows} updates ({rows * run.batch / len(train):.4g} passes)"
+
+
+def replayed(run: Run, train: Source) -> str:
+    """How a run's targets reach it from their store, in words; empty if live."""
+    if not _reads_cache(run):
+        return ""
+    assert run.teacher is not None
+    path = run.teacher.cache.path
+    if run.views.mode == "fixed":
+        return f"stored in {path}, one answer an image whatever the student sees"
+    rows = plan_rows(run, train)
+    if rows == run.steps:
+        return f"stored in {path}, the answer to every view of the run"
+    return (
+        f"stored in {path}, the answers to the views of the first "
+        f"{_passes(run, train, rows)}; then the same views again, "
+        f"{run.steps / rows:.4g} times in all"
+    )
+
+
+def _reads_cache(run: Run) -> bool:
+    asked = any(term.teacher != "labels" for term in run.terms.values())
+    return asked and run.teacher is not None and bool(run.teacher.cache.path)
+
+
 def open_if_named(run: Run, train: Source, teacher: Trained | None) -> Store | None:
     """The store that a run's terms read their targets from, if it names one."""
-    asked = any(term.teacher != "labels" for term in run.terms.values())
-    named = run.teacher is not None and bool(run.teacher.cache.path)
-    if not (asked and named) or teacher is None:
+    if teacher is None or not _reads_cache(run):
         return None
     return open_cache(run, train, teacher)
 

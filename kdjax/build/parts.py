@@ -69,6 +69,7 @@ def make_parts(
     student: Model | None = None,
     teacher: Trained | None = None,
     store: Store | None = None,
+    mesh: Mesh | None = None,
 ) -> Parts:
     """Put a run together.
 
@@ -78,6 +79,7 @@ def make_parts(
       student: a model of the user's, in place of the one that `run.model` names.
       teacher: the teacher; its variables may be shapes only.
       store: of its targets, open already; by default the one that the run names.
+      mesh: the devices it runs on; by default those that the run names.
 
     Raises:
       ConfigError: a field that cannot be run, named.
@@ -87,7 +89,7 @@ def make_parts(
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
     if any(term.teacher == "labels" for term in run.terms.values()):
         check_labelled(train, "data.train")
-    mesh = sharding.make_mesh(run.compute, run.batch)
+    mesh = mesh or sharding.make_mesh(run.compute, run.batch)
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     start = None
     if student is None:

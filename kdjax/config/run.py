@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 from typing import Any, Literal, get_args
 
 from kdjax.config.checks import require
@@ -72,6 +73,7 @@ class Run:
         self.optim.check("optim", self.steps)
         if self.teacher is not None:
             self.teacher.check()
+            self._check_apart(self.teacher.cache.path)
         require(bool(self.terms), "terms", "at least one term", self.terms)
         for name, term in self.terms.items():
             term.check(f"terms.{name}")
@@ -85,6 +87,15 @@ class Run:
         for name in self.trackers:
             known = name in get_args(Tracker)
             require(known, "trackers", "tensorboard or wandb", name)
+
+    def _check_apart(self, store: str) -> None:
+        """A store beneath the run folder would make it another's, and the reverse."""
+        if not store or "://" in store:
+            return
+        a, b = (pathlib.Path(x).resolve() for x in (store, self.workdir))
+        apart = not (a.is_relative_to(b) or b.is_relative_to(a))
+        want = f"a folder neither in workdir {self.workdir!r} nor around it"
+        require(apart, "teacher.cache.path", want, store)
 
 
 def labelled(run: Run, **changes: Any) -> Run:

@@ -42,8 +42,9 @@ class Cache:
     path: str = ""
     """Folder or URL (gs://...) of the store; empty: the teacher answers live."""
     epochs: float = 0.0
-    """Passes over the data whose views are stored; a longer run begins again with the
-    first. 0: all of the run's. Views of mode `fixed` need one answer an image."""
+    """Passes over the data whose views are stored and replayed; a longer run begins
+    again with the first. 0: all of the run's. A store of more passes can be read for
+    fewer. Views of mode `fixed` need one answer an image."""
     top_k: int = 0
     """Classes kept of each answer, the likeliest; 0 keeps all, exactly."""
     tail: Literal["uniform", "bucket", "renormalise"] = "uniform"
@@ -59,6 +60,8 @@ class Cache:
         require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
         require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
         require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
+        ok = not (self.crops and self.taps)
+        require(ok, f"{at}.taps", "none with crops, whose mean has none", self.taps)
         if not self.path:
             want = "as it is by default, without a path"
             for field in ("epochs", "top_k", "tail", "taps", "crops"):

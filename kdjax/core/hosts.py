@@ -3,7 +3,10 @@
 import os
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+from kdjax.core.types import PyTree
 
 
 def join() -> None:
@@ -33,3 +36,17 @@ def wait_for_all(name: str) -> None:
     """Return once every process has come here; at once where there is only one."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def whole(tree: PyTree) -> PyTree:
+    """NumPy copies of arrays whose parts may lie with several processes.
+
+    Every process must call it, and each gets everything.
+    """
+
+    def copy(x: jax.Array) -> np.ndarray:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return np.asarray(jax.device_get(x))
+
+    return jax.tree.map(copy, tree)

@@ -20,7 +20,7 @@ Fields = Mapping[str, Any]
 
 _TEMPORARY, _NONE = ".kdjax-", object()
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_TEXT = frozenset({"kind", "name", "command", "machine", "versions"})
+_TEXT = frozenset({"kind", "name", "command", "machine", "versions", "targets"})
 
 
 class RunFolderError(ValueError):

@@ -1,19 +1,23 @@
 """Rows of named arrays on disk, in blocks with checksums: TensorStore's zarr3.
 
-A block is written whole and marked as written last, so that what an interruption left
-half-done counts as missing. A path is a folder, or a URL that TensorStore knows
-(`gs://bucket/path`); several processes may write different blocks at once.
+A block is written whole and its rows are marked last, so that what an interruption left
+half-done counts as missing. A mark is a checksum over the row, its place and the whole
+manifest: rows of another store do not pass. A path is a folder, or a URL that
+TensorStore knows (`gs://bucket/path`); several processes may write different blocks at
+once.
 """
 
 import json
 import pathlib
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
 
-_WRITTEN = "written"
+_MARK = "mark"
+_MEND = "`kdjax cache-targets` with the same options mends it"
 
 
 class StoreError(ValueError):
@@ -34,7 +38,7 @@ class Rows(NamedTuple):
 class Store(NamedTuple):
     """An open store; `manifest` says what it is of.
 
-    arrays: `[rows, ...]` each, and `written` `[rows]`, 1 where a row is there.
+    arrays: `[rows, ...]` each, and `mark` `[rows]`, 0 where a row is not there.
     block: rows that are written and checked together.
     """
 
@@ -48,6 +52,16 @@ class Store(NamedTuple):
     def blocks(self) -> int:
         return -(-self.rows // self.block)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all rows when they are there, marks and file headers aside."""
+        layout = self.manifest["layout"]["arrays"].values()
+        return self.rows * sum(Rows(tuple(x), dtype).nbytes for x, dtype in layout)
+
+    def first(self, rows: int) -> "Store":
+        """The same store, as if it held so many of its rows."""
+        return self._replace(rows=rows)
+
     def span(self, block: int) -> slice:
         """The rows of a block."""
         return slice(block * self.block, min((block + 1) * self.block, self.rows))
@@ -59,39 +73,72 @@ class Store(NamedTuple):
         stays.
         """
         rows = self.span(block)
+        exact = {k: np.asarray(v, self.arrays[k].dtype.name) for k, v in values.items()}
         try:
-            pending = [self.arrays[k][rows].write(v) for k, v in values.items()]
+            pending = [self._put(k, rows, v) for k, v in exact.items()]
             for write in pending:
                 write.result()
-            self.arrays[_WRITTEN][rows].write(np.uint8(1)).result()
-        except ValueError as error:
+            self._put(_MARK, rows, self._marks(rows, exact)).result()
+        except (ValueError, OSError) as error:
             raise StoreError(f"{self.path}: cannot write: {_short(error)}") from error
+
+    def _put(self, name: str, rows: slice, values: np.ndarray) -> ts.WriteFutures:
+        """Write a chunk whole, the last one with zeros behind it, so that what was
+        there, perhaps damaged, is not read."""
+        if len(values) != rows.stop - rows.start:
+            raise ValueError(f"{name}: {len(values)} rows for {_said(rows)}")
+        whole = np.zeros((self.block, *values.shape[1:]), values.dtype)
+        whole[: len(values)] = values
+        return self.arrays[name][rows.start : rows.start + self.block].write(whole)
 
     def read(self, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
         """Some rows of every array, `{name: [rows, ...]}`.
 
         Raises StoreError naming the array where a chunk fails its checksum, is cut
-        off, or was never written.
+        off, or was never written, and where rows are not of this store.
         """
         pending = {k: array[rows].read() for k, array in self.arrays.items()}
-        written = self._wait(_WRITTEN, pending.pop(_WRITTEN))
-        if not written.all():
+        marks = self._wait(_MARK, pending.pop(_MARK))
+        if not marks.all():
             raise StoreError(f"{self.path}: unfinished, rows {_said(rows)} are missing")
-        return {name: self._wait(name, read) for name, read in pending.items()}
+        found = {name: self._wait(name, read) for name, read in pending.items()}
+        if not np.array_equal(marks, self._marks(rows, found)):
+            raise StoreError(
+                f"{self.path}: rows {_said(rows)} are damaged or of another store; "
+                f"{_MEND}"
+            )
+        return found
+
+    def _marks(
+        self, rows: slice | np.ndarray, values: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """A number above 0 for each row, `[rows]` uint32."""
+        seal = zlib.crc32(json.dumps(self.manifest, sort_keys=True).encode())
+        span = isinstance(rows, slice)
+        places = np.asarray(range(rows.start, rows.stop) if span else rows, "<i8")
+        marks = np.zeros(len(places), np.uint32)
+        columns = [np.ascontiguousarray(values[name]) for name in sorted(values)]
+        for i, place in enumerate(places):
+            mark = zlib.crc32(place.tobytes(), seal)
+            for column in columns:
+                mark = zlib.crc32(column[i].tobytes(), mark)
+            marks[i] = mark or 1
+        return marks
 
     def _wait(self, name: str, read: ts.Future) -> np.ndarray:
         try:
             return np.asarray(read.result())
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise StoreError(
-                f"{self.path}: damaged chunk of {name!r} ({_short(error)}); "
-                "write it again to mend it"
+                f"{self.path}: damaged chunk of {name!r} ({_short(error)}); {_MEND}"
             ) from error
 
-    def unfinished(self) -> int:
-        """How many rows were never written; what is there is not looked at."""
-        written = self._wait(_WRITTEN, self.arrays[_WRITTEN].read())
-        return int((written == 0).sum())
+    def unfinished(self) -> list[slice]:
+        """The rows that were never written, in spans; what is there is not checked."""
+        marks = self._wait(_MARK, self.arrays[_MARK][: self.rows].read())
+        gone = np.flatnonzero(marks == 0)
+        spans = np.split(gone, np.flatnonzero(np.diff(gone) > 1) + 1)
+        return [slice(int(x[0]), int(x[-1]) + 1) for x in spans if len(x)]
 
     def missing(self) -> list[int]:
         """The blocks that are not there or do not pass their checksums.
@@ -119,16 +166,19 @@ def create_store(
 ) -> Store:
     """Make an empty store, or open the one of the same manifest that is there.
 
+    block: rows of a block; one that is there keeps its own.
+
     Raises StoreError naming the field in which a store that is there differs, or where
     nothing can be written.
     """
+    known = read_manifest(path)
     layout = {
         "arrays": {k: [list(v.shape), v.dtype] for k, v in arrays.items()},
         "rows": rows,
-        "block": block,
+        "block": known["layout"]["block"] if known else block,
     }
     whole = {**json.loads(json.dumps(dict(manifest))), "layout": layout}
-    if read_manifest(path) is None:
+    if known is None:
         if _names(path):
             raise StoreError(
                 f"{path}: expected an empty folder or a store, it has files and no "
@@ -157,7 +207,7 @@ def open_store(
     layout = manifest["layout"]
     rows, block = layout["rows"], layout["block"]
     columns = {k: Rows(tuple(shape), d) for k, (shape, d) in layout["arrays"].items()}
-    columns[_WRITTEN] = Rows((), "uint8")
+    columns[_MARK] = Rows((), "uint32")
     arrays = {
         name: _open(path, name, _metadata(column, rows, block))
         for name, column in columns.items()
@@ -174,9 +224,13 @@ def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
     if text.state == "missing":
         return None
     try:
-        return json.loads(text.value)
+        manifest = json.loads(text.value)
     except ValueError as error:
         raise StoreError(f"{path}: manifest.json is damaged: {error}") from error
+    layout = manifest.get("layout") if isinstance(manifest, dict) else None
+    if not isinstance(layout, dict) or not {"arrays", "rows", "block"} <= set(layout):
+        raise StoreError(f"{path}: expected a store, its manifest.json is no store's")
+    return manifest
 
 
 def _names(path: str | pathlib.Path) -> list[bytes]:
@@ -217,7 +271,8 @@ def _metadata(column: Rows, rows: int, block: int) -> dict[str, Any]:
     floating = not np.issubdtype(np.dtype(column.dtype), np.integer)
     grid = {"chunk_shape": [block, *column.shape]}
     return {
-        "shape": [rows, *column.shape],
+        # Whole chunks, so that each can be written without being read.
+        "shape": [-(-rows // block) * block, *column.shape],
         "chunk_grid": {"name": "regular", "configuration": grid},
         "data_type": column.dtype,
         "codecs": [
@@ -230,7 +285,7 @@ def _metadata(column: Rows, rows: int, block: int) -> dict[str, Any]:
 
 def _open(path, name: str, metadata: dict[str, Any] | None = None) -> ts.TensorStore:
     spec: dict[str, Any] = {"driver": "zarr3", "kvstore": _place(path, name)}
-    if name != _WRITTEN:
+    if name != _MARK:
         # A chunk that is gone is an error, never a chunk of zeros.
         spec["fill_missing_data_reads"] = False
         spec["store_data_equal_to_fill_value"] = True

@@ -1,7 +1,7 @@
 """Computing a teacher's targets ahead of time, for `teacher.cache`."""
 
 import dataclasses
-import math
+import datetime
 import pathlib
 import time
 from collections.abc import Callable
@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from rich.console import Console
+from rich.filesize import decimal
 
 from kdjax import build
-from kdjax.build import cache
+from kdjax.build import Trained, cache
 from kdjax.build.feeds import make_batches, place_given
 from kdjax.build.parts import Parts
 from kdjax.config import Cache, ConfigError, Run, require
@@ -22,15 +24,16 @@ from kdjax.core.seeds import map_seeds
 from kdjax.core.types import Model, Output
 from kdjax.data import streamed
 from kdjax.data.sources import Splits
-from kdjax.data.store import Rows, Store, create_store
+from kdjax.data.store import Rows, Store, StoreError
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
-from kdjax.teachers.cached import keep
+from kdjax.teachers.cached import keep, with_taps
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar
 
-# Bytes of a block, which is written, checked and repeated as a whole.
-_BLOCK = 4 * 2**20
+# A block is written, checked and repeated as a whole: so many bytes and updates at
+# most. An interruption loses one.
+_BLOCK, _BLOCK_UPDATES = 4 * 2**20, 128
 
 
 class _Task(NamedTuple):
@@ -45,11 +48,17 @@ class _Task(NamedTuple):
     answer: Callable[..., Output]
     given: dict[str, Any]
 
+    @property
+    def cache(self) -> Cache:
+        assert self.run.teacher is not None
+        return self.run.teacher.cache
+
 
 def cache_targets(
     run: Run,
     *,
     splits: Splits | None = None,
+    student: Model | None = None,
     teacher: tuple[Model, Any] | None = None,
     console: Console | None = None,
 ) -> pathlib.Path:
@@ -57,36 +66,89 @@ def cache_targets(
 
     What is stored already and passes its checksums is kept, the rest is computed: the
     same call continues after an interruption, and mends a damaged store. Several
-    processes share the blocks among them.
+    processes share the blocks among them, each asking the teacher on its own devices.
 
     Args:
       run: the run that will read them, `run.teacher.cache` included.
-      splits, teacher: as `distill` takes them.
+      splits, student, teacher: as `distill` takes them.
 
     Returns:
       The store's folder, `run.teacher.cache.path`.
 
     Raises:
       ConfigError: a field that cannot be used. StoreError: the folder holds the targets
-      of something else, or cannot be written.
+      of something else, or cannot be written; what was written stays.
     """
     require(run.teacher is not None, "teacher", "a teacher to ask", run.teacher)
     assert run.teacher is not None
     asked = run.teacher.cache
     require(bool(asked.path), "teacher.cache.path", "a folder or URL", asked.path)
-    job = start(run, splits, None, teacher, console)
+    job = start(run, splits, student, teacher, console)
     task, store = _prepare(run, job, teacher)
     missing = store.missing()
-    ours = [b for b in missing if b % jax.process_count() == jax.process_index()]
-    _forecast(store, missing, job.console)
-    with Bar("cache", len(ours), 0, job.console) as bar:
-        for done, block in enumerate(ours, start=1):
-            begun = time.perf_counter()
-            store.write(block, _rows_of(task, store, block))
-            views = _views(task, store, block)
-            bar.show(done, views / (time.perf_counter() - begun), 0.0, None)
+    hosts.wait_for_all(f"looked at {asked.path}")
+    ours = missing[jax.process_index() :: jax.process_count()]
+    counts = {block: _calls(task, store, block) for block in ours}
+    job.console.print(
+        f"{store.path}: {store.rows} rows, {decimal(store.nbytes)}; {len(missing)} of "
+        f"{store.blocks} blocks to compute",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with Bar("cache", sum(counts.values()), 0, job.console, unit="batch") as bar:
+        meter = _Meter(task, store, sum(counts.values()), bar, job.console)
+        for done, block in enumerate(ours):
+            try:
+                store.write(block, _rows_of(task, store, block, meter.tick))
+            except StoreError as error:
+                there = store.blocks - len(missing) + done
+                raise StoreError(
+                    f"{error}; {there} of {store.blocks} blocks are there, the same "
+                    "command goes on after them"
+                ) from error
+            if done == 0:
+                meter.forecast()
     hosts.wait_for_all(f"cached {asked.path}")
     return pathlib.Path(asked.path)
+
+
+class _Meter:
+    """How far the asking is: images a second, and bytes so far and in all."""
+
+    def __init__(
+        self, task: _Task, store: Store, batches: int, bar: Bar, console: Console
+    ):
+        self._batches, self._bar, self._console = batches, bar, console
+        self._images = task.parts.run.batch * task.parts.run.seeds
+        rows = 1 if store.manifest["kind"] == "replayed" else task.run.batch
+        # With crops, several batches are about the same rows.
+        each = rows / max(1, task.cache.crops)
+        self._bytes = store.nbytes / store.rows * each
+        self._done, self._begun, self._last = 0, 0.0, time.monotonic()
+
+    def tick(self) -> None:
+        """One more batch is answered."""
+        now = time.monotonic()
+        rate, self._last = self._images / max(now - self._last, 1e-9), now
+        self._done += 1
+        # The first one is late: it compiles.
+        self._begun = self._begun or now
+        sizes = (decimal(round(self._bytes * n)) for n in (self._done, self._batches))
+        self._bar.show(self._done, rate, " of ".join(sizes))
+
+    def forecast(self) -> None:
+        """Say how long the rest will take, by what is done."""
+        left = self._batches - self._done
+        if left == 0 or self._done == 1:
+            return
+        pace = (self._last - self._begun) / (self._done - 1)
+        self._console.print(
+            f"cache: {left:,} batches, {decimal(round(self._bytes * left))} are left, "
+            f"about {datetime.timedelta(seconds=round(left * pace))} at "
+            f"{self._images / max(pace, 1e-9):,.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _prepare(
@@ -97,53 +159,89 @@ def _prepare(
     mesh = sharding.make_mesh(run.compute, run.batch)
     source = job.data["train"]
     trained_first = given is None and run.teacher.trained_first
-    want = "a teacher that is there: teacher.run, or teacher.model.weights"
     there = not trained_first or (folder / "config.json").is_file()
-    require(there, "teacher", want, f"none in {folder}")
+    want = "the run folder of a trained teacher (`kdjax train` makes one), or published"
+    require(there, "teacher.run", f"{want} weights in teacher.model.weights", "")
     teacher = teacher_loader(run, given, folder, mesh, source)()
     require(teacher is not None, "teacher.kind", "model", run.teacher.kind)
     assert teacher is not None
-    look_at_teacher(run, teacher, mesh, job)
     fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops
-    require(
-        not crops or fixed, "teacher.cache.crops", "0 unless views.mode is fixed", crops
+    want = "0 unless views.mode is fixed"
+    require(not crops or fixed, "teacher.cache.crops", want, crops)
+    alone = _alone(run, teacher)
+    build.check_fit(alone, train=source, student=job.student, teacher=teacher)
+    look_at_teacher(run, teacher, mesh, job)
+    if jax.process_count() > 1:
+        teacher = teacher._replace(variables=hosts.whole(teacher.variables))
+    parts = build.make_parts(
+        alone,
+        train=source,
+        student=job.student,
+        teacher=teacher,
+        mesh=_own_mesh(alone),
     )
-    # Crops of the teacher's own, to be averaged, are what `independent` gives it.
-    mode = "independent" if crops else run.views.mode
-    alone = dataclasses.replace(
-        run,
-        teacher=dataclasses.replace(run.teacher, cache=Cache()),
-        views=dataclasses.replace(run.views, mode=mode),
-        seeds=1 if fixed and teacher.axis is None else run.seeds,
-    )
-    parts = build.make_parts(alone, train=source, teacher=teacher)
-    task = _Task(run, parts, _answer(parts), place_given(parts))
+    task = _Task(run, parts, _answer(parts, run.teacher.cache), place_given(parts))
     batch = next(make_batches(parts)(0))
     try:
         shapes = jax.eval_shape(
             lambda x: _kept(task, task.answer(x, task.given)), batch
         )
     except ValueError as error:
-        raise ConfigError(f"teacher.cache: {error}") from error
+        raise ConfigError(f"teacher.cache.{error}") from error
     lead = (alone.seeds,) if fixed else (alone.seeds, run.batch)
     arrays = {k: Rows((*lead, *x.shape[2:]), x.dtype.name) for k, x in shapes.items()}
     size = sum(x.nbytes for x in arrays.values())
-    rows = cache.plan_rows(run, source)
-    block = run.batch if fixed else max(1, min(rows, _BLOCK // size))
-    of = cache.manifest(run, source, teacher)
-    store = create_store(run.teacher.cache.path, of, arrays, rows=rows, block=block)
-    return task, store
+    limit = cache.plan_rows(run, source), _BLOCK_UPDATES, max(1, _BLOCK // size)
+    block = run.batch if fixed else min(limit)
+    return task, _shared(lambda: cache.make_cache(run, source, teacher, arrays, block))
 
 
-def _answer(parts: Parts) -> Callable[..., Output]:
-    """`(batch, given) -> Output` of all seeds: the very views of training, asked."""
+def _alone(run: Run, teacher: Trained) -> Run:
+    """The run with a live teacher, as its views are asked about."""
+    assert run.teacher is not None
+    fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops
+    # Crops of the teacher's own, to be averaged, are what `independent` gives it.
+    mode = "independent" if crops else run.views.mode
+    return dataclasses.replace(
+        run,
+        teacher=dataclasses.replace(run.teacher, cache=Cache()),
+        views=dataclasses.replace(run.views, mode=mode),
+        seeds=1 if fixed and teacher.axis is None else run.seeds,
+        # No gradient, nothing to average: pmap would be a second way to the same.
+        compute=dataclasses.replace(run.compute, how="jit"),
+    )
+
+
+def _own_mesh(run: Run) -> Mesh:
+    """The devices of this process: processes share blocks, devices share batches."""
+    local, compute = jax.local_devices(), run.compute
+    if jax.process_count() > 1:
+        fsdp = min(compute.fsdp, len(local))
+        compute = dataclasses.replace(compute, data=0, fsdp=fsdp)
+    return sharding.make_mesh(compute, run.batch, local)
+
+
+def _shared(make: Callable[[], Store]) -> Store:
+    """What the first process makes and the others find."""
+    store = make() if hosts.is_first() else None
+    hosts.wait_for_all("made the store")
+    return store or make()
+
+
+def _answer(parts: Parts, asked: Cache) -> Callable[..., Output]:
+    """`(batch, given) -> Output` of all seeds: the very views of training, asked.
+
+    Only the taps that are stored come out. A further output makes another program of a
+    network, which rounds its logits otherwise than the live teacher does.
+    """
     teacher = parts.teacher
     require(teacher is not None, "terms", "a term that asks the teacher", "none")
     assert teacher is not None
 
     def one(batch: Any, given: Any) -> Any:
         view = parts.view(batch["step"], batch, given)
-        return teacher.targets({}, view, batch, given)
+        found: Any = teacher.targets({}, view, batch, given)
+        return with_taps(found, asked.taps)
 
     unroll = parts.mesh.devices.flat[0].platform == "cpu"
     axes = (compiled.SEED_AXES, parts.given_axes)
@@ -152,32 +250,35 @@ def _answer(parts: Parts) -> Callable[..., Output]:
 
 def _kept(task: _Task, output: Output) -> dict[str, Any]:
     """What is stored of `[seeds, batch, ...]` answers."""
-    assert task.run.teacher is not None
-    asked = task.run.teacher.cache
+    asked = task.cache
     options: dict[str, Any] = {"top_k": asked.top_k, "taps": asked.taps}
     if asked.top_k:
         options["temperature"] = cache.temperature(task.run)
     return keep(output, **options)
 
 
-def _rows_of(task: _Task, store: Store, block: int) -> dict[str, np.ndarray]:
-    """The rows of one block."""
+def _rows_of(
+    task: _Task, store: Store, block: int, tick: Callable[[], None]
+) -> dict[str, np.ndarray]:
+    """The rows of one block; `tick` is called after each batch."""
     span = store.span(block)
     if store.manifest["kind"] == "fixed":
-        return _examples(task, span)
+        return _examples(task, span, tick)
     coming = make_batches(task.parts)(span.start)
     rows = []
     for _ in range(span.start, span.stop):
         answer = task.answer(next(coming), task.given)
         rows.append(jax.device_get(_kept(task, answer)))
+        tick()
     return {k: np.stack([row[k] for row in rows]) for k in rows[0]}
 
 
-def _examples(task: _Task, span: slice) -> dict[str, np.ndarray]:
+def _examples(
+    task: _Task, span: slice, tick: Callable[[], None]
+) -> dict[str, np.ndarray]:
     """The answers to the examples of a block, `[examples, seeds, ...]`."""
     parts, count = task.parts, span.stop - span.start
-    assert task.run.teacher is not None
-    size, crops = parts.run.batch, task.run.teacher.cache.crops
+    size, crops = parts.run.batch, task.cache.crops
     # Blocks have the size of a batch; the last one repeats its last example.
     places = np.minimum(np.arange(span.start, span.start + size), span.stop - 1)
     source = parts.train
@@ -190,7 +291,9 @@ def _examples(task: _Task, span: slice) -> dict[str, np.ndarray]:
         every = {k: np.stack([x] * len(seeds)) for k, x in epochs.items()}
         knobs = parts.strategy.knobs(0)
         batch = {"seed": seeds, "step": np.int32(0), "knobs": knobs, "rows": every}
-        return task.answer(batch, task.given)
+        answer = jax.block_until_ready(task.answer(batch, task.given))
+        tick()
+        return answer
 
     answer = ask(0)
     if crops:
@@ -202,22 +305,9 @@ def _examples(task: _Task, span: slice) -> dict[str, np.ndarray]:
     return {k: np.moveaxis(x, 0, 1)[:count] for k, x in found.items()}
 
 
-def _views(task: _Task, store: Store, block: int) -> int:
-    """How many images a block asks about."""
-    assert task.run.teacher is not None
-    span, crops = store.span(block), task.run.teacher.cache.crops
-    each = max(1, crops) if store.manifest["kind"] == "fixed" else task.run.batch
-    return (span.stop - span.start) * each * task.parts.run.seeds
-
-
-def _forecast(store: Store, missing: list[int], console: Console) -> None:
-    size = sum(
-        math.prod(shape) * np.dtype(dtype).itemsize
-        for shape, dtype in store.manifest["layout"]["arrays"].values()
-    )
-    whole = size * store.rows / 2**20
-    console.print(
-        f"{store.path}: {store.rows} rows, {whole:.1f} MiB; {len(missing)} of "
-        f"{store.blocks} blocks to compute",
-        highlight=False,
-    )
+def _calls(task: _Task, store: Store, block: int) -> int:
+    """How many batches a block asks about."""
+    if store.manifest["kind"] == "fixed":
+        return max(1, task.cache.crops)
+    span = store.span(block)
+    return span.stop - span.start

@@ -81,6 +81,10 @@ def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained
         _load(run, member, pathlib.Path(member.run), mesh, source, f"teacher.also.{i}")
         for i, member in enumerate(run.teacher.also)
     ]
+    counts = [_classes(each, source) for each in (first, *others)] if others else []
+    for i, count in enumerate(counts[1:]):
+        want = f"{counts[0]} classes, as the first teacher has"
+        require(count == counts[0], f"teacher.also.{i}", want, count)
     whole = build.together(first, others, run)
     return build.at_precision(whole, run.teacher.precision)
 
@@ -101,6 +105,20 @@ def _load(
     trained = build.load_trained(folder, mesh, step_number=asked.step or None)
     seeds = build.read_run(folder).seeds
     return build.fit_seeds(trained, seeds, run, f"{field}.run")
+
+
+def _classes(teacher: Trained, source: Source) -> int:
+    """How many logits a teacher has."""
+    size, lead = teacher.resolution, 1 if teacher.axis == 0 else 0
+    image = jax.ShapeDtypeStruct((1, size, size, source.shape[-1]), jnp.float32)
+    variables = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x)[lead:], x.dtype), teacher.variables
+    )
+
+    def logits(variables: Any, image: Any) -> Any:
+        return teacher.model.apply(variables, image, train=False, rngs=None)[0].logits
+
+    return jax.eval_shape(logits, variables, image).shape[-1]
 
 
 def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:

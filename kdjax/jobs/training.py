@@ -15,6 +15,7 @@ import numpy as np
 from kdjax import build, reports
 from kdjax import config as configs
 from kdjax.build import Trained
+from kdjax.build.cache import replayed
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.data.source import Source
@@ -39,9 +40,9 @@ def train_one(
     teacher, train = load_teacher(), job.data["train"]
     parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
     claim(folder, run, job.given)
-    if parts.store is not None and parts.store.rows < run.steps:
-        text = f"targets of {parts.store.rows} updates, gone round in {run.steps}"
-        job.console.print(f"{run.name}: {text}", highlight=False)
+    targets = replayed(run, train)
+    if targets:
+        job.console.print(f"{run.name}: targets: {targets}", highlight=False)
     checkpoints = Checkpoints(folder)
     try:
         own = Trained(parts.student, None, 0, run.model.resolution)
@@ -59,6 +60,8 @@ def train_one(
     hosts.wait_for_all(f"measured {folder}")
     if hosts.is_first():
         summary = _summary(run, job.data, test, parameters, seconds)
+        if targets:
+            summary["targets"] = targets
         runlog.write_json(folder / "summary.json", summary)
         reports.write_report([folder], folder)
     return folder

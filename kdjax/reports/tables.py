@@ -97,7 +97,8 @@ def provenance(records: Sequence[RunRecord]) -> str:
     commands = _values(records, "command", str)
     block = "\n".join(["```bash", *commands, "```"]) if commands else ""
     lines = []
-    shown = {"machine": str, "versions": _pairs, "seeds": _items, "left_out": _left}
+    shown = {"machine": str, "versions": _pairs, "seeds": _items}
+    shown |= {"left_out": _left, "targets": str}
     for field, show in shown.items():
         values = _values(records, field, show)
         if len(values) > 1:

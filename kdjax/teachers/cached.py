@@ -32,11 +32,10 @@ def keep(
     classes = output.logits.shape[-1]
     if not 0 <= top_k <= classes:
         raise ValueError(f"top_k: expected 0 to {classes} classes, got {top_k}")
-    for name in taps:
-        if name not in output.taps:
-            known = sorted(output.taps)
-            raise ValueError(f"taps: expected some of {known}, got {name!r}")
-    kept = {TAP + name: output.taps[name].astype(jnp.float32) for name in taps}
+    kept = {
+        TAP + name: tap.astype(jnp.float32)
+        for name, tap in with_taps(output, taps).taps.items()
+    }
     logits = output.logits.astype(jnp.float32)
     if top_k == 0:
         return {"logits": logits, **kept}
@@ -49,6 +48,15 @@ def keep(
         "log_normaliser": normaliser,
         **kept,
     }
+
+
+def with_taps(output: Output, taps: Sequence[str]) -> Output:
+    """The same answer with these taps alone; ValueError names one that is not there."""
+    for name in taps:
+        if name not in output.taps:
+            known = sorted(output.taps)
+            raise ValueError(f"taps: expected some of {known}, got {name!r}")
+    return output._replace(taps={name: output.taps[name] for name in taps})
 
 
 def unpack(rows: dict[str, Array]) -> Targets:

@@ -96,7 +96,7 @@ def fit(
                 rate = clock.rate(done * plan.images_per_step)
                 agreement = _mean(means.get("agreement"), agreement)
                 write(_line("train", step, clock, means, images_per_second=rate))
-                bar.show(step, rate, float(np.mean(means["loss"])), agreement)
+                bar.show(step, rate, _said(means, agreement))
                 window = []
             saves = told or last or step % plan.checkpoint_every == 0
             measures = last or step % plan.evaluate_every == 0
@@ -202,6 +202,11 @@ def _check_parameters(state: TrainState, step: int) -> None:
         raise NonFiniteError(
             f"parameters: expected finite numbers, got others after step {step}"
         )
+
+
+def _said(means: dict[str, list[float]], agreement: float | None) -> str:
+    text = f"loss {np.mean(means['loss']):.4f}"
+    return text if agreement is None else f"{text}  agreement {agreement:.1%}"
 
 
 def _mean(values: list[float] | None, otherwise: float | None) -> float | None:

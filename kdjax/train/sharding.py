@@ -1,6 +1,6 @@
 """The mesh, and which array lies where on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,16 @@ BATCH_AXES = ("data", "fsdp")
 SHARED_FROM = 1024
 
 
-def make_mesh(compute: Compute, batch: int) -> Mesh:
-    """The `('data', 'fsdp')` mesh that a run asks for.
+def make_mesh(
+    compute: Compute, batch: int, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """The `('data', 'fsdp')` mesh that a run asks for, of all devices by default.
 
     Raises ConfigError where more devices are asked for than there are, or where the
     batch does not divide by the devices that share it.
     """
-    there = len(jax.devices())
+    devices = list(devices or jax.devices())
+    there = len(devices)
     data = compute.data or max(1, there // compute.fsdp)
     wanted = data * compute.fsdp
     field = "compute.data x compute.fsdp"
@@ -33,7 +36,7 @@ def make_mesh(compute: Compute, batch: int) -> Mesh:
         (data, compute.fsdp),
         BATCH_AXES,
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=jax.devices()[:wanted],
+        devices=devices[:wanted],
     )
 
 

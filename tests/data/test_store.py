@@ -1,5 +1,6 @@
 """The store: resumable, checked, and refused where it is of something else."""
 
+import resource
 import time
 
 import numpy as np
@@ -65,27 +66,70 @@ def test_a_block_half_written_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip a bit", "cut off", "empty"])
-def test_a_damaged_chunk_is_never_used(full, damage):
-    chunk = chunk_files(full, "logits")[1]
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_damaged_chunk_is_never_used(full, damage, block):
+    chunk = chunk_files(full, "logits")[block]
     data = bytearray(chunk.read_bytes())
     if damage == "flip a bit":
         data[5] ^= 1
     chunk.write_bytes(data[: {"cut off": 7, "empty": 0}.get(damage, len(data))])
     store = open_store(full)
     with pytest.raises(StoreError, match="damaged chunk of 'logits'"):
-        store.read(slice(4, 5))
+        store.read(slice(4 * block, 4 * block + 1))
     np.testing.assert_array_equal(store.read(slice(0, 4))["best"], values(0)["best"])
-    assert store.missing() == [1]
-    store.write(1, values(1))
+    assert store.missing() == [block]
+    store.write(block, values(block))
     assert open_store(full).missing() == []
 
 
-@pytest.mark.parametrize("name", ["written", "logits", "best"])
+@pytest.mark.parametrize("copied", [("logits",), ("logits", "best", "mark")])
+def test_rows_of_another_store_do_not_pass(full, tmp_path, copied):
+    """Their chunks are whole and of the right shape; only what they are of differs."""
+    other = make(tmp_path / "other", {**OF, "teacher": "def"})
+    for block in range(3):
+        logits = -values(block)["logits"]
+        other.write(block, {**values(block), "logits": logits})
+    for name in copied:
+        chunk_files(full, name)[1].write_bytes(
+            chunk_files(tmp_path / "other", name)[1].read_bytes()
+        )
+    store = open_store(full)
+    with pytest.raises(StoreError, match="rows 4 to 7 are damaged or of another store"):
+        store.read(slice(4, 8))
+    with pytest.raises(StoreError, match="rows 5 to 9 are damaged or of another"):
+        store.read(np.array([9, 5]))
+    assert store.missing() == [1] and store.unfinished() == []
+
+
+def test_rows_in_another_place_do_not_pass(full):
+    for name in ("logits", "best", "mark"):
+        first, second, _ = chunk_files(full, name)
+        second.write_bytes(first.read_bytes())
+    assert open_store(full).missing() == [1]
+
+
+def test_the_first_rows_alone(tmp_path):
+    store = make(tmp_path / "store")
+    store.write(0, values(0))
+    assert store.unfinished() == [slice(4, 10)]
+    short = store.first(4)
+    assert (short.rows, short.blocks, short.unfinished()) == (4, 1, [])
+    assert short.nbytes == 4 * (6 + 2)
+
+
+def test_a_store_that_is_there_keeps_its_blocks(full):
+    again = create_store(full, OF, ARRAYS, rows=10, block=7)
+    assert again.block == 4 and again.missing() == []
+    with pytest.raises(StoreError, match="layout.rows: expected 11, the store has 10"):
+        create_store(full, OF, ARRAYS, rows=11, block=4)
+
+
+@pytest.mark.parametrize("name", ["mark", "logits", "best"])
 def test_a_chunk_that_is_gone_is_missing(full, name):
     chunk_files(full, name)[2].unlink()
     store = open_store(full)
     assert store.missing() == [2]
-    assert store.unfinished() == (2 if name == "written" else 0)
+    assert store.unfinished() == ([slice(8, 10)] if name == "mark" else [])
     with pytest.raises(StoreError, match="damaged|unfinished"):
         store.read(slice(8, 10))
 
@@ -123,6 +167,11 @@ def test_no_store_and_no_manifest(tmp_path, full):
     (full / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match="manifest.json is damaged"):
         open_store(full)
+    for other in ('{"name": "a web page"}', "[1]"):
+        (full / "manifest.json").write_text(other)
+        with pytest.raises(StoreError, match="manifest.json is no store's"):
+            make(full)
+        assert (full / "manifest.json").read_text() == other
 
 
 def test_a_file_in_the_way_is_said(tmp_path):
@@ -152,3 +201,23 @@ def test_a_bucket_that_cannot_be_reached_is_said_in_seconds(monkeypatch):
     with pytest.raises(StoreError, match="^gs://bucket/x: cannot read: .*retry"):
         read_manifest("gs://bucket/x")
     assert time.monotonic() - begun < 30
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing_before_it(tmp_path):
+    """The kernel itself refuses: no file may be larger than 1 000 bytes."""
+    rows = {"logits": Rows((300,), "float32")}
+    block = {"logits": np.ones((4, 300), np.float32)}
+    store = create_store(tmp_path / "store", OF, rows, rows=12, block=4)
+    store.write(0, block)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="cannot write: .*File too large") as error:
+            store.write(1, block)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    again = create_store(tmp_path / "store", OF, rows, rows=12, block=4)
+    assert again.missing() == [1, 2]
+    again.write(1, block)
+    assert again.missing() == [2]

@@ -1,5 +1,7 @@
 """Two real processes on this machine form one run, equal to one process."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import socket
@@ -8,7 +10,11 @@ import sys
 
 import numpy as np
 
+import kdjax
+from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
+from kdjax.data.store import open_store
+from tests.e2e.test_cached import TEACHER, linear
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
@@ -16,12 +22,17 @@ CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
 
 def start(workdir, *, processes, devices, options=(), baselines=("labels",)):
     """Start `kdjax distill` as several processes; their exits and outputs."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     command = [sys.executable, "-m", "kdjax", "distill", "--config", CONFIG]
     command += ["--workdir", str(workdir), "--baselines", *baselines, *options]
     command += ["--compute.several-processes", str(processes > 1)]
+    return together(command, processes, devices)
+
+
+def together(command, processes, devices):
+    """Run a command as several processes that find each other."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
     running = []
     for i in range(processes):
         environment = {
@@ -83,3 +94,60 @@ def test_two_processes_equal_one(tmp_path):
     check_equal(tmp_path / "streamed", tmp_path / "one")
     again, outputs = start(tmp_path / "two", processes=1, devices=2, options=layout)
     assert again == [0] and "finished" in outputs[0]
+
+
+CACHED = """
+import sys
+from kdjax.core import hosts
+hosts.join()
+import jax
+import kdjax
+from kdjax.config import load_config
+from kdjax.jobs import caching
+from tests.e2e.test_cached import TEACHER, linear
+
+caching._BLOCK_UPDATES = 4
+run = load_config(sys.argv[1])
+kdjax.cache_targets(run, student=linear(), teacher=TEACHER)
+print("cached by", jax.process_index(), "of", jax.process_count())
+kdjax.distill(run, student=linear(), teacher=TEACHER)
+"""
+
+
+def test_two_processes_cache_and_replay_as_one(tiny_run, tmp_path):
+    """Blocks are shared out, each on its process's own devices; 2 x 2 against 1 x 1."""
+
+    def small(name, compute):
+        base = tiny_run()
+        cache = Cache(path=str(tmp_path / f"store {name}"))
+        return dataclasses.replace(
+            base,
+            workdir=str(tmp_path / f"run {name}"),
+            steps=10,
+            optim=Optim(name="sgd", warmup=2),
+            teacher=dataclasses.replace(base.teacher, cache=cache),
+            compute=compute,
+        )
+
+    config = tmp_path / "two.json"
+    config.write_text(
+        json.dumps(to_dict(small("two", Compute(several_processes=True))))
+    )
+    command = [sys.executable, "-c", CACHED, str(config)]
+    codes, outputs = together(command, processes=2, devices=2)
+    assert codes == [0, 0], outputs
+    for i, output in enumerate(outputs):
+        assert f"cached by {i} of 2" in output
+    assert "3 of 3 blocks" in outputs[0] and "blocks" not in outputs[1]
+    one = small("one", Compute(data=1))
+    kdjax.cache_targets(one, student=linear(), teacher=TEACHER)
+    kdjax.distill(one, student=linear(), teacher=TEACHER)
+    rows = [
+        open_store(tmp_path / f"store {name}").read(slice(0, 10))["logits"]
+        for name in ("one", "two")
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=2e-6)
+    ours, theirs = (numbers(tmp_path / f"run {name}") for name in ("two", "one"))
+    assert [x[:2] for x in ours] == [x[:2] for x in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)

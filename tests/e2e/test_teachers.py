@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import kdjax
-from kdjax import build
+from kdjax import build, jobs
 from kdjax.config import Compute, ConfigError, Member, Model, Scalar, Teacher, Term
 from kdjax.core import runlog
 from kdjax.models import from_function, make_model
@@ -124,6 +124,22 @@ def test_several_teachers_each_at_its_resolution(tiny_run, weights):
     other = tiny_run(teacher=teacher, terms=moving, workdir=str(folder) + "2")
     with pytest.raises(ConfigError, match="teacher.mean: expected logits, or terms"):
         kdjax.distill(other, teacher=(linear(), variables(1)), student=linear())
+
+
+def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
+    wide = from_function(
+        lambda params, x: x.reshape(len(x), -1) @ params["w"],
+        init=lambda key, x: {"w": jax.numpy.zeros((x[0].size, 7))},
+    )
+    other = build.Trained(
+        wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
+    )
+    monkeypatch.setattr(jobs.teachers, "_load", lambda *args: other)
+    run = tiny_run(teacher=Teacher(model=Model(), also=(Member(run="runs/seven"),)))
+    message = "teacher.also.0: expected 10 classes, as the first teacher has, got 7"
+    with pytest.raises(ConfigError, match=message):
+        kdjax.distill(run, teacher=(linear(), variables(1)))
+    assert not pathlib.Path(run.workdir).exists()
 
 
 def test_a_teacher_in_bfloat16_is_close(tiny_run):
