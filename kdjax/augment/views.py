@@ -20,6 +20,9 @@ from kdjax.config import Views
 from kdjax.core import keys
 from kdjax.core.types import Array, View
 
+# Changes when the same id begins to give another view.
+VERSION = "8-bit-1"
+
 
 class ViewId(NamedTuple):
     """The name of the views of a batch; from it they can be drawn again.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.augment.views import VERSION as VIEWS_VERSION
 from kdjax.build.trained import Trained
 from kdjax.config import Run, require
 from kdjax.core import hosts
@@ -71,7 +72,7 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         **plan,
         "views": views,
         "kind": "fixed" if fixed else "replayed",
-        "order": order.VERSION,
+        "rules": {"order": order.VERSION, "views": VIEWS_VERSION},
         "data": {"crop": run.data.crop, "content": fingerprint(train)},
         "teacher": of,
         **({"terms": {"temperature": temperature(run)}} if asked.cache.top_k else {}),
