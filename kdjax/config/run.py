@@ -44,13 +44,13 @@ class Run:
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
     optim: Optim = Optim()
-    steps: int = 10_000
-    """Updates. Patience is the point: on 200 images these are 3 200 passes."""
+    steps: int = 6_400
+    """Updates. Patience is the point: on 200 images these are 2 048 passes."""
     batch: int = 64
     """Images an update, over all devices."""
-    evaluate_every: int = 1_000
+    evaluate_every: int = 800
     """Steps between evaluations on the validation split."""
-    checkpoint_every: int = 1_000
+    checkpoint_every: int = 800
     """Steps between checkpoints."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
