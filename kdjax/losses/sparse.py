@@ -20,7 +20,7 @@ def _nothing(np: Any, log_probs: Any) -> Any:
 
 def _distinct(np: Any, indices: Any, log_probs: Any) -> Any:
     """Whether each index is the first of its kind in its row, or of no mass."""
-    places = -1 - np.arange(indices.shape[-1])
+    places = -1 - np.arange(indices.shape[-1], dtype=np.int32)
     ids = np.where(_nothing(np, log_probs), places, indices.astype(np.int32))
     order = np.argsort(ids, axis=-1, stable=True)
     ids = np.take_along_axis(ids, order, axis=-1)

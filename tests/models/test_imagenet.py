@@ -114,7 +114,7 @@ def test_group_norm_has_no_state(name):
 
 
 def test_bit_has_group_norm_only():
-    with pytest.raises(ConfigError, match="model.norm: expected group for bit_r50x1"):
+    with pytest.raises(ConfigError, match="^norm: expected group for bit_r50x1"):
         MODELS["bit_r50x1"](Model(name="bit_r50x1", norm="batch"), 10, None)
 
 
