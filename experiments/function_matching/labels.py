@@ -1,0 +1,58 @@
+"""The same long schedule without a teacher."""
+
+import common
+from common import base, seen
+
+from kdjax.config import Expectation, Run, above, labelled
+
+CLAIM = (
+    "Labels under the same schedule and mixup end below the distilled student, and "
+    "lose when trained long (arXiv 2106.05237, figure 7 and table 3)"
+)
+DURATIONS = common.DURATIONS
+
+
+def labels(scale: str = "digits") -> Run:
+    """Labels of inception crops."""
+    return labelled(seen(base(scale), mode="consistent"))
+
+
+def labels_mixup(scale: str = "digits") -> Run:
+    """Labels of inception crops, mixed as function matching mixes them."""
+    return labelled(seen(base(scale), mode="function_matching"))
+
+
+def same_ic(scale: str = "digits") -> Run:
+    """Consistent teaching."""
+    return seen(base(scale), mode="consistent")
+
+
+def mix(scale: str = "digits") -> Run:
+    """Function matching."""
+    return seen(base(scale), mode="function_matching")
+
+
+VARIANTS = {
+    "labels": labels,
+    "labels+mixup": labels_mixup,
+    "same/ic": same_ic,
+    "mix": mix,
+}
+PAPER = "ImageNet: 78.15 against 81.54 at 1 200 epochs, 76.59 against 82.18 at 4 800"
+EXPECTED = (
+    *(
+        above(f"7: mix above {other}, {words}", "mix", other, at=at, paper=PAPER)
+        for other in ("labels", "labels+mixup")
+        for at, words in (
+            (0, "shortest"),
+            (1, "second"),
+            (-2, "last but one"),
+            (-1, "longest"),
+        )
+    ),
+    Expectation(
+        "7: labels+mixup fall from the last but one duration to the longest",
+        ((1.0, "labels+mixup", -2), (-1.0, "labels+mixup", -1)),
+        paper="78.15 to 76.59",
+    ),
+)

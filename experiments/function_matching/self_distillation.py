@@ -1,0 +1,63 @@
+"""A student of its teacher's own architecture."""
+
+import dataclasses
+
+import common
+from common import base, seen
+
+from kdjax.config import Expectation, Run, above
+
+CLAIM = (
+    "A student that could be its teacher becomes it: with duration, agreement on "
+    "held-out images rises and the divergence falls (what arXiv 2106.05237 is after)"
+)
+DURATIONS = common.DURATIONS
+
+
+def _twin(run: Run) -> Run:
+    """The student is the teacher's network, drawn anew."""
+    assert run.teacher is not None
+    model = dataclasses.replace(run.teacher.model, weights="")
+    return dataclasses.replace(run, model=model)
+
+
+def consistent(scale: str = "digits") -> Run:
+    """Consistent teaching of a twin."""
+    return _twin(seen(base(scale), mode="consistent"))
+
+
+def mix(scale: str = "digits") -> Run:
+    """Function matching of a twin."""
+    return _twin(base(scale))
+
+
+def smaller(scale: str = "digits") -> Run:
+    """Function matching of the student of the other experiments."""
+    return base(scale)
+
+
+VARIANTS = {"twin same/ic": consistent, "twin mix": mix, "student mix": smaller}
+EXPECTED = (
+    *(
+        Expectation(
+            f"15: the {name} agrees more when trained longer",
+            ((1.0, name, -1), (-1.0, name, 0)),
+            "agreement",
+        )
+        for name in ("twin same/ic", "twin mix")
+    ),
+    *(
+        Expectation(
+            f"15: the {name} is nearer in KL when trained longer",
+            ((1.0, name, 0), (-1.0, name, -1)),
+            "kl",
+        )
+        for name in ("twin same/ic", "twin mix")
+    ),
+    above(
+        "15: the twin agrees more than a smaller student",
+        "twin mix",
+        "student mix",
+        metric="agreement",
+    ),
+)

@@ -1,0 +1,44 @@
+"""At which temperature the teacher is asked."""
+
+import dataclasses
+
+import common
+from common import base
+
+from kdjax.config import Run, Scalar, Term
+
+CLAIM = (
+    "No temperature is best at every duration (arXiv 2106.05237, table 4, where the "
+    "best of 1, 2, 5 and 10 follows no trend)"
+)
+DURATIONS = common.DURATIONS
+
+
+def at(temperature: float, scale: str) -> Run:
+    term = Term(temperature=Scalar(temperature))
+    return dataclasses.replace(base(scale), terms={"soft": term})
+
+
+def t1(scale: str = "digits") -> Run:
+    """Temperature 1."""
+    return at(1.0, scale)
+
+
+def t2(scale: str = "digits") -> Run:
+    """Temperature 2."""
+    return at(2.0, scale)
+
+
+def t5(scale: str = "digits") -> Run:
+    """Temperature 5."""
+    return at(5.0, scale)
+
+
+def t10(scale: str = "digits") -> Run:
+    """Temperature 10."""
+    return at(10.0, scale)
+
+
+VARIANTS = {"T=1": t1, "T=2": t2, "T=5": t5, "T=10": t10}
+# The paper claims no order: the tables are the result.
+EXPECTED = ()
