@@ -17,11 +17,11 @@ from kdjax.augment.colour import Jitter
 from kdjax.augment.geometry import Crop
 from kdjax.augment.randaugment import Operations
 from kdjax.config import Views
-from kdjax.core import keys
+from kdjax.core import keys, pixels
 from kdjax.core.types import Array, View
 
 # Changes when the same id begins to give another view.
-VERSION = "8-bit-1"
+VERSION = "8-bit-2"
 
 
 class ViewId(NamedTuple):
@@ -181,7 +181,7 @@ def apply_views(
 
     def cut(crop: Crop, size: int) -> Array:
         found = geometry.apply_crops(images, crop, (size, size), method, antialias)
-        return jnp.round(found)
+        return pixels.round_pixels(found, jnp)
 
     student = cut(draw.student, student_size)
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.config import ConfigError
+from kdjax.core.pixels import round_pixels
 
 WHITE = (255, 255, 255)
 
@@ -114,7 +115,7 @@ def cut(
     first, last = columns.min(), columns.max()
     near = _weigh(image[:, first : last + 1], rows, down, axis=0)
     pixels = _weigh(near, columns - first, across, axis=1)
-    pixels = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    pixels = np.clip(round_pixels(pixels, np), 0, 255).astype(np.uint8)
     return pixels[:, ::-1] if flip else pixels
 
 

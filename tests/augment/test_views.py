@@ -25,7 +25,7 @@ def images():
 def cut_out(images, crop, size):
     """Crops as images again: pixels are whole numbers."""
     cut = geometry.apply_crops(images, crop, (size, size))
-    return geometry.normalise(np.round(np.asarray(cut)))
+    return geometry.normalise(np.floor(np.asarray(cut) + 0.501))
 
 
 def named(mode, examples=None, epoch=0, step=0):
@@ -314,7 +314,7 @@ def test_what_cannot_be_drawn_is_named(change, message):
 def test_views_that_the_host_cut_out_are_finished_the_same_way(images):
     draw, seen = see(images, "function_matching", step=3)
     cut = geometry.apply_crops(images[:N], draw.student, (8, 8))
-    pixels = np.round(np.asarray(cut)).astype(np.uint8)
+    pixels = np.floor(np.asarray(cut) + 0.501).astype(np.uint8)
     labels = jnp.arange(N) % 10
     got = views.finish_views(draw, pixels, None, labels)
     np.testing.assert_allclose(got.student, seen.student, atol=1e-6)
