@@ -93,6 +93,7 @@ from kdjax.losses.feature import (
     hint_cosine,
     hint_l1,
     hint_l2,
+    hint_norm,
 )
 from kdjax.losses.flow import (
     dense_flow,
@@ -101,6 +102,7 @@ from kdjax.losses.flow import (
 )
 from kdjax.losses.generator import (
     generator_activation,
+    generator_class_logit,
     generator_entropy,
     generator_one_hot,
     image_l2,
@@ -127,6 +129,7 @@ from kdjax.losses.hidden import (
 from kdjax.losses.impressions import (
     activation_reconstruction,
     class_similarity,
+    graph_fourier_basis,
     impression_concentration,
     sample_activations,
     sample_soft_labels,
@@ -240,6 +243,7 @@ RELATION = frozenset(
         "dark_rank",
         "dist",
         "dist_intra",
+        "hint_norm",
         "info_nce",
         "instance_edges",
         "instance_graph",
@@ -295,6 +299,7 @@ __all__ = [
     "flow_matrix",
     "focal_imitation",
     "generator_activation",
+    "generator_class_logit",
     "generator_competition",
     "generator_disagreement",
     "generator_diversity",
@@ -303,6 +308,7 @@ __all__ = [
     "generator_one_hot",
     "generator_sparsity",
     "gradient_penalty",
+    "graph_fourier_basis",
     "gumbel_softmax",
     "hard_cross_entropy",
     "hashing_likelihood",
@@ -311,6 +317,7 @@ __all__ = [
     "hint_cosine",
     "hint_l1",
     "hint_l2",
+    "hint_norm",
     "image_l2",
     "image_total_variation",
     "imitation_mask",

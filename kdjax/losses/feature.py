@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
+from kdjax.core.examples import embeddings
 from kdjax.core.layout import map_pair, some
-from kdjax.core.numerics import l2_normalize, safe_abs, widen_together
-from kdjax.core.reduce import masked_mean, masked_sum
+from kdjax.core.numerics import l2_normalize, safe_abs, safe_sqrt, widen_together
+from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
 HINT_CONVENTIONS = ("fitnets", "mean", "partial")
@@ -170,3 +171,53 @@ def hint_cosine(
     lost = jnp.all(units[0] == 0, -1) | jnp.all(units[1] == 0, -1)
     cost = jnp.where(lost, 1, apart)
     return masked_mean(cost, 1, some(pair.keep, -1))
+
+
+def hint_norm(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """The distance between the features of two whole batches, not squared.
+
+    `N |d_i|^2 / |D|` with `d_i = s_i - t_i` and `|D| = (sum_i |d_i|^2)^(1/2)`: each
+    example's share, so that the mean is `|D|`. The gradient has the same length
+    however far apart the two are, and is 0 where they are equal. What the code of
+    self-distillation by depth uses, in place of the paper's square (`hint_l2`).
+
+    Args:
+        student_features: `[N, D]` features of the global batch, flattened, and brought
+            to the teacher's width by an adapter.
+        teacher_features: the same shape.
+        axis: the axis of the features.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per example in units of the features, at least float32. The
+        distance of the batches is its plain mean (over the examples that take part).
+        No weight is in our references; the distance grows with the root of the batch.
+
+    Raises:
+        ValueError: if a side is empty or not of rank 2, shapes differ, or a dtype is
+            not floating.
+
+    Example:
+        >>> student = jnp.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])
+        >>> print(hint_norm(student, jnp.zeros((4, 2))))
+        [4. 4. 4. 4.]
+
+    Reference:
+        Zhang et al., "Be Your Own Teacher", 2019, arXiv 1905.08094, as its authors'
+        later code has it.
+    """
+    checks.matching_pair("features", student_features, teacher_features)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    squared = jnp.sum(jnp.square(student - teacher), axis=1)
+    whole = safe_sqrt(jnp.sum(squared))
+    share = squared / jnp.where(whole == 0, 1, whole)
+    return share * masked_count(share, where=valid)

@@ -52,6 +52,49 @@ def generator_one_hot(
     return hard_cross_entropy(teacher_logits, teacher_logits, axis=axis, where=where)
 
 
+def generator_class_logit(
+    teacher_logits: Array, labels: Array, *, axis: int = -1
+) -> Array:
+    """Minus the teacher's logit of a wanted class: images that it answers with it.
+
+    `-z_y`. Without a bound of its own: stands beside a smoothness of the images
+    (`image_total_variation`). The older scheme that `batch_norm_statistics` is
+    compared with.
+
+    Args:
+        teacher_logits: `[..., classes]` of images in the making.
+        labels: integer `[...]`, the wanted classes. Negative ones want none: 0.
+        axis: the axis of the classes.
+
+    Returns:
+        `[...]`, one value per image in units of the logits, at least float32. Its
+        weight is not in our references.
+
+    Raises:
+        ValueError: if the logits are empty or not floating, or the labels are not
+            integer, of another shape, or not below the number of classes.
+
+    Example:
+        >>> logits = jnp.array([[1.0, 4.0], [2.0, 0.0]])
+        >>> print(generator_class_logit(logits, jnp.array([1, 0])))
+        [-4. -2.]
+
+    Reference:
+        Haroush et al., "The Knowledge Within: Methods for Data-Free Model
+        Compression", 2019, arXiv 1912.01274.
+    """
+    checks.floating("teacher_logits", teacher_logits)
+    checks.not_empty("teacher_logits", teacher_logits)
+    axis = checks.axis(axis, "teacher_logits", teacher_logits)
+    logits = jnp.moveaxis(widen(teacher_logits), axis, -1)
+    checks.integer("labels", labels)
+    checks.shape("labels", labels, logits.shape[:-1])
+    checks.below("labels", labels, logits.shape[-1])
+    labels = jnp.asarray(labels)
+    chosen = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)
+    return jnp.where(labels < 0, 0, -chosen[..., 0])
+
+
 def generator_activation(teacher_features: Array, *, where: Array | None = None):
     """Minus the mean size of the teacher's features: they should be excited.
 

@@ -222,11 +222,61 @@ def sample_activations(
     return mean[None] + moved
 
 
+def graph_fourier_basis(adjacency: Array, *, modes: int | None = None) -> Array:
+    """The smoothest patterns on a graph of a layer's neurons.
+
+    The eigenvectors of the Laplacian `L = diag(A 1) - A` with the smallest
+    eigenvalues, in rising order: `activations @ basis` are the graph Fourier
+    coefficients. With as many modes as neurons nothing is lost. Eigenvectors of equal
+    eigenvalues and all signs are a choice of the solver; squared distances between
+    coefficients do not depend on it, where no group of equal ones is cut.
+
+    Which graph is meant is nowhere described (the released code leaves the spectral
+    modes open); the size of the correlations between activations is one.
+
+    Args:
+        adjacency: `[C, C]`, symmetric and not negative, taken as a constant. The
+            diagonal is of no effect.
+        modes: how many; all C by default.
+
+    Returns:
+        `[C, modes]` with orthonormal columns, at least float32.
+
+    Raises:
+        ValueError: if the adjacency is empty, not square, not floating, negative or
+            not symmetric, or `modes` is not in [1, C].
+
+    Example:
+        >>> chain = jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+        >>> print(jnp.abs(graph_fourier_basis(chain, modes=1).T).round(3))
+        [[0.577 0.577 0.577]]
+
+    Reference:
+        Lopes, Fenu, Starner, "Data-Free Knowledge Distillation for Deep Neural
+        Networks", 2017, arXiv 1710.07535; Shuman et al., "The Emerging Field of Signal
+        Processing on Graphs", 2013, arXiv 1211.0053.
+    """
+    checks.floating("adjacency", adjacency)
+    checks.rank("adjacency", adjacency, 2)
+    checks.not_empty("adjacency", adjacency)
+    neurons = adjacency.shape[0]
+    checks.shape("adjacency", adjacency, (neurons, neurons))
+    checks.count("modes", neurons if modes is None else modes, most=neurons)
+    checks.holds("adjacency", lambda _, a: a >= 0, "values of at least 0", adjacency)
+    adjacency = lax.stop_gradient(widen(adjacency))
+    slack = 1e-4 * jnp.max(adjacency)
+    skew = jnp.abs(adjacency - adjacency.T) - slack
+    checks.holds("adjacency", lambda _, a: a <= 0, "a symmetric matrix", skew)
+    laplacian = jnp.diag(jnp.sum(adjacency, axis=1)) - adjacency
+    return jnp.linalg.eigh(laplacian)[1][:, :modes]
+
+
 def activation_reconstruction(
     features: Array,
     targets: Array,
     *,
     convention: str = "top",
+    basis: Array | None = None,
     where: Array | None = None,
 ) -> Array:
     """How far the activations of made-up inputs are from those aimed at.
@@ -236,14 +286,16 @@ def activation_reconstruction(
     code, a layer counts less the larger it is. The default is `"top"`.
 
     Where a fixed dropout mask was drawn with the targets, give it as `where`. The
-    modes over the graph spectrum of a layer's neurons are not built in: their bases
-    are not in our references.
+    spectral modes compare `relu(f) @ basis` and `relu(t) @ basis`, K coefficients in
+    place of C activations: of one layer (`"all"`), or of two layers side by side.
 
     Args:
         features: `[batch, ...]`, a layer of the teacher on the inputs in the making.
         targets: the same shape; see `sample_activations`.
         convention: `"top"` or `"all"`.
-        where: bool, broadcastable to the features; the entries that take part.
+        basis: `[C, K]` over the last axis; see `graph_fourier_basis`.
+        where: bool, broadcastable to the features; the entries that take part. With a
+            basis the others count as activations of 0.
 
     Returns:
         `[batch]`, one value per input in squared units of the features, at least
@@ -251,7 +303,7 @@ def activation_reconstruction(
 
     Raises:
         ValueError: if shapes differ, are empty or have fewer than two axes, a dtype
-            is not floating, or the convention is unknown.
+            is not floating, the basis does not fit, or the convention is unknown.
 
     Example:
         >>> features, targets = jnp.array([[1.0, -5.0]]), jnp.array([[3.0, -1.0]])
@@ -273,6 +325,13 @@ def activation_reconstruction(
     keep = None if where is None else jnp.broadcast_to(where, features.shape)
     features, targets = (selected(x, keep) for x in (features, targets))
     gap = jnp.where(features > 0, features, 0) - jnp.where(targets > 0, targets, 0)
+    if basis is not None:
+        checks.floating("basis", basis)
+        checks.rank("basis", basis, 2)
+        checks.not_empty("basis", basis)
+        checks.shape("basis", basis, (gap.shape[-1], basis.shape[1]))
+        gap, basis = widen_together(gap, basis)
+        gap, keep = jnp.matmul(gap, basis, precision=lax.Precision.HIGHEST), None
     rest = range(1, gap.ndim)
     value = masked_mean(jnp.square(gap), rest, keep)
     return value / masked_count(gap, rest, keep) if convention == "all" else value

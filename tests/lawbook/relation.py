@@ -78,6 +78,7 @@ CASES: list[Case] = [
         teacher_gradient=False,
         min_rows=3,
     ),
+    _relation("hint_norm"),
     _relation("similarity_preserving"),
     _relation("similarity_preserving", teacher=(5,)),
     _relation("correlation_congruence"),

@@ -16,6 +16,7 @@ from kdjax.losses.adversarial import (
 )
 from kdjax.losses.generator import (
     generator_activation,
+    generator_class_logit,
     generator_entropy,
     generator_one_hot,
     image_l2,
@@ -335,3 +336,17 @@ def test_errors_name_the_argument():
         generator_activation(x[0])
     with pytest.raises(ValueError, match="^teacher_logits: expected .*floating"):
         generator_one_hot(np.ones((2, 3), np.int32))
+
+
+def test_class_logit():
+    logits = np.array([[1.0, 4.0, 0.5], [2.0, 0.0, 7.0], [3.0, 3.0, 3.0]])
+    labels = np.array([1, 0, -1])
+    np.testing.assert_array_equal(generator_class_logit(logits, labels), [-4, -2, 0])
+    across = generator_class_logit(logits.T, labels, axis=0)
+    np.testing.assert_array_equal(across, [-4, -2, 0])
+    slope = jax.grad(lambda x: generator_class_logit(x, labels).sum())(logits)
+    np.testing.assert_array_equal(slope, [[0, -1, 0], [-1, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="^labels: expected"):
+        generator_class_logit(logits, labels[:2])
+    with pytest.raises(ValueError, match="^labels: expected"):
+        generator_class_logit(logits, np.array([0, 1, 3]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.feature import hint_cosine, hint_l1, hint_l2
+from kdjax.losses.feature import hint_cosine, hint_l1, hint_l2, hint_norm
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -171,3 +171,27 @@ def test_l1_and_cosine_refuse_bad_arguments(kernel):
         kernel(np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="^teacher_features: expected the shape of"):
         kernel(student, teacher[..., :2])
+
+
+def test_hint_norm_is_the_norm_of_the_whole_difference():
+    student, teacher = np.random.default_rng(5).normal(size=(2, 4, 7))
+    keep = np.array([True, False, True, True])
+    for where in (None, keep):
+        rows = slice(None) if where is None else where
+        values = np.asarray(hint_norm(student, teacher, where=where))
+        norm = np.linalg.norm((student - teacher)[rows])
+        np.testing.assert_allclose(values[rows].mean(), norm, rtol=1e-12)
+        slope = jax.grad(lambda s, w=where: hint_norm(s, teacher, where=w).sum())
+        expected = np.zeros_like(student)
+        expected[rows] = (student - teacher)[rows] / norm * len(student[rows])
+        np.testing.assert_allclose(slope(student), expected, rtol=1e-9)
+    assert hint_norm(student, teacher, where=keep)[1] == 0
+
+
+def test_hint_norm_at_equality_and_what_it_refuses():
+    same = np.ones((2, 3))
+    np.testing.assert_array_equal(jax.grad(lambda s: hint_norm(s, same).sum())(same), 0)
+    with pytest.raises(ValueError, match="^teacher_features: expected"):
+        hint_norm(same, same[:, :2])
+    with pytest.raises(ValueError, match="^student_features: expected"):
+        hint_norm(np.ones((2, 3, 3)), np.ones((2, 3, 3)))

@@ -106,3 +106,53 @@ def test_reconstruction_refuses():
         impressions.sample_activations(
             jax.random.key(0), features[0], features[0], count=0
         )
+
+
+def test_graph_patterns_are_numpy_s_and_the_spectral_distance_follows():
+    """A weighted graph of two parts: the smoothest patterns are constant on a part."""
+    rng = np.random.default_rng(4)
+    weights = np.abs(rng.normal(size=(6, 6)))
+    adjacency = np.tril(weights, -1) + np.tril(weights, -1).T
+    adjacency[:2, 2:] = adjacency[2:, :2] = 0
+    basis = np.asarray(impressions.graph_fourier_basis(adjacency, modes=3))
+    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+    laplacian = np.diag(adjacency.sum(1)) - adjacency
+    energy = np.linalg.eigvalsh(laplacian)[:3]
+    np.testing.assert_allclose(laplacian @ basis, basis * energy, atol=1e-12)
+    np.testing.assert_allclose(energy[:2], 0, atol=1e-12)
+    np.testing.assert_allclose(basis[0, :2], basis[1, :2], atol=1e-12)
+
+    features, targets = rng.normal(size=(2, 5, 6))
+    gap = np.maximum(features, 0) - np.maximum(targets, 0)
+    for convention, share in (("top", 3), ("all", 9)):
+
+        def loss(x, convention=convention):
+            return impressions.activation_reconstruction(
+                x, targets, convention=convention, basis=basis
+            )
+
+        expected = ((gap @ basis) ** 2).sum(1) / share
+        np.testing.assert_allclose(loss(features), expected, rtol=1e-12)
+        check_grads(lambda x, f=loss: f(x).sum(), (features,), 1, ["rev"], 1e-6, 1e-6)
+    whole = impressions.activation_reconstruction(
+        features, targets, basis=impressions.graph_fourier_basis(adjacency)
+    )
+    np.testing.assert_allclose(whole, (gap**2).mean(1), rtol=1e-9)
+
+
+def test_graph_patterns_refuse_what_is_no_graph():
+    def found(adjacency, **knobs):
+        return impressions.graph_fourier_basis(np.array(adjacency), **knobs)
+
+    with pytest.raises(ValueError, match="^adjacency: expected a symmetric"):
+        found([[0.0, 1.0], [0.5, 0.0]])
+    with pytest.raises(ValueError, match="^adjacency: expected values of at least 0"):
+        found([[0.0, -1.0], [-1.0, 0.0]])
+    with pytest.raises(ValueError, match="^adjacency: expected"):
+        found([[0.0, 1.0]])
+    with pytest.raises(ValueError, match="^modes: expected"):
+        found([[0.0, 1.0], [1.0, 0.0]], modes=3)
+    with pytest.raises(ValueError, match="^basis: expected"):
+        impressions.activation_reconstruction(
+            np.ones((2, 3)), np.ones((2, 3)), basis=np.ones((2, 2))
+        )
