@@ -5,10 +5,12 @@ cifar10, imagenet2012 ... the sets of `tfds_sets.PRESETS`, prepared by TFDS
 tfds:NAME                 any other TFDS set of images
 folder:PATH               PATH/split/class/*.jpg
 module:function           your own, returning {split: (images, labels)}
-NAME+NAME                 several, joined split by split
+NAME+NAME                 several, joined split by split; in a path that exists, and
+                          stands alone, a plus joins nothing
 """
 
 import hashlib
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -81,7 +83,9 @@ def load_splits(
     Raises:
       ConfigError: no such set, or nothing of it on this machine. Nothing is downloaded.
     """
-    names = [part.strip() for part in name.split("+")]
+    path = name.removeprefix("folder:").rpartition(":")
+    whole_path = pathlib.Path(path[0] or path[2]).exists()
+    names = [name] if whole_path else [part.strip() for part in name.split("+")]
     if len(names) == 1 and not (channels or store):
         return _one_set(names[0], data_dir, channels, field)
     sets = [_one_set(part, data_dir, channels, field) for part in names]

@@ -141,6 +141,21 @@ def test_a_name_may_join_several_sets(tmp_path):
     assert stored.shape == (2, 2, 1) and stored.resizes
 
 
+def test_a_plus_in_a_path_joins_nothing(tmp_path):
+    (tmp_path / "c++" / "a+digits.d").mkdir(parents=True)
+    (tmp_path / "c++" / "my+sets.py").write_text(
+        "import numpy as np\n"
+        "def load():\n"
+        "    return {'train': (np.zeros((2, 8, 8, 1), np.uint8), np.arange(2))}\n"
+    )
+    name = f"{tmp_path}/c++/my+sets.py:load"
+    assert len(sources.load_splits(name)["train"][0]) == 2
+    with pytest.raises(ConfigError, match=r"/c[+][+]/a[+]digits\.d\): expected"):
+        sources.load_splits(f"folder:{tmp_path}/c++/a+digits.d")
+    with pytest.raises(ConfigError, match="got 'mnits'"):
+        sources.load_splits("digits+mnits")
+
+
 def test_the_paper_s_splits():
     found = {
         name: [
