@@ -78,6 +78,7 @@ def test_bad_json_is_named(path, value, message):
             dict(optim=Optim(lr=float("nan"))),
             "optim.lr: expected a number >= 0, got nan",
         ),
+        (dict(optim=Optim(momentum=1.0)), "optim.momentum: expected below 1, got 1"),
         (dict(optim=Optim(milestones=(1.5,))), "optim.milestones: expected fractions"),
         (dict(views=Views(aspect=(1.1, 2.0))), "views.aspect: expected 0 < low <= 1"),
         (dict(views=Views(area=(0.6, 0.5))), "views.area: expected"),

@@ -35,7 +35,8 @@ def load_source(
     held = keep(found, **options)
     if held.left_out:
         count = f"{len(held.left_out)} of {len(found)} images"
-        text = f"{field}: left out {count}: {held.left_out[0]}"
+        more = "; ..." if len(held.left_out) > 5 else ""
+        text = f"{field}: left out {count}: {'; '.join(held.left_out[:5])}{more}"
         warnings.warn(text, stacklevel=2)
     return held
 

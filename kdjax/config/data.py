@@ -47,7 +47,8 @@ class Data:
     crop: Literal["device", "host"] = "device"
     """streamed only: where crops are cut. host: out of each image at its own
     resolution, so that only the crops travel; `store` is then not used for training.
-    Without `store` the views are the same either way."""
+    Without `store` the views are the same either way, but for single levels of 255
+    where a pixel lies near half-way between two."""
 
     def check(self, at: str = "data") -> None:
         for field in ("name", "train", "validation", "test"):

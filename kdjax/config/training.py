@@ -46,6 +46,7 @@ class Optim:
             value = getattr(self, field)
             ok = is_number(value) and value >= 0
             require(ok, f"{at}.{field}", "a number >= 0", value)
+        require(self.momentum < 1, f"{at}.momentum", "below 1", self.momentum)
         require(self.warmup >= 0, f"{at}.warmup", ">= 0 steps", self.warmup)
         if steps is not None:
             ok = self.warmup < steps

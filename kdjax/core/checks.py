@@ -128,6 +128,9 @@ def matching_pair(kind: str, student: Any, teacher: Any) -> None:
 
 def _number(name: str, value: Any, expected: str) -> float | None:
     """A scalar as a float, or None where it is traced."""
+    if not (isinstance(value, int | float) or is_integer(value) or is_floating(value)):
+        got = _describe(value) if hasattr(value, "dtype") else repr(value)
+        _refuse(name, expected, got)
     if jnp.shape(value) != ():
         _refuse(name, expected, f"shape {jnp.shape(value)}")
     if isinstance(value, Tracer):
@@ -144,6 +147,11 @@ def _real(value: Any) -> Any:
     """A traced scalar in a floating dtype, to compare with numbers of any kind."""
     value = jnp.asarray(value)
     return value if _has_dtype(value, jnp.floating) else value.astype(jnp.float32)
+
+
+def number(name: str, value: Any) -> None:
+    """Refuse anything but a real scalar, traced or not."""
+    _number(name, value, "a scalar")
 
 
 def positive(name: str, value: Any) -> None:

@@ -151,6 +151,8 @@ def check_folder(
     path = pathlib.Path(folder)
     if not path.exists():
         return False
+    if not path.is_dir():
+        raise RunFolderError(f"workdir: expected a folder, got the file {path}")
     if (path / "config.json").is_file():
         lines = _differences(read_config(path), _encode(config), ignore)
         if lines:

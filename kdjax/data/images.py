@@ -20,6 +20,10 @@ class ImageError(ValueError):
     """An image that cannot be used; the text names it and says why."""
 
 
+class ShapeError(ImageError):
+    """An image of another shape than its set: no damage, but a matter of the config."""
+
+
 def decode(
     file: str | os.PathLike | bytes | Image.Image,
     channels: int,

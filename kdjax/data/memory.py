@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from kdjax.config import require
-from kdjax.data.images import ImageError
+from kdjax.data.images import ImageError, ShapeError
 from kdjax.data.source import Source, load, select
 
 # Images a thread takes at a time: one by one, small images wait for the queue.
@@ -25,7 +25,8 @@ def in_memory(
     Args:
       source: of any kind; one that is in memory comes back as it is.
       on_corrupt: what to do about an image that cannot be decoded: "raise" names it,
-        "skip" leaves it out; the ids of the others do not change.
+        "skip" leaves it out; the ids of the others do not change. An image of another
+        shape is an error either way.
       workers: threads that decode (Pillow lets them run side by side).
 
     Returns:
@@ -90,7 +91,7 @@ def _for_each(
             try:
                 work(place)
             except ImageError as error:
-                if on_corrupt == "raise":
+                if on_corrupt == "raise" or isinstance(error, ShapeError):
                     raise
                 bad[place] = str(error)
         return bad

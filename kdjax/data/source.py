@@ -68,7 +68,8 @@ def load(source: Source, place: int) -> tuple[np.ndarray, tuple[int, int]]:
     """One image brought to the source's shape, and its own (height, width).
 
     Raises:
-      ImageError: it cannot be decoded, or has another shape where none is resized.
+      ImageError: it cannot be decoded.
+      ShapeError: it has another shape where none is resized.
     """
     image = source.read(place)
     height, width = image.shape[:2]
@@ -76,7 +77,7 @@ def load(source: Source, place: int) -> tuple[np.ndarray, tuple[int, int]]:
         height, width = (int(x) for x in source.sizes[place])
     if image.shape != source.shape:
         if not source.resizes or image.shape[2] != source.shape[2]:
-            raise pictures.ImageError(
+            raise pictures.ShapeError(
                 f"{source.name_of(place)}: expected shape {source.shape} as the images "
                 f"before, got {image.shape} (data.store resizes to one shape)"
             )

@@ -37,7 +37,7 @@ def evaluate(
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run, given = build.read_run(folder), build.read_given(folder)
     for name, value in (("splits", splits), ("model", model)):
-        want = f"the {name} that this run was given from Python"
+        want = f"what this run was given: evaluate(folder, {name}=...), from Python"
         require(name not in given or value is not None, name, want, value)
     source = build.load_source(run, split, splits)
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)

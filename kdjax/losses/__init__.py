@@ -45,6 +45,7 @@ from kdjax.losses.boundary import (
     overhaul_margins,
 )
 from kdjax.losses.channels import (
+    channel_weighted_hint,
     channel_wise,
     inter_channel_correlation,
     neuron_selectivity,
@@ -114,6 +115,7 @@ from kdjax.losses.gradient import (
     jacobian_matching,
 )
 from kdjax.losses.graph import (
+    adjacency_reconstruction,
     edge_smoothness,
     locality_preserving,
     multi_head_graph,
@@ -197,6 +199,7 @@ from kdjax.losses.sequence import (
 from kdjax.losses.similarity import (
     correlation_congruence,
     probabilistic_transfer,
+    representational_similarity,
     similarity_preserving,
 )
 from kdjax.losses.singular import (
@@ -253,6 +256,7 @@ RELATION = frozenset(
         "multi_head_graph",
         "multi_level_logit",
         "probabilistic_transfer",
+        "representational_similarity",
         "rkd_angle",
         "rkd_distance",
         "similarity_preserving",
@@ -265,6 +269,7 @@ __all__ = [
     "RELATION",
     "activation_boundary",
     "activation_reconstruction",
+    "adjacency_reconstruction",
     "adversarial_critic",
     "adversarial_student",
     "attention_map_kl",
@@ -274,6 +279,7 @@ __all__ = [
     "batch_norm_statistics",
     "bounded_regression",
     "box_weights",
+    "channel_weighted_hint",
     "channel_wise",
     "class_attention",
     "class_similarity",
@@ -365,6 +371,7 @@ __all__ = [
     "quantized_hint",
     "ranking_distillation",
     "reliability_mask",
+    "representational_similarity",
     "reverse_gradient",
     "reverse_softmax_kl",
     "rkd_angle",

@@ -5,7 +5,7 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.layout import map_pair, shrunk, some
-from kdjax.core.numerics import l2_normalize, tempered_log_softmax
+from kdjax.core.numerics import l2_normalize, tempered_log_softmax, widen_together
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -225,3 +225,55 @@ def _width(distances: list[Array], masks: list[Array | None]) -> Array:
         count += times * masked_count(x, (1, 2), mask)
     mean = total / count
     return jnp.where(mean < 1e-6, 1e-6, mean)[:, None, None]
+
+
+def channel_weighted_hint(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    weights: Array,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Squared distance between two maps, each channel with a weight of its own.
+
+    `sum_c w_c mean_p (s_pc - t_pc)^2` over the positions `p`. With equal weights `1/C`
+    it is `hint_l2`. The weights may be learned: the gradient reaches them.
+
+    Args:
+        student_features: `[batch, ..., channels]`, brought to the teacher's channels
+            by an adapter and to its size by resizing.
+        teacher_features: the same shape.
+        weights: `[channels]` or `[batch, channels]`; the published ones are a softmax
+            of a linear map of the teacher's pooled features.
+        axis: the axis of the channels; not the first.
+        where: bool, broadcastable to the features; the positions and channels that
+            take part.
+
+    Returns:
+        `[batch]`, one value per example, at least float32. The published weight is
+        0.5, times a learned one for each pair of stages.
+
+    Raises:
+        ValueError: if shapes differ, do not fit or are empty, or a dtype is not
+            floating.
+
+    Example:
+        >>> student = jnp.zeros((1, 4, 2))
+        >>> teacher = jnp.ones((1, 4, 2)) * jnp.array([[[1.0, 2.0]]])
+        >>> weights = jnp.array([0.75, 0.25])
+        >>> print(channel_weighted_hint(student, teacher, weights=weights))
+        [1.75]
+
+    Reference:
+        Jang, Lee, Hwang, Shin, "Learning What and Where to Transfer", 2019,
+        arXiv 1905.05901.
+    """
+    pair = map_pair(student_features, teacher_features, axis, where, rank=2)
+    rows, _, channels = pair.student.shape
+    checks.floating("weights", weights)
+    shape = (channels,) if weights.ndim == 1 else (rows, channels)
+    checks.shape("weights", weights, shape)
+    apart = masked_mean(jnp.square(pair.student - pair.teacher), 1, pair.keep)
+    apart, weights = widen_together(apart, jnp.atleast_2d(weights))
+    return jnp.sum(weights * apart, axis=-1)

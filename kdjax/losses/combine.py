@@ -10,25 +10,22 @@ from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
 
-def _check(terms: Mapping, weights: Mapping, where: Array | None) -> None:
+def _check(terms: Mapping, weights: Mapping) -> None:
+    for field, value in (("terms", terms), ("weights", weights)):
+        if not isinstance(value, Mapping):
+            kind = type(value).__name__
+            raise ValueError(f"{field}: expected a dict by name, got a {kind}")
     if not terms:
         raise ValueError("terms: expected at least one term, got none")
     if set(terms) != set(weights):
-        raise ValueError(
-            f"weights: expected one weight for each of {sorted(terms)}, "
-            f"got {sorted(weights)}"
-        )
+        known, got = (sorted(map(str, x)) for x in (terms, weights))
+        raise ValueError(f"weights: expected one weight for each of {known}, got {got}")
     for name, values in terms.items():
         label = f"terms[{name!r}]"
         checks.floating(label, values)
         checks.rank(label, values, 1, at_least=True)
         checks.not_empty(label, values)
-        checks.mask("where", where, values.shape)
-        if jnp.shape(weights[name]) != ():
-            raise ValueError(
-                f"weights[{name!r}]: expected a scalar, "
-                f"got shape {jnp.shape(weights[name])}"
-            )
+        checks.number(f"weights[{name!r}]", weights[name])
 
 
 def combine(
@@ -43,8 +40,8 @@ def combine(
     Args:
         terms: values per example, as the kernels return them, by name.
         weights: one scalar for each term, traced or not.
-        where: bool, broadcastable to each term; the examples that count. Where none
-            does, everything is 0.
+        where: bool `[N]`, the examples that count, or with further axes of the terms
+            behind it. Where none does, everything is 0.
 
     Returns:
         The scalar total, and the mean of each term without its weight, both in at
@@ -61,8 +58,14 @@ def combine(
         >>> print(total.round(2), parts["kd"], parts["label"])
         2.3 2.0 5.0
     """
-    _check(terms, weights, where)
-    parts = {name: masked_mean(values, where=where) for name, values in terms.items()}
+    _check(terms, weights)
+    parts = {}
+    for name, values in terms.items():
+        keep = where
+        if where is not None and 0 < jnp.ndim(where) < values.ndim:
+            keep = jnp.reshape(where, where.shape + (1,) * (values.ndim - where.ndim))
+        checks.mask("where", keep, values.shape)
+        parts[name] = masked_mean(values, where=keep)
     means = widen_together(*parts.values())
     total = jnp.zeros((), means[0].dtype)
     for name, value in zip(parts, means, strict=True):

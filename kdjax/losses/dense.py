@@ -73,6 +73,8 @@ def pairwise_affinity(
 
 def _members(labels: Array, regions: int, band: int) -> Array:
     """Which positions count in which region, `[N, P, R]`."""
+    # Narrow integers cannot hold every region's number.
+    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
     ids = jnp.arange(regions, dtype=labels.dtype)
     member = labels[..., None] == ids.reshape((1,) * labels.ndim + (-1,))
     inside = jnp.any(member, axis=-1, keepdims=True)

@@ -161,7 +161,8 @@ def box_weights(
         `[N, height, width]`, at least float32, as `foreground` of `focal_imitation`.
 
     Raises:
-        ValueError: if the boxes are empty, not `[N, boxes, 4]` or not floating.
+        ValueError: if the boxes are empty, not `[N, boxes, 4]` or not floating, or a
+            size is no whole number above 0.
 
     Example:
         >>> print(box_weights(jnp.array([[[0.0, 0.0, 2.0, 1.0]]]), size=(2, 3)))
@@ -174,7 +175,7 @@ def box_weights(
     """
     real = _check_boxes(boxes, where)
     for length in size:
-        checks.positive("size", length)
+        checks.count("size", length)
     boxes = widen(boxes)[:, :, :, None]
     inside = []
     for low, length in ((1, size[0]), (0, size[1])):

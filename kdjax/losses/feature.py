@@ -76,7 +76,7 @@ def hint_l2(
     if convention == "mean":
         return masked_mean(jnp.square(gap), range(1, gap.ndim), where)
     if convention == "partial":
-        lit = (student > 0) | (teacher > 0)
+        lit = ~((student <= 0) & (teacher <= 0))
         lit = lit if where is None else lit & where
         return masked_sum(jnp.square(gap), range(1, gap.ndim), lit)
     error = masked_sum(jnp.square(gap), channels, where) / 2

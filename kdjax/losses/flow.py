@@ -213,7 +213,7 @@ def dense_flow(
             f"got {len(teacher_features)} and {last + 1}"
         )
     upto = last if upto is None else upto
-    checks.one_of("upto", upto, range(1, last + 1))
+    checks.count("upto", upto, most=last)
     checks.floating("student_features", student_features[0])
     channels = channel_axis(axis, "student_features", student_features[0])
     values = []

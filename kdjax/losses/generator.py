@@ -6,6 +6,7 @@ gradient goes through the teacher to its input: stop its parameters, not its out
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -90,9 +91,8 @@ def generator_class_logit(
     checks.integer("labels", labels)
     checks.shape("labels", labels, logits.shape[:-1])
     checks.below("labels", labels, logits.shape[-1])
-    labels = jnp.asarray(labels)
-    chosen = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)
-    return jnp.where(labels < 0, 0, -chosen[..., 0])
+    wanted = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.sum(jnp.where(wanted, -logits, 0), axis=-1)
 
 
 def generator_activation(teacher_features: Array, *, where: Array | None = None):

@@ -231,7 +231,7 @@ def edge_smoothness(
 
     Raises:
         ValueError: if a shape or dtype is wrong, an array is empty, or a node is not
-            in `[0, nodes)`.
+            in `[0, nodes)`; such an edge is NaN where the nodes are traced.
 
     Example:
         >>> features = jnp.array([[0.0, 1.0], [0.0, 3.0], [1.0, 1.0]])
@@ -257,5 +257,60 @@ def edge_smoothness(
     nodes = features.shape[0]
     expected = f"nodes in [0, {nodes})"
     checks.holds("edges", lambda _, ids: (ids >= 0) & (ids < nodes), expected, edges)
-    ends = jnp.where(keep[:, None, None], widen(features)[jnp.asarray(edges)], 0)
+    # A negative index would count from the end; out of range is what it is.
+    edges = jnp.where(jnp.asarray(edges) < 0, nodes, edges)
+    ends = widen(features).at[edges].get(mode="fill", fill_value=jnp.nan)
+    ends = jnp.where(keep[:, None, None], ends, 0)
     return jnp.sum(jnp.square(ends[:, 0] - ends[:, 1]), axis=-1)
+
+
+def adjacency_reconstruction(
+    embeddings: Array, adjacency: Array, *, where: Array | None = None
+) -> Array:
+    """How well inner products of the nodes' embeddings tell who is connected.
+
+    `1/N sum_j CE(A_ij, sigmoid(<z_i, z_j>))`, the binary cross-entropy: a graph
+    auto-encoder's loss, which keeps the embeddings that carry a graph's knowledge.
+
+    Args:
+        embeddings: `[N, D]`, one row per node.
+        adjacency: `[N, N]` floating in [0, 1].
+        where: `[N]` bool; the nodes that are no padding. The others get 0.
+
+    Returns:
+        `[N]`, one value in nats per node, at least float32; the loss is its plain mean
+        (over the nodes that take part), of weight 1.
+
+    Raises:
+        ValueError: if a shape or dtype is wrong, an array is empty, or an entry of
+            the adjacency lies outside [0, 1].
+
+    Example:
+        >>> embeddings = jnp.array([[3.0, 0.0], [3.0, 0.0], [-3.0, 0.0]])
+        >>> adjacency = jnp.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]])
+        >>> values = adjacency_reconstruction(embeddings, adjacency)
+        >>> print(f"{values.mean():.6f}")
+        0.000123
+
+    Reference:
+        Yao et al., "Graph Few-shot Learning via Knowledge Transfer", 2019,
+        arXiv 1910.03053; Kipf, Welling, "Variational Graph Auto-Encoders", 2016,
+        arXiv 1611.07308.
+    """
+    checks.floating("embeddings", embeddings)
+    checks.rank("embeddings", embeddings, 2)
+    checks.not_empty("embeddings", embeddings)
+    nodes = embeddings.shape[0]
+    checks.floating("adjacency", adjacency)
+    checks.shape("adjacency", adjacency, (nodes, nodes))
+    keep = jnp.ones(nodes, bool)
+    if where is not None:
+        checks.mask("where", where, (nodes,))
+        keep = jnp.broadcast_to(where, (nodes,))
+    within = "values in [0, 1] (or NaN where left out)"
+    checks.holds("adjacency", lambda _, a: ~((a < 0) | (a > 1)), within, adjacency)
+    embeddings, adjacency = widen_together(embeddings, adjacency)
+    both = pairs(keep)
+    scores = gram(jnp.where(keep[:, None], embeddings, 0))
+    adjacency = jnp.where(both, adjacency, 0)
+    return masked_mean(jax.nn.softplus(scores) - adjacency * scores, 1, both)

@@ -49,11 +49,8 @@ def layer_map(
         2020, arXiv 1909.10351.
     """
     checks.one_of("kind", kind, LAYER_MAPS)
-    if not 1 <= student_layers <= teacher_layers:
-        raise ValueError(
-            f"student_layers: expected a number in [1, {teacher_layers}], "
-            f"got {student_layers}"
-        )
+    checks.count("teacher_layers", teacher_layers)
+    checks.count("student_layers", student_layers, most=teacher_layers)
     if kind == "last":
         return tuple(range(teacher_layers - student_layers, teacher_layers))
     group, rest = divmod(teacher_layers, student_layers)
@@ -81,12 +78,14 @@ def _check_states(student, teacher, axis, where):
 def _mapped(student: Array, teacher: Array, layers: Sequence[int] | None) -> Array:
     """The teacher's layers that the student's learn from, in the student's order."""
     if layers is not None:
-        count, taught = teacher.shape[1], student.shape[1]
-        if len(layers) != taught or not all(0 <= i < count for i in layers):
+        taught = student.shape[1]
+        if len(layers) != taught:
             raise ValueError(
-                f"layers: expected {taught} indices in [0, {count}), one for each "
-                f"layer of the student, got {tuple(layers)}"
+                f"layers: expected {taught} indices, one for each layer of the "
+                f"student, got {len(layers)}"
             )
+        for layer in layers:
+            checks.count("layers", layer, least=0, most=teacher.shape[1] - 1)
         teacher = teacher[:, np.asarray(layers)]
     checks.shape("teacher_features", teacher, student.shape)
     return teacher

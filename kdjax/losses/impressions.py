@@ -4,6 +4,8 @@ Soft labels come from the teacher's last weights (ZSKD), activations from statis
 that were kept of the data. Both are then targets that made-up inputs are fitted to.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -222,6 +224,11 @@ def sample_activations(
     return mean[None] + moved
 
 
+def _mirrored(np: Any, adjacency: Any) -> Any:
+    """Which entries are those across the diagonal, but for rounding."""
+    return np.abs(adjacency - adjacency.T) <= 1e-4 * np.max(adjacency)
+
+
 def graph_fourier_basis(adjacency: Array, *, modes: int | None = None) -> Array:
     """The smoothest patterns on a graph of a layer's neurons.
 
@@ -262,11 +269,12 @@ def graph_fourier_basis(adjacency: Array, *, modes: int | None = None) -> Array:
     neurons = adjacency.shape[0]
     checks.shape("adjacency", adjacency, (neurons, neurons))
     checks.count("modes", neurons if modes is None else modes, most=neurons)
-    checks.holds("adjacency", lambda _, a: a >= 0, "values of at least 0", adjacency)
+    finite = "finite values of at least 0"
+    checks.holds(
+        "adjacency", lambda np, a: np.isfinite(a) & (a >= 0), finite, adjacency
+    )
+    checks.holds("adjacency", _mirrored, "a symmetric matrix", adjacency)
     adjacency = lax.stop_gradient(widen(adjacency))
-    slack = 1e-4 * jnp.max(adjacency)
-    skew = jnp.abs(adjacency - adjacency.T) - slack
-    checks.holds("adjacency", lambda _, a: a <= 0, "a symmetric matrix", skew)
     laplacian = jnp.diag(jnp.sum(adjacency, axis=1)) - adjacency
     return jnp.linalg.eigh(laplacian)[1][:, :modes]
 
@@ -324,7 +332,8 @@ def activation_reconstruction(
     features, targets = widen_together(features, targets)
     keep = None if where is None else jnp.broadcast_to(where, features.shape)
     features, targets = (selected(x, keep) for x in (features, targets))
-    gap = jnp.where(features > 0, features, 0) - jnp.where(targets > 0, targets, 0)
+    # NaN is not <= 0, and so is kept.
+    gap = jnp.where(features <= 0, 0, features) - jnp.where(targets <= 0, 0, targets)
     if basis is not None:
         checks.floating("basis", basis)
         checks.rank("basis", basis, 2)

@@ -1,5 +1,7 @@
 """Losses between feature maps seen position by position."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from kdjax.core import checks
@@ -286,6 +288,8 @@ def hierarchical_context(
         Chen et al., "Distilling Knowledge via Knowledge Review", 2021,
         arXiv 2104.09044.
     """
+    if not isinstance(sizes, Sequence):
+        raise ValueError(f"sizes: expected numbers of bins, got {sizes!r}")
     for size in sizes:
         checks.count("sizes", size)
     student, teacher, keep = _images(student_features, teacher_features, axis, where)

@@ -134,8 +134,9 @@ def top_k_kl(
     An index out of range that has any mass is refused, and so is one that repeats;
     traced, the former gives NaN, and under `jax.experimental.checkify.checkify` both
     an error. Entries of log-probability minus infinity cost nothing, whatever their
-    index (-1, say): so rows may keep fewer than K. The classes are the last axis, and
-    there is no `where`: a value per token is reduced under a mask by `per_sequence`.
+    index (-1, say): so rows may keep fewer than K, or none (`"renormalise"` then is
+    0). The classes are the last axis, and there is no `where`: a value per token is
+    reduced under a mask by `per_sequence`.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.
@@ -213,8 +214,9 @@ def _normaliser(normaliser, temperature, tail, scale) -> Array | None:
 
 def _renormalised(student, teacher, indices, temperature) -> Array:
     """Divergence within the kept classes alone."""
-    log_teacher = tempered_log_softmax(teacher, temperature)
-    taken = jnp.take_along_axis(student, indices, -1, mode="fill")
     kept = ~jnp.isneginf(teacher)
+    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
+    log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
+    taken = jnp.take_along_axis(student, indices, -1, mode="fill")
     log_student = tempered_log_softmax(taken, temperature, -1, kept)
     return jnp.sum(_cost(log_teacher, log_student), -1)

@@ -4,6 +4,7 @@ Of the config they use `norm` alone. Every one takes images of 32 pixels a side 
 returns `(logits, taps)`.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,15 @@ def _make(network: Callable[..., nn.Module], **sizes: Any) -> Make:
 
 # Those of the tables, and teachers of others.
 _WIDE = ((16, 1), (16, 2), (40, 1), (40, 2), (16, 8), (28, 4), (28, 10), (40, 4))
+
+
+def wide(name: str) -> Make | None:
+    """The wide ResNet that `wrn_DEPTH_FACTOR` names; None for any other name."""
+    sizes = re.fullmatch(r"wrn_(\d+)_([1-9]\d*)", name)
+    if sizes is None:
+        return None
+    return _make(WideResNet, depth=int(sizes[1]), factor=int(sizes[2]))
+
 
 MODELS: dict[str, Make] = {
     **{

@@ -1,5 +1,6 @@
 """Models by name."""
 
+import difflib
 import math
 from typing import Any
 
@@ -48,11 +49,16 @@ def make_model(
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), name, expected, model)
         return scaled(model, config.pixels, field)
-    known = ", ".join(sorted(MODELS))
-    expected = f"one of {known}, or module:function"
-    configs.require(config.name in MODELS, name, expected, config.name)
+    make = MODELS.get(config.name) or cifar.wide(config.name)
+    if make is None:
+        known = ", ".join(sorted(MODELS))
+        near = difflib.get_close_matches(config.name, MODELS, 3)
+        meant = f" (nearest: {', '.join(near)})" if near else ""
+        expected = f"one of {known}, wrn_DEPTH_FACTOR or module:function"
+        got = f"{config.name!r}{meant}"
+        raise configs.ConfigError(f"{name}: expected {expected}; got {got}")
     with configs.beneath(field):
-        module = MODELS[config.name](config, classes, axis_name)
+        module = make(config, classes, axis_name)
     return scaled(_named(from_linen(module), field), config.pixels, field)
 
 

@@ -278,3 +278,25 @@ def test_what_fails_in_a_thread_prints_no_traceback(capsys, monkeypatch):
 
     cli._start(job)
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_is_no_error():
+    code = "kdjax train --help | head -n 1"
+    shell = code.replace("kdjax", f"{sys.executable} -m kdjax")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    assert "usage: kdjax train" in done.stdout and done.stderr == ""
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "a").write_text("kept")
+    done = kdjax("train", "--workdir", str(tmp_path / "a"))
+    assert done.returncode == 2 and (tmp_path / "a").read_text() == "kept"
+    assert "workdir: expected a folder, got the file" in done.stderr
+    assert "Traceback" not in done.stderr

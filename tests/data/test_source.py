@@ -92,8 +92,9 @@ def test_stored_images_are_resized_once_and_keep_their_own_size():
     np.testing.assert_allclose(held.images[0, 1], want, atol=0.51)
     image, size = source.load(held, 1)
     assert size == (4, 8) and image.shape == (4, 4, 3)
-    with pytest.raises(ImageError, match=r"images 1: expected shape \(8, 4, 3\)"):
-        memory.in_memory(one)
+    for on_corrupt in ("raise", "skip"):
+        with pytest.raises(ImageError, match=r"images 1: expected shape \(8, 4, 3\)"):
+            memory.in_memory(one, on_corrupt=on_corrupt)
 
 
 def test_damaged_images_are_named_or_left_out_with_their_ids():

@@ -9,7 +9,16 @@ import pytest
 
 import kdjax
 from kdjax import build, jobs
-from kdjax.config import Compute, ConfigError, Member, Model, Scalar, Teacher, Term
+from kdjax.config import (
+    Compute,
+    ConfigError,
+    Data,
+    Member,
+    Model,
+    Scalar,
+    Teacher,
+    Term,
+)
 from kdjax.core import runlog
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
@@ -183,3 +192,21 @@ def test_what_cannot_be_a_teacher_is_named(tiny_run, teacher, message):
     with pytest.raises(ConfigError, match=message):
         kdjax.distill(run)
     assert not pathlib.Path(run.workdir).exists()
+
+
+def test_images_without_labels_have_the_classes_of_the_other_splits(tiny_run):
+    rng = np.random.default_rng(0)
+
+    def images(n):
+        return rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8)
+
+    labelled = images(20), np.arange(20) % 10
+    splits = {"train": (images(40), None), "validation": labelled, "test": labelled}
+    run = tiny_run(steps=4, teacher=Teacher(), data=Data(train="train"))
+    given = dict(splits=splits, student=linear())
+    folder = kdjax.distill(run, teacher=(linear(), variables(1)), **given)
+    assert runlog.read_summary(folder)["classes"] == 10
+    with pytest.raises(
+        ConfigError, match=r"splits: .*evaluate\(folder, splits=\.\.\.\)"
+    ):
+        kdjax.evaluate(folder)

@@ -71,5 +71,5 @@ NOT_KERNELS = {
     *("sample_activations", "activation_reconstruction", "neighbour_similarity"),
     *("compact_bilinear", "uniform_quantize", "standardize_logits"),
     *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
-    *("generator_class_logit", "graph_fourier_basis"),
+    *("generator_class_logit", "graph_fourier_basis", "adjacency_reconstruction"),
 }

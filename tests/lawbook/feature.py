@@ -33,6 +33,10 @@ def _foreground(rng, rows):
     return {"foreground": (rng.uniform(size=(rows, 3, 2)) > 0.5) * 0.25}
 
 
+def _weights(rng, rows):
+    return {"weights": rng.uniform(size=(rows, 4))}
+
+
 def _targets(rng, rows):
     return {"targets": 0.1 * rng.normal(size=(rows, 4))}
 
@@ -50,6 +54,7 @@ CASES = [
     Case("hint_l1", VECTOR),
     Case("hint_l1", MAP, mask=1),
     Case("hint_cosine", VECTOR),
+    Case("channel_weighted_hint", MAP, arrays=_weights, rowwise=("weights",), mask=1),
     Case("hint_cosine", MAP, mask=1),
     *_each("attention_transfer", "form", ["code", "paper"]),
     *_each("attention_transfer", "power", [1, 3.0], mask=1),

@@ -79,6 +79,8 @@ CASES: list[Case] = [
         min_rows=3,
     ),
     _relation("hint_norm"),
+    _relation("representational_similarity", min_rows=3),
+    _relation("representational_similarity", teacher=(5,), min_rows=3),
     _relation("similarity_preserving"),
     _relation("similarity_preserving", teacher=(5,)),
     _relation("correlation_congruence"),

@@ -350,3 +350,5 @@ def test_class_logit():
         generator_class_logit(logits, labels[:2])
     with pytest.raises(ValueError, match="^labels: expected"):
         generator_class_logit(logits, np.array([0, 1, 3]))
+    traced = jax.jit(generator_class_logit)(logits, np.array([0, 1, 3]))
+    np.testing.assert_array_equal(traced, [-1, 0, 0])

@@ -156,6 +156,11 @@ def test_layer_maps():
         layer_map(5, 12)
     with pytest.raises(ValueError, match="^student_layers: expected"):
         layer_map(13, 12)
+    for layers in ((2.0, 12), ("3", 12), (True, 12)):
+        with pytest.raises(ValueError, match="^student_layers: expected a whole"):
+            layer_map(*layers)
+    with pytest.raises(ValueError, match="^teacher_layers: expected a whole"):
+        layer_map(1, 2.0)
     with pytest.raises(ValueError, match="^kind: expected"):
         layer_map(3, 12, kind="skip")
 
@@ -184,11 +189,13 @@ def test_hidden_states_are_the_formula(float64):
     np.testing.assert_allclose(value, expected)
 
 
-@pytest.mark.parametrize("layers", [(0,), (0, 4), (-1, 0)])
+@pytest.mark.parametrize("layers", [(0, 4), (-1, 0), (2.0, 0), (0, True)])
 def test_layers_that_do_not_exist_are_refused(layers):
     student, teacher = np.zeros((2, 2, 3, 4)), np.zeros((2, 4, 3, 4))
-    with pytest.raises(ValueError, match=r"^layers: expected 2 indices in \[0, 4\)"):
+    with pytest.raises(ValueError, match=r"^layers: expected .*\[0, 3\]"):
         hidden_state_mse(student, teacher, layers=layers)
+    with pytest.raises(ValueError, match="^layers: expected 2 indices"):
+        hidden_state_mse(student, teacher, layers=layers[:1])
 
 
 def test_gradients_are_those_of_finite_differences(float64):

@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax.losses.channels import (
+    channel_weighted_hint,
     channel_wise,
     inter_channel_correlation,
     neuron_selectivity,
@@ -184,3 +185,21 @@ def test_bad_arguments_are_refused():
         channel_wise(student, teacher, temperature=0)
     with pytest.raises(ValueError, match="^student_features: expected rank at least 3"):
         inter_channel_correlation(student[:, 0, 0], teacher[:, 0, 0])
+
+
+def test_channel_weighted_hint_against_numpy():
+    student, teacher = np.random.default_rng(3).normal(size=(2, 2, 3, 4, 5))
+    each = np.random.default_rng(4).uniform(size=(2, 5))
+    apart = ((student - teacher) ** 2).mean((1, 2))
+    for weights in (each, each[0]):
+        value = channel_weighted_hint(student, teacher, weights=weights)
+        np.testing.assert_allclose(value, (weights * apart).sum(-1), rtol=1e-12)
+    equal = channel_weighted_hint(student, teacher, weights=np.full(5, 1 / 5))
+    np.testing.assert_allclose(equal, ((student - teacher) ** 2).mean((1, 2, 3)))
+
+    def loss(s, t, w):
+        return channel_weighted_hint(s, t, weights=w).sum()
+
+    check_grads(loss, (student, teacher, each), 1, ["rev"], 1e-6, 1e-6)
+    with pytest.raises(ValueError, match="^weights: expected"):
+        channel_weighted_hint(student, teacher, weights=each[:, :4])

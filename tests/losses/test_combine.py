@@ -73,6 +73,11 @@ def test_the_widest_term_decides(float64):
         ({"a": np.float32(1)}, {"a": 1}, r"^terms\['a'\]: expected rank"),
         ({"a": np.ones(0, np.float32)}, {"a": 1}, r"^terms\['a'\]: expected at"),
         ({"a": np.ones(2, int)}, {"a": 1}, r"^terms\['a'\]: expected .*floating"),
+        ({"a": np.ones(2, np.float32)}, {"a": "3"}, r"^weights\['a'\]: .*got '3'"),
+        ({"a": np.ones(2, np.float32)}, {"a": None}, r"^weights\['a'\]: .*got None"),
+        ({"a": np.ones(2, np.float32)}, {"a": 1j}, r"^weights\['a'\]: .*got 1j"),
+        ({"a": np.ones(2, np.float32)}, {1: 1, "a": 1}, r"^weights: expected one"),
+        ([np.ones(2, np.float32)], [1.0], r"^terms: expected a dict by name, got a li"),
     ],
 )
 def test_bad_arguments_are_refused(terms, weights, message):
@@ -83,3 +88,14 @@ def test_bad_arguments_are_refused(terms, weights, message):
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="^where: expected"):
         combine({"a": np.ones(2, np.float32)}, {"a": 1}, np.ones(3, bool))
+
+
+def test_a_mask_of_examples_selects_examples_whatever_else_a_term_has():
+    values = np.array([[1.0, 2], [30, 40]], np.float32)
+    keep = np.array([True, False])
+    total, parts = combine(
+        {"a": values, "b": values[:, 0]}, {"a": 1.0, "b": 1.0}, where=keep
+    )
+    assert (float(parts["a"]), float(parts["b"]), float(total)) == (1.5, 1.0, 2.5)
+    each = np.array([[True, False], [True, True]])
+    assert float(combine({"a": values}, {"a": 1.0}, each)[0]) == pytest.approx(71 / 3)

@@ -288,3 +288,22 @@ def test_region_bands_against_slices():
     )
     with pytest.raises(ValueError, match="^band: expected a whole number"):
         dense.inter_region_affinity(student, teacher, **knobs, band=-1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64])
+def test_region_labels_may_be_of_any_integer(dtype):
+    """More regions than the labels' dtype can count, and void labels."""
+    features = np.random.default_rng(6).normal(size=(2, 1, 6, 3))
+    labels = np.array([[0, 0, 1, 1, -1, -1]])
+    value = functools.partial(dense.inter_region_affinity, *features, regions=300)
+    expected = value(labels=labels.astype(np.int32))
+    if dtype == np.uint8:
+        labels = np.where(labels < 0, 255, labels)
+        expected = value(labels=labels.astype(np.int32))
+    np.testing.assert_array_equal(value(labels=labels.astype(dtype)), expected)
+
+
+@pytest.mark.parametrize("size", [(2.5, 3), ("3", 3), (True, 3)])
+def test_box_weights_want_whole_sizes(size):
+    with pytest.raises(ValueError, match="^size: expected a whole number"):
+        detection.box_weights(BOXES, size=size)

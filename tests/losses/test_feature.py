@@ -195,3 +195,9 @@ def test_hint_norm_at_equality_and_what_it_refuses():
         hint_norm(same, same[:, :2])
     with pytest.raises(ValueError, match="^student_features: expected"):
         hint_norm(np.ones((2, 3, 3)), np.ones((2, 3, 3)))
+
+
+def test_a_nan_that_counts_is_seen():
+    broken, fine = np.array([[np.nan, 1.0]]), np.array([[-1.0, 1.0]])
+    for pair in ((broken, fine), (fine, broken)):
+        assert np.isnan(hint_l2(*pair, convention="partial")).all()

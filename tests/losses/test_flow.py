@@ -292,5 +292,5 @@ def test_bad_arguments_are_refused():
         _singular(student, teacher, student_end[:2], teacher_end[:2])
     with pytest.raises(ValueError, match="^teacher_features: expected as many taps"):
         dense_flow([student], [teacher])
-    with pytest.raises(ValueError, match=r"^upto: expected one of \[1\], got 2"):
+    with pytest.raises(ValueError, match=r"^upto: expected a whole .*\[1, 1\], got 2"):
         dense_flow([student, student_end], [teacher, teacher_end], upto=2)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.graph import edge_smoothness, locality_preserving, multi_head_graph
+from kdjax.losses.graph import (
+    adjacency_reconstruction,
+    edge_smoothness,
+    locality_preserving,
+    multi_head_graph,
+)
 from kdjax.losses.instances import (
     instance_edges,
     instance_graph,
@@ -350,3 +355,38 @@ def test_edges_against_numpy():
             edge_smoothness(features, np.array([[0, bad]]))
     with pytest.raises(ValueError, match="^edges: expected shape"):
         edge_smoothness(features, edges[:, :1])
+
+
+def test_adjacency_against_numpy(float64):
+    rng = np.random.default_rng(9)
+    nodes, keep = rng.normal(size=(5, 3)), np.array([True, True, False, True, True])
+    adjacency = rng.uniform(size=(5, 5))
+    for where in (None, keep):
+        values = np.asarray(adjacency_reconstruction(nodes, adjacency, where=where))
+        rows = slice(None) if where is None else where
+        kept, edges = nodes[rows], adjacency[rows][:, rows]
+        share = 1 / (1 + np.exp(-kept @ kept.T))
+        expected = -(edges * np.log(share) + (1 - edges) * np.log(1 - share)).mean(1)
+        np.testing.assert_allclose(values[rows], expected, rtol=1e-9)
+        assert where is None or values[2] == 0
+    far = adjacency_reconstruction(1e4 * nodes, adjacency)
+    assert np.isfinite(far).all()
+    check_grads(
+        lambda z: adjacency_reconstruction(z, adjacency).sum(),
+        (nodes,),
+        1,
+        ["rev"],
+        1e-6,
+        1e-6,
+    )
+    with pytest.raises(ValueError, match="^adjacency: expected shape"):
+        adjacency_reconstruction(nodes, adjacency[:4])
+    with pytest.raises(ValueError, match="^adjacency: expected values in"):
+        adjacency_reconstruction(nodes, adjacency + 1)
+
+
+def test_a_traced_edge_out_of_range_is_seen():
+    features = jnp.arange(4.0).reshape(2, 2)
+    edges = jnp.array([[0, 1], [0, 2], [-1, 0]])
+    values = jax.jit(edge_smoothness)(features, edges)
+    np.testing.assert_array_equal(np.isnan(values), [False, True, True])

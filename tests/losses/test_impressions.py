@@ -98,6 +98,15 @@ def test_reconstruction_against_numpy(convention):
     np.testing.assert_array_equal(zero, 0)
 
 
+def test_reconstruction_sees_nan():
+    broken, fine = np.array([[np.nan]]), np.array([[1.0]])
+    for pair in ((broken, fine), (fine, broken)):
+        assert np.isnan(impressions.activation_reconstruction(*pair)).all()
+        assert np.isnan(
+            impressions.activation_reconstruction(*pair, basis=np.ones((1, 1)))
+        ).all()
+
+
 def test_reconstruction_refuses():
     features = np.ones((2, 3))
     with pytest.raises(ValueError, match="^targets: expected the shape of features"):
@@ -146,8 +155,9 @@ def test_graph_patterns_refuse_what_is_no_graph():
 
     with pytest.raises(ValueError, match="^adjacency: expected a symmetric"):
         found([[0.0, 1.0], [0.5, 0.0]])
-    with pytest.raises(ValueError, match="^adjacency: expected values of at least 0"):
-        found([[0.0, -1.0], [-1.0, 0.0]])
+    for bad in (-1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match="^adjacency: expected finite values of"):
+            found([[0.0, bad], [bad, 0.0]])
     with pytest.raises(ValueError, match="^adjacency: expected"):
         found([[0.0, 1.0]])
     with pytest.raises(ValueError, match="^modes: expected"):

@@ -242,6 +242,21 @@ def test_rows_may_keep_fewer():
         assert all(np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.parametrize("tail", ["uniform", "renormalise"])
+def test_a_row_may_keep_nothing(tail):
+    student = jnp.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
+    kept = jnp.array([[-jnp.inf, -jnp.inf], [-0.5, -1.0]])
+    indices = jnp.array([[-1, -1], [1, 2]])
+
+    def values(student):
+        return top_k_kl(student, kept, teacher_indices=indices, tail=tail)
+
+    found, slope = values(student), jax.grad(lambda s: values(s).sum())(student)
+    assert np.isfinite(found).all() and np.isfinite(slope).all()
+    if tail == "renormalise":
+        assert found[0] == 0 and not slope[0].any()
+
+
 def test_an_index_out_of_range_is_seen():
     student, teacher = _logits(shape=(2, 7)).astype(np.float32)
     log_top, indices, _ = _top(teacher, 3)

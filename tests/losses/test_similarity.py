@@ -13,6 +13,7 @@ from kdjax.losses import similarity
 from kdjax.losses.similarity import (
     correlation_congruence,
     probabilistic_transfer,
+    representational_similarity,
     similarity_preserving,
 )
 
@@ -203,3 +204,34 @@ def test_bad_arguments_are_refused():
         correlation_congruence(student[:1], student[:1], form="consecutive")
     with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
         probabilistic_transfer(student[:1], teacher[:1], form="paper")
+
+
+@pytest.mark.parametrize("where", [None, np.array([True, True, False, True, True])])
+def test_representational_similarity_against_numpy(float64, where):
+    """The Pearson correlation of the upper triangles, from `np.corrcoef`."""
+    rng = np.random.default_rng(7)
+    student, teacher = rng.normal(size=(5, 6)), rng.normal(size=(5, 4))
+    values = np.asarray(representational_similarity(student, teacher, where=where))
+    rows = slice(None) if where is None else where
+    upper = np.triu_indices(len(student[rows]), 1)
+    tables = [1 - np.corrcoef(x[rows])[upper] for x in (student, teacher)]
+    expected = 1 - np.corrcoef(*tables)[0, 1]
+    np.testing.assert_allclose(values[rows].mean(), expected, rtol=1e-9)
+
+    def loss(s, t):
+        return representational_similarity(s, t, where=where).mean()
+
+    check_grads(loss, (student, teacher), 1, ["rev"], 1e-6, 1e-6)
+
+
+def test_representational_similarity_of_equals_and_of_flat_tables(float64):
+    rng = np.random.default_rng(8)
+    features = rng.normal(size=(4, 5))
+    moved = features * rng.uniform(1, 3, (4, 1)) + rng.normal(size=(4, 1))
+    value = functools.partial(representational_similarity, teacher_features=features)
+    np.testing.assert_allclose(value(moved), 0, atol=1e-12)
+    np.testing.assert_allclose(value(np.ones((4, 5))).mean(), 0.5)
+    slope = jax.grad(lambda s: value(s).mean())(np.ones((4, 5)))
+    np.testing.assert_array_equal(slope, 0)
+    with pytest.raises(ValueError, match="^student_features: expected at least 3"):
+        representational_similarity(features[:2], features[:2])

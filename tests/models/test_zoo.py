@@ -61,6 +61,8 @@ def test_unknown_names_are_refused_with_the_known_ones():
     message = str(error.value)
     assert message.startswith("model.name: ") and "'resnext'" in message
     assert all(name in message for name in MODELS)
+    with pytest.raises(config.ConfigError, match=r"got 'resnet_20' \(nearest: resnet2"):
+        make_model(config.Model(name="resnet_20"), 3)
     with pytest.raises(config.ConfigError, match="model.name: .*no_such_module"):
         make_model(config.Model(name="no_such_module:make"), 3)
 
@@ -94,3 +96,16 @@ def test_help_lists_every_name(capsys):
         main(["distill", "--help"])
     words = set(re.findall(r"\w+", capsys.readouterr().out))
     assert set(MODELS) <= words
+
+
+def test_a_wide_resnet_of_any_size():
+    """WRN-28-2 as published (1605.07146, and the semi-supervised papers): 1.47 M."""
+    model = make_model(config.Model(name="wrn_28_2", norm="batch"), 10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert count_parameters(shapes) == 1_467_610
+    for name in ("wrn_28_0", "wrn_28", "wrn_28_2_3"):
+        with pytest.raises(config.ConfigError, match="model.name: expected one of"):
+            make_model(config.Model(name=name), 10)
+    with pytest.raises(config.ConfigError, match="model.depth: expected 6n"):
+        model = make_model(config.Model(name="wrn_27_2"), 10)
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.core.types import PyTree
+from kdjax.core.types import Model, PyTree
 from kdjax.models.weights import adapt as adapting
 from kdjax.models.weights import hub
 from kdjax.models.weights.errors import WeightsError
@@ -77,6 +77,11 @@ def load_weights(
         >>> loaded["params"]["head"]["kernel"].shape
         (2, 3)
     """
+    if isinstance(variables, Model):
+        raise WeightsError(
+            "variables: expected what the model's init returns (its shapes are enough: "
+            "jax.eval_shape(model.init, key, images)), got the Model"
+        )
     words = _words(adapt)
     _known_names(names)
     arrays = read_arrays(hub.resolve(source))

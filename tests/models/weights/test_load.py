@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax.config import Model
+from kdjax.models import make_model
 from kdjax.models.vit import Size, ViT
 from kdjax.models.weights import WeightsError, load_weights, save_weights
 from kdjax.models.weights.files import read_arrays, write_arrays
@@ -216,3 +218,11 @@ def test_another_patch_and_the_positions_that_go_with_it(tmp_path):
     assert loaded["pos_embedding"].shape == (1, 5, 8)
     with pytest.raises(WeightsError, match="1 that do not fit"):
         load_weights(coarse, tmp_path / "v.npz", adapt=("position",))
+
+
+def test_a_model_in_place_of_its_variables_is_named(tmp_path):
+    model = make_model(Model(name="plain_cnn_student", resolution=32), 10)
+    with pytest.raises(
+        WeightsError, match="^variables: expected what the model's init"
+    ):
+        load_weights(model, tmp_path / "weights.npz")
