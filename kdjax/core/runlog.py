@@ -152,7 +152,7 @@ def check_folder(
     if not path.exists():
         return False
     if not path.is_dir():
-        raise RunFolderError(f"workdir: expected a folder, got the file {path}")
+        raise RunFolderError(f"workdir: {path}: Not a directory")
     if (path / "config.json").is_file():
         lines = _differences(read_config(path), _encode(config), ignore)
         if lines:

@@ -298,5 +298,5 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "a").write_text("kept")
     done = kdjax("train", "--workdir", str(tmp_path / "a"))
     assert done.returncode == 2 and (tmp_path / "a").read_text() == "kept"
-    assert "workdir: expected a folder, got the file" in done.stderr
+    assert "workdir: " in done.stderr and "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
