@@ -8,7 +8,8 @@ import pytest
 from kdjax.config import ConfigError, above, load_experiment, widening
 from kdjax.core import runlog
 from kdjax.reports import write_sweep_report
-from kdjax.reports.sweeps import judge, values, verdict_table
+from kdjax.reports.sweep_results import finished_runs, values
+from kdjax.reports.sweeps import judge, verdict_table
 
 FILE = """
 from kdjax.config import Run, above
@@ -56,8 +57,6 @@ def write_sweep(root, experiment, runs):
 
 
 def found(tmp_path, experiment):
-    from kdjax.reports.sweeps import finished_runs
-
     return finished_runs(experiment, tmp_path / "sweep", "tiny")
 
 
