@@ -15,7 +15,7 @@ Metric = Literal["accuracy", "agreement", "kl", "train_loss"]
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """That a sum of results is above 0, seed by seed."""
+    """That a sum of results is above a number, seed by seed."""
 
     claim: str
     """What it says, in words."""
@@ -26,6 +26,9 @@ class Expectation:
     mean of the last tenth of the training."""
     paper: str = ""
     """What the paper has, in its own numbers."""
+    than: float = 0.0
+    """The number, in the metric's own unit: an accuracy of 0.1, for example, by
+    chance."""
 
 
 def above(
@@ -131,7 +134,7 @@ class Experiment:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The names of results: the variants, and of those to choose from the choice."""
+        """The names of results: variants, and the choice in place of those it is of."""
         left_out = {name for names in self.choices.values() for name in names}
         return (*(v for v in self.variants if v not in left_out), *self.choices)
 

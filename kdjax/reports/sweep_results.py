@@ -64,10 +64,10 @@ def choose(experiment: Experiment, runs: Runs, scale: str) -> Runs:
     Chosen is, of those that are finished and at each duration anew, the highest
     accuracy on the validation split at the end of the training, mean over the seeds.
     """
-    chosen = dict(runs)
+    chosen = {key: run for key, run in runs.items() if key[0] in experiment.shown}
     for name, variants in experiment.choices.items():
         for times in experiment.times(scale):
-            found = [chosen.pop((v, times)) for v in variants if (v, times) in chosen]
+            found = [runs[v, times] for v in variants if (v, times) in runs]
             if found:
                 chosen[name, times] = max(found, key=lambda r: np.mean(validated(r)))
     return chosen
@@ -79,7 +79,7 @@ def validated(run: RunRecord) -> list[float]:
 
 
 def epochs(run: RunRecord) -> float | None:
-    """How many passes over its images an update of a run is; None if it does not say."""
+    """How many passes over its images an update of a run is; None if unknown."""
     examples = (run.summary or {}).get("examples")
     return run.config["batch"] / examples if examples else None
 

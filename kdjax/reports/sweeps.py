@@ -39,7 +39,7 @@ _EXPLAINED = (
 class Verdict(NamedTuple):
     """What became of an expectation.
 
-    mean: of the sum over the seeds, in the metric's own unit.
+    mean: of the sum less `than` over the seeds, in the metric's own unit.
     error: its standard error; NaN with one seed.
     p: that the mean is 0, by a two-sided paired t-test.
     """
@@ -95,8 +95,8 @@ def write_sweep_report(folder: runlog.Path) -> str:
 
 
 def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdict:
-    """Whether the sum of results is above 0 in a paired test over the seeds."""
-    total = np.zeros(())
+    """Whether the sum of results is above `than` in a paired test over the seeds."""
+    total = np.asarray(-expected.than)
     for factor, variant, at in expected.terms:
         inside = -len(durations) <= at < len(durations)
         run = runs.get((variant, durations[at])) if inside else None
