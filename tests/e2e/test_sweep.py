@@ -1,7 +1,6 @@
 """A sweep trains what is left, survives a failure, and judges what there is."""
 
 import io
-import pathlib
 
 import pytest
 from rich.console import Console
@@ -10,10 +9,6 @@ from kdjax import jobs
 from kdjax.config import load_experiment
 from kdjax.core import runlog
 from kdjax.jobs.sweeping import SweepError
-
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-FILES = sorted(f for f in FOLDER.rglob("*.py") if "\nEXPECTED" in f.read_text())
-
 
 FILE = """
 import dataclasses
@@ -68,12 +63,3 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
         go()
     again = output.getvalue().removeprefix(first)
     assert "3 runs, 2 finished" in again and "[1/1] spoilt x1" in again
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_every_scale_of_every_experiment_is_a_good_config(file):
-    experiment = load_experiment(file)
-    for scale in experiment.durations:
-        for variant in experiment.variants:
-            for times in experiment.times(scale):
-                experiment.run(variant, scale, times).check()
