@@ -129,13 +129,16 @@ def relation(
     pair: str, scale: str, *, distance: float = 0.0, angle: float = 0.0
 ) -> Run:
     """Labels, and the distances and angles between the teacher's embeddings."""
-    taps = {"student": "embedding", "teacher": "embedding"}
+    between = Term(student="embedding", teacher="embedding")
+    terms = {"distance": ("rkd_distance", distance), "angle": ("rkd_angle", angle)}
     return dataclasses.replace(
         base(pair, scale),
         terms={
             "hard": HARD,
-            "distance": Term("rkd_distance", Scalar(distance), **taps),
-            "angle": Term("rkd_angle", Scalar(angle), **taps),
+            **{
+                name: dataclasses.replace(between, loss=loss, weight=Scalar(weight))
+                for name, (loss, weight) in terms.items()
+            },
         },
     )
 

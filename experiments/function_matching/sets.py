@@ -5,6 +5,7 @@ in the functions, so that listing experiments starts nothing.
 """
 
 import os
+from typing import Any
 
 CLASSES = 10
 VEHICLES = (0, 1, 8, 9)
@@ -151,7 +152,9 @@ def _cifar_places():
     import tensorflow_datasets as tfds
 
     skip = {"image": tfds.decode.SkipDecoding()}
-    rows = tfds.data_source("cifar10", split="train", decoders=skip, download=False)
+    rows: Any = tfds.data_source(
+        "cifar10", split="train", decoders=skip, download=False
+    )
     names = [row["id"] for row in rows.__getitems__(list(range(len(rows))))]
     return np.array([int(_text(name).rpartition("_")[2]) for name in names])
 

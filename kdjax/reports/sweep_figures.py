@@ -23,6 +23,9 @@ from kdjax.reports.sweep_results import (
     values,
 )
 
+# One more than plots.py needs, so that the paper's eight modes all differ.
+_COLOURS = (*COLOURS, "#8C6D31")
+
 
 def write_figures(
     experiment: Experiment, runs: Runs, scale: str, root: pathlib.Path
@@ -62,7 +65,7 @@ def _results(experiment: Experiment, runs: Runs, scale: str) -> Figure | None:
     for metric, axis in zip(shown, axes, strict=True):
         about, all_places = METRICS[metric], []
         for number, variant in enumerate(experiment.shown):
-            found = [run for run in _of(runs, variant, scale, experiment)]
+            found = _of(runs, variant, scale, experiment)
             found = [run for run in found if values(run, metric)]
             places = [size(run) * run.config["steps"] for run in found]
             pairs = [mean_and_error(values(run, metric)) for run in found]
@@ -128,11 +131,11 @@ def _relations(experiment: Experiment, runs: Runs, scale: str) -> Figure | None:
                 for m in pair
             )
             style = _style(number, variant)
-            axis.plot(x, y, **{**style, "marker": "", "linewidth": 0.8})
-            sizes = [12.0 * (i + 1) for i in range(len(found))]
+            axis.plot(x, y, **{**style, "linewidth": 0.8})
+            sizes = [16.0 * (i + 1) for i in range(len(found))]
             how = {"color": style["color"], "marker": style["marker"]}
             axis.scatter(x, y, sizes, **how)
-        _dress(axis, f"{up.title} against", f"{across.title} ({across.unit})", up.unit)
+        _dress(axis, up.title, f"{across.title} ({across.unit})", up.unit)
     return _with_legend(figure)
 
 
@@ -153,7 +156,7 @@ def _duration(runs: Runs):
 
 def _style(number: int, variant: str) -> dict:
     return {
-        "color": COLOURS[number % len(COLOURS)],
+        "color": _COLOURS[number % len(_COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 4,
         "linewidth": 1.5,
