@@ -35,7 +35,7 @@ def first(scale: str = "digits") -> Run:
 
 def stronger(scale: str = "digits") -> Run:
     """A better one: deeper; at the paper's scale the same at 384 pixels."""
-    run, better = large(scale), _stronger(scale)
+    run, better = _large_images(large(scale)), _stronger(scale)
     assert run.teacher is not None
     teacher = dataclasses.replace(run.teacher, run=better.run, model=better.model)
     return dataclasses.replace(run, teacher=teacher)
@@ -85,8 +85,17 @@ def _stronger(scale: str) -> Member:
     return Member(run=beside("deep"))
 
 
+def _large_images(run: Run) -> Run:
+    """ImageNet kept large enough for 384 pixels, and cropped where several teachers can
+    be shown each crop at their own resolution."""
+    if run.data.name != "imagenet2012":
+        return run
+    data = dataclasses.replace(run.data, store=448, crop="device")
+    return dataclasses.replace(run, data=data)
+
+
 def _both(scale: str, mean: str) -> Run:
-    run = first(scale)
+    run = _large_images(first(scale))
     assert run.teacher is not None
     change = {"also": (_stronger(scale),), "mean": mean}
     teacher = dataclasses.replace(run.teacher, **change)

@@ -4,13 +4,24 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from kdjax import build, jobs
 from kdjax.build import Trained
-from kdjax.config import Cache, Run, load_experiment, runs_beside, to_dict
+from kdjax.config import (
+    Cache,
+    Member,
+    Run,
+    Teacher,
+    load_experiment,
+    runs_beside,
+    to_dict,
+)
 from kdjax.core import runlog
+from kdjax.data.source import Source
+from kdjax.data.sources import from_arrays
 from kdjax.jobs.sweeping import plan
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -77,12 +88,15 @@ def _teacher(run: Run, before: dict[str, Run], source) -> Trained | None:
     if run.teacher is None:
         return None
 
-    def shapes(folder: str) -> Trained:
-        own = before[pathlib.Path(folder).name]
+    def shapes(asked: Teacher | Member) -> Trained:
+        own = before.get(pathlib.Path(asked.run).name)
+        if own is None:
+            model = dataclasses.replace(asked.model, weights="")
+            own = dataclasses.replace(run, model=model)
         return build.model_of(own, source.classes, source.shape[-1], None)
 
-    others = [shapes(member.run) for member in run.teacher.also]
-    return build.together(shapes(run.teacher.run), others, run)
+    others = [shapes(member) for member in run.teacher.also]
+    return build.together(shapes(run.teacher), others, run)
 
 
 @pytest.mark.slow
@@ -94,3 +108,43 @@ def test_every_variant_takes_two_steps(file, tmp_path):
     finished = [path.parent for path in tmp_path.glob("*-x1/summary.json")]
     assert len(finished) == len(experiment.variants)
     assert all(runlog.read_summary(path)["steps"] == 2 for path in finished)
+
+
+CLASSES = {
+    "flowers102": 102,
+    "oxford_iiit_pet": 37,
+    "food101": 101,
+    "sun397": 397,
+    "imagenet2012": 1_000,
+    "cifar10": 10,
+}
+
+
+@pytest.mark.slow
+@BY_NAME
+def test_the_networks_of_the_papers_scale_fit_together(file, tmp_path):
+    """Every student, teacher and optimiser of scale `paper`, traced at full width and
+    resolution on a batch of 16; images and weights are shapes alone."""
+    experiment = load_experiment(file)
+    tasks = []
+    if "paper" in experiment.durations:
+        tasks = plan(experiment, tmp_path, "paper", seeds=1)
+    for task in tasks:
+        teacher = task.run.teacher
+        members = (teacher, *teacher.also) if teacher else ()
+        models = [task.run.model, *(member.model for member in members)]
+        mark = f"{models} {task.run.optim.name} {task.run.data.name}"
+        if mark in built:
+            continue
+        run = dataclasses.replace(_alone(task.run), batch=16)
+        source = _blank_source(run)
+        before = {pathlib.Path(b.workdir).name: b for b in task.before}
+        shapes = _teacher(run, before, source)
+        build.check_fit(run, train=source, student=None, teacher=shapes)
+        built.add(mark)
+
+
+def _blank_source(run: Run) -> Source:
+    side = run.data.store or 32
+    labels = np.full(16, CLASSES[run.data.name] - 1)
+    return from_arrays(np.zeros((16, side, side, 3), np.uint8), labels)
