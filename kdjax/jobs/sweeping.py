@@ -59,7 +59,7 @@ def sweep(
       workdir: by default runs/sweeps/NAME/SCALE.
 
     Returns:
-      The sweep's folder, with `report.md` and `results.png`.
+      The sweep's folder, with `report.md` and its figures.
 
     Raises:
       ConfigError: the scale is unknown or a variant is no good, before any run.

@@ -3,7 +3,7 @@
 import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def _of(
     return [runs[variant, t] for t in times if (variant, t) in runs]
 
 
-def _duration(runs: Runs):
+def _duration(runs: Runs) -> tuple[Callable[[RunRecord], float], str]:
     """How long an update of a run is, and what the axis of it is called."""
     if all(epochs(run) for run in runs.values()):
         return (lambda run: epochs(run) or 1.0), "epochs (log scale)"
