@@ -7,12 +7,15 @@
     paper    flowers102 at 128 pixels, BiT-M R152x2 to R50x1, as arXiv 2106.05237 has it
              (the folder of the teachers' weights is KDJAX_WEIGHTS)
 
+`large` is the same with ImageNet in place of flowers102, where the paper used that.
+
 A variant is a function of the scale's name. Its updates are those of the shortest run;
 longer ones have them multiplied.
 """
 
 import dataclasses
 import os
+import pathlib
 from typing import Any
 
 from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
@@ -26,11 +29,23 @@ DURATIONS = {
     "cifar": (1, 4, 16, 64),
     "paper": (1, 10, 100, 1_000),
 }
+# Of ImageNet: 30, 300, 1 200, 4 800 and 9 600 epochs.
+LARGE = {**DURATIONS, "paper": (1, 10, 40, 160, 320)}
 
 
 def base(scale: str = "digits") -> Run:
     """Function matching at a scale."""
     return {"tiny": _tiny, "digits": _digits, "cifar": _cifar, "paper": _paper}[scale]()
+
+
+def large(scale: str = "digits") -> Run:
+    """Function matching at a scale, the paper's on ImageNet."""
+    return _imagenet() if scale == "paper" else base(scale)
+
+
+def beside_me(name: str) -> str:
+    """`FILE.py` of a function in a file of this folder, from where the command runs."""
+    return os.path.relpath(pathlib.Path(__file__).parent / name)
 
 
 def seen(run: Run, **views: Any) -> Run:
@@ -81,7 +96,9 @@ def _cifar() -> Run:
 def _paper() -> Run:
     """Flowers102 as in the paper's figure 3; T, rate and decay of its table 4."""
     teacher = Model(
-        name="bit_r152x2", resolution=128, weights=f"{WEIGHTS}/flowers102_r152x2.npz"
+        name="bit_r152x2",
+        resolution=128,
+        weights=f"{WEIGHTS}/R152x2_T_flowers128.npz",
     )
     return Run(
         data=Data("flowers102", "train", "validation", "test", store=160),
@@ -92,5 +109,31 @@ def _paper() -> Run:
         optim=Optim(lr=3e-3, wd=3e-4, warmup=1_500),
         steps=1_992,
         batch=512,
+        baselines=(),
+    )
+
+
+def _imagenet() -> Run:
+    """ImageNet for 30 epochs; the values of the paper's listing 1."""
+    teacher = Model(
+        name="bit_r152x2", resolution=224, weights=f"{WEIGHTS}/R152x2_T_224.npz"
+    )
+    return Run(
+        data=Data(
+            "imagenet2012",
+            "train[:98%]",
+            "train[98%:]",
+            "validation",
+            store=256,
+            feed="streamed",
+            crop="host",
+        ),
+        model=Model(name="bit_r50x1", resolution=224),
+        teacher=Teacher(model=teacher),
+        views=Views(central=1.143),
+        terms={"soft": Term(temperature=Scalar(1.0))},
+        optim=Optim(lr=0.03, wd=3e-4, warmup=5_000),
+        steps=9_196,
+        batch=4_096,
         baselines=(),
     )

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
 from kdjax.build import cache
-from kdjax.build.trained import Trained
+from kdjax.build.trained import Trained, starting_variables
 from kdjax.config import Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
@@ -33,7 +33,8 @@ class Parts(NamedTuple):
 
     view: `(step, batch, given) -> View` of one seed.
     given: what the step does not change, and the axis of its seeds in `given_axes`.
-    start: the variables that the student starts from; None draws them.
+    start: the variables that the student starts from, for all seeds or one set a seed;
+        None draws them.
     feed: "resident" or "streamed". host_crop: how the host cuts views out, if it does.
     store: targets that come with each batch; None where the teacher answers otherwise.
     """
@@ -91,10 +92,11 @@ def make_parts(
         check_labelled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
-    start = None
+    start, start_axis = None, None
     if student is None:
         student = zoo.make_model(run.model, train.classes, axis_name)
-        start = zoo.published(run.model, student, train.shape[-1])
+        channels = train.shape[-1]
+        start, start_axis = starting_variables(run, student, channels, mesh)
     if store is None:
         store = cache.open_if_named(run, train, teacher)
     ask, given, given_axes = _teacher(run, student, teacher, store)
@@ -123,7 +125,7 @@ def make_parts(
         return state.create_state(made, update, ask)
 
     # Mapped on CPU too: what is left of an initialisation has no convolution.
-    make_state = map_seeds(make_one, (0, None), run.seeds, unroll=False)
+    make_state = map_seeds(make_one, (0, start_axis), run.seeds, unroll=False)
     return Parts(
         run=run,
         mesh=mesh,

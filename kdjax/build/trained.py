@@ -87,6 +87,40 @@ def published(
     return Trained(model, variables, None, config.resolution)
 
 
+def starting_variables(
+    run: Run, model: Model, channels: int, mesh: Mesh
+) -> tuple[PyTree, int | None]:
+    """What the model of a run starts from, and the axis of its seeds.
+
+    `run.model.weights` names published weights, which all seeds share, or the folder of
+    a finished run, of which each seed takes its own number's (or all its only one).
+    Without any: None, None.
+
+    Raises ConfigError naming `model.weights` where they do not fit the model.
+    """
+    folder = run.model.weights
+    if not folder or "://" in folder or not runlog.is_finished(folder):
+        return zoo.published(run.model, model, channels), None
+    size = run.model.resolution
+    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    wants = jax.eval_shape(model.init, jax.random.key(0), image)
+    found = load_trained(folder, mesh).variables
+    same = jax.tree.structure(found) == jax.tree.structure(wants) and all(
+        x.shape[1:] == y.shape
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wants), strict=True)
+    )
+    want = f"a run that trained this very model ({run.model.name})"
+    require(same, "model.weights", want, folder)
+    its = read_run(folder)
+    if its.seeds == 1:
+        return jax.tree.map(lambda x: x[0], found), None
+    first = run.seed - its.seed
+    ok = 0 <= first and first + run.seeds <= its.seeds
+    want = f"a run of seeds {run.seed} to {run.seed + run.seeds - 1}, or of one"
+    require(ok, "model.weights", want, folder)
+    return jax.tree.map(lambda x: x[first : first + run.seeds], found), 0
+
+
 def fit_seeds(
     trained: Trained, its_seeds: int, run: Run, field: str = "teacher.run"
 ) -> Trained:

@@ -12,9 +12,12 @@ from kdjax.config.experiment import (
     Metric,
     Scale,
     above,
+    beside,
     find_experiments,
     load_experiment,
+    put_beside,
     run_folder,
+    runs_beside,
     widening,
 )
 from kdjax.config.functions import call, load_config, load_function
@@ -59,6 +62,7 @@ __all__ = [
     "Views",
     "above",
     "beneath",
+    "beside",
     "call",
     "find_experiments",
     "from_dict",
@@ -67,8 +71,10 @@ __all__ = [
     "load_config",
     "load_experiment",
     "load_function",
+    "put_beside",
     "require",
     "run_folder",
+    "runs_beside",
     "to_dict",
     "widening",
 ]

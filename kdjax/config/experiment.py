@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from kdjax.config.checks import ConfigError, require
 from kdjax.config.functions import call, load_module
@@ -15,7 +15,7 @@ Metric = Literal["accuracy", "agreement", "kl", "train_loss"]
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """That a sum of results is above 0, seed by seed."""
+    """That a sum of results is above a number, seed by seed."""
 
     claim: str
     """What it says, in words."""
@@ -26,6 +26,9 @@ class Expectation:
     mean of the last tenth of the training."""
     paper: str = ""
     """What the paper has, in its own numbers."""
+    than: float = 0.0
+    """The number, in the metric's own unit: an accuracy of 0.1, for example, by
+    chance."""
 
 
 def above(
@@ -51,10 +54,51 @@ def widening(
     return dataclasses.replace(last, terms=last.terms + first)
 
 
+# Where a config names a folder, this and a name is a run of the experiment's own.
+_BESIDE = "sweep:"
+
+
+def beside(name: str) -> str:
+    """The folder of one of an experiment's `FIRST` runs, for `teacher.run`,
+    `teacher.also` or `model.weights` of a variant; a sweep fills it in."""
+    return _BESIDE + name
+
+
+def runs_beside(value: Any) -> set[str]:
+    """The names of the `FIRST` runs that a config names."""
+    found: set[str] = set()
+
+    def note(name: str) -> str:
+        found.add(name)
+        return name
+
+    _each_beside(value, note)
+    return found
+
+
+def put_beside(value: Any, root: pathlib.Path) -> Any:
+    """The same config, its `FIRST` runs in a sweep's folder."""
+    return _each_beside(value, lambda name: str(root / name))
+
+
+def _each_beside(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        is_one = value.startswith(_BESIDE)
+        return change(value.removeprefix(_BESIDE)) if is_one else value
+    if isinstance(value, dict):
+        return {k: _each_beside(v, change) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_each_beside(v, change) for v in value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return dataclasses.replace(value, **_each_beside(fields, change))
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """What a file of experiments says: its `CLAIM`, `VARIANTS`, `DURATIONS` and
-    `EXPECTED`."""
+    `EXPECTED`, and where it needs them `FIRST` and `CHOICES`."""
 
     path: pathlib.Path
     """The file."""
@@ -66,6 +110,12 @@ class Experiment:
     """By scale, how many times a variant's own updates its runs have."""
     expected: tuple[Expectation, ...]
     """What is to come out."""
+    first: Mapping[str, Callable[[str], Run]] = dataclasses.field(default_factory=dict)
+    """Runs on labels that variants begin from or are taught by (`beside`), functions of
+    the scale. Each is trained once, before the first variant that names it."""
+    choices: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Variants of which the best on the validation split stands for all, by the name it
+    then has; of the others no test result is read."""
 
     @property
     def name(self) -> str:
@@ -82,21 +132,39 @@ class Experiment:
         require(scale in self.durations, "scale", f"one of {known}", scale)
         return self.durations[scale]
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The names of results: variants, and the choice in place of those it is of."""
+        left_out = {name for names in self.choices.values() for name in names}
+        return (*(v for v in self.variants if v not in left_out), *self.choices)
+
     def run(self, variant: str, scale: str, times: int) -> Run:
         """One run: a variant at a scale, its updates multiplied."""
         run = call(self.variants[variant], f"variants[{variant!r}]", scale)
         require(isinstance(run, Run), f"variants[{variant!r}]", "a Run", run)
-        steps = run.steps * times
-        often = max(steps // 10, 1)
-        return dataclasses.replace(
-            run,
-            name=f"{variant} x{times}",
-            steps=steps,
-            baselines=(),
-            evaluate_every=often,
-            checkpoint_every=max(often, 200),
-            log_every=min(run.log_every, often),
-        )
+        return _paced(run, f"{variant} x{times}", times)
+
+    def first_run(self, name: str, scale: str) -> Run:
+        """One of the runs that others begin from or are taught by."""
+        known = ", ".join(self.first) or "none"
+        require(name in self.first, "first", f"one of {known}", name)
+        run = call(self.first[name], f"first[{name!r}]", scale)
+        require(isinstance(run, Run), f"first[{name!r}]", "a Run", run)
+        return _paced(dataclasses.replace(run, teacher=None), name, 1)
+
+
+def _paced(run: Run, name: str, times: int) -> Run:
+    steps = run.steps * times
+    often = max(steps // 10, 1)
+    return dataclasses.replace(
+        run,
+        name=name,
+        steps=steps,
+        baselines=(),
+        evaluate_every=often,
+        checkpoint_every=max(often, 200),
+        log_every=min(run.log_every, often),
+    )
 
 
 def run_folder(variant: str, times: int) -> str:
@@ -117,15 +185,24 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
         if not hasattr(module, name):
             raise ConfigError(f"experiment: expected {name} in {path}, got none")
         parts.append(getattr(module, name))
-    found = Experiment(path.resolve(), *parts)
+    more = {k.lower(): getattr(module, k, {}) for k in ("FIRST", "CHOICES")}
+    found = Experiment(path.resolve(), *parts, **more)
+    _check(found)
+    return found
+
+
+def _check(found: Experiment) -> None:
+    for name, choice in found.choices.items():
+        for variant in choice:
+            field, known = f"choices[{name!r}]", ", ".join(found.variants)
+            require(variant in found.variants, field, f"one of {known}", variant)
     longest = max(len(times) for times in found.durations.values())
     for expected in found.expected:
         for _, variant, at in expected.terms:
             field = f"expected[{expected.claim!r}]"
-            known = ", ".join(found.variants)
-            require(variant in found.variants, field, f"one of {known}", variant)
+            known = ", ".join(found.shown)
+            require(variant in found.shown, field, f"one of {known}", variant)
             require(-longest <= at < longest, field, "the index of a duration", at)
-    return found
 
 
 def find_experiments(folder: str | pathlib.Path) -> list[Experiment]:

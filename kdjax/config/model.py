@@ -38,7 +38,8 @@ class Model:
     """Side in pixels of the square that this model sees."""
     weights: str = ""
     """Published weights to start from: a file (.npz, .safetensors, a tfjs folder) or a
-    name on the Hugging Face hub (hf:owner/name). Empty: drawn at random."""
+    name on the Hugging Face hub (hf:owner/name). For a student also the folder of a
+    finished run of this very model, seed by seed. Empty: drawn at random."""
     adapt: tuple[Adapt, ...] = ()
     """What of these weights may be fitted to this model: its head (another number of
     classes), position embeddings (another resolution), stem (other channels)."""

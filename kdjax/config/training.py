@@ -15,15 +15,16 @@ class Optim:
     `adam` is the recipe of arXiv 2106.05237: clip by global norm, Adam with its first
     moment in bfloat16, warm-up and cosine, decay on kernels only, scheduled but not
     multiplied by the learning rate. `sgd` is the recipe of the CIFAR tables: momentum,
-    steps, decay added to every gradient.
+    steps, decay added to every gradient. `muon` is the recipe of `adam` with a gradient
+    preconditioned by Newton and Schulz's iteration in place of Adam's for the kernels.
     """
 
-    name: Literal["adam", "sgd"] = "adam"
-    """adam or sgd, each with its recipe."""
+    name: Literal["adam", "sgd", "muon"] = "adam"
+    """adam, sgd or muon, each with its recipe."""
     lr: float = 1e-2
     """Peak learning rate."""
     wd: float = 1e-4
-    """Weight decay. adam: w -= m(step) * wd * w. sgd: gradient += wd * w."""
+    """Weight decay. adam, muon: w -= m(step) * wd * w. sgd: gradient += wd * w."""
     clip: float = 1.0
     """Largest global gradient norm; 0 does not clip."""
     momentum: float = 0.9
@@ -38,7 +39,8 @@ class Optim:
     """`steps` only: the factor."""
 
     def check(self, at: str = "optim", steps: int | None = None) -> None:
-        require(self.name in ("adam", "sgd"), f"{at}.name", "adam or sgd", self.name)
+        known = self.name in ("adam", "sgd", "muon")
+        require(known, f"{at}.name", "adam, sgd or muon", self.name)
         schedules = ("cosine", "steps", "constant")
         known = self.schedule in schedules
         require(known, f"{at}.schedule", " or ".join(schedules), self.schedule)

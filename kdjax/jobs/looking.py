@@ -9,11 +9,19 @@ import numpy as np
 
 from kdjax import build
 from kdjax.augment import views
-from kdjax.config import Run, require
+from kdjax.build import Trained
+from kdjax.config import Compute, ConfigError, Run, require
 from kdjax.core import runlog
+from kdjax.core.types import PyTree
 from kdjax.data import order, statistics, streamed
+from kdjax.data.source import Source
 from kdjax.data.sources import Splits
+from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.reports.views import write_views
+from kdjax.train import sharding
+
+# Likeliest classes that are written under a view.
+TOP = 2
 
 
 def show_views(
@@ -26,7 +34,9 @@ def show_views(
     """Draw the first views of a run, as its teachers and its student see them.
 
     Each column is an example of the first update (with mixup, mixed with its
-    neighbour); below stand the statistics of the training split.
+    neighbour); below stand the statistics of the training split. Of a finished run,
+    what its teacher and its student (of the first seed) take the views for stands
+    under them: the likeliest classes and their probabilities.
 
     Args:
       run: the run, or one read from a run folder.
@@ -69,6 +79,8 @@ def show_views(
         )
 
     view = see(rows, source.ids[places], sizes)
+    taught = tuple(images[:count] for images in view.teacher)
+    notes, said = _answers(run, source, view.student[:count], taught)
     names = ["teacher"] if len(sizes) == 1 else [f"teacher {i}" for i in range(9)]
     seen = [("stored", rows["image"])]
     seen += list(zip(names, view.teacher, strict=False))
@@ -79,10 +91,60 @@ def show_views(
         path,
         [(name, np.asarray(images)[:count]) for name, images in seen],
         captions=["no label" if x < 0 else f"class {x}" for x in labels],
-        lines=statistics.in_words(about),
+        notes=notes,
+        lines=[*statistics.in_words(about), *said],
         counts=about.counts,
     )
     return path
+
+
+def _answers(
+    run: Run,
+    source: Source,
+    student_view: jax.Array,
+    teacher_views: tuple[jax.Array, ...],
+) -> tuple[dict[str, list[str]], list[str]]:
+    """What a finished run's teacher and student say to views, by the row of the
+    picture, and what is to be said about that."""
+    folder = pathlib.Path(run.workdir)
+    if not runlog.is_finished(folder):
+        return {}, []
+    given = build.read_given(folder)
+    if given:
+        return {}, [f"no answers: {', '.join(given)} came from Python"]
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    try:
+        student = build.load_trained(folder, mesh)
+        at = teacher_folder(run, folder)
+        teacher = teacher_loader(run, None, at, mesh, source)()
+    except ConfigError as error:
+        return {}, [f"no answers: {error}"]
+    notes = {"student": _top(student, student_view)}
+    if teacher is not None:
+        several = isinstance(teacher.resolution, tuple)
+        # Of several teachers it is the mean, under the last of them.
+        row = f"teacher {len(teacher_views) - 1}" if several else "teacher"
+        notes[row] = _top(teacher, teacher_views if several else teacher_views[0])
+    return notes, []
+
+
+def _top(trained: Trained, images: PyTree) -> list[str]:
+    """The likeliest classes of each example and their probabilities, in words."""
+    variables = trained.variables
+    if trained.axis == 0:
+        variables = jax.tree.map(lambda x: x[0], variables)
+
+    @jax.jit
+    def probabilities(variables: PyTree, images: PyTree) -> jax.Array:
+        output, _ = trained.model.apply(variables, images, train=False, rngs=None)
+        return jax.nn.softmax(output.logits)
+
+    found = np.asarray(probabilities(variables, images))
+    likeliest = np.argsort(-found, axis=1)[:, :TOP]
+    return [
+        "\n".join(f"{place}: {100 * row[place]:.0f} %" for place in places)
+        for row, places in zip(found, likeliest, strict=True)
+    ]
 
 
 def _picture(run: Run, out: str | pathlib.Path | None) -> pathlib.Path:

@@ -9,7 +9,14 @@ import jax
 from rich.console import Console
 
 from kdjax import build, reports
-from kdjax.config import Experiment, Run, require, run_folder
+from kdjax.config import (
+    Experiment,
+    Run,
+    put_beside,
+    require,
+    run_folder,
+    runs_beside,
+)
 from kdjax.core import hosts, runlog
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
@@ -21,10 +28,10 @@ class SweepError(RuntimeError):
 
 
 class _Task(NamedTuple):
-    """One run of a sweep, and the one that trains its teacher where that is needed."""
+    """One run of a sweep, and those on labels that must be there before it."""
 
     run: Run
-    teacher: Run | None
+    before: tuple[Run, ...]
 
     @property
     def finished(self) -> bool:
@@ -42,8 +49,8 @@ def sweep(
     """Train what is not finished of an experiment, and report on all of it.
 
     Each variant and duration is a run folder WORKDIR/VARIANT-xTIMES, its seeds side by
-    side in one program; teachers that several runs share are trained once. A run that
-    fails is reported and left, the others go on. The same command continues.
+    side in one program; teachers and first runs that several share are trained once. A
+    run that fails is reported and left, the others go on. The same command continues.
 
     Args:
       experiment: what is compared (`kdjax.config.load_experiment`).
@@ -52,7 +59,7 @@ def sweep(
       workdir: by default runs/sweeps/NAME/SCALE.
 
     Returns:
-      The sweep's folder, with `report.md` and `results.png`.
+      The sweep's folder, with `report.md` and its figures.
 
     Raises:
       ConfigError: the scale is unknown or a variant is no good, before any run.
@@ -63,7 +70,8 @@ def sweep(
     console = console or Console(quiet=not hosts.is_first())
     tasks = plan(experiment, root, scale, seeds)
     for task in tasks:
-        task.run.check()
+        for run in (*task.before, task.run):
+            run.check()
     about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
     if hosts.is_first():
         root.mkdir(parents=True, exist_ok=True)
@@ -88,7 +96,16 @@ def plan(
             run = experiment.run(variant, scale, times)
             folder = root / run_folder(variant, times)
             run = dataclasses.replace(run, workdir=str(folder), seeds=seeds)
-            tasks.append(_with_teacher(run, root, teachers))
+            first = tuple(
+                dataclasses.replace(
+                    experiment.first_run(name, scale),
+                    workdir=str(root / name),
+                    seeds=seeds,
+                )
+                for name in sorted(runs_beside(run))
+            )
+            task = _with_teacher(put_beside(run, root), root, teachers)
+            tasks.append(task._replace(before=task.before + first))
     return tasks
 
 
@@ -96,19 +113,20 @@ def _with_teacher(run: Run, root: pathlib.Path, teachers: list[Run]) -> _Task:
     """A run whose teacher, where it is to be trained first, others share with it."""
     asked = run.teacher
     if asked is None:
-        return _Task(run, None)
+        return _Task(run, ())
     if asked.cache.path:
         cache = dataclasses.replace(asked.cache, path=f"{run.workdir}-targets")
         asked = dataclasses.replace(asked, cache=cache)
-    own = None
+    before: tuple[Run, ...] = ()
     if asked.trained_first:
-        own = dataclasses.replace(build.teacher_run(run, root), evaluate_every=100)
+        pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
+        own = dataclasses.replace(build.teacher_run(run, root), **pace)
         if own not in teachers:
             teachers.append(own)
         folder = root / f"teacher-{teachers.index(own)}"
-        own = dataclasses.replace(own, workdir=str(folder))
+        before = (dataclasses.replace(own, workdir=str(folder)),)
         asked = dataclasses.replace(asked, run=f"../{folder.name}")
-    return _Task(dataclasses.replace(run, teacher=asked), own)
+    return _Task(dataclasses.replace(run, teacher=asked), before)
 
 
 def _run_all(tasks: list[_Task], console: Console) -> list[str]:
@@ -137,9 +155,9 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
 
 
 def _run_one(task: _Task, console: Console) -> None:
-    run, teacher = task
-    if teacher is not None:
-        train(teacher, console=console)
+    run = task.run
+    for first in task.before:
+        train(first, console=console)
     if run.teacher is None:
         train(run, console=console)
         return

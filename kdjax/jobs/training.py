@@ -74,6 +74,7 @@ def _summary(
     return {
         "name": run.name,
         "steps": run.steps,
+        "examples": len(train),
         "seeds": list(range(run.seed, run.seed + run.seeds)),
         "parameters": parameters,
         "classes": train.classes,

@@ -1,42 +1,30 @@
 """The report of a sweep: what came out beside what was expected, seed by seed."""
 
-import io
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy import stats
 
-from kdjax.config import Expectation, Experiment, load_experiment, run_folder
+from kdjax.config import Expectation, Experiment, load_experiment
 from kdjax.core import runlog
-from kdjax.reports.collect import RunRecord, collect
-from kdjax.reports.plots import COLOURS, MARKERS, log_steps, plain
+from kdjax.reports.sweep_figures import write_figures
+from kdjax.reports.sweep_results import (
+    METRICS,
+    Metric,
+    Runs,
+    choose,
+    finished_runs,
+    mean_and_error,
+    validated,
+    values,
+)
 from kdjax.reports.tables import ABSENT, escape, provenance
 
-Runs = Mapping[tuple[str, int], RunRecord]
 # Below this the seeds decide; the test is two-sided.
 LEVEL = 0.05
-
-
-class Metric(NamedTuple):
-    """How a metric is written: `scale` times the number, in a unit."""
-
-    title: str
-    unit: str
-    scale: float
-    digits: int
-
-
-METRICS = {
-    "accuracy": Metric("Test accuracy", "%", 100, 2),
-    "agreement": Metric("Agreement with the teacher", "%", 100, 2),
-    "kl": Metric("Held-out KL", "nats", 1, 4),
-    "train_loss": Metric("Training loss", "nats", 1, 4),
-}
 
 
 _EXPLAINED = (
@@ -51,7 +39,7 @@ _EXPLAINED = (
 class Verdict(NamedTuple):
     """What became of an expectation.
 
-    mean: of the sum over the seeds, in the metric's own unit.
+    mean: of the sum less `than` over the seeds, in the metric's own unit.
     error: its standard error; NaN with one seed.
     p: that the mean is 0, by a two-sided paired t-test.
     """
@@ -71,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 def write_sweep_report(folder: runlog.Path) -> str:
-    """Write `report.md` and `results.png` of a sweep into its folder: the Markdown.
+    """Write `report.md` and its figures of a sweep into its folder: the Markdown.
 
     Runs that are not finished are shown as such and enter no verdict.
 
@@ -82,53 +70,33 @@ def write_sweep_report(folder: runlog.Path) -> str:
     root = pathlib.Path(folder)
     about = runlog.read_json(root / "sweep.json")
     experiment, scale = load_experiment(about["experiment"]), about["scale"]
-    runs = finished_runs(experiment, root, scale)
-    figure = io.BytesIO()
-    FigureCanvasAgg(_draw(experiment, runs, scale)).print_png(figure)
-    runlog.write_bytes(root / "results.png", figure.getvalue())
+    finished = finished_runs(experiment, root, scale)
+    runs = choose(experiment, finished, scale)
     asked = len(experiment.variants) * len(experiment.times(scale))
     parts = [
         f"# {experiment.name}, {scale} scale",
         experiment.claim,
-        provenance(list(runs.values())),
-        f"{len(runs)} of {asked} runs are finished. {_EXPLAINED}",
+        provenance(list(finished.values())),
+        f"{len(finished)} of {asked} runs are finished. {_EXPLAINED}",
         verdict_table(experiment, runs, scale),
     ]
     for name, metric in METRICS.items():
         if any(values(run, name) for run in runs.values()):
             table = results_by_duration(experiment, runs, scale, name)
             parts.append(f"## {metric.title} ({metric.unit})\n\n{table}")
-    parts.append("![Results against the number of updates](results.png)")
+    for name in experiment.choices:
+        table = choice_table(experiment, name, finished, scale)
+        parts.append(f"## Choice of {name} (validation accuracy, %)\n\n{table}")
+    figures = write_figures(experiment, runs, scale, root)
+    parts += [f"![{caption}]({name})" for name, caption in figures.items()]
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     runlog.write_bytes(root / "report.md", text.encode())
     return text
 
 
-def finished_runs(
-    experiment: Experiment, root: pathlib.Path, scale: str
-) -> dict[tuple[str, int], RunRecord]:
-    """The finished runs of a sweep, by variant and duration."""
-    found = {}
-    for variant in experiment.variants:
-        for times in experiment.times(scale):
-            path = root / run_folder(variant, times)
-            if runlog.is_finished(path):
-                found[variant, times] = collect([path])[0]
-    return found
-
-
-def values(run: RunRecord, metric: str) -> list[float]:
-    """A metric of a finished run, one value a seed; empty where it was not measured."""
-    if metric != "train_loss":
-        return (run.summary or {}).get("test", {}).get(metric, [])
-    lines = [line for line in run.metrics if line["kind"] == "train"]
-    late = [x["loss"] for x in lines if x["step"] > 0.9 * run.config["steps"]]
-    return np.mean(late, axis=0).tolist() if late else []
-
-
 def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdict:
-    """Whether the sum of results is above 0 in a paired test over the seeds."""
-    total = np.zeros(())
+    """Whether the sum of results is above `than` in a paired test over the seeds."""
+    total = np.asarray(-expected.than)
     for factor, variant, at in expected.terms:
         inside = -len(durations) <= at < len(durations)
         run = runs.get((variant, durations[at])) if inside else None
@@ -168,32 +136,42 @@ def results_by_duration(
     experiment: Experiment, runs: Runs, scale: str, metric: str
 ) -> str:
     """A Markdown table: a row a variant, a column a duration."""
-    times = experiment.times(scale)
-    steps = {
-        t: experiment.run(next(iter(experiment.variants)), scale, t).steps
-        for t in times
-    }
-    rows = [["variant", *(f"x{t} ({steps[t]:,} updates)" for t in times)]]
-    rows.append(["---", *["---:"] * len(times)])
-    for variant in experiment.variants:
+    rows = _heads(experiment, scale)
+    for variant in experiment.shown:
         cells = []
-        for t in times:
+        for t in experiment.times(scale):
             run = runs.get((variant, t))
             found = values(run, metric) if run else []
-            mean, error = _mean_and_error(found)
+            mean, error = mean_and_error(found)
             how = METRICS[metric]
             cells.append(_plus_minus(mean, error, how) if found else ABSENT)
         rows.append([variant, *cells])
     return _lines(rows)
 
 
-def _mean_and_error(found: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error over the seeds; NaN where one value has no error."""
-    if not found:
-        return math.nan, math.nan
-    count = len(found)
-    error = np.std(found, ddof=1) / math.sqrt(count) if count > 1 else math.nan
-    return float(np.mean(found)), float(error)
+def choice_table(experiment: Experiment, name: str, finished: Runs, scale: str) -> str:
+    """A Markdown table of what was chosen from: validation accuracy, the best bold."""
+    chosen = choose(experiment, finished, scale)
+    rows = _heads(experiment, scale)
+    for variant in experiment.choices[name]:
+        cells = []
+        for t in experiment.times(scale):
+            run = finished.get((variant, t))
+            if run is None:
+                cells.append(ABSENT)
+                continue
+            mean, error = mean_and_error(validated(run))
+            text = _plus_minus(mean, error, METRICS["accuracy"])
+            cells.append(f"**{text}**" if chosen[name, t] is run else text)
+        rows.append([variant, *cells])
+    return _lines(rows)
+
+
+def _heads(experiment: Experiment, scale: str) -> list[list[str]]:
+    times, first = experiment.times(scale), next(iter(experiment.variants))
+    steps = [experiment.run(first, scale, t).steps for t in times]
+    heads = [f"x{t} ({n:,} updates)" for t, n in zip(times, steps, strict=True)]
+    return [["variant", *heads], ["---", *["---:"] * len(times)]]
 
 
 def _plus_minus(mean: float, error: float, metric: Metric, sign: str = "") -> str:
@@ -205,41 +183,3 @@ def _plus_minus(mean: float, error: float, metric: Metric, sign: str = "") -> st
 
 def _lines(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(map(escape, row))} |" for row in rows)
-
-
-def _draw(experiment: Experiment, runs: Runs, scale: str) -> Figure:
-    shown = [m for m in METRICS if any(values(run, m) for run in runs.values())]
-    shown = shown or ["accuracy"]
-    figure = Figure(figsize=(4.2 * len(shown), 4.2), dpi=150)
-    figure.set_layout_engine("constrained", w_pad=0.1)
-    for metric, axis in zip(
-        shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True
-    ):
-        about, steps = METRICS[metric], []
-        for number, variant in enumerate(experiment.variants):
-            found = {
-                runs[variant, t].config["steps"]: values(runs[variant, t], metric)
-                for t in experiment.times(scale)
-                if (variant, t) in runs and values(runs[variant, t], metric)
-            }
-            pairs = [_mean_and_error(v) for v in found.values()]
-            axis.errorbar(
-                list(found),
-                [about.scale * mean for mean, _ in pairs],
-                [about.scale * (0.0 if math.isnan(e) else e) for _, e in pairs],
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=4,
-                linewidth=1.5,
-                label=plain(variant),
-            )
-            steps += list(found)
-        axis.set_title(about.title, fontsize=11)
-        axis.set_xlabel("updates (log scale)")
-        axis.set_ylabel(about.unit)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", color="0.9", linewidth=0.8)
-        log_steps(axis, steps)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
-    return figure

@@ -1,7 +1,7 @@
-"""A picture of views: each image as it is stored, and as teacher and student see it."""
+"""A picture of views: each image as stored, as it is seen, and what it is taken for."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ def write_views(
     rows: Sequence[tuple[str, np.ndarray]],
     *,
     captions: Sequence[str] = (),
+    notes: Mapping[str, Sequence[str]] | None = None,
     lines: Sequence[str] = (),
     counts: np.ndarray | None = None,
 ) -> None:
@@ -31,6 +32,7 @@ def write_views(
         images `[n, height, width, 1 or 3]`, uint8, or floating in [-1, 1]. Rows may
         differ in height and width.
       captions: a text above each column, such as its label.
+      notes: by row, a text below each of its images.
       lines: text below, such as the statistics of the set.
       counts: `[classes]` examples of each class, drawn as bars beside the text.
 
@@ -44,21 +46,24 @@ def write_views(
     (n,) = columns
     below = max(_LINE * (len(lines) + 1), 1.3 if counts is not None else 0.3)
     width = max(_SIDE * (n + 0.6), 5.0)
-    figure = Figure(figsize=(width, _SIDE * len(rows) + below + 0.3), dpi=110)
+    noted = 0.3 + 2 * _LINE * len(notes or {})
+    figure = Figure(figsize=(width, _SIDE * len(rows) + below + noted), dpi=110)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-    heights = [_SIDE * len(rows) + 0.3, below]
+    heights = [_SIDE * len(rows) + noted, below]
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
-    views, notes = parts
+    views, below_views = parts
     axes = views.subplots(len(rows), n, squeeze=False)
     for (name, images), row in zip(rows, axes, strict=True):
         for image, axis in zip(images, row, strict=True):
             _show(axis, image)
         height, wide = images.shape[1:3]
         row[0].set_ylabel(f"{_plain(name)}\n{height}x{wide}", fontsize=8)
+        for note, axis in zip((notes or {}).get(name, ()), row, strict=False):
+            axis.set_xlabel(_plain(note), fontsize=7)
     for caption, axis in zip(captions, axes[0], strict=False):
         axis.set_title(_plain(caption), fontsize=8)
     has_bars = counts is not None and len(counts) > 0
-    text, *bars = notes.subplots(1, 2 if has_bars else 1, squeeze=False)[0]
+    text, *bars = below_views.subplots(1, 2 if has_bars else 1, squeeze=False)[0]
     text.axis("off")
     text.text(0, 1, _plain("\n".join(lines)), va="top", fontsize=8)
     if counts is not None and bars:

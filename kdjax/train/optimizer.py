@@ -1,9 +1,11 @@
 """Optimisers and schedules of the recipes, as optax transforms."""
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from kdjax.config import Optim
 from kdjax.core.types import PyTree
@@ -50,15 +52,20 @@ def make_optimizer(optim: Optim, steps: int) -> optax.GradientTransformation:
     `adam`: w -= m(step) * (lr * adam(g) + wd * w), gradient clipped at global norm
     `clip`, first moment in bfloat16, wd on kernels only (arXiv 2106.05237; in the
     words of `optax.adamw`, its weight decay is wd / lr).
+    `muon`: the same with `optax.contrib.muon` in place of Adam, its updates as long as
+    Adam's (root mean square 0.2); it turns each kernel's momentum, as a matrix of
+    inputs and outputs, into one of singular values near 1, and leaves the rest to Adam.
     `sgd`: v = momentum * v + g + wd * w; w -= m(step) * lr * v, wd on every parameter
     (the recipe of the CIFAR-100 distillation tables).
     """
     m = multiplier(optim, steps)
     clip = optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity()
-    if optim.name == "adam":
+    if optim.name in ("adam", "muon"):
+        adam = optim.name == "adam"
+        direction = optax.scale_by_adam(mu_dtype="bfloat16") if adam else _muon()
         return optax.chain(
             clip,
-            optax.scale_by_adam(mu_dtype="bfloat16"),
+            direction,
             optax.scale(optim.lr),
             optax.add_decayed_weights(optim.wd, kernel_mask),
             optax.scale_by_learning_rate(m),
@@ -69,6 +76,22 @@ def make_optimizer(optim: Optim, steps: int) -> optax.GradientTransformation:
         optax.trace(optim.momentum),
         optax.scale(optim.lr),
         optax.scale_by_learning_rate(m),
+    )
+
+
+def _muon() -> optax.GradientTransformation:
+    def matrices(params: PyTree) -> PyTree:
+        def sides(kernel: bool, leaf: jax.Array) -> Any:
+            inputs = tuple(range(leaf.ndim - 1))
+            return (
+                contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1) if kernel else None
+            )
+
+        return jax.tree.map(sides, kernel_mask(params), params)
+
+    # At rate -1, as it turns the sign that the chain turns again.
+    return contrib.muon(
+        -1.0, consistent_rms=0.2, muon_weight_dimension_numbers=matrices
     )
 
 

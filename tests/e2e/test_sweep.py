@@ -1,19 +1,14 @@
 """A sweep trains what is left, survives a failure, and judges what there is."""
 
 import io
-import pathlib
 
 import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import load_experiment
+from kdjax.config import ConfigError, load_experiment
 from kdjax.core import runlog
-from kdjax.jobs.sweeping import SweepError
-
-FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-FILES = sorted(f for f in FOLDER.rglob("*.py") if "\nEXPECTED" in f.read_text())
-
+from kdjax.jobs.sweeping import SweepError, plan
 
 FILE = """
 import dataclasses
@@ -70,10 +65,59 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     assert "3 runs, 2 finished" in again and "[1/1] spoilt x1" in again
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_every_scale_of_every_experiment_is_a_good_config(file):
-    experiment = load_experiment(file)
-    for scale in experiment.durations:
-        for variant in experiment.variants:
-            for times in experiment.times(scale):
-                experiment.run(variant, scale, times).check()
+FIRST = """
+import dataclasses
+
+from kdjax.config import Member, Optim, Run, Teacher, beside, labelled
+
+CLAIM = "small"
+DURATIONS = {"tiny": (1, 64)}
+
+
+def mix(scale="tiny"):
+    return Run(steps=160, optim=Optim(warmup=0))
+
+
+def early(scale="tiny"):
+    return labelled(mix())
+
+
+def begun(scale="tiny"):
+    model = dataclasses.replace(mix().model, weights=beside("early"))
+    return dataclasses.replace(mix(), model=model)
+
+
+def two(scale="tiny"):
+    return dataclasses.replace(mix(), teacher=Teacher(also=(Member(beside("early")),)))
+
+
+FIRST = {"early": early}
+VARIANTS = {"mix": mix, "begun": begun, "two": two}
+EXPECTED = ()
+"""
+
+
+def test_runs_that_others_begin_from_come_first(tmp_path):
+    file = tmp_path / "first.py"
+    file.write_text(FIRST)
+    root = tmp_path / "sweep"
+    tasks = {t.run.name: t for t in plan(load_experiment(file), root, "tiny", seeds=3)}
+    assert tasks["begun x1"].run.model.weights == str(root / "early")
+    two = tasks["two x64"].run.teacher
+    assert two is not None and two.also[0].run == str(root / "early")
+    for name, names in {
+        "mix x1": ["teacher-0"],
+        "begun x64": ["teacher-0", "early"],
+        "two x1": ["teacher-0", "early"],
+    }.items():
+        assert [run.workdir for run in tasks[name].before] == [
+            str(root / name) for name in names
+        ]
+    early = tasks["begun x1"].before[1]
+    assert early.seeds == 3 and early.teacher is None and early.steps == 160
+    # One teacher for all durations, one first run for all variants.
+    assert tasks["mix x1"].before == tasks["mix x64"].before
+    assert tasks["two x64"].before[1] == early
+    file.write_text(FIRST.replace('FIRST = {"early"', 'FIRST = {"late"'))
+    with pytest.raises(ConfigError, match="first: expected one of late, got 'early'"):
+        plan(load_experiment(file), root, "tiny", seeds=3)

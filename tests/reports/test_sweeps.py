@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from kdjax.config import ConfigError, above, load_experiment, widening
+from kdjax.config import ConfigError, Expectation, above, load_experiment, widening
 from kdjax.core import runlog
-from kdjax.reports import write_sweep_report
-from kdjax.reports.sweeps import judge, values, verdict_table
+from kdjax.reports import sweep_figures, write_sweep_report
+from kdjax.reports.sweep_results import choose, epochs, finished_runs, values
+from kdjax.reports.sweeps import judge, verdict_table
 
 FILE = """
 from kdjax.config import Run, above
@@ -38,13 +39,18 @@ def experiment(tmp_path):
     return load_experiment(file)
 
 
-def write_run(folder, accuracy, steps=10, losses=()):
+def write_run(folder, accuracy, steps=10, losses=(), validation=(), **metrics):
     folder.mkdir(parents=True)
-    runlog.write_json(folder / "config.json", {"name": folder.name, "steps": steps})
+    config = {"name": folder.name, "steps": steps, "batch": 50}
+    runlog.write_json(folder / "config.json", config)
     for step, loss in losses:
         line = {"kind": "train", "step": step, "loss": loss}
         runlog.append_metrics(folder, line)
-    runlog.write_json(folder / "summary.json", {"test": {"accuracy": accuracy}})
+    for step, value in validation:
+        line = {"kind": "validation", "step": step, "accuracy": value}
+        runlog.append_metrics(folder, line)
+    summary = {"examples": 200, "test": {"accuracy": accuracy, **metrics}}
+    runlog.write_json(folder / "summary.json", summary)
 
 
 def write_sweep(root, experiment, runs):
@@ -56,8 +62,6 @@ def write_sweep(root, experiment, runs):
 
 
 def found(tmp_path, experiment):
-    from kdjax.reports.sweeps import finished_runs
-
     return finished_runs(experiment, tmp_path / "sweep", "tiny")
 
 
@@ -132,6 +136,73 @@ def test_training_loss_is_of_the_last_tenth(tmp_path, experiment):
     assert values(run, "kl") == []
 
 
+CHOICE = """
+CHOICES = {"best": ("x/a", "x/b")}
+EXPECTED = (above("up", "best", "best"),)
+"""
+
+
+def test_the_best_on_validation_stands_for_all(tmp_path):
+    (tmp_path / "files").mkdir()
+    file = tmp_path / "files" / "small.py"
+    file.write_text(FILE + CHOICE)
+    experiment = load_experiment(file)
+    assert experiment.shown == ("best",)
+    root = tmp_path / "sweep"
+    write_sweep(root, experiment, {})
+    # The last evaluation counts: there x/b is ahead, on the test split it is behind.
+    seen = {"a": [(5, [0.9, 0.9]), (10, [0.6, 0.6])], "b": [(10, [0.5, 0.9])]}
+    test = {"a": [0.91, 0.91], "b": [0.4, 0.6]}
+    for name, curve in seen.items():
+        write_run(root / f"x-{name}-x4", test[name], validation=curve)
+    write_run(root / "x-a-x1", [0.3, 0.3], validation=[(10, [0.2, 0.2])])
+    runs = choose(experiment, found(tmp_path, experiment), "tiny")
+    assert {key: run.path.name for key, run in runs.items()} == {
+        ("best", 4): "x-b-x4",
+        ("best", 1): "x-a-x1",
+    }
+    text = write_sweep_report(root)
+    assert "| best | 30.00 ± 0.00 | 50.00 ± 10.00 |" in text
+    assert "| x/a | **20.00 ± 0.00** | 60.00 ± 0.00 |" in text
+    assert "| x/b | – | **70.00 ± 20.00** |" in text
+    # What was not chosen has no test result, here 91 %.
+    assert "91.00" not in text
+
+
+def test_an_expectation_can_be_above_a_number(tmp_path, experiment):
+    write_sweep(tmp_path / "sweep", experiment, {"x-a-x4": [0.5, 0.7, 0.9]})
+    chance = Expectation("above chance", ((1.0, "x/a", -1),), than=0.4)
+    verdict = judge(chance, found(tmp_path, experiment), (1, 4))
+    assert verdict.mean == pytest.approx(0.3)
+    assert verdict.error == pytest.approx(0.2 / math.sqrt(3))
+
+
+def test_figures_are_over_epochs_where_runs_say_how_many_images_they_had(
+    tmp_path, experiment, monkeypatch
+):
+    root, labels = tmp_path / "sweep", []
+    write_sweep(root, experiment, {})
+    curves = {"losses": [(5, [1.0]), (10, [0.5])], "validation": [(10, [0.5])]}
+    write_run(root / "x-a-x1", [0.5], kl=[0.1], agreement=[0.7], **curves)
+    run = found(tmp_path, experiment)["x/a", 1]
+    # 50 of 200 images an update.
+    assert epochs(run) == 0.25
+    dress = sweep_figures._dress
+    monkeypatch.setattr(
+        sweep_figures,
+        "_dress",
+        lambda axis, *words: (labels.append((axis, words[1])), dress(axis, *words)),
+    )
+    assert "(relations.png)" in write_sweep_report(root)
+    first = labels[0][0].get_lines()[0].get_xdata()
+    assert labels[0][1] == "epochs (log scale)" and list(first) == [2.5]
+    names = ("results", "curves", "relations")
+    for name in names:
+        assert (root / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    # Results of four metrics, courses of accuracy and loss, two relations.
+    assert len(labels) == 4 + 2 + 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -139,6 +210,7 @@ def test_training_loss_is_of_the_last_tenth(tmp_path, experiment):
         (('"x/b", "x/a"', '"x/c", "x/a"'), "expected one of x/a, x/b, got 'x/c'"),
         (('paper="+1"', "at=2"), "expected the index of a duration, got 2"),
         (("import Run", "import Ran"), "cannot import"),
+        (("VARIANTS", 'CHOICES = {"c": ("x/c",)}\nVARIANTS'), r"choices\['c'\]: exp"),
     ],
 )
 def test_files_that_are_no_experiments(tmp_path, change, message):

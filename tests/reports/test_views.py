@@ -29,6 +29,21 @@ def test_every_view_is_in_the_picture(tmp_path):
     assert (pixels == [60, 0, 0]).all(axis=-1).sum() == 0
 
 
+def test_notes_stand_below_the_images_of_their_row(tmp_path):
+    """White views: all that is dark in their columns is what is written."""
+    rows = [(name, np.full((3, 8, 8, 1), 255, np.uint8)) for name in ("a", "b")]
+    dark = {}
+    for name, notes in {"without": None, "with": {"b": ["7: 99 %"] * 3}}.items():
+        path = tmp_path / f"{name}.png"
+        write_views(path, rows, notes=notes)
+        pixels = np.asarray(Image.open(path).convert("L"))[:, 80:] < 100
+        dark[name] = np.flatnonzero(pixels.any(axis=1))
+        height = len(pixels)
+    assert len(dark["without"]) == 0
+    # Below the second row, which ends in the lower half.
+    assert len(dark["with"]) > 0 and dark["with"].min() > height / 2
+
+
 def test_rows_of_different_lengths_are_refused(tmp_path):
     rows = [("a", np.zeros((2, 4, 4, 1), np.uint8)), ("b", np.zeros((3, 4, 4, 1)))]
     with pytest.raises(ValueError, match="rows: expected as many images in each row"):

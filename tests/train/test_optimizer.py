@@ -134,3 +134,22 @@ def test_players_are_optimised_apart():
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_allclose(updates["student"]["w"], [-0.5], rtol=1e-6)
     np.testing.assert_allclose(updates["critic"]["w"], [-1.0], rtol=1e-6)
+
+
+def test_one_step_of_muon():
+    """A kernel's momentum orthogonalised by five Newton-Schulz iterations, as long as
+    Adam's update, and decayed; the rest by Adam with Nesterov's momentum."""
+    rng = np.random.RandomState(0)
+    weight, grad = rng.randn(2, 3, 3, 4), 0.01 * rng.randn(2, 3, 3, 4)
+    params = {"kernel": jnp.asarray(weight, "f"), "bias": jnp.ones(1)}
+    grads = {"kernel": jnp.asarray(grad, "f"), "bias": jnp.full(1, 0.5)}
+    muon = dataclasses.replace(CONSTANT, name="muon", clip=0.0)
+    new = one_update(muon, params, grads)
+    x = grad.reshape(18, 4) / np.linalg.norm(grad)
+    for _ in range(5):
+        a = x.T @ x
+        x = 3.4445 * x + x @ (-4.7750 * a + 2.0315 * a @ a)
+    want = weight - 0.01 * 0.2 * np.sqrt(18) * x.reshape(weight.shape) - 1e-3 * weight
+    np.testing.assert_allclose(new["kernel"], want, atol=2e-5)
+    # (0.9 * 0.05 / 0.19 + 0.1 * 0.5 / 0.1) / 0.5
+    np.testing.assert_allclose(new["bias"], 1 - 0.01 * (0.09 / 0.19 + 1), atol=1e-6)

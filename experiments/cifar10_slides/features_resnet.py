@@ -1,0 +1,12 @@
+"""A ResNet's features: hints at the middle and the final layer, relations."""
+
+import features
+import slides
+
+CLAIM = (
+    "A ResNet's features at the middle layer help a ResNet-20, those at the final "
+    "layer harm it (slides on CIFAR-10; arXiv 1412.6550 and 1904.05068)"
+)
+DURATIONS = slides.DURATIONS
+VARIANTS = features.variants("resnet")
+EXPECTED = features.expected("82", "85.57", "76.86")

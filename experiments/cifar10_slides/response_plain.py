@@ -1,0 +1,13 @@
+"""A plain network's answers: four temperatures and weights, both readings of alpha."""
+
+import responses
+import slides
+
+CLAIM = (
+    "Answers of a plain network help a smaller one at every temperature, T = 5 with "
+    "alpha = 0.2 most (slides on CIFAR-10; Hinton et al., arXiv 1503.02531)"
+)
+DURATIONS = slides.DURATIONS
+SCORES = {(5, 0.2): 67.21, (10, 0.2): 65.97, (20, 0.5): 63.47, (40, 0.7): 64.13}
+VARIANTS = responses.variants("plain")
+EXPECTED = responses.expected("63", SCORES)

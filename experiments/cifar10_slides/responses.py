@@ -1,0 +1,43 @@
+"""What both tables of the teacher's answers share: `response_resnet`, `_plain`."""
+
+import functools
+
+import slides
+
+from kdjax.config import above
+
+READINGS = ("soft", "hard")
+
+
+def variants(pair: str) -> dict:
+    """Labels, and the slides' four rows under both readings of alpha (T=20, alpha=0.5
+    is the same under both)."""
+    found = {"labels": functools.partial(slides.labels, pair)}
+    for reading in READINGS:
+        for temperature, alpha in slides.ROWS:
+            soft = alpha if reading == "soft" else round(1 - alpha, 2)
+            make = functools.partial(
+                slides.response, pair, temperature=temperature, soft=soft
+            )
+            found[slides.row(temperature, alpha, reading)] = make
+    return found
+
+
+def expected(own: str, scores: dict) -> tuple:
+    """own: the slides' student alone; scores: by row, as the slides print them."""
+    best, claims = (5, 0.2), []
+    for reading in READINGS:
+        say = f"(alpha weighs the {reading} term)"
+        for key in slides.ROWS:
+            name = slides.row(*key, reading)
+            text = f"T={key[0]}, alpha={key[1]} above labels {say}"
+            claims.append(
+                above(text, name, "labels", paper=f"{scores[key]} against {own}")
+            )
+        for key in slides.ROWS:
+            if key != best:
+                text = f"T=5, alpha=0.2 above T={key[0]}, alpha={key[1]} {say}"
+                paper = f"{scores[best]} against {scores[key]}"
+                names = (slides.row(*k, reading) for k in (best, key))
+                claims.append(above(text, *names, paper=paper))
+    return tuple(claims)

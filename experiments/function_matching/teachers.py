@@ -1,0 +1,130 @@
+"""One teacher, a better one, and the mean of both."""
+
+import dataclasses
+
+import common
+from common import WEIGHTS, large
+
+from kdjax.config import (
+    Member,
+    Model,
+    Optim,
+    Run,
+    Teacher,
+    above,
+    beside,
+    labelled,
+)
+
+CLAIM = (
+    "A better teacher makes a better student, and the mean of two a still better one, "
+    "however long it trains (arXiv 2106.05237, tables 1 and 3)"
+)
+DURATIONS = common.LARGE
+# The better teacher, where it is trained first: deeper than the other.
+DEEP = Model(depth=14, width=8)
+
+
+def first(scale: str = "digits") -> Run:
+    """One teacher."""
+    run = large(scale)
+    if scale == "cifar":
+        return dataclasses.replace(run, teacher=Teacher(model=_resnet(32)))
+    return run
+
+
+def stronger(scale: str = "digits") -> Run:
+    """A better one: deeper; at the paper's scale the same at 384 pixels."""
+    run, better = _large_images(large(scale)), _stronger(scale)
+    assert run.teacher is not None
+    teacher = dataclasses.replace(run.teacher, run=better.run, model=better.model)
+    return dataclasses.replace(run, teacher=teacher)
+
+
+def logits(scale: str = "digits") -> Run:
+    """Both: the mean of their logits, as in the paper."""
+    return _both(scale, "logits")
+
+
+def probabilities(scale: str = "digits") -> Run:
+    """Both: the mean of their probabilities, as in the paper's released trainer."""
+    return _both(scale, "probabilities")
+
+
+def deep(scale: str = "digits") -> Run:
+    """Trains the better teacher, on what the first one is trained on."""
+    run = large(scale)
+    asked = run.teacher
+    assert asked is not None
+    return labelled(
+        run,
+        data=dataclasses.replace(run.data, train=asked.train),
+        model=DEEP,
+        views=asked.views,
+        optim=asked.optim if scale == "tiny" else Optim(),
+        steps=asked.steps,
+    )
+
+
+def _resnet(depth: int) -> Model:
+    return Model(
+        name=f"resnet{depth}",
+        norm="batch",
+        resolution=32,
+        weights=f"{WEIGHTS}/cifar10_resnet{depth}.safetensors",
+        pixels="imagenet",
+    )
+
+
+def _stronger(scale: str) -> Member:
+    if scale == "cifar":
+        return Member(model=_resnet(56))
+    if scale == "paper":
+        weights = f"{WEIGHTS}/R152x2_T_384.npz"
+        return Member(model=Model(name="bit_r152x2", resolution=384, weights=weights))
+    return Member(run=beside("deep"))
+
+
+def _large_images(run: Run) -> Run:
+    """ImageNet kept large enough for 384 pixels, and cropped where several teachers can
+    be shown each crop at their own resolution."""
+    if run.data.name != "imagenet2012":
+        return run
+    data = dataclasses.replace(run.data, store=448, crop="device")
+    return dataclasses.replace(run, data=data)
+
+
+def _both(scale: str, mean: str) -> Run:
+    run = _large_images(first(scale))
+    assert run.teacher is not None
+    change = {"also": (_stronger(scale),), "mean": mean}
+    teacher = dataclasses.replace(run.teacher, **change)
+    return dataclasses.replace(run, teacher=teacher)
+
+
+VARIANTS = {
+    "first": first,
+    "stronger": stronger,
+    "mean of logits": logits,
+    "mean of probabilities": probabilities,
+}
+FIRST = {"deep": deep}
+STRONGER = "T384 over T224: +0.16 at 300 epochs, +0.28, +0.15, +0.33 at 9 600"
+BOTH = "both over T224: +0.58 at 1 200 epochs, +0.53 at 4 800, +0.51 at 9 600"
+EXPECTED = (
+    *(
+        above(f"9: {name} above first, {words}", name, "first", at=at, paper=paper)
+        for name, paper in (
+            ("stronger", STRONGER),
+            ("mean of logits", BOTH),
+            ("mean of probabilities", BOTH),
+        )
+        for at, words in ((0, "shortest"), (-2, "last but one"), (-1, "longest"))
+    ),
+    above(
+        "9: mean of logits above stronger, longest",
+        "mean of logits",
+        "stronger",
+        paper="82.82 against 82.64 at 9 600 epochs",
+    ),
+)

@@ -1,0 +1,150 @@
+"""Every variant of every experiment builds at scale tiny, and takes two steps."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from kdjax import build, jobs
+from kdjax.build import Trained
+from kdjax.config import (
+    Cache,
+    Member,
+    Run,
+    Teacher,
+    load_experiment,
+    runs_beside,
+    to_dict,
+)
+from kdjax.core import runlog
+from kdjax.data.source import Source
+from kdjax.data.sources import from_arrays
+from kdjax.jobs.sweeping import plan
+
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
+FILES = sorted(f for f in FOLDER.rglob("*.py") if "\nEXPECTED" in f.read_text())
+BY_NAME = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+built: set[str] = set()
+
+
+@BY_NAME
+def test_every_scale_of_every_experiment_is_a_good_config(file):
+    experiment = load_experiment(file)
+    for scale in experiment.durations:
+        for variant in experiment.variants:
+            for times in experiment.times(scale):
+                run = experiment.run(variant, scale, times)
+                run.check()
+                for name in runs_beside(run):
+                    experiment.first_run(name, scale).check()
+
+
+@BY_NAME
+def test_the_step_of_every_variant_can_be_built(file, tmp_path):
+    """Traced, with shapes in place of teachers; a step that differs from one built
+    before in numbers or in its images alone is not built again."""
+    for task in plan(load_experiment(file), tmp_path, "tiny", seeds=1):
+        before = {pathlib.Path(b.workdir).name: b for b in task.before}
+        for run in (*task.before, task.run):
+            source = build.load_source(run, "train")
+            mark = f"{_shape_of(run)} {source.shape} {source.classes}"
+            if mark in built:
+                continue
+            teacher = _teacher(run, before, source)
+            own = _alone(run)
+            build.check_fit(own, train=source, student=None, teacher=teacher)
+            built.add(mark)
+
+
+def _shape_of(run: Run) -> str:
+    """What of a config shapes its step: neither names and places, nor numbers."""
+    values = to_dict(_alone(run))
+    kept = {k: values[k] for k in ("model", "teacher", "views", "terms", "batch")}
+    kept["optim"] = (run.optim.name, run.optim.schedule, run.optim.clip > 0)
+    for field in ("area", "aspect", "flip"):
+        kept["views"].pop(field)
+    if kept["teacher"] is not None:
+        for field in ("run", "train", "steps", "optim", "views"):
+            kept["teacher"].pop(field)
+    for term in kept["terms"].values():
+        term["temperature"]["value"] = 0
+        term["weight"]["value"] = term["weight"]["value"] > 0
+    return json.dumps(kept, sort_keys=True)
+
+
+def _alone(run: Run) -> Run:
+    """The run without what has to be there before it: a store, the start's weights."""
+    model = dataclasses.replace(run.model, weights="")
+    if run.teacher is None:
+        return dataclasses.replace(run, model=model)
+    teacher = dataclasses.replace(run.teacher, cache=Cache())
+    return dataclasses.replace(run, model=model, teacher=teacher)
+
+
+def _teacher(run: Run, before: dict[str, Run], source) -> Trained | None:
+    if run.teacher is None:
+        return None
+
+    def shapes(asked: Teacher | Member) -> Trained:
+        own = before.get(pathlib.Path(asked.run).name)
+        if own is None:
+            model = dataclasses.replace(asked.model, weights="")
+            own = dataclasses.replace(run, model=model)
+        return build.model_of(own, source.classes, source.shape[-1], None)
+
+    others = [shapes(member) for member in run.teacher.also]
+    return build.together(shapes(run.teacher), others, run)
+
+
+@pytest.mark.slow
+@BY_NAME
+def test_every_variant_takes_two_steps(file, tmp_path):
+    experiment = load_experiment(file)
+    console = Console(quiet=True)
+    jobs.sweep(experiment, "tiny", seeds=1, workdir=str(tmp_path), console=console)
+    finished = [path.parent for path in tmp_path.glob("*-x1/summary.json")]
+    assert len(finished) == len(experiment.variants)
+    assert all(runlog.read_summary(path)["steps"] == 2 for path in finished)
+
+
+CLASSES = {
+    "flowers102": 102,
+    "oxford_iiit_pet": 37,
+    "food101": 101,
+    "sun397": 397,
+    "imagenet2012": 1_000,
+    "cifar10": 10,
+}
+
+
+@pytest.mark.slow
+@BY_NAME
+def test_the_networks_of_the_papers_scale_fit_together(file, tmp_path):
+    """Every student, teacher and optimiser of scale `paper`, traced at full width and
+    resolution on a batch of 16; images and weights are shapes alone."""
+    experiment = load_experiment(file)
+    tasks = []
+    if "paper" in experiment.durations:
+        tasks = plan(experiment, tmp_path, "paper", seeds=1)
+    for task in tasks:
+        teacher = task.run.teacher
+        members = (teacher, *teacher.also) if teacher else ()
+        models = [task.run.model, *(member.model for member in members)]
+        mark = f"{models} {task.run.optim.name} {task.run.data.name}"
+        if mark in built:
+            continue
+        run = dataclasses.replace(_alone(task.run), batch=16)
+        source = _blank_source(run)
+        before = {pathlib.Path(b.workdir).name: b for b in task.before}
+        shapes = _teacher(run, before, source)
+        build.check_fit(run, train=source, student=None, teacher=shapes)
+        built.add(mark)
+
+
+def _blank_source(run: Run) -> Source:
+    side = run.data.store or 32
+    labels = np.full(16, CLASSES[run.data.name] - 1)
+    return from_arrays(np.zeros((16, side, side, 3), np.uint8), labels)

@@ -1,0 +1,80 @@
+"""A student that begins from a run of its own, and what it says to its views."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import build, jobs
+from kdjax.config import Compute, ConfigError, labelled, to_dict
+from kdjax.core import runlog
+from kdjax.jobs import looking
+from kdjax.train import sharding
+from kdjax.train.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def early(tiny_run, tmp_path):
+    """A finished run of two seeds, and a function making runs that begin from it."""
+    folder = tmp_path / "early"
+    run = labelled(tiny_run(workdir=str(folder), seeds=2), teacher=None)
+    parts, state = first_state(run)
+    # Not what its seeds would draw.
+    state = state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    runlog.open_run(folder, to_dict(run), ())
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(state, 1, 0.5)
+    checkpoints.close()
+    summary = {"classes": 10, "channels": 1, "test": {}}
+    runlog.write_json(folder / "summary.json", summary)
+
+    def later(**changes):
+        model = dataclasses.replace(run.model, weights=str(folder))
+        return dataclasses.replace(run, model=model, **changes)
+
+    return folder, later
+
+
+def first_state(run):
+    parts = build.make_parts(run, train=build.load_source(run, "train"))
+    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
+    make = parts.make_state, parts.mesh, seeds, parts.start
+    return parts, sharding.create_sharded(*make)
+
+
+def begun(run):
+    """The student's parameters before the first update, a set a seed."""
+    return first_state(run)[1].params["student"]
+
+
+def test_every_seed_begins_from_its_own(early, monkeypatch):
+    folder, later = early
+    mesh = sharding.make_mesh(Compute(data=1), 1)
+    trained = build.load_trained(folder, mesh)
+    own = trained.variables["params"]
+    both, second = begun(later()), begun(later(seed=1, seeds=1))
+    for x, y, z in zip(*map(jax.tree.leaves, (own, both, second)), strict=True):
+        np.testing.assert_array_equal(x, y)
+        np.testing.assert_array_equal(x[1:], z)
+    assert any(not np.array_equal(x[0], x[1]) for x in jax.tree.leaves(own))
+    with pytest.raises(ConfigError, match="weights: expected a run of seeds 0 to 2"):
+        begun(later(seeds=3))
+    wide = dataclasses.replace(later().model, width=4)
+    with pytest.raises(ConfigError, match="weights: expected a run that trained this"):
+        begun(dataclasses.replace(later(), model=wide))
+    # The picture of its views says what the first seed takes them for.
+    shown = {}
+    monkeypatch.setattr(
+        looking, "write_views", lambda path, rows, **rest: shown.update(rest, rows=rows)
+    )
+    jobs.show_views(build.read_run(folder), count=3)
+    images = jnp.asarray(dict(shown["rows"])["student"])
+    first = jax.tree.map(lambda x: x[0], trained.variables)
+    logits = np.asarray(trained.model.apply(first, images)[0].logits, np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for row, text in zip(shares, shown["notes"]["student"], strict=True):
+        best = int(row.argmax())
+        assert text.startswith(f"{best}: {100 * row[best]:.0f} %\n")
+    assert list(shown["notes"]) == ["student"] and len(images) == 3
