@@ -422,7 +422,7 @@ def test_a_model_and_data_of_the_users_own(own_run):
     summary = runlog.read_summary(folder)
     assert summary["parameters"] == 8 * 8 * 3 * 4 + 4
     assert json.loads((folder / "summary.json").read_text())["classes"] == 4
-    with pytest.raises(ConfigError, match="splits: expected the splits that this run"):
+    with pytest.raises(ConfigError, match="splits: expected what this run was given"):
         kdjax.evaluate(folder)
     found = kdjax.evaluate(
         folder, splits=given["splits"], model=given["student"], teacher=given["teacher"]
