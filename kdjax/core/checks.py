@@ -104,18 +104,23 @@ def axis(value: int, name: str, x: Any) -> int:
     return value % x.ndim
 
 
-def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
-    """Refuse a mask that is not boolean or does not broadcast to shape `target`."""
-    if x is None:
-        return
-    if not _has_dtype(x, jnp.bool_):
-        _refuse(name, "an array of bool", _describe(x))
+def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
+    """Refuse an array that does not broadcast to shape `target`."""
     try:
         fits = jnp.broadcast_shapes(tuple(x.shape), target) == tuple(target)
     except ValueError:
         fits = False
     if not fits:
         _refuse(name, f"a shape that broadcasts to {target}", f"shape {x.shape}")
+
+
+def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
+    """Refuse a mask that is not boolean or does not broadcast to shape `target`."""
+    if x is None:
+        return
+    if not _has_dtype(x, jnp.bool_):
+        _refuse(name, "an array of bool", _describe(x))
+    broadcasts(name, x, target)
 
 
 def matching_pair(kind: str, student: Any, teacher: Any) -> None:

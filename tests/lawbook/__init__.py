@@ -69,7 +69,9 @@ NOT_KERNELS = {
     *("permute_dark_knowledge", "gumbel_softmax", "rule_teacher_logits"),
     *("class_similarity", "impression_concentration", "sample_soft_labels"),
     *("sample_activations", "activation_reconstruction", "neighbour_similarity"),
-    *("compact_bilinear", "uniform_quantize", "standardize_logits"),
+    *("compact_bilinear", "standardize_logits"),
+    *("uniform_quantize", "affine_quantize", "bucket_quantize", "calibrated_range"),
+    *("binary_quantize", "ternary_quantize", "codebook_points", "codebook_quantize"),
     *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
     *("generator_class_logit", "graph_fourier_basis", "adjacency_reconstruction"),
 }
