@@ -1,4 +1,4 @@
-"""A plain network's answers: four temperatures and weights, both readings of alpha."""
+"""A plain network's answers: four temperatures, three weights."""
 
 import responses
 import slides

@@ -1,4 +1,4 @@
-"""A ResNet's answers: four temperatures and weights, both readings of alpha."""
+"""A ResNet's answers: four temperatures, three weights, both readings."""
 
 import responses
 import slides

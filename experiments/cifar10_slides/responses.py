@@ -1,6 +1,7 @@
 """What both tables of the teacher's answers share: `response_resnet`, `_plain`."""
 
 import functools
+import itertools
 
 import slides
 
@@ -10,16 +11,18 @@ READINGS = ("soft", "hard")
 
 
 def variants(pair: str) -> dict:
-    """Labels, and the slides' four rows under both readings of alpha (T=20, alpha=0.5
-    is the same under both)."""
+    """Labels, and every temperature with every alpha under both readings of it (0.5 is
+    the same under both)."""
     found = {"labels": functools.partial(slides.labels, pair)}
-    for reading in READINGS:
-        for temperature, alpha in slides.ROWS:
-            soft = alpha if reading == "soft" else round(1 - alpha, 2)
-            make = functools.partial(
-                slides.response, pair, temperature=temperature, soft=soft
-            )
-            found[slides.row(temperature, alpha, reading)] = make
+    for reading, temperature, alpha in itertools.product(
+        READINGS, slides.TEMPERATURES, slides.ALPHAS
+    ):
+        found[slides.row(temperature, alpha, reading)] = functools.partial(
+            slides.response,
+            pair,
+            temperature=temperature,
+            soft=slides.soft_weight(alpha, reading),
+        )
     return found
 
 

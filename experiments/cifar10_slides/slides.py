@@ -37,6 +37,7 @@ SHORT = Optim(name="sgd", lr=0.1, wd=1e-4, clip=0.0, warmup=0)
 FULL = Optim(name="sgd", lr=0.05, wd=5e-4, clip=0.0, warmup=0, schedule="steps")
 # Optimiser, batch and epochs of 45 000 images.
 BUDGET = {"cifar": (SHORT, 128, 10), "paper": (FULL, 64, 240)}
+TEMPERATURES, ALPHAS = (5, 10, 20, 40), (0.2, 0.5, 0.7)
 # Temperature and alpha of the slides' four rows.
 ROWS = ((5, 0.2), (10, 0.2), (20, 0.5), (40, 0.7))
 
@@ -145,5 +146,9 @@ def relation(
 
 def row(temperature: float, alpha: float, reading: str) -> str:
     """What a row of the slides is called if alpha weighs the `soft` or `hard` term."""
-    soft = alpha if reading == "soft" else round(1 - alpha, 2)
-    return f"T={temperature} soft={soft:g}"
+    return f"T={temperature} soft={soft_weight(alpha, reading):g}"
+
+
+def soft_weight(alpha: float, reading: str) -> float:
+    """The weight of the teacher's answers if alpha weighs the `soft` or `hard` term."""
+    return alpha if reading == "soft" else round(1 - alpha, 2)

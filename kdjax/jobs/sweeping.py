@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from kdjax import build, reports
@@ -134,13 +135,12 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
     left = [task for task in tasks if not task.finished]
     console.print(f"{len(tasks)} runs, {len(tasks) - len(left)} finished")
     failed: list[str] = []
-    start, done = time.monotonic(), 0
+    done: list[tuple[int, float]] = []
     for number, task in enumerate(left, start=1):
-        more = sum(other.run.steps for other in left[number - 1 :])
-        spent = time.monotonic() - start
-        ahead = f", about {_duration(spent / done * more)} left" if done else ""
+        ahead = time_left(done, [other.run.steps for other in left[number - 1 :]])
         text = f"[{number}/{len(left)}] {task.run.name}, {task.run.steps} updates"
         console.print(f"{text}{ahead}", style="bold", highlight=False)
+        start = time.monotonic()
         try:
             _run_one(task, console)
         except Interrupted:
@@ -148,10 +148,29 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
         except Exception as error:
             failed.append(f"{task.run.name}: {error}")
             console.print(f"failed: {failed[-1]}", style="red", highlight=False)
-        done += task.run.steps
+        else:
+            done.append((task.run.steps, time.monotonic() - start))
         # Some hundred programs are more than a process has memory maps for.
         jax.clear_caches()
     return failed
+
+
+def time_left(done: list[tuple[int, float]], ahead: list[int]) -> str:
+    """How long runs of so many updates will take, from (updates, seconds) of others.
+
+    A run costs a start and its updates, fitted once there are two lengths; before,
+    the text gives the time with all of it in the updates, which is the most.
+    """
+    if not done:
+        return ""
+    steps, seconds = np.asarray(done, float).T
+    if np.ptp(steps) == 0:
+        most = np.mean(seconds) * max(sum(ahead) / steps[0], len(ahead))
+        return f", at most {_duration(most)} left"
+    pace, start = np.polyfit(steps, seconds, 1)
+    if pace <= 0 or start < 0:
+        pace, start = sum(seconds) / sum(steps), 0.0
+    return f", about {_duration(start * len(ahead) + pace * sum(ahead))} left"
 
 
 def _run_one(task: _Task, console: Console) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from kdjax import jobs
 from kdjax.config import ConfigError, load_experiment
 from kdjax.core import runlog
-from kdjax.jobs.sweeping import SweepError, plan
+from kdjax.jobs.sweeping import SweepError, plan, time_left
 
 FILE = """
 import dataclasses
@@ -121,3 +121,14 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
     file.write_text(FIRST.replace('FIRST = {"early"', 'FIRST = {"late"'))
     with pytest.raises(ConfigError, match="first: expected one of late, got 'early'"):
         plan(load_experiment(file), root, "tiny", seeds=3)
+
+
+def test_time_left_tells_starts_from_updates():
+    """Runs of 20 s and a second for every ten updates, after one and two lengths."""
+    assert time_left([], [100]) == ""
+    done = [(100, 30.0), (100, 30.0)]
+    assert time_left(done, [100, 400]) == ", at most 2 min left"
+    # More runs than updates tell: 6 of 30 s.
+    assert time_left(done, [1] * 6) == ", at most 3 min left"
+    done.append((400, 60.0))
+    assert time_left(done, [1_600, 1_600]) == ", about 6 min left"
