@@ -4,14 +4,17 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from kdjax import build, jobs
-from kdjax.build import Trained
+from kdjax.build import Trained, feeds
 from kdjax.config import (
     Cache,
+    Compute,
     Member,
     Run,
     Teacher,
@@ -20,9 +23,11 @@ from kdjax.config import (
     to_dict,
 )
 from kdjax.core import runlog
+from kdjax.core.seeds import map_seeds
 from kdjax.data.source import Source
 from kdjax.data.sources import from_arrays
 from kdjax.jobs.sweeping import plan
+from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 FILES = sorted(f for f in FOLDER.rglob("*.py") if "\nEXPECTED" in f.read_text())
@@ -122,9 +127,9 @@ CLASSES = {
 
 @pytest.mark.slow
 @BY_NAME
-def test_the_networks_of_the_papers_scale_fit_together(file, tmp_path):
-    """Every student, teacher and optimiser of scale `paper`, traced at full width and
-    resolution on a batch of 16; images and weights are shapes alone."""
+def test_the_papers_scale_lowers_on_a_mesh(file, tmp_path):
+    """Every student, teacher and optimiser of scale `paper` at full width, resolution
+    and batch, its step lowered for 4 x 2 devices; images and weights are shapes."""
     experiment = load_experiment(file)
     tasks = []
     if "paper" in experiment.durations:
@@ -136,15 +141,41 @@ def test_the_networks_of_the_papers_scale_fit_together(file, tmp_path):
         mark = f"{models} {task.run.optim.name} {task.run.data.name}"
         if mark in built:
             continue
-        run = dataclasses.replace(_alone(task.run), batch=16)
-        source = _blank_source(run)
+        run = dataclasses.replace(_alone(task.run), compute=Compute(data=4, fsdp=2))
         before = {pathlib.Path(b.workdir).name: b for b in task.before}
-        shapes = _teacher(run, before, source)
-        build.check_fit(run, train=source, student=None, teacher=shapes)
+        source = _blank_source(run)
+        text = _lowered(run, source, _teacher(run, before, source)).as_text()
+        assert '"data"=4, "fsdp"=2' in text and f"tensor<{run.batch}x" in text
         built.add(mark)
 
 
+def _lowered(run: Run, source: Source, teacher: Trained | None) -> jax.stages.Lowered:
+    parts = build.make_parts(run, train=source, teacher=teacher)
+    mesh = parts.mesh
+    seeds = np.arange(1, dtype=np.int32)
+    state = sharding.abstract_sharded(parts.make_state, mesh, seeds, None)
+    batch, data = jax.eval_shape(lambda: feeds.blank_batch(parts))
+    rows = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES))
+
+    def row(x):
+        return jax.ShapeDtypeStruct((1, *x.shape), x.dtype, sharding=rows)
+
+    batch["rows"] = jax.tree.map(row, batch["rows"])
+    batch["seed"] = jax.ShapeDtypeStruct((1,), np.int32)
+    given = {"data": data}
+    if "teacher" in parts.given:
+        held = parts.given["teacher"]
+        where = sharding.state_sharding(mesh, held, lead=0)
+        given["teacher"] = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), held, where
+        )
+    axes = (0, compiled.SEED_AXES, parts.given_axes)
+    step = map_seeds(parts.step, axes, 1, unroll=True)
+    return jax.jit(step).lower(state, batch, given)
+
+
 def _blank_source(run: Run) -> Source:
+    """A batch of images of the right size that takes no memory."""
     side = run.data.store or 32
-    labels = np.full(16, CLASSES[run.data.name] - 1)
-    return from_arrays(np.zeros((16, side, side, 3), np.uint8), labels)
+    images = np.broadcast_to(np.uint8(0), (run.batch, side, side, 3))
+    return from_arrays(images, np.full(run.batch, CLASSES[run.data.name] - 1))
