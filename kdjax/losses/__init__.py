@@ -70,7 +70,6 @@ from kdjax.losses.decoupled import (
 )
 from kdjax.losses.dense import (
     inter_region_affinity,
-    optical_flow,
     pairwise_affinity,
     quantized_hint,
     uniform_quantize,
@@ -87,7 +86,6 @@ from kdjax.losses.discrepancy import (
 )
 from kdjax.losses.ensemble import (
     ensemble_logits,
-    noisy_votes,
     teacher_weights,
 )
 from kdjax.losses.feature import (
@@ -158,11 +156,21 @@ from kdjax.losses.memory import (
     memory_lookup,
     memory_update,
 )
+from kdjax.losses.motion import (
+    census_loss,
+    occlusion_mask,
+    optical_flow,
+    warp,
+)
 from kdjax.losses.prediction import (
     dist,
     dist_inter,
     dist_intra,
     multi_level_logit,
+)
+from kdjax.losses.privacy import (
+    noisy_votes,
+    private_epsilon,
 )
 from kdjax.losses.ranking import (
     dark_rank,
@@ -279,6 +287,7 @@ __all__ = [
     "batch_norm_statistics",
     "bounded_regression",
     "box_weights",
+    "census_loss",
     "channel_weighted_hint",
     "channel_wise",
     "class_attention",
@@ -358,6 +367,7 @@ __all__ = [
     "neighbour_similarity",
     "neuron_selectivity",
     "noisy_votes",
+    "occlusion_mask",
     "optical_flow",
     "overhaul_margin",
     "overhaul_margins",
@@ -365,6 +375,7 @@ __all__ = [
     "per_sequence",
     "permute_dark_knowledge",
     "policy_kl",
+    "private_epsilon",
     "probabilistic_transfer",
     "probability_l1",
     "probability_mse",
@@ -398,5 +409,6 @@ __all__ = [
     "uniform_quantize",
     "value_relation",
     "variational_information",
+    "warp",
     "weighted_soft_label",
 ]

@@ -72,4 +72,5 @@ NOT_KERNELS = {
     *("compact_bilinear", "uniform_quantize", "standardize_logits"),
     *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
     *("generator_class_logit", "graph_fourier_basis", "adjacency_reconstruction"),
+    *("warp", "occlusion_mask", "census_loss", "private_epsilon"),
 }
