@@ -363,11 +363,11 @@ def masked_imitation(
 
 def check_importance(name: str, importance: Array, shape: tuple[int, ...]) -> None:
     """Refuse weights of another shape, or that are negative where they are numbers."""
+    checks.shape(name, importance, shape)
     if not checks.is_boolean(importance):
         checks.floating(name, importance)
-    checks.shape(name, importance, shape)
-    # Where nothing takes part it may be anything, NaN too.
-    checks.holds(name, lambda np, m: ~(m < 0), "numbers of at least 0", importance)
+        # Where nothing takes part it may be anything, NaN too.
+        checks.holds(name, lambda np, m: ~(m < 0), "numbers of at least 0", importance)
 
 
 def importance_weights(

@@ -209,20 +209,13 @@ def occlusion_mask(
     return ~matched
 
 
-@jax.custom_jvp
 def _ternary(x: Array) -> Array:
-    """`x / sqrt(0.81 + x^2)`: nearly -1, 0 or 1, whose slope keeps its digits."""
+    """A difference as nearly -1, 0 or 1."""
     return x * lax.rsqrt(_NOISE + jnp.square(x))
 
 
-@_ternary.defjvp
-def _ternary_jvp(primals, tangents):
-    slope = lax.rsqrt(_NOISE + jnp.square(primals[0]))
-    return primals[0] * slope, tangents[0] * (_NOISE * slope * slope * slope)
-
-
 def _census_distance(first: Array, second: Array, patch: int) -> Array:
-    """How much the patches of two grey images differ, `[batch, H, W]` less the border."""
+    """How much patches of grey images differ, `[batch, H, W]` less the border."""
     border = patch // 2
     batch, height, width = first.shape
     size = (batch, height - 2 * border, width - 2 * border)
