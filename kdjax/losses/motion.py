@@ -323,10 +323,11 @@ def census_loss(
     border = patch // 2
     weight = importance[:, border:-border, border:-border].astype(first.dtype)
     counts = weight > 0
-    # What no counted patch covers may be anything, NaN too.
+    # What no counted patch covers may be anything, NaN too. Behind the barrier, since
+    # of a constant mask XLA would reduce the windows while compiling, in half a minute.
     window, more = (1, patch, patch), (patch - 1, patch - 1)
     near = lax.reduce_window(
-        counts.astype(jnp.int32),
+        lax.optimization_barrier(counts.astype(jnp.int32)),
         *(np.int32(0), lax.max, window, (1, 1, 1), ((0, 0), more, more)),
     )
     first, second = (levels * jnp.where(near > 0, _grey(x), 0) for x in (first, second))
