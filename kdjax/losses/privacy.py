@@ -59,7 +59,8 @@ def noisy_votes(
 def _counts(votes: Array | int, axis: int) -> Array | None:
     """The votes as `[queries, classes]`; None where only the queries are counted."""
     if isinstance(votes, int | np.integer):
-        return checks.count("votes", votes)
+        checks.count("votes", votes)
+        return None
     whole = checks.is_integer(votes)
     if not whole:
         checks.floating("votes", votes)
