@@ -70,7 +70,6 @@ from kdjax.losses.decoupled import (
 )
 from kdjax.losses.dense import (
     inter_region_affinity,
-    optical_flow,
     pairwise_affinity,
     quantized_hint,
 )
@@ -86,7 +85,6 @@ from kdjax.losses.discrepancy import (
 )
 from kdjax.losses.ensemble import (
     ensemble_logits,
-    noisy_votes,
     teacher_weights,
 )
 from kdjax.losses.feature import (
@@ -157,11 +155,21 @@ from kdjax.losses.memory import (
     memory_lookup,
     memory_update,
 )
+from kdjax.losses.motion import (
+    census_loss,
+    occlusion_mask,
+    optical_flow,
+    warp,
+)
 from kdjax.losses.prediction import (
     dist,
     dist_inter,
     dist_intra,
     multi_level_logit,
+)
+from kdjax.losses.privacy import (
+    noisy_votes,
+    private_epsilon,
 )
 from kdjax.losses.quantization import (
     affine_quantize,
@@ -292,6 +300,7 @@ __all__ = [
     "box_weights",
     "bucket_quantize",
     "calibrated_range",
+    "census_loss",
     "channel_weighted_hint",
     "channel_wise",
     "class_attention",
@@ -373,6 +382,7 @@ __all__ = [
     "neighbour_similarity",
     "neuron_selectivity",
     "noisy_votes",
+    "occlusion_mask",
     "optical_flow",
     "overhaul_margin",
     "overhaul_margins",
@@ -380,6 +390,7 @@ __all__ = [
     "per_sequence",
     "permute_dark_knowledge",
     "policy_kl",
+    "private_epsilon",
     "probabilistic_transfer",
     "probability_l1",
     "probability_mse",
@@ -414,5 +425,6 @@ __all__ = [
     "uniform_quantize",
     "value_relation",
     "variational_information",
+    "warp",
     "weighted_soft_label",
 ]

@@ -1,4 +1,4 @@
-"""Losses of dense predictions: positions and regions of an image, motion, quantised."""
+"""Losses of dense predictions: positions and regions of an image, quantised."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,9 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.layout import map_pair, selected, some
-from kdjax.core.numerics import l2_normalize, safe_abs, widen_together
+from kdjax.core.numerics import l2_normalize, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
-from kdjax.losses.maps import importance_weights
 from kdjax.losses.quantization import uniform_quantize
 
 _FULL = lax.Precision.HIGHEST
@@ -190,65 +189,6 @@ def inter_region_affinity(
     total = masked_sum(gap, (1, 2, 3), both[:, None])
     entries = 3 * jnp.square(jnp.sum(present, axis=1, dtype=jnp.int32))
     return total / jnp.maximum(entries, 1).astype(total.dtype)
-
-
-def optical_flow(
-    student_flow: Array,
-    teacher_flow: Array,
-    *,
-    importance: Array,
-    power: float | Array = 0.4,
-    eps: float | Array = 0.01,
-    axis: int = -1,
-    where: Array | None = None,
-) -> Array:
-    """Robust difference of two motion fields where the student cannot see a match.
-
-    `sum_p m_p sum_c (|s_pc - t_pc| + eps)^power / sum_p m_p`. An image whose mask is
-    all 0 gives 0. Equal fields give `2 eps^power` (two components), a constant.
-
-    Args:
-        student_flow: `[batch, ..., 2]`, of the cropped images.
-        teacher_flow: the same shape: the teacher's, of the whole images, cropped.
-        importance: `m`, `[batch, ...]` without the components, bool or floating and
-            not negative. Published: 1 where a pixel's match is lost to the crop, but
-            visible to the teacher.
-        power: a scalar in (0, 2].
-        eps: a scalar above 0.
-        axis: the axis of the components; not the first.
-        where: bool, broadcastable to the fields; the positions and components that
-            take part at all.
-
-    Returns:
-        `[batch]`, one value per example, at least float32. The mask is counted image
-        by image, so that a value does not depend on the rest of the batch.
-
-    Raises:
-        ValueError: if shapes do not match, are empty or have fewer than three axes, a
-            dtype is wrong, or a knob is out of its range.
-
-    Example:
-        >>> student, mask = jnp.zeros((1, 2, 2, 2)), jnp.ones((1, 2, 2))
-        >>> values = optical_flow(student, student + 1, importance=mask)
-        >>> print(f"{values.mean():.4f}")
-        2.0080
-
-    Reference:
-        Liu, King, Lyu, Xu, "DDFlow: Learning Optical Flow with Unlabeled Data
-        Distillation", 2019, arXiv 1902.09145.
-    """
-    checks.positive("power", power)
-    checks.between("power", power, 0.0, 2.0)
-    checks.positive("eps", eps)
-    pair = map_pair(student_flow, teacher_flow, axis, where, kind="flow")
-    weight = importance_weights(importance, pair, student_flow.shape, axis)
-    gap = safe_abs(pair.student - pair.teacher)
-    gap = jnp.where((weight > 0)[:, :, None], gap, 0)
-    power, eps = (jnp.asarray(x, gap.dtype) for x in (power, eps))
-    cost = selected(jnp.power(gap + eps, power), pair.keep)
-    count = jnp.sum(weight, 1)
-    total = jnp.sum(weight * jnp.sum(cost, -1), 1)
-    return total / jnp.where(count == 0, 1, count)
 
 
 def quantized_hint(

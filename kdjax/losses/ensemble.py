@@ -1,4 +1,4 @@
-"""One target out of several teachers: their mean, their weights, their votes."""
+"""One target out of several teachers: their mean, their weights."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,12 @@ from jax import lax
 from kdjax.core import checks
 from kdjax.core.numerics import tempered_log_softmax, widen, widen_together
 from kdjax.core.types import Array
-from kdjax.losses._logits import hits
 
 MEANS = ("arithmetic", "geometric")
 RULES = ("confidence", "entropy", "oracle")
 
 
-def _check_teachers(logits: Array, axis: int) -> int:
+def check_teachers(logits: Array, axis: int) -> int:
     """The axis of the classes of `[teachers, ..., classes]`."""
     checks.floating("teacher_logits", logits)
     checks.rank("teacher_logits", logits, 2, at_least=True)
@@ -85,7 +84,7 @@ def ensemble_logits(
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015,
         arXiv 1503.02531.
     """
-    axis = _check_teachers(teacher_logits, axis)
+    axis = check_teachers(teacher_logits, axis)
     checks.one_of("mean", mean, MEANS)
     checks.positive("temperature", temperature)
     if weights is None:
@@ -158,7 +157,7 @@ def teacher_weights(
         Kang, Mun, Han, "Towards Oracle Knowledge Distillation with Neural
         Architecture Search", 2019, arXiv 1911.13019 (the oracle).
     """
-    axis = _check_teachers(teacher_logits, axis)
+    axis = check_teachers(teacher_logits, axis)
     checks.one_of("rule", rule, RULES)
     if rule == "oracle":
         if labels is None:
@@ -177,46 +176,3 @@ def teacher_weights(
         return jax.nn.softmax(jnp.sum(jnp.exp(log_p) * gap, axis), 0)
     best = jnp.exp(jnp.max(log_p, axis))
     return best / jnp.sum(best, 0, keepdims=True)
-
-
-def noisy_votes(
-    key: Array, teacher_logits: Array, *, scale: float | Array = 20.0, axis: int = -1
-) -> Array:
-    """Labels by a vote of the teachers, counted with noise for privacy (PATE).
-
-    `argmax_k (n_k + e_k)` with `n_k` how many teachers choose the class k and `e_k`
-    Laplace noise of the given scale. What it costs in privacy is for the caller to
-    account.
-
-    Args:
-        key: a random key; one for each query.
-        teacher_logits: `[teachers, ..., classes]`, the teachers trained on data
-            without overlap.
-        scale: of the noise, in votes; not negative. Without noise (0) this is the
-            plurality, the first class winning a tie. The released script has 20 for
-            250 teachers.
-        axis: the axis of the classes; not the first.
-
-    Returns:
-        `[...]` int32 class ids.
-
-    Raises:
-        ValueError: if the logits are empty, of rank below 2 or not floating, or the
-            scale is negative.
-
-    Example:
-        >>> teachers = jnp.array([[[2.0, 0.0]], [[1.0, 0.0]], [[0.0, 9.0]]])
-        >>> print(noisy_votes(jax.random.key(0), teachers, scale=0.0))
-        [0]
-
-    Reference:
-        Papernot et al., "Semi-supervised Knowledge Transfer for Deep Learning from
-        Private Training Data", 2016, arXiv 1610.05755.
-    """
-    axis = _check_teachers(teacher_logits, axis)
-    checks.between("scale", scale, 0.0, float("inf"))
-    vote = hits(jnp.argmax(teacher_logits, axis), teacher_logits, axis, None)
-    count = jnp.sum(vote, 0, dtype=jnp.int32).astype(widen(teacher_logits).dtype)
-    noise = jax.random.laplace(key, count.shape, count.dtype)
-    counted = count + jnp.asarray(scale, count.dtype) * noise
-    return jnp.argmax(counted, axis - 1).astype(jnp.int32)

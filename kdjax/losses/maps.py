@@ -361,17 +361,20 @@ def masked_imitation(
     return total / (2 * jnp.where(count == 0, 1, count))
 
 
+def check_importance(name: str, importance: Array, shape: tuple[int, ...]) -> None:
+    """Refuse weights of another shape, or that are negative where they are numbers."""
+    checks.shape(name, importance, shape)
+    if not checks.is_boolean(importance):
+        checks.floating(name, importance)
+        # Where nothing takes part it may be anything, NaN too.
+        checks.holds(name, lambda np, m: ~(m < 0), "numbers of at least 0", importance)
+
+
 def importance_weights(
     importance, pair: Maps, shape: tuple[int, ...], axis: int
 ) -> Array:
     """The mask as `[batch, positions]`, 0 where nothing takes part."""
-    if not checks.is_boolean(importance):
-        checks.floating("importance", importance)
     axis %= len(shape)
-    checks.shape("importance", importance, shape[:axis] + shape[axis + 1 :])
-    # Where nothing takes part it may be anything, NaN too.
-    checks.holds(
-        "importance", lambda np, m: ~(m < 0), "numbers of at least 0", importance
-    )
+    check_importance("importance", importance, shape[:axis] + shape[axis + 1 :])
     weight = importance.astype(pair.student.dtype).reshape(pair.student.shape[:2])
     return selected(weight, some(pair.keep, -1))

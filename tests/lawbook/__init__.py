@@ -74,4 +74,5 @@ NOT_KERNELS = {
     *("binary_quantize", "ternary_quantize", "codebook_points", "codebook_quantize"),
     *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
     *("generator_class_logit", "graph_fourier_basis", "adjacency_reconstruction"),
+    *("warp", "occlusion_mask", "census_loss", "private_epsilon"),
 }

@@ -1,4 +1,4 @@
-"""Several teachers as one: NumPy formulas, identities, frequencies of draws."""
+"""Several teachers as one: NumPy formulas, identities."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.ensemble import ensemble_logits, noisy_votes, teacher_weights
+from kdjax.losses.ensemble import ensemble_logits, teacher_weights
 from kdjax.losses.response import softmax_kl
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
@@ -86,21 +86,6 @@ def test_oracle_takes_those_who_are_right():
         teacher_weights(logits, rule="oracle")
 
 
-def test_votes():
-    """methods.md, J14: plurality without noise; flips as often as Laplace has it."""
-    logits = np.zeros((9, 1, 2))
-    logits[:6, :, 0] = logits[6:, :, 1] = 1
-    np.testing.assert_array_equal(
-        noisy_votes(jax.random.key(0), logits, scale=0.0), [0]
-    )
-    keys = jax.random.split(jax.random.key(1), 20_000)
-    drawn = np.asarray(jax.vmap(lambda k: noisy_votes(k, logits, scale=2.0))(keys))
-    # 6 to 3: P(e_1 - e_0 > 3) for two Laplace variables of scale b.
-    b, gap = 2.0, 3.0
-    flip = np.exp(-gap / b) * (2 + gap / b) / 4
-    assert abs(np.mean(drawn) - flip) < 4 * np.sqrt(flip * (1 - flip) / 20_000)
-
-
 def test_refusals_name_the_argument():
     with pytest.raises(ValueError, match="^axis: expected the axis of the classes"):
         ensemble_logits(TEACHERS, axis=0)
@@ -108,5 +93,3 @@ def test_refusals_name_the_argument():
         ensemble_logits(TEACHERS, weights=WEIGHTS[:2])
     with pytest.raises(ValueError, match="^teacher_logits: expected at least"):
         teacher_weights(TEACHERS[:, :0])
-    with pytest.raises(ValueError, match="^scale: expected"):
-        noisy_votes(jax.random.key(0), TEACHERS, scale=-1.0)
