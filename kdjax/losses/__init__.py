@@ -72,6 +72,7 @@ from kdjax.losses.dense import (
     inter_region_affinity,
     pairwise_affinity,
     quantized_hint,
+    uniform_quantize,
 )
 from kdjax.losses.detection import (
     bounded_regression,
@@ -170,16 +171,6 @@ from kdjax.losses.prediction import (
 from kdjax.losses.privacy import (
     noisy_votes,
     private_epsilon,
-)
-from kdjax.losses.quantization import (
-    affine_quantize,
-    binary_quantize,
-    bucket_quantize,
-    calibrated_range,
-    codebook_points,
-    codebook_quantize,
-    ternary_quantize,
-    uniform_quantize,
 )
 from kdjax.losses.ranking import (
     dark_rank,
@@ -289,25 +280,19 @@ __all__ = [
     "adjacency_reconstruction",
     "adversarial_critic",
     "adversarial_student",
-    "affine_quantize",
     "attention_map_kl",
     "attention_map_mse",
     "attention_transfer",
     "attention_transfer_gradient",
     "batch_norm_statistics",
-    "binary_quantize",
     "bounded_regression",
     "box_weights",
-    "bucket_quantize",
-    "calibrated_range",
     "census_loss",
     "channel_weighted_hint",
     "channel_wise",
     "class_attention",
     "class_similarity",
     "class_weighted_cross_entropy",
-    "codebook_points",
-    "codebook_quantize",
     "combine",
     "compact_bilinear",
     "confidence_weights",
@@ -417,7 +402,6 @@ __all__ = [
     "standardized_kl",
     "teacher_free_kl",
     "teacher_weights",
-    "ternary_quantize",
     "token_jsd",
     "token_kl",
     "top_k_kl",

@@ -7,10 +7,14 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.layout import map_pair, selected, some
-from kdjax.core.numerics import l2_normalize, widen_together
+from kdjax.core.numerics import (
+    l2_normalize,
+    round_straight_through,
+    widen,
+    widen_together,
+)
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
-from kdjax.losses.quantization import uniform_quantize
 
 _FULL = lax.Precision.HIGHEST
 # A variance below this is that of a constant.
@@ -189,6 +193,47 @@ def inter_region_affinity(
     total = masked_sum(gap, (1, 2, 3), both[:, None])
     entries = 3 * jnp.square(jnp.sum(present, axis=1, dtype=jnp.int32))
     return total / jnp.maximum(entries, 1).astype(total.dtype)
+
+
+def uniform_quantize(
+    x: Array, *, levels: int, low: float | Array, high: float | Array
+) -> Array:
+    """The nearest of evenly spaced levels, with the gradient of none of it.
+
+    `low + step round((clip(x) - low) / step)`, `step = (high - low) / (levels - 1)`,
+    halves to even. The gradient passes straight through between `low` and `high`, and
+    is 0 outside.
+
+    Args:
+        x: any shape.
+        levels: a whole number, at least 2; `2^b` for b bits.
+        low: the lowest level, a scalar.
+        high: the highest level, a scalar above `low`.
+
+    Returns:
+        The shape of `x`, at least float32.
+
+    Raises:
+        ValueError: if `x` is not floating, the levels are fewer than 2 or no whole
+            number, or `high` is not above `low`.
+
+    Example:
+        >>> x = jnp.array([-1.0, -0.4, 0.1, 0.9, 1.0])
+        >>> print(uniform_quantize(x, levels=4, low=-1.0, high=1.0).round(4))
+        [-1.     -0.3333  0.3333  1.      1.    ]
+
+    Reference:
+        Wei et al., "Quantization Mimic: Towards Very Tiny CNN for Object Detection",
+        2018, arXiv 1805.02152.
+    """
+    checks.floating("x", x)
+    checks.count("levels", levels, 2)
+    x = widen(x)
+    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    checks.positive("high - low", high - low)
+    step = (high - low) / (levels - 1)
+    inside = jnp.where(x < low, low, jnp.where(x > high, high, x))
+    return low + step * round_straight_through((inside - low) / step)
 
 
 def quantized_hint(

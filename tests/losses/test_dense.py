@@ -38,6 +38,24 @@ def test_affinity_against_numpy():
     _grads(loss, student, teacher)
 
 
+def test_quantiser_fixture():
+    """methods.md, 3.5; F07: idempotent, within half a step, slope 1 inside only."""
+    x = jnp.array([-1, -0.4, 0.1, 0.9, 1])
+    knobs = {"levels": 4, "low": -1.0, "high": 1.0}
+    found = dense.uniform_quantize(x, **knobs)
+    np.testing.assert_allclose(found, [-1, -1 / 3, 1 / 3, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(dense.uniform_quantize(found, **knobs), found)
+    wide = jnp.linspace(-2, 2, 41)
+    error = jnp.abs(dense.uniform_quantize(wide, **knobs) - jnp.clip(wide, -1, 1))
+    assert error.max() <= 1 / 3 + 1e-12
+    slope = jax.grad(lambda x: dense.uniform_quantize(x, **knobs).sum())(wide)
+    np.testing.assert_array_equal(slope, (np.abs(np.linspace(-2, 2, 41)) <= 1 + 1e-9))
+    assert len(np.unique(dense.uniform_quantize(wide, **knobs))) == 4
+    for bad in ({"levels": 1}, {"high": -1.0}):
+        with pytest.raises(ValueError, match="^(levels|high - low): expected"):
+            dense.uniform_quantize(x, **{**knobs, **bad})
+
+
 def test_quantised_hint_against_numpy():
     student, teacher = MAPS
     knobs = {"levels": 5, "low": -1.0, "high": 1.0}

@@ -1,11 +1,11 @@
-"""Quantisers: fixtures of methods.md (3.5, F01, F02, F07), NumPy, slopes."""
+"""Quantisers: properties of methods.md (F01, F02, F07), NumPy, slopes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.losses import quantization as q
+from kdjax.compress import quantization as q
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -21,24 +21,6 @@ def slope(function, *arguments):
         return (jnp.asarray(weights, values.dtype) * values).sum()
 
     return weights, jax.jit(jax.grad(loss, tuple(range(len(arguments)))))(*arguments)
-
-
-def test_uniform_fixture():
-    """methods.md, 3.5; F07: idempotent, within half a step, slope 1 inside only."""
-    x = jnp.array([-1, -0.4, 0.1, 0.9, 1])
-    knobs = {"levels": 4, "low": -1.0, "high": 1.0}
-    found = q.uniform_quantize(x, **knobs)
-    np.testing.assert_allclose(found, [-1, -1 / 3, 1 / 3, 1, 1], atol=1e-12)
-    np.testing.assert_allclose(q.uniform_quantize(found, **knobs), found)
-    wide = jnp.linspace(-2, 2, 41)
-    error = jnp.abs(q.uniform_quantize(wide, **knobs) - jnp.clip(wide, -1, 1))
-    assert error.max() <= 1 / 3 + 1e-12
-    slope = jax.grad(lambda x: q.uniform_quantize(x, **knobs).sum())(wide)
-    np.testing.assert_array_equal(slope, (np.abs(np.linspace(-2, 2, 41)) <= 1 + 1e-9))
-    assert len(np.unique(q.uniform_quantize(wide, **knobs))) == 4
-    for bad in ({"levels": 1}, {"high": -1.0}):
-        with pytest.raises(ValueError, match="^(levels|high - low): expected"):
-            q.uniform_quantize(x, **{**knobs, **bad})
 
 
 def integers(x, low, high, levels, symmetric):

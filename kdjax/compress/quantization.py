@@ -9,19 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen
+from kdjax.core.numerics import round_straight_through, widen
 from kdjax.core.types import Array
 
 # A bucket whose values lie closer is not stretched.
 _FLAT = 1e-10
-
-
-@jax.custom_jvp
-def _round(x: Array) -> Array:
-    return jnp.round(x)
-
-
-_round.defjvp(lambda primals, tangents: (jnp.round(primals[0]), tangents[0]))
 
 
 @jax.custom_jvp
@@ -36,46 +28,6 @@ _instead.defjvp(lambda primals, tangents: (primals[1], tangents[0]))
 def _clip(x: Array, low: Array, high: Array) -> Array:
     """Clipped, with slope 1 at the bounds themselves."""
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
-
-
-def uniform_quantize(
-    x: Array, *, levels: int, low: float | Array, high: float | Array
-) -> Array:
-    """The nearest of evenly spaced levels, with the gradient of none of it.
-
-    `low + step round((clip(x) - low) / step)`, `step = (high - low) / (levels - 1)`,
-    halves to even. The gradient passes straight through between `low` and `high`, and
-    is 0 outside.
-
-    Args:
-        x: any shape.
-        levels: a whole number, at least 2; `2^b` for b bits.
-        low: the lowest level, a scalar.
-        high: the highest level, a scalar above `low`.
-
-    Returns:
-        The shape of `x`, at least float32.
-
-    Raises:
-        ValueError: if `x` is not floating, the levels are fewer than 2 or no whole
-            number, or `high` is not above `low`.
-
-    Example:
-        >>> x = jnp.array([-1.0, -0.4, 0.1, 0.9, 1.0])
-        >>> print(uniform_quantize(x, levels=4, low=-1.0, high=1.0).round(4))
-        [-1.     -0.3333  0.3333  1.      1.    ]
-
-    Reference:
-        Wei et al., "Quantization Mimic: Towards Very Tiny CNN for Object Detection",
-        2018, arXiv 1805.02152.
-    """
-    checks.floating("x", x)
-    checks.count("levels", levels, 2)
-    x = widen(x)
-    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
-    checks.positive("high - low", high - low)
-    step = (high - low) / (levels - 1)
-    return low + step * _round((_clip(x, low, high) - low) / step)
 
 
 def _check_values(x: Array, axis: int | None = None) -> tuple[int, ...]:
@@ -191,9 +143,9 @@ def affine_quantize(
     else:
         least, most, step = 0, levels - 1, (high - low) / (levels - 1)
     safe = jnp.where(step > 0, step, 1)
-    zero = jnp.zeros_like(step) if symmetric else _round(-low / safe)
+    zero = jnp.zeros_like(step) if symmetric else round_straight_through(-low / safe)
     clipped = _clip(x, (least - zero) * step, (most - zero) * step)
-    return step * _round(clipped / safe)
+    return step * round_straight_through(clipped / safe)
 
 
 def binary_quantize(x: Array, *, axis: int | None = None) -> Array:
