@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import config, jobs, losses
+    from kdjax import compress, config, jobs, losses
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
@@ -33,6 +33,7 @@ _PLACES = {
     "make_model": "kdjax.models",
 }
 _MODULES = {
+    "compress": "kdjax.compress",
     "losses": "kdjax.losses",
     "views": "kdjax.augment.views",
     "jobs": "kdjax.jobs",
