@@ -43,6 +43,7 @@ _MODULES = {
 __all__ = [
     "Run",
     "cache_targets",
+    "compress",
     "config",
     "distill",
     "evaluate",
