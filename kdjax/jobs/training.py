@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -167,4 +168,23 @@ def _versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
+    commit = _commit()
+    if commit:
+        found["kdjax"] += f" ({commit})"
     return found
+
+
+def _commit() -> str:
+    """The commit that kdjax runs from, a + after it if files have changed since; empty
+    where it is no checkout."""
+    here = pathlib.Path(__file__).resolve()
+    asked = ["ls-files", "--error-unmatch", here.name], ["describe", "--always"]
+    options = {"cwd": here.parent, "capture_output": True, "text": True}
+    try:
+        own, named = (subprocess.run(["git", *a], **options) for a in asked)
+        changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], **options)
+    except OSError:
+        return ""
+    if own.returncode or named.returncode:
+        return ""
+    return named.stdout.strip() + ("+" if changed.returncode else "")
