@@ -72,7 +72,9 @@ def test_images_without_labels_have_the_classes_of_the_other_splits():
     assert build.load_source(run, "validation", splits).classes == 3
     splits["train"] = (images, np.arange(12) % 4)
     assert build.load_source(run, "train", splits).classes == 4
-    other = dataclasses.replace(run, data=dataclasses.replace(data, train_name="digits"))
+    other = dataclasses.replace(
+        run, data=dataclasses.replace(data, train_name="digits")
+    )
     found = build.load_source(other, "train", splits)
     assert found.classes == 5 and len(found) == 998 and found.labels.max() == -1
 

@@ -160,10 +160,11 @@ def _teacher(run: Run, student: Model, teacher: Trained | None, store: Store | N
     if store is None:
         given["teacher"], axes["teacher"] = teacher.variables, teacher.axis
         return frozen(teacher.model), given, axes
+    options = cache.likeliest(run)
     if store.manifest["kind"] == "replayed":
-        return cached.replayed(), given, axes
+        return cached.replayed(**options), given, axes
     given["targets"], axes["targets"] = cache.fixed_targets(store)
-    return cached.fixed(), given, axes
+    return cached.fixed(**options), given, axes
 
 
 class _Sample(NamedTuple):
