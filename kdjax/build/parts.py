@@ -95,8 +95,8 @@ def make_parts(
     start, start_axis = None, None
     if student is None:
         student = zoo.make_model(run.model, train.classes, axis_name)
-        channels = train.shape[-1]
-        start, start_axis = starting_variables(run, student, channels, mesh)
+        classes, channels = train.classes, train.shape[-1]
+        start, start_axis = starting_variables(run, classes, channels, mesh)
     if store is None:
         store = cache.open_if_named(run, train, teacher)
     ask, given, given_axes = _teacher(run, student, teacher, store)
