@@ -7,16 +7,11 @@ import jax
 from flax import linen as nn
 
 from kdjax.config import require
+from kdjax.models import layers
 from kdjax.models.efficientnet_lite import KNOBS, rounded
-from kdjax.models.layers import (
-    FAN_OUT,
-    conv,
-    conv_norms,
-    require_common,
-    require_images,
-)
+from kdjax.models.layers import FAN_OUT, conv, require_common, require_images
 
-_conv_norms = partial(conv_norms, knobs=KNOBS, init=FAN_OUT)
+conv_norms = partial(layers.conv_norms, knobs=KNOBS, init=FAN_OUT)
 
 
 class Row(NamedTuple):
@@ -97,7 +92,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         row = self.row
-        normed = _conv_norms(self.norm, train, self.axis_name)
+        normed = conv_norms(self.norm, train, self.axis_name)
         activation = nn.hard_swish if row.hard_swish else nn.relu
         wide = row.expanded
         y = x
@@ -145,7 +140,7 @@ class MobileNetV3(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        normed = _conv_norms(self.norm, train, self.axis_name)
+        normed = conv_norms(self.norm, train, self.axis_name)
         x = nn.hard_swish(normed(images, "stem_conv", 16, 3, 2))
         taps = {"stem": x}
         rows = ROWS[self.size]
