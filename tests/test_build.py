@@ -58,6 +58,27 @@ def test_other_images_to_teach_on_have_no_labels_but_the_classes_of_the_set(phot
         build.make_parts(labelled(run), train=other)
 
 
+def test_images_without_labels_have_the_classes_of_the_other_splits():
+    images = np.zeros((12, 8, 8, 1), np.uint8)
+    splits = {
+        "train": (images, None),
+        "validation": (images, np.arange(12) % 3),
+        "test": (images, np.arange(12) % 5),
+    }
+    data = Data(train="train[2:]", validation="validation", test="test")
+    run = dataclasses.replace(Run(), data=data)
+    found = build.load_source(run, "train", splits)
+    assert found.classes == 5 and found.labels.tolist() == [-1] * 10
+    assert build.load_source(run, "validation", splits).classes == 3
+    splits["train"] = (images, np.arange(12) % 4)
+    assert build.load_source(run, "train", splits).classes == 4
+    other = dataclasses.replace(
+        run, data=dataclasses.replace(data, train_name="digits")
+    )
+    found = build.load_source(other, "train", splits)
+    assert found.classes == 5 and len(found) == 998 and found.labels.max() == -1
+
+
 def test_crops_of_stored_images_know_their_own_sizes(photos):
     """A whole update is traced with sizes, on the labels of the folder."""
     train = load("validation", name=photos, store=8)

@@ -9,7 +9,6 @@ def mobile(config: Config, classes: int):
 
     from kdjax.models import mobilenet_v3
     from kdjax.models.adapters import from_linen
-    from kdjax.models.efficientnet_lite import conv, make_norms
 
     # Kernel, expanded, channels, squeeze, hard swish, stride.
     rows = (
@@ -23,9 +22,8 @@ def mobile(config: Config, classes: int):
     class Mobile(nn.Module):
         @nn.compact
         def __call__(self, images, train: bool = False):
-            norm = make_norms(config.norm, train, None)
-            x = norm(name="stem_norm")(conv(16, 3, 1, name="stem_conv")(images))
-            x = nn.hard_swish(x)
+            normed = mobilenet_v3.conv_norms(config.norm, train, None)
+            x = nn.hard_swish(normed(images, "stem_conv", 16, 3))
             for i, row in enumerate(rows):
                 block = mobilenet_v3.Block(
                     mobilenet_v3.Row(*row), config.norm, None, name=f"block{i}"

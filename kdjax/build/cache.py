@@ -97,6 +97,14 @@ def temperature(run: Run) -> float:
     return 1.0
 
 
+def likeliest(run: Run) -> dict[str, Any]:
+    """How many of the likeliest classes a run asks for, and at which temperature, as
+    `keep` and `unpack` of `kdjax.teachers.cached` take it; nothing where all."""
+    assert run.teacher is not None
+    top_k = run.teacher.cache.top_k
+    return {"top_k": top_k, "temperature": temperature(run)} if top_k else {}
+
+
 def make_cache(
     run: Run, train: Source, teacher: Trained, arrays: dict[str, Rows], block: int
 ) -> Store:
@@ -119,21 +127,24 @@ def make_cache(
 def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
     """The store that a run names, if it is of this very run: the rows that it needs.
 
-    A teacher whose variables are shapes only is not compared.
+    It may keep more classes than the run asks for. A teacher whose variables are shapes
+    only is not compared.
 
     Raises:
-      ConfigError: it has fewer passes than the run asks for.
+      ConfigError: it has fewer passes, or classes, than the run asks for.
       StoreError: nothing there, unfinished, or of another teacher, data set, view plan,
         order or seed: the field is named.
     """
     assert run.teacher is not None
     path = run.teacher.cache.path
-    if read_manifest(path) is None:
+    there = read_manifest(path)
+    if there is None:
         raise StoreError(
             f"teacher.cache.path: expected a store in {path}, there is none; "
             "`kdjax cache-targets` with the same options makes it"
         )
-    whole, rows = open_store(path, manifest(run, train, teacher)), plan_rows(run, train)
+    of = manifest(_for_all_kept(run, there["layout"]["arrays"]), train, teacher)
+    whole, rows = open_store(path, of), plan_rows(run, train)
     want = f"at most the {_passes(run, train, whole.rows)} in {path}"
     ok = rows <= whole.rows
     require(ok, "teacher.cache.epochs", want, _passes(run, train, rows))
@@ -150,6 +161,25 @@ def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
             "options computes them"
         )
     return store
+
+
+def _for_all_kept(run: Run, arrays: dict[str, Any]) -> Run:
+    """The run as if it asked for all the classes that a store keeps.
+
+    Raises ConfigError where it asks for more.
+    """
+    assert run.teacher is not None
+    asked, whole = run.teacher.cache, "logits" in arrays
+    if not whole and "log_probs" not in arrays:
+        return run
+    held = arrays["logits" if whole else "log_probs"][0][-1]
+    least = 0 if whole else 1
+    want = f"{least} to {held}, {asked.path} keeps {held} classes"
+    require(least <= asked.top_k <= held, "teacher.cache.top_k", want, asked.top_k)
+    cache = dataclasses.replace(asked, top_k=0 if whole else held)
+    return dataclasses.replace(
+        run, teacher=dataclasses.replace(run.teacher, cache=cache)
+    )
 
 
 def _passes(run: Run, train: Source, rows: int) -> str:

@@ -95,8 +95,8 @@ def make_parts(
     start, start_axis = None, None
     if student is None:
         student = zoo.make_model(run.model, train.classes, axis_name)
-        channels = train.shape[-1]
-        start, start_axis = starting_variables(run, student, channels, mesh)
+        classes, channels = train.classes, train.shape[-1]
+        start, start_axis = starting_variables(run, classes, channels, mesh)
     if store is None:
         store = cache.open_if_named(run, train, teacher)
     ask, given, given_axes = _teacher(run, student, teacher, store)
@@ -160,10 +160,11 @@ def _teacher(run: Run, student: Model, teacher: Trained | None, store: Store | N
     if store is None:
         given["teacher"], axes["teacher"] = teacher.variables, teacher.axis
         return frozen(teacher.model), given, axes
+    options = cache.likeliest(run)
     if store.manifest["kind"] == "replayed":
-        return cached.replayed(), given, axes
+        return cached.replayed(**options), given, axes
     given["targets"], axes["targets"] = cache.fixed_targets(store)
-    return cached.fixed(), given, axes
+    return cached.fixed(**options), given, axes
 
 
 class _Sample(NamedTuple):

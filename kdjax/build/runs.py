@@ -18,17 +18,22 @@ def load_source(
 ) -> Source:
     """The examples of the run's `train`, `validation` or `test` split.
 
+    Training images without labels have the classes of the other two.
+
     field: what errors call the split's text; by default `data.train` and so on.
     """
     data, field = run.data, field or f"data.{split}"
     if split == "train" and data.train_name:
-        classes = _load(run, "validation", splits, "data.validation").classes
         other = dataclasses.replace(data, name=data.train_name)
         other = dataclasses.replace(run, data=other)
         found = _load(other, split, None, field, "data.train_name")
-        found = source_of.unlabelled(found, classes)
+        found = source_of.unlabelled(found)
     else:
         found = _load(run, split, splits, field)
+    if split == "train" and not found.classes:
+        others = ("validation", "test")
+        labelled = [_load(run, name, splits, f"data.{name}") for name in others]
+        found = source_of.of_classes(found, labelled)
     options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
     streamed = split == "train" and data.feed == "streamed"
     keep = memory.usable if streamed else memory.in_memory

@@ -13,7 +13,7 @@ from kdjax.build.runs import read_run
 from kdjax.config import ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, Model, Output, PyTree
-from kdjax.models import zoo
+from kdjax.models import weights, zoo
 from kdjax.strategies.offline import STUDENT
 from kdjax.teachers.ensemble import ensemble
 from kdjax.train import sharding
@@ -83,12 +83,12 @@ def published(
 ) -> Trained:
     """A model with the published weights that its config names."""
     model = zoo.make_model(config, classes, field=field)
-    variables = zoo.published(config, model, channels, field)
+    variables = zoo.published(config, classes, channels, field)
     return Trained(model, variables, None, config.resolution)
 
 
 def starting_variables(
-    run: Run, model: Model, channels: int, mesh: Mesh
+    run: Run, classes: int, channels: int, mesh: Mesh
 ) -> tuple[PyTree, int | None]:
     """What the model of a run starts from, and the axis of its seeds.
 
@@ -99,18 +99,17 @@ def starting_variables(
     Raises ConfigError naming `model.weights` where they do not fit the model.
     """
     folder = run.model.weights
-    if not folder or "://" in folder or not runlog.is_finished(folder):
-        return zoo.published(run.model, model, channels), None
-    size = run.model.resolution
-    image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    wants = jax.eval_shape(model.init, jax.random.key(0), image)
+    if not folder:
+        return None, None
+    if "://" in folder or not runlog.is_finished(folder):
+        return zoo.published(run.model, classes, channels), None
     found = load_trained(folder, mesh).variables
-    same = jax.tree.structure(found) == jax.tree.structure(wants) and all(
-        x.shape[1:] == y.shape
-        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(wants), strict=True)
-    )
-    want = f"a run that trained this very model ({run.model.name})"
-    require(same, "model.weights", want, folder)
+    wants = model_of(run, classes, channels, None).variables
+    misfits = weights.misfits(*(jax.tree.map(_of_one, tree) for tree in (wants, found)))
+    if misfits:
+        want = f"a run that trained this very model ({run.model.name})"
+        got = f"{folder}, {weights.told(misfits)}"
+        raise ConfigError(f"model.weights: expected {want}, got {got}")
     its = read_run(folder)
     if its.seeds == 1:
         return jax.tree.map(lambda x: x[0], found), None
@@ -119,6 +118,11 @@ def starting_variables(
     want = f"a run of seeds {run.seed} to {run.seed + run.seeds - 1}, or of one"
     require(ok, "model.weights", want, folder)
     return jax.tree.map(lambda x: x[first : first + run.seeds], found), 0
+
+
+def _of_one(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an array of all seeds, for one of them."""
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
 
 def fit_seeds(

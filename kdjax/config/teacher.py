@@ -46,7 +46,8 @@ class Cache:
     again with the first. 0: all of the run's. A store of more passes can be read for
     fewer. Views of mode `fixed` need one answer an image."""
     top_k: int = 0
-    """Classes kept of each answer, the likeliest; 0 keeps all, exactly."""
+    """Classes kept of each answer, the likeliest; 0 keeps all, exactly. A store of more
+    classes can be read for fewer."""
     tail: Literal["uniform", "bucket", "renormalise"] = "uniform"
     """What the classes not kept are taken for (`kdjax.losses.top_k_kl`)."""
     taps: tuple[str, ...] = ()

@@ -56,8 +56,12 @@ def _split(
     labels = [UNLABELLED] * len(files)
     for kind in inner:
         found = _images(kind)
-        want = "images in every class folder (remove an empty one)"
-        require(bool(found), str(kind), want, "none")
+        if not found:
+            raise ConfigError(
+                f"{kind}: expected images ({', '.join(SUFFIXES)}) in every class "
+                f"folder, got {_others(kind)}; remove the folder if this split has no "
+                "examples of the class"
+            )
         files += found
         labels += [number[kind.name]] * len(found)
     require(bool(files), str(split), "images or class folders", "none")
@@ -103,6 +107,13 @@ def _channels(splits: list[pathlib.Path]) -> tuple[int, str]:
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
     inner = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     return sorted(inner, key=lambda p: p.name)
+
+
+def _others(path: pathlib.Path) -> str:
+    """What a folder without images holds, in words."""
+    names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    more = ", ..." if len(names) > 3 else ""
+    return f"only {', '.join(names[:3])}{more}" if names else "an empty folder"
 
 
 def _images(path: pathlib.Path) -> list[pathlib.Path]:

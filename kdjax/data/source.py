@@ -103,13 +103,17 @@ def select(source: Source, places: slice | np.ndarray) -> Source:
     )
 
 
-def unlabelled(source: Source, classes: int = 0) -> Source:
-    """The same images without labels: only a teacher can say what they are.
-
-    classes: of the teacher's problem, which these images need not belong to.
-    """
+def unlabelled(source: Source) -> Source:
+    """The same images without labels: only a teacher can say what they are."""
     labels = np.full(len(source), UNLABELLED, np.int32)
-    return dataclasses.replace(source, labels=labels, classes=classes)
+    return dataclasses.replace(source, labels=labels, classes=0)
+
+
+def of_classes(source: Source, labelled: Sequence[Source]) -> Source:
+    """Images without labels, as of the problem that labelled ones belong to: with the
+    most classes that any of these has."""
+    classes = max((other.classes for other in labelled), default=0)
+    return dataclasses.replace(source, classes=classes)
 
 
 def at_channels(source: Source, channels: int) -> Source:

@@ -250,11 +250,7 @@ def _answer(parts: Parts, asked: Cache) -> Callable[..., Output]:
 
 def _kept(task: _Task, output: Output) -> dict[str, Any]:
     """What is stored of `[seeds, batch, ...]` answers."""
-    asked = task.cache
-    options: dict[str, Any] = {"top_k": asked.top_k, "taps": asked.taps}
-    if asked.top_k:
-        options["temperature"] = cache.temperature(task.run)
-    return keep(output, **options)
+    return keep(output, taps=task.cache.taps, **cache.likeliest(task.run))
 
 
 def _rows_of(

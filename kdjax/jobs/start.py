@@ -1,6 +1,5 @@
 """What every job begins with: checks, data, and a claim on the run folder."""
 
-import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -42,10 +41,6 @@ def start(run: Run, splits, student, teacher, console) -> Job:
     names = ("train", "validation", "test")
     data = {name: build.load_source(run, name, splits) for name in names}
     train = data["train"]
-    if not train.classes:
-        # Images without labels: the others say how many classes there are.
-        classes = max(data[name].classes for name in names[1:])
-        train = data["train"] = dataclasses.replace(train, classes=classes)
     for name in names[1:]:
         check_labelled(data[name], f"data.{name}")
         shape, want = data[name].shape, train.shape

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models import layers
-from kdjax.models.layers import norm, require_common, require_images
+from kdjax.models.layers import FAN_OUT, conv_norms, require_common, require_images
 
 # variant: factor of the channels, factor of the repeats
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}
@@ -18,13 +17,10 @@ SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1
 RESOLUTIONS = {0: 224, 1: 240, 2: 260, 3: 280, 4: 300}
 
 
-conv = partial(layers.conv, init=layers.FAN_OUT)
-
-
-def make_norms(kind: str, train: bool, axis_name: str | None) -> partial:
-    """Norms as these networks and MobileNetV3 have them, still without a name."""
-    knobs = {"epsilon": 1e-3, "momentum": 0.99, "groups": 8}
-    return partial(norm, kind, None, train, axis_name, **knobs)
+# Of the norms, here and in MobileNetV3.
+KNOBS = {"epsilon": 1e-3, "momentum": 0.99, "groups": 8}
+# TensorFlow's padding.
+_conv_norms = partial(conv_norms, knobs=KNOBS, init=FAN_OUT, padding="SAME")
 
 
 class Stage(NamedTuple):
@@ -78,23 +74,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        make_norm = make_norms(self.norm, train, self.axis_name)
+        normed = _conv_norms(self.norm, train, self.axis_name)
         wide = self.expansion * x.shape[-1]
         y = x
         if self.expansion != 1:
-            y = conv(wide, 1, name="expand_conv")(y)
-            y = nn.relu6(make_norm(name="expand_norm")(y))
-        y = conv(
-            wide,
-            self.kernel,
-            self.stride,
-            groups=wide,
-            padding="SAME",
-            name="depthwise_conv",
-        )(y)
-        y = nn.relu6(make_norm(name="depthwise_norm")(y))
-        y = conv(self.channels, 1, name="project_conv")(y)
-        y = make_norm(name="project_norm")(y)
+            y = nn.relu6(normed(y, "expand_conv", wide))
+        y = nn.relu6(
+            normed(y, "depthwise_conv", wide, self.kernel, self.stride, groups=wide)
+        )
+        y = normed(y, "project_conv", self.channels)
         return x + y if x.shape == y.shape else y
 
 
@@ -133,9 +121,8 @@ class EfficientNetLite(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        make_norm = make_norms(self.norm, train, self.axis_name)
-        x = conv(32, 3, 2, padding="SAME", name="stem_conv")(images)
-        x = nn.relu6(make_norm(name="stem_norm")(x))
+        normed = _conv_norms(self.norm, train, self.axis_name)
+        x = nn.relu6(normed(images, "stem_conv", 32, 3, 2))
         taps = {"stem": x}
         block = 0
         for stage in stages(self.variant):
@@ -153,6 +140,6 @@ class EfficientNetLite(nn.Module):
                 )(x, train)
                 block += 1
         taps[f"stage{len(taps)}"] = x
-        x = nn.relu6(make_norm(name="head_norm")(conv(1280, 1, name="head_conv")(x)))
+        x = nn.relu6(normed(x, "head_conv", 1280))
         taps["embedding"] = jnp.mean(x, (1, 2))
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps

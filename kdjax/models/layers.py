@@ -1,6 +1,7 @@
 """Parts that the networks share: convolutions padded as in PyTorch, norms, checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def group_count(channels: int) -> int:
 
 def norm(
     kind: str,
-    channels: int | None,
+    channels: int,
     train: bool,
     axis_name: str | None = None,
     name: str | None = None,
@@ -34,15 +35,15 @@ def norm(
     """BatchNorm, or GroupNorm, whose statistics have no state.
 
     kind: "batch" or "group".
-    channels: those of the input, of which GroupNorm makes `group_count(channels)`
-        groups; None where `groups` says how many, then with the variance taken in a
-        second pass.
+    channels: those of the input.
+    groups: of GroupNorm, then with the variance taken in a second pass; None makes
+        `group_count(channels)` of them.
     axis_name: axis of `pmap` over which BatchNorm takes its statistics.
     momentum: share of the old running statistics, 1 minus what PyTorch calls momentum.
     """
     if kind == "group":
         fast = groups is None
-        count = group_count(channels) if channels else groups
+        count = group_count(channels) if groups is None else groups
         return nn.GroupNorm(count, epsilon=epsilon, use_fast_variance=fast, name=name)
     return nn.BatchNorm(
         use_running_average=not train,
@@ -81,6 +82,34 @@ def conv(
         kernel_init=init,
         name=name,
     )
+
+
+def conv_norms(
+    kind: str,
+    train: bool,
+    axis_name: str | None,
+    knobs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Callable[..., jax.Array]:
+    """`(x, name, channels, kernel=1, stride=1, groups=1) -> array`: a convolution of
+    that name, and its norm, whose name has "norm" for "conv".
+
+    kind, train, axis_name, knobs: of every `norm`; options: of every `conv`.
+    """
+
+    def normed(
+        x: jax.Array,
+        name: str,
+        channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+    ) -> jax.Array:
+        x = conv(channels, kernel, stride, groups, name=name, **options)(x)
+        name = name.replace("conv", "norm")
+        return norm(kind, channels, train, axis_name, name, **(knobs or {}))(x)
+
+    return normed
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:

@@ -11,9 +11,8 @@ from flax import linen as nn
 
 from kdjax.config import require
 from kdjax.models.layers import (
-    conv,
+    conv_norms,
     mean_pool,
-    norm,
     require_common,
     require_images,
 )
@@ -41,14 +40,11 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def normed(y: jax.Array, name: str) -> jax.Array:
-            return norm(self.norm, y.shape[-1], train, self.axis_name, name)(y)
-
+        normed = conv_norms(self.norm, train, self.axis_name)
         inner = x.shape[-1] * self.expansion
-        y = nn.relu(normed(conv(inner, 1, name="conv1")(x), "norm1"))
-        y = conv(inner, 3, self.stride, groups=inner, name="conv2")(y)
-        y = nn.relu(normed(y, "norm2"))
-        y = normed(conv(self.channels, 1, name="conv3")(y), "norm3")
+        y = nn.relu(normed(x, "conv1", inner))
+        y = nn.relu(normed(y, "conv2", inner, 3, self.stride, groups=inner))
+        y = normed(y, "conv3", self.channels)
         return x + y if x.shape == y.shape and self.stride == 1 else y
 
 
@@ -97,8 +93,8 @@ class MobileNetV2Cifar(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        x = conv(int(32 * self.width), 3, 2, name="stem_conv")(images)
-        x = self._active(x, "stem_norm", train)
+        normed = conv_norms(self.norm, train, self.axis_name)
+        x = nn.relu(normed(images, "stem_conv", int(32 * self.width), 3, 2))
         taps = {"stem": x}
         for group, blocks in enumerate(self.blocks):
             for block in range(blocks):
@@ -112,9 +108,6 @@ class MobileNetV2Cifar(nn.Module):
                 )(x, train)
             if group in _TAPS:
                 taps[_TAPS[group]] = x
-        x = conv(int(_LAST * max(self.width, 1.0)), 1, name="last_conv")(x)
-        taps["embedding"] = mean_pool(self._active(x, "last_norm", train))
+        x = nn.relu(normed(x, "last_conv", int(_LAST * max(self.width, 1.0))))
+        taps["embedding"] = mean_pool(x)
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps
-
-    def _active(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        return nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name, name)(x))

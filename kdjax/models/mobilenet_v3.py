@@ -7,8 +7,11 @@ import jax
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models.efficientnet_lite import conv, make_norms, rounded
-from kdjax.models.layers import require_common, require_images
+from kdjax.models import layers
+from kdjax.models.efficientnet_lite import KNOBS, rounded
+from kdjax.models.layers import FAN_OUT, conv, require_common, require_images
+
+conv_norms = partial(layers.conv_norms, knobs=KNOBS, init=FAN_OUT)
 
 
 class Row(NamedTuple):
@@ -73,9 +76,10 @@ class Squeeze(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
+        make = partial(conv, kernel=1, bias=True, init=FAN_OUT)
         y = x.mean((1, 2), keepdims=True)
-        y = nn.relu(conv(rounded(channels // 4), 1, bias=True, name="reduce")(y))
-        return x * nn.hard_sigmoid(conv(channels, 1, bias=True, name="expand")(y))
+        y = nn.relu(make(rounded(channels // 4), name="reduce")(y))
+        return x * nn.hard_sigmoid(make(channels, name="expand")(y))
 
 
 class Block(nn.Module):
@@ -88,19 +92,16 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         row = self.row
-        make_norm = make_norms(self.norm, train, self.axis_name)
+        normed = conv_norms(self.norm, train, self.axis_name)
         activation = nn.hard_swish if row.hard_swish else nn.relu
         wide = row.expanded
         y = x
         if wide != x.shape[-1]:
-            y = make_norm(name="expand_norm")(conv(wide, 1, name="expand_conv")(y))
-            y = activation(y)
-        depthwise = partial(conv, groups=wide, name="depthwise_conv")
-        y = depthwise(wide, row.kernel, row.stride)(y)
-        y = activation(make_norm(name="depthwise_norm")(y))
+            y = activation(normed(y, "expand_conv", wide))
+        y = normed(y, "depthwise_conv", wide, row.kernel, row.stride, groups=wide)
+        y = activation(y)
         y = Squeeze(name="squeeze")(y) if row.squeeze else y
-        y = conv(row.channels, 1, name="project_conv")(y)
-        y = make_norm(name="project_norm")(y)
+        y = normed(y, "project_conv", row.channels)
         return x + y if x.shape == y.shape else y
 
 
@@ -139,9 +140,8 @@ class MobileNetV3(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        make_norm = make_norms(self.norm, train, self.axis_name)
-        x = make_norm(name="stem_norm")(conv(16, 3, 2, name="stem_conv")(images))
-        x = nn.hard_swish(x)
+        normed = conv_norms(self.norm, train, self.axis_name)
+        x = nn.hard_swish(normed(images, "stem_conv", 16, 3, 2))
         taps = {"stem": x}
         rows = ROWS[self.size]
         for i, row in enumerate(rows):
@@ -150,7 +150,6 @@ class MobileNetV3(nn.Module):
             x = Block(row, self.norm, self.axis_name, name=f"block{i}")(x, train)
         taps[f"stage{len(taps)}"] = x
         last, hidden = _HEAD[self.size]
-        x = make_norm(name="last_norm")(conv(last, 1, name="last_conv")(x))
-        x = nn.hard_swish(x).mean((1, 2))
+        x = nn.hard_swish(normed(x, "last_conv", last)).mean((1, 2))
         taps["embedding"] = nn.hard_swish(nn.Dense(hidden, name="hidden")(x))
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps

@@ -13,9 +13,8 @@ from flax import linen as nn
 
 from kdjax.config import require
 from kdjax.models.layers import (
-    conv,
+    conv_norms,
     mean_pool,
-    norm,
     require_common,
     require_images,
 )
@@ -63,13 +62,12 @@ class PlainCnn(nn.Module):
         least = 2 ** (len(self.channels) - 1)
         ok = min(images.shape[1:3]) >= least
         require(ok, "images", f"at least {least} pixels a side", images.shape)
+        normed = conv_norms(self.norm, train, self.axis_name)
         x, taps = images, {}
         for stage, widths in enumerate(self.channels, 1):
             x = x if stage == 1 else nn.max_pool(x, (2, 2), (2, 2))
             for index, width in enumerate(widths):
-                x = conv(width, 3, name=f"stage{stage}_conv{index}")(x)
-                name = f"stage{stage}_norm{index}"
-                pre = norm(self.norm, width, train, self.axis_name, name)(x)
+                pre = normed(x, f"stage{stage}_conv{index}", width, 3)
                 taps[f"stage{stage}_pre"] = pre
                 x = nn.relu(pre)
             taps[f"stage{stage}"] = x

@@ -1,16 +1,13 @@
 """ResNet 18 to 152 in four stages, in the version that PyTorch made usual (v1.5)."""
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.config import require
-from kdjax.models import layers
-from kdjax.models.layers import norm, require_common, require_images
-
-conv = partial(layers.conv, init=layers.FAN_OUT)
+from kdjax.models.layers import FAN_OUT, conv_norms, require_common, require_images
 
 BLOCKS = {
     18: (2, 2, 2, 2),
@@ -37,7 +34,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        make_norm = _norm(self.norm, train, self.axis_name, self.keras)
+        normed = _conv_norms(self.norm, train, self.axis_name, self.keras)
         kernels = (1, 3, 1) if self.bottleneck else (3, 3)
         strided = 2 if self.bottleneck and not self.keras else 1
         out = 4 * self.channels if self.bottleneck else self.channels
@@ -46,12 +43,10 @@ class Block(nn.Module):
             last = i == len(kernels)
             channels = out if last else self.channels
             stride = self.stride if i == strided else 1
-            y = conv(channels, kernel, stride, bias=self.keras, name=f"conv{i}")(y)
-            y = make_norm(name=f"norm{i}")(y)
+            y = normed(y, f"conv{i}", channels, kernel, stride)
             y = y if last else nn.relu(y)
         if self.stride != 1 or x.shape[-1] != out:
-            x = conv(out, 1, self.stride, bias=self.keras, name="shortcut_conv")(x)
-            x = make_norm(name="shortcut_norm")(x)
+            x = normed(x, "shortcut_conv", out, 1, self.stride)
         return x + y
 
 
@@ -117,9 +112,8 @@ class ResNet(nn.Module):
 
     def _stem(self, images: jax.Array, train: bool) -> jax.Array:
         kernel, stride = (3, 1) if self.small else (7, 2)
-        x = conv(64, kernel, stride, bias=self.keras, name="stem_conv")(images)
-        x = _norm(self.norm, train, self.axis_name, self.keras)(name="stem_norm")(x)
-        x = nn.relu(x)
+        normed = _conv_norms(self.norm, train, self.axis_name, self.keras)
+        x = nn.relu(normed(images, "stem_conv", 64, kernel, stride))
         if self.small:
             return x
         # Zero is as good a padding as minus infinity: nothing is below it.
@@ -127,6 +121,8 @@ class ResNet(nn.Module):
         return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def _norm(kind: str, train: bool, axis_name: str | None, keras: bool) -> partial:
-    epsilon = 1e-3 if keras else 1e-5
-    return partial(norm, kind, None, train, axis_name, epsilon=epsilon, groups=32)
+def _conv_norms(
+    kind: str, train: bool, axis_name: str | None, keras: bool
+) -> Callable[..., jax.Array]:
+    knobs = {"epsilon": 1e-3 if keras else 1e-5, "groups": 32}
+    return conv_norms(kind, train, axis_name, knobs, init=FAN_OUT, bias=keras)

@@ -14,9 +14,8 @@ from flax import linen as nn
 from kdjax.config import require
 from kdjax.models.layers import (
     channel_shuffle,
-    conv,
+    conv_norms,
     mean_pool,
-    norm,
     require_common,
     require_images,
 )
@@ -42,16 +41,13 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def normed(y: jax.Array, name: str) -> jax.Array:
-            return norm(self.norm, y.shape[-1], train, self.axis_name, name)(y)
-
+        normed = conv_norms(self.norm, train, self.axis_name)
         outer = self.channels - (x.shape[-1] if self.stride == 2 else 0)
         inner = outer // 4
-        y = conv(inner, 1, groups=self.first_groups, name="conv1")(x)
-        y = channel_shuffle(nn.relu(normed(y, "norm1")), self.first_groups)
-        y = conv(inner, 3, self.stride, groups=inner, name="conv2")(y)
-        y = nn.relu(normed(y, "norm2"))
-        y = normed(conv(outer, 1, groups=self.groups, name="conv3")(y), "norm3")
+        y = nn.relu(normed(x, "conv1", inner, groups=self.first_groups))
+        y = channel_shuffle(y, self.first_groups)
+        y = nn.relu(normed(y, "conv2", inner, 3, self.stride, groups=inner))
+        y = normed(y, "conv3", outer, groups=self.groups)
         if self.stride == 1:
             return x + y
         # Padding counts as zeros in the mean, as in PyTorch.
@@ -100,8 +96,8 @@ class ShuffleNetV1Cifar(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        x = conv(_STEM, 1, name="stem_conv")(images)
-        x = nn.relu(norm(self.norm, _STEM, train, self.axis_name, "stem_norm")(x))
+        normed = conv_norms(self.norm, train, self.axis_name)
+        x = nn.relu(normed(images, "stem_conv", _STEM))
         taps = {"stem": x}
         for stage, channels in enumerate(self.channels, 1):
             for block in range(self.blocks[stage - 1]):

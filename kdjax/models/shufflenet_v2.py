@@ -13,9 +13,8 @@ from flax import linen as nn
 from kdjax.config import require
 from kdjax.models.layers import (
     channel_shuffle,
-    conv,
+    conv_norms,
     mean_pool,
-    norm,
     require_common,
     require_images,
 )
@@ -44,14 +43,12 @@ class SplitUnit(nn.Module):
     def __call__(
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        def normed(y: jax.Array, name: str) -> jax.Array:
-            return norm(self.norm, y.shape[-1], train, self.axis_name, name)(y)
-
+        normed = conv_norms(self.norm, train, self.axis_name)
         kept, y = jnp.split(x, 2, axis=-1)
         half = y.shape[-1]
-        y = nn.relu(normed(conv(half, 1, name="conv1")(y), "norm1"))
-        y = normed(conv(half, 3, groups=half, name="conv2")(y), "norm2")
-        y = normed(conv(half, 1, name="conv3")(y), "norm3")
+        y = nn.relu(normed(y, "conv1", half))
+        y = normed(y, "conv2", half, 3, groups=half)
+        y = normed(y, "conv3", half)
         pre = channel_shuffle(jnp.concatenate([kept, y], axis=-1), 2)
         y = jnp.concatenate([kept, nn.relu(y)], axis=-1)
         return channel_shuffle(y, 2), pre
@@ -66,15 +63,13 @@ class DownUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        def normed(y: jax.Array, name: str) -> jax.Array:
-            return norm(self.norm, y.shape[-1], train, self.axis_name, name)(y)
-
+        normed = conv_norms(self.norm, train, self.axis_name)
         before, half = x.shape[-1], self.channels // 2
-        left = normed(conv(before, 3, 2, before, name="conv1")(x), "norm1")
-        left = nn.relu(normed(conv(half, 1, name="conv2")(left), "norm2"))
-        right = nn.relu(normed(conv(half, 1, name="conv3")(x), "norm3"))
-        right = normed(conv(half, 3, 2, half, name="conv4")(right), "norm4")
-        right = nn.relu(normed(conv(half, 1, name="conv5")(right), "norm5"))
+        left = normed(x, "conv1", before, 3, 2, before)
+        left = nn.relu(normed(left, "conv2", half))
+        right = nn.relu(normed(x, "conv3", half))
+        right = normed(right, "conv4", half, 3, 2, half)
+        right = nn.relu(normed(right, "conv5", half))
         return channel_shuffle(jnp.concatenate([left, right], axis=-1), 2)
 
 
@@ -120,8 +115,8 @@ class ShuffleNetV2Cifar(nn.Module):
         self, images: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         require_images(images)
-        x = conv(_STEM, 1, name="stem_conv")(images)
-        x = self._active(x, "stem_norm", train)
+        normed = conv_norms(self.norm, train, self.axis_name)
+        x = nn.relu(normed(images, "stem_conv", _STEM))
         taps = {"stem": x}
         for stage, blocks in enumerate(self.blocks, 1):
             channels = self.channels[stage - 1]
@@ -132,9 +127,6 @@ class ShuffleNetV2Cifar(nn.Module):
                 unit = SplitUnit(self.norm, self.axis_name, name=name)
                 x, taps[f"stage{stage}_pre"] = unit(x, train)
             taps[f"stage{stage}"] = x
-        x = conv(self.channels[3], 1, name="last_conv")(x)
-        taps["embedding"] = mean_pool(self._active(x, "last_norm", train))
+        x = nn.relu(normed(x, "last_conv", self.channels[3]))
+        taps["embedding"] = mean_pool(x)
         return nn.Dense(self.classes, name="head")(taps["embedding"]), taps
-
-    def _active(self, x: jax.Array, name: str, train: bool) -> jax.Array:
-        return nn.relu(norm(self.norm, x.shape[-1], train, self.axis_name, name)(x))

@@ -10,9 +10,8 @@ from flax import linen as nn
 
 from kdjax.config import require
 from kdjax.models.layers import (
-    conv,
+    conv_norms,
     mean_pool,
-    norm,
     require_common,
     require_images,
 )
@@ -89,7 +88,5 @@ class Vgg(nn.Module):
 
     def _layer(self, x: jax.Array, stage: int, index: int, train: bool) -> jax.Array:
         channels = self.width * min(2**stage, 8)
-        name = f"stage{stage}_conv{index}"
-        x = conv(channels, 3, bias=True, name=name)(x)
-        name = f"stage{stage}_norm{index}"
-        return norm(self.norm, channels, train, self.axis_name, name)(x)
+        normed = conv_norms(self.norm, train, self.axis_name, bias=True)
+        return normed(x, f"stage{stage}_conv{index}", channels, 3)

@@ -1,5 +1,6 @@
 """Models by name."""
 
+import dataclasses
 import difflib
 import math
 from typing import Any
@@ -81,21 +82,49 @@ def _named(model: Model, field: str) -> Model:
 
 
 def published(
-    config: configs.Model, model: Model, channels: int, field: str = "model"
+    config: configs.Model, classes: int, channels: int, field: str = "model"
 ) -> Any:
-    """The variables of `model` with the weights that `config` names; None if none.
+    """The variables of the model that `config` names, with the weights that it names.
 
     Raises ConfigError naming `field` where they cannot be found or do not fit.
     """
-    if not config.weights:
-        return None
-    size = config.resolution
+    try:
+        return _published(config, classes, channels, field)
+    except WeightsError as error:
+        hint = _norm_hint(config, classes, channels, field, error)
+        raise configs.ConfigError(f"{field}.weights: {error}{hint}") from error
+
+
+def _published(config: configs.Model, classes: int, channels: int, field: str) -> Any:
+    model, size = make_model(config, classes, field=field), config.resolution
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    return load_weights(shapes, config.weights, adapt=config.adapt)
+
+
+def _norm_hint(
+    config: configs.Model,
+    classes: int,
+    channels: int,
+    field: str,
+    error: WeightsError,
+) -> str:
+    """A line for weights that fit the same network with the other norm, or nearly."""
+    if not error.misfits:
+        return ""
+    norm = "group" if config.norm == "batch" else "batch"
+    left = 0
     try:
-        return load_weights(shapes, config.weights, adapt=config.adapt)
-    except WeightsError as error:
-        raise configs.ConfigError(f"{field}.weights: {error}") from error
+        other = dataclasses.replace(config, norm=norm)
+        _published(other, classes, channels, field)
+    except WeightsError as problem:
+        left = len(problem.misfits)
+    except configs.ConfigError:
+        return ""  # There is no such network.
+    if left >= len(error.misfits):
+        return ""
+    fit = f"all but {left} fit" if left else "all fit"
+    return f"\n  the norms differ: with {field}.norm {norm}, {fit}"
 
 
 def count_parameters(variables: Any) -> int:

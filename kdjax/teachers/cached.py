@@ -59,40 +59,51 @@ def with_taps(output: Output, taps: Sequence[str]) -> Output:
     return output._replace(taps={name: output.taps[name] for name in taps})
 
 
-def unpack(rows: dict[str, Array]) -> Targets:
-    """The inverse of `keep`, as far as something was kept."""
+def unpack(
+    rows: dict[str, Array], *, top_k: int = 0, temperature: float = 1.0
+) -> Targets:
+    """The inverse of `keep`, as far as something was kept.
+
+    top_k: 0 takes all that is there. K takes the K likeliest classes, as if no more had
+        been kept, at `temperature`; that of rows without logits is theirs already.
+    """
     taps = {k.removeprefix(TAP): x for k, x in rows.items() if k.startswith(TAP)}
     if "logits" in rows:
-        return Output(rows["logits"], taps)
+        output = Output(rows["logits"], taps)
+        if top_k == 0:
+            return output
+        rows = keep(output, top_k=top_k, temperature=temperature)
+    likeliest = slice(top_k or None)
     return TopTargets(
-        rows["log_probs"].astype(jnp.float32),
-        rows["indices"].astype(jnp.int32),
+        rows["log_probs"][..., likeliest].astype(jnp.float32),
+        rows["indices"][..., likeliest].astype(jnp.int32),
         rows["log_normaliser"],
         taps,
     )
 
 
-def replayed() -> Teacher:
+def replayed(**options: Any) -> Teacher:
     """Targets of the very views that are replayed for the student.
 
-    They come with each batch, as `batch["rows"]["targets"]`.
+    They come with each batch, as `batch["rows"]["targets"]`; options: of `unpack`.
     """
 
     def targets(state: PyTree, view: View, batch: Any, given: Any) -> Targets:
-        return unpack(batch["rows"]["targets"])
+        return unpack(batch["rows"]["targets"], **options)
 
     return Teacher(targets)
 
 
-def fixed() -> Teacher:
+def fixed(**options: Any) -> Teacher:
     """One answer for each example, whatever view of it the student sees.
 
-    They stay on the device, as `given["targets"]`, in the order of the examples.
+    They stay on the device, as `given["targets"]`, in the order of the examples;
+    options: of `unpack`.
     """
 
     def targets(state: PyTree, view: View, batch: Any, given: Any) -> Targets:
         rows = {k: x[batch["rows"]["place"]] for k, x in given["targets"].items()}
-        return unpack(rows)
+        return unpack(rows, **options)
 
     return Teacher(targets)
 

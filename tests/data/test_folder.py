@@ -69,8 +69,15 @@ def test_what_is_wrong_is_named(tree):
     with pytest.raises(ConfigError, match="data.name .*nowhere.*: expected a folder"):
         folder.load(str(path / "nowhere"))
     (path / "train/dog").mkdir()
-    with pytest.raises(ConfigError, match="train/dog: expected images .*got 'none'"):
+    want = (
+        r"train/dog: expected images \(.jpg, .*\) in every class folder, got {}; remove"
+    )
+    with pytest.raises(ConfigError, match=want.format("an empty folder")):
         folder.load(str(path))
+    (path / "train/dog/1.gif").write_text("no image")
+    with pytest.raises(ConfigError, match=want.format("only 1.gif")):
+        folder.load(str(path))
+    (path / "train/dog/1.gif").unlink()
     (path / "train/dog").rmdir()
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(path / "train/stray.png")
     with pytest.raises(ConfigError, match=r"train: expected .* got both \(stray.png"):

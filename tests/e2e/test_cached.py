@@ -25,6 +25,7 @@ from kdjax.config import (
     Views,
 )
 from kdjax.core import runlog
+from kdjax.core.types import TopTargets
 from kdjax.data.store import Store, StoreError, open_store
 from kdjax.jobs import caching
 from kdjax.models import from_function
@@ -157,6 +158,56 @@ def test_passes_are_read_as_asked_and_never_more_than_there_are(small, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("mode", ["function_matching", "fixed"])
+def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
+    def asking(store, top_k, **changes):
+        cache = Cache(path=str(tmp_path / f"store {store}"), top_k=top_k, epochs=1.0)
+        return small("never", mode, cache, **changes)
+
+    def targets(run):
+        parts = parts_of(run)
+        given = build.place_given(parts)
+        rows = next(build.make_batches(parts)(0))["rows"]
+        batch = {"rows": jax.tree.map(lambda x: x[0], rows)}
+        return parts.teacher.targets({}, None, batch, given)
+
+    for top_k in (3, 5, 0):
+        stored(asking(top_k, top_k))
+    want = targets(asking(3, 3))
+    assert isinstance(want, TopTargets) and want.log_probs.shape == (16, 3)
+    jax.tree.map(np.testing.assert_array_equal, targets(asking(5, 3)), want)
+    of_all = targets(asking(0, 3))
+    np.testing.assert_array_equal(of_all.indices, want.indices)
+    np.testing.assert_allclose(of_all.log_probs, want.log_probs, rtol=1e-3)
+    np.testing.assert_allclose(of_all.log_normaliser, want.log_normaliser, rtol=1e-5)
+    assert targets(asking(5, 5)).log_probs.shape == (16, 5)
+    # Only logits can be read at another temperature.
+    other = {"soft": Term(temperature=Scalar(2.0))}
+    assert isinstance(targets(asking(0, 3, terms=other)), TopTargets)
+    with pytest.raises(StoreError, match="terms.temperature: expected 2.0"):
+        parts_of(asking(5, 3, terms=other))
+    with pytest.raises(StoreError, match="top_k: expected 3, the store has 5"):
+        stored(asking(5, 3))
+
+
+def test_more_classes_than_are_kept_are_refused(small, tmp_path):
+    def asking(folder, store, top_k):
+        cache = Cache(path=str(tmp_path / f"store {store}"), top_k=top_k, epochs=1.0)
+        return small(folder, cache=cache)
+
+    for top_k in (3, 0):
+        stored(asking("run", top_k, top_k))
+    for store, top_k, want in ((3, 5, "1 to 3"), (3, 0, "1 to 3"), (0, 11, "0 to 10")):
+        message = rf"^teacher.cache.top_k: expected {want}, .*, got {top_k}$"
+        with pytest.raises(ConfigError, match=message):
+            taught(asking("run", store, top_k))
+    changing = {"soft": Term(temperature=Scalar(3.0, 1.0, "linear"))}
+    run = dataclasses.replace(asking("run", 0, 3), terms=changing)
+    with pytest.raises(ConfigError, match="cache.top_k: expected 0 .* changes, got 3"):
+        taught(run)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=2.0))
     stored(run)
@@ -286,12 +337,6 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
         ),
         "views.flip: expected False": dataclasses.replace(
             run, views=dataclasses.replace(run.views, flip=False)
-        ),
-        "top_k: expected 3": dataclasses.replace(
-            run,
-            teacher=dataclasses.replace(
-                run.teacher, cache=dataclasses.replace(cache, top_k=3)
-            ),
         ),
         "data.content: expected": dataclasses.replace(
             run, data=Data(train="train[:80]")

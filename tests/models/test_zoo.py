@@ -7,7 +7,15 @@ import pytest
 
 from kdjax import config
 from kdjax.cli.main import main
-from kdjax.models import MODELS, ResNetCifar, count_parameters, from_linen, make_model
+from kdjax.models import (
+    MODELS,
+    ResNetCifar,
+    count_parameters,
+    from_linen,
+    make_model,
+    zoo,
+)
+from kdjax.models.weights import save_weights
 
 MINE = """
 import jax.numpy as jnp
@@ -109,3 +117,34 @@ def test_a_wide_resnet_of_any_size():
     with pytest.raises(config.ConfigError, match="model.depth: expected 6n"):
         model = make_model(config.Model(name="wrn_27_2"), 10)
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
+    def asking(norm, **changes):
+        return config.Model(depth=8, width=2, norm=norm, **changes)
+
+    def said(asked, classes=10, field="teacher.model"):
+        with pytest.raises(config.ConfigError) as caught:
+            zoo.published(asked, classes, 3, field)
+        assert str(caught.value).startswith(f"{field}.weights: {asked.weights}: expect")
+        return str(caught.value).splitlines()[-1].strip()
+
+    paths = {}
+    for norm, names in (("batch", "torch_resnet_cifar"), ("group", "own")):
+        model = make_model(asking(norm), 10)
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        paths[norm] = str(tmp_path / f"{norm}.safetensors")
+        save_weights(variables, paths[norm], names=names)
+    batch, group = (paths[norm] for norm in ("batch", "group"))
+    fits = "the norms differ: with teacher.model.norm {}, all fit"
+    assert said(asking("group", weights=batch)) == fits.format("batch")
+    assert said(asking("batch", weights=group)) == fits.format("group")
+    assert said(asking("group", weights=batch), 7, "model") == (
+        "the norms differ: with model.norm batch, all but 2 fit"
+    )
+    wide = config.Model(depth=8, width=4, norm="batch", weights=batch)
+    assert "norms" not in said(wide)
+    gone = asking("group", weights=str(tmp_path / "nowhere.npz"))
+    assert "norms" not in said(gone)
+    other = config.Model(name="bit_r50x1", resolution=32, weights=batch)
+    assert "norms" not in said(other)

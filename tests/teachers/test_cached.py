@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax import losses
 from kdjax.core.types import Output, TopTargets, View
 from kdjax.teachers import cached
 
@@ -47,6 +48,35 @@ def test_the_likeliest_classes(temperature):
     np.testing.assert_allclose(found.log_probs, kept, rtol=5e-4, atol=1e-6)
     normaliser = np.log(np.exp(log_p / temperature).sum(-1))
     np.testing.assert_allclose(found.log_normaliser, normaliser, atol=1e-5)
+
+
+@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalise"])
+@pytest.mark.parametrize("stored", [4, 0])
+def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, tail):
+    """In double precision from the logits: what is not kept follows the tail rule."""
+    rows = cached.keep(output(), top_k=stored, temperature=2.0)
+    found = cached.unpack(rows, top_k=2, temperature=2.0)
+    assert isinstance(found, TopTargets) and found.indices.shape == (6, 2)
+    student = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    values = losses.top_k_kl(
+        jnp.asarray(student),
+        found.log_probs,
+        teacher_indices=found.indices,
+        teacher_log_normaliser=found.log_normaliser,
+        temperature=2.0,
+        tail=tail,
+    )
+    p, q = (np.exp(log_softmax(x / 2.0)) for x in (LOGITS, student))
+    order = np.argsort(-LOGITS, axis=-1)
+    p, q = (np.take_along_axis(x, order, -1) for x in (p, q))
+    if tail == "uniform":
+        p[:, 2:] = p[:, 2:].mean(-1, keepdims=True)
+    elif tail == "bucket":
+        p, q = (np.c_[x[:, :2], x[:, 2:].sum(-1)] for x in (p, q))
+    else:
+        p, q = (x[:, :2] / x[:, :2].sum(-1, keepdims=True) for x in (p, q))
+    want = 4.0 * (p * np.log(p / q)).sum(-1)
+    np.testing.assert_allclose(values, want, rtol=5e-3, atol=2e-3)
 
 
 def test_many_classes_need_wider_indices():

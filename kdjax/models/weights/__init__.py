@@ -1,7 +1,15 @@
 """Published weights, by their names, into this project's networks and back."""
 
 from kdjax.models.weights.errors import WeightsError
-from kdjax.models.weights.load import load_weights, save_weights
+from kdjax.models.weights.load import load_weights, misfits, save_weights
+from kdjax.models.weights.misfit import told
 from kdjax.models.weights.schemes import SCHEMES
 
-__all__ = ["SCHEMES", "WeightsError", "load_weights", "save_weights"]
+__all__ = [
+    "SCHEMES",
+    "WeightsError",
+    "load_weights",
+    "misfits",
+    "save_weights",
+    "told",
+]

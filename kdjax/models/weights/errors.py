@@ -1,5 +1,16 @@
 """The one kind of error of this package."""
 
+from collections.abc import Sequence
+
+from kdjax.models.weights.misfit import Misfit
+
 
 class WeightsError(ValueError):
-    """Weights that cannot be found, read or put into the model; the text says why."""
+    """Weights that cannot be found, read or put into the model; the text says why.
+
+    misfits: the leaves that do not fit, where it is that.
+    """
+
+    def __init__(self, text: str, misfits: Sequence[Misfit] = ()):
+        super().__init__(text)
+        self.misfits = tuple(misfits)

@@ -15,7 +15,8 @@ from kdjax.models.weights import adapt as adapting
 from kdjax.models.weights import hub
 from kdjax.models.weights.errors import WeightsError
 from kdjax.models.weights.files import Arrays, read_arrays, write_arrays
-from kdjax.models.weights.layouts import file_shape
+from kdjax.models.weights.layouts import SAME, file_shape
+from kdjax.models.weights.misfit import Misfit, told
 from kdjax.models.weights.scheme import Place
 from kdjax.models.weights.schemes import OWN, SCHEMES
 
@@ -27,12 +28,11 @@ class _Fit(NamedTuple):
 
     values: {path: array in the tree's form}, None where the leaf keeps its own value.
     known: how many names of the file the scheme knows.
-    problems: one line each.
     """
 
     values: dict[str, np.ndarray | None]
     known: int
-    problems: list[str]
+    misfits: list[Misfit]
 
 
 def load_weights(
@@ -66,7 +66,8 @@ def load_weights(
 
     Raises:
         WeightsError: (a ValueError) the file cannot be found or read, or does not fit:
-            all missing, extra, misshapen and non-finite leaves are listed at once.
+            all missing, extra, misshapen and non-finite leaves are listed at once, and
+            are the error's `misfits`.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -95,11 +96,10 @@ def load_weights(
         expected = f"names as in {best}" if names else "names that fit this model"
         text = f"{source}: expected {expected}, got none of them but {_some(arrays)}"
         raise WeightsError(text)
-    problems = fits[best].problems or _not_finite(fits[best].values)
-    if problems:
+    misfits = fits[best].misfits or _not_finite(fits[best].values)
+    if misfits:
         text = f"{source}: expected the weights of this model (names: {best}), got"
-        lines = "".join(f"\n  {line}" for line in problems)
-        raise WeightsError(f"{text} {len(problems)} that do not fit:{lines}")
+        raise WeightsError(f"{text} {told(misfits)}", misfits)
     values = [_final(leaves[path], x) for path, x in fits[best].values.items()]
     return jax.tree.unflatten(jax.tree.structure(variables), values)
 
@@ -151,30 +151,54 @@ def _leaves(variables: PyTree) -> Leaves:
     }
 
 
+def misfits(variables: PyTree, found: PyTree) -> list[Misfit]:
+    """What of the tree `found` cannot stand in the place of `variables`.
+
+    Of either, shapes are enough.
+    """
+    leaves = _leaves(variables)
+    places = {path: Place(path, SAME) for path in leaves}
+    return _matched(OWN, places, _leaves(found), leaves, ()).misfits
+
+
 def _fit(name: str, arrays: Arrays, leaves: Leaves, adapt: tuple[str, ...]) -> _Fit:
     scheme = SCHEMES[name]
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    places = scheme.places(shapes)
     file = scheme.read(arrays, shapes)
+    return _matched(name, scheme.places(shapes), file, leaves, adapt)
+
+
+def _matched(
+    name: str,
+    places: Mapping[str, Place | None],
+    file: Mapping[str, Any],
+    leaves: Leaves,
+    adapt: tuple[str, ...],
+) -> _Fit:
+    """What is found for each leaf at its place in the file, and what is not."""
     values: dict[str, np.ndarray | None] = {}
-    problems = []
+    found = []
     for path, place in places.items():
         word = adapting.role(path, adapt)
         value = file.get(place.name) if place else None
         if value is None:
             values[path] = None
             if word != "head":
-                where = f"in the file {place.name}" if place else f"no name in {name}"
-                problems.append(f"missing {path}, {where}")
+                where = _where(path, place) if place else f"no name in {name}"
+                found.append(Misfit("missing", path, where))
             continue
         assert place is not None
         values[path] = _value(place, value, leaves[path], word)
         if values[path] is None and word != "head":
-            problems.append(_misshapen(path, place, value, leaves[path]))
+            found.append(_misshapen(path, place, value, leaves[path]))
     used = {place.name for place in places.values() if place}
     extra = sorted(set(file) - used)
-    problems += [f"extra {key}, shape {file[key].shape}" for key in extra]
-    return _Fit(values, len(file) - len(extra), problems)
+    found += [Misfit("extra", key, "", f"shape {file[key].shape}") for key in extra]
+    return _Fit(values, len(file) - len(extra), found)
+
+
+def _where(path: str, place: Place) -> str:
+    return "" if place.name == path else f"in the file {place.name}"
 
 
 def _value(
@@ -195,17 +219,17 @@ def _value(
     return None
 
 
-def _misshapen(path: str, place: Place, value: np.ndarray, leaf: Any) -> str:
+def _misshapen(path: str, place: Place, value: Any, leaf: Any) -> Misfit:
     expected = f"{file_shape(place.layout, tuple(leaf.shape))} {leaf.dtype}"
     word = adapting.role(path, tuple(adapting.LEAVES))
     hint = f" (adapt: {word} may help)" if word else ""
-    text = f"misshapen {path}, in the file {place.name}: expected {expected}"
-    return f"{text}, got {value.shape} {value.dtype}{hint}"
+    shapes = f"expected {expected}, got {value.shape} {value.dtype}{hint}"
+    return Misfit("misshapen", path, _where(path, place), shapes)
 
 
-def _not_finite(values: Mapping[str, np.ndarray | None]) -> list[str]:
+def _not_finite(values: Mapping[str, np.ndarray | None]) -> list[Misfit]:
     return [
-        f"not finite {path}"
+        Misfit("not finite", path)
         for path, x in values.items()
         if x is not None and _is_float(x) and not np.isfinite(x).all()
     ]
@@ -216,8 +240,8 @@ def _is_float(x: Any) -> bool:
 
 
 def _rank(fit: _Fit) -> tuple[float, int]:
-    """Least for the best fit: the fewest problems, if any name is known at all."""
-    return (len(fit.problems) if fit.known else math.inf), -fit.known
+    """Least for the best fit: the fewest misfits, if any name is known at all."""
+    return (len(fit.misfits) if fit.known else math.inf), -fit.known
 
 
 def _some(arrays: Arrays) -> str:

