@@ -25,6 +25,19 @@ def _instead(x: Array, value: Array) -> Array:
 _instead.defjvp(lambda primals, tangents: (primals[1], tangents[0]))
 
 
+@jax.custom_jvp
+def _ratio(x: Array, step: Array) -> Array:
+    """`x / step`, with slopes that do not square a small step."""
+    return x / step
+
+
+@_ratio.defjvp
+def _ratio_tangent(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, step), (dx, dstep) = primals, tangents
+    ratio = x / step
+    return ratio, (dx - ratio * dstep) / step
+
+
 def _clip(x: Array, low: Array, high: Array) -> Array:
     """Clipped, with slope 1 at the bounds themselves."""
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
@@ -72,11 +85,14 @@ def calibrated_range(
         Integer-Arithmetic-Only Inference", 2017, arXiv 1712.05877.
     """
     shared = _check_values(x, axis)
-    checks.positive("coverage", coverage)
-    checks.between("coverage", coverage, 0.0, 1.0)
+    checks.between("coverage", coverage, 0.0, 1.0, above=True)
     x = widen(x)
     edge = (1 - jnp.asarray(coverage, x.dtype)) / 2
-    low, high = (jnp.quantile(x, q, shared, keepdims=True) for q in (edge, 1 - edge))
+    # Of a scalar too: `jnp.quantile` takes no empty tuple of axes.
+    at, shared = (x, shared) if shared else (x[None], (0,))
+    low, high = (jnp.quantile(at, q, shared, keepdims=True) for q in (edge, 1 - edge))
+    if at is not x:
+        low, high = low[0], high[0]
     return jnp.minimum(low, 0), jnp.maximum(high, 0)
 
 
@@ -95,9 +111,11 @@ def affine_quantize(
     `symmetric`, `z = 0` and the integers go from `-n` to `n`, `n = (levels - 1) // 2`,
     `s = max(-low, high) / n`.
 
-    The gradient passes both roundings straight through: to `x` it is 1 within the
-    range and 0 outside; to `low` and `high`, where ranges are learnt, that of the
-    clipped end outside, and of the rounding error (as in LSQ) within.
+    Values beyond `[-z s, (levels - 1 - z) s]` are clipped to it: the range shifted by
+    less than a step, so that 0 is a level. The gradient passes both roundings straight
+    through: to `x` it is 1 within that and 0 beyond; to `low` and `high`, where ranges
+    are learnt, that of the clipped end beyond, and of the rounding error (as in LSQ)
+    within.
 
     Args:
         x: weights or activations, any shape.
@@ -130,11 +148,15 @@ def affine_quantize(
     x = widen(x)
     ends = []
     for name, end, sign in (("low", low, -1), ("high", high, 1)):
+        if not hasattr(end, "dtype"):
+            checks.number(name, end)
         end = jnp.asarray(end)
         checks.floating(name, end)
         checks.broadcasts(name, end, x.shape)
-        expected = f"numbers not {'above' if sign < 0 else 'below'} 0"
-        checks.holds(name, lambda np, e, sign=sign: sign * e >= 0, expected, end)
+        checks.holds(
+            *(name, lambda np, e, sign=sign: (sign * e >= 0) & (sign * e < np.inf)),
+            *(f"finite numbers not {'above' if sign < 0 else 'below'} 0", end),
+        )
         ends.append(lax.expand_dims(end, range(x.ndim - end.ndim)).astype(x.dtype))
     low, high = ends
     if symmetric:
@@ -143,9 +165,13 @@ def affine_quantize(
     else:
         least, most, step = 0, levels - 1, (high - low) / (levels - 1)
     safe = jnp.where(step > 0, step, 1)
-    zero = jnp.zeros_like(step) if symmetric else round_straight_through(-low / safe)
+    zero = (
+        jnp.zeros_like(step)
+        if symmetric
+        else round_straight_through(_ratio(-low, safe))
+    )
     clipped = _clip(x, (least - zero) * step, (most - zero) * step)
-    return step * round_straight_through(clipped / safe)
+    return step * round_straight_through(_ratio(clipped, safe))
 
 
 def binary_quantize(x: Array, *, axis: int | None = None) -> Array:
@@ -205,7 +231,7 @@ def ternary_quantize(
         Li, Zhang, Liu, "Ternary Weight Networks", 2016, arXiv 1605.04711.
     """
     shared = _check_values(x, axis)
-    checks.between("threshold", threshold, 0.0, float("inf"))
+    checks.between("threshold", threshold, 0.0)
     x = widen(x)
     size = jnp.abs(x)
     least = jnp.asarray(threshold, x.dtype) * jnp.mean(size, shared, keepdims=True)

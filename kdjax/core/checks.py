@@ -96,9 +96,12 @@ def not_empty(name: str, x: Any) -> None:
 def axis(value: int, name: str, x: Any) -> int:
     """The non-negative form of an axis of the array called `name`."""
     try:
-        value = operator.index(value)
+        whole = operator.index(value)
     except TypeError:
+        whole = None
+    if whole is None or isinstance(value, bool):
         _refuse("axis", f"an integer axis of {name}, shape {x.shape}", value)
+    value = whole
     if not -x.ndim <= value < x.ndim:
         _refuse("axis", f"an axis of {name}, shape {x.shape}", value)
     return value % x.ndim
@@ -133,7 +136,8 @@ def matching_pair(kind: str, student: Any, teacher: Any) -> None:
 
 def _number(name: str, value: Any, expected: str) -> float | None:
     """A scalar as a float, or None where it is traced."""
-    if not (isinstance(value, int | float) or is_integer(value) or is_floating(value)):
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (plain or is_integer(value) or is_floating(value)):
         got = _describe(value) if hasattr(value, "dtype") else repr(value)
         _refuse(name, expected, got)
     if jnp.shape(value) != ():
@@ -161,23 +165,27 @@ def number(name: str, value: Any) -> None:
 
 def positive(name: str, value: Any) -> None:
     """Refuse a number that is zero, negative, infinite or not a number."""
-    expected = "a finite number above 0"
-    number = _number(name, value, expected)
-    if number is None:
-        real = _real(value)
-        _guard(name, (real > 0) & (real < math.inf), expected, value)
-    elif not (math.isfinite(number) and number > 0):
-        _refuse(name, expected, number)
+    between(name, value, 0, above=True)
 
 
-def between(name: str, value: Any, low: float, high: float) -> None:
-    """Refuse a number outside [low, high]."""
-    expected = f"a number in [{low}, {high}]"
+def between(
+    name: str, value: Any, low: float, high: float = math.inf, *, above: bool = False
+) -> None:
+    """Refuse a number outside [low, high], one at `low` if it must be above that, and
+    one that is infinite."""
+    expected = f"a number in {'(' if above else '['}{low}, {high}]"
+    if high == math.inf:
+        bound = (
+            "" if low == -math.inf else f" {'above' if above else 'of at least'} {low}"
+        )
+        expected = f"a finite number{bound}"
     number = _number(name, value, expected)
+    real = _real(value) if number is None else number
+    ok = (real > low if above else real >= low) & (real <= high)
+    ok &= (real > -math.inf) & (real < math.inf)
     if number is None:
-        real = _real(value)
-        _guard(name, (real >= low) & (real <= high), expected, value)
-    elif not low <= number <= high:
+        _guard(name, ok, expected, value)
+    elif not ok:
         _refuse(name, expected, number)
 
 

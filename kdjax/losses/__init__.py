@@ -22,7 +22,8 @@ and keeps these laws, which `tests/contracts/test_losses.py` holds every one of 
   they are known. Traced ones pass at no cost, and are checked at run time under
   `jax.experimental.checkify.checkify`, which the error then goes through.
 - `where` selects entries inside the reduced axes (classes, channels, positions), and is
-  then the same as slicing. In the kernels of `RELATION` it selects examples. Nothing
+  then the same as slicing. In the kernels of `RELATION`, and in the generator losses of
+  pairs (`generator_diversity`, `generator_competition`), it selects examples. Nothing
   that is left out, NaN included, reaches a value or a gradient.
 - The kernels of `RELATION` mean the global batch: under `jax.jit` over a mesh of
   `AxisType.Auto`, elsewhere with what `kdjax.core.collectives` gathers.

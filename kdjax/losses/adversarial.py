@@ -200,7 +200,7 @@ def gradient_penalty(
     checks.floating("share", share)
     checks.shape("share", share, student_features.shape[:1])
     checks.holds("share", lambda np, x: (x >= 0) & (x <= 1), "numbers in [0, 1]", share)
-    checks.between("target", target, 0.0, float("inf"))
+    checks.between("target", target, 0.0)
     student, teacher, weight = widen_together(
         student_features, teacher_features, jnp.asarray(share)
     )

@@ -113,13 +113,15 @@ def overhaul_margins(scale: Array, bias: Array) -> Array:
     checks.same_shape("bias", bias, "scale", scale)
     scale, bias = widen_together(scale, bias)
     size = jnp.abs(scale)
-    ratio = bias / jnp.where(size == 0, 1, size)
+    # So far from 0 that no value has the other sign.
+    far = jnp.abs(bias) >= 40 * size
+    ratio = jnp.where(far, 0, bias) / jnp.where(far, 1, size)
     negative = ndtr(-ratio)
     rare = negative <= 0.001
     density = jnp.exp(-jnp.square(ratio) / 2) / math.sqrt(2 * math.pi)
     mean = bias - size * density / jnp.where(rare, 1, negative)
     margin = jnp.where(rare, -3 * size, mean)
-    return jnp.where(size == 0, jnp.minimum(bias, 0), margin)
+    return jnp.where(far, jnp.where(bias < 0, bias, -3 * size), margin)
 
 
 def overhaul_margin(

@@ -1,5 +1,7 @@
 """Losses on logits that split, weigh or rescale what the teacher says."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -191,7 +193,7 @@ def decoupled_kd(
         arXiv 2203.08679.
     """
     for name, weight in (("alpha", alpha), ("beta", beta)):
-        checks.between(name, weight, -float("inf"), float("inf"))
+        checks.between(name, weight, -math.inf)
     knobs = {"labels": labels, "temperature": temperature, "axis": axis, "where": where}
     target = decoupled_target(student_logits, teacher_logits, **knobs)
     rest = decoupled_non_target(student_logits, teacher_logits, **knobs)

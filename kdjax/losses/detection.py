@@ -57,7 +57,7 @@ def bounded_regression(
     checks.same_shape("targets", targets, "student_boxes", student_boxes)
     checks.rank("student_boxes", student_boxes, 1, at_least=True)
     checks.mask("where", where, student_boxes.shape)
-    checks.between("margin", margin, 0.0, float("inf"))
+    checks.between("margin", margin, 0.0)
     student, teacher, targets = widen_together(student_boxes, teacher_boxes, targets)
     if where is not None:
         keep = jnp.broadcast_to(where, student.shape)

@@ -307,10 +307,12 @@ def adjacency_reconstruction(
     if where is not None:
         checks.mask("where", where, (nodes,))
         keep = jnp.broadcast_to(where, (nodes,))
-    within = "values in [0, 1] (or NaN where left out)"
-    checks.holds("adjacency", lambda _, a: ~((a < 0) | (a > 1)), within, adjacency)
-    embeddings, adjacency = widen_together(embeddings, adjacency)
     both = pairs(keep)
+    checks.holds(
+        *("adjacency", lambda _, a, seen: ~seen | ((a >= 0) & (a <= 1))),
+        *("values in [0, 1]", adjacency, both),
+    )
+    embeddings, adjacency = widen_together(embeddings, adjacency)
     scores = gram(jnp.where(keep[:, None], embeddings, 0))
     adjacency = jnp.where(both, adjacency, 0)
     return masked_mean(jax.nn.softplus(scores) - adjacency * scores, 1, both)

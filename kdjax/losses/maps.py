@@ -361,13 +361,15 @@ def masked_imitation(
     return total / (2 * jnp.where(count == 0, 1, count))
 
 
-def check_importance(name: str, importance: Array, shape: tuple[int, ...]) -> None:
-    """Refuse weights of another shape, or that are negative where they are numbers."""
-    checks.shape(name, importance, shape)
+def check_importance(importance: Array, keep: Array | None = None) -> None:
+    """Refuse weights that are negative or no numbers where something takes part."""
     if not checks.is_boolean(importance):
-        checks.floating(name, importance)
-        # Where nothing takes part it may be anything, NaN too.
-        checks.holds(name, lambda np, m: ~(m < 0), "numbers of at least 0", importance)
+        checks.floating("importance", importance)
+        keep = jnp.ones(importance.shape, bool) if keep is None else keep
+        checks.holds(
+            *("importance", lambda np, m, seen: ~seen | ((m >= 0) & (m < np.inf))),
+            *("finite numbers of at least 0", importance, keep),
+        )
 
 
 def importance_weights(
@@ -375,6 +377,7 @@ def importance_weights(
 ) -> Array:
     """The mask as `[batch, positions]`, 0 where nothing takes part."""
     axis %= len(shape)
-    check_importance("importance", importance, shape[:axis] + shape[axis + 1 :])
-    weight = importance.astype(pair.student.dtype).reshape(pair.student.shape[:2])
-    return selected(weight, some(pair.keep, -1))
+    checks.shape("importance", importance, shape[:axis] + shape[axis + 1 :])
+    weight, keep = importance.reshape(pair.student.shape[:2]), some(pair.keep, -1)
+    check_importance(weight, keep)
+    return selected(weight.astype(pair.student.dtype), keep)

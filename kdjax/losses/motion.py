@@ -30,10 +30,10 @@ def optical_flow(
     """Robust difference of two motion fields where the student cannot see a match.
 
     `sum_p m_p sum_c (|s_pc - t_pc| + eps)^power / sum_p m_p`. An image whose mask is
-    all 0 gives 0. Equal fields give `2 eps^power` (two components), a constant.
+    all 0 gives 0. Equal fields of two components give `2 eps^power`, a constant.
 
     Args:
-        student_flow: `[batch, ..., 2]`, of the cropped images.
+        student_flow: `[batch, ..., components]`, of the cropped images.
         teacher_flow: the same shape: the teacher's, of the whole images, cropped.
         importance: `m`, `[batch, ...]` without the components, bool or floating and
             not negative. Published: 1 where a pixel's match is lost to the crop, but
@@ -62,8 +62,7 @@ def optical_flow(
         Liu, King, Lyu, Xu, "DDFlow: Learning Optical Flow with Unlabeled Data
         Distillation", 2019, arXiv 1902.09145.
     """
-    checks.positive("power", power)
-    checks.between("power", power, 0.0, 2.0)
+    checks.between("power", power, 0.0, 2.0, above=True)
     checks.positive("eps", eps)
     pair = map_pair(student_flow, teacher_flow, axis, where, kind="flow")
     weight = importance_weights(importance, pair, student_flow.shape, axis)
@@ -110,7 +109,7 @@ def warp(x: Array, flow: Array) -> Array:
     is moved to its nearest pixel at the edge, where the gradient to the flow is 0;
     `occlusion_mask` tells which these are. At a whole number of pixels, where the
     slope jumps, the gradient to the flow is that towards higher columns and rows (at
-    the last, towards lower).
+    the last, towards lower), so both pixels must be numbers there too.
 
     Args:
         x: `[batch, H, W, channels]`, images, or a field of motion.
@@ -198,7 +197,7 @@ def occlusion_mask(
     _check_flow("forward_flow", forward_flow)
     _check_flow("backward_flow", backward_flow, forward_flow.shape[:3])
     for name, knob in (("relative", relative), ("absolute", absolute)):
-        checks.between(name, knob, 0.0, float("inf"))
+        checks.between(name, knob, 0.0)
     there, back = widen_together(forward_flow, backward_flow)
     back = warp(back, there)
     relative, absolute = (jnp.asarray(a, there.dtype) for a in (relative, absolute))
@@ -253,9 +252,13 @@ def _check_images(first: Array, second: Array, patch: int) -> None:
             f"first: expected 1 or 3 channels, got {first.shape[-1]}, "
             f"shape {first.shape}"
         )
-    checks.count("patch", patch, 3, min(first.shape[1:3]))
-    if patch % 2 == 0:
-        raise ValueError(f"patch: expected an odd number, got {patch}")
+    most = min(first.shape[1:3])
+    checks.count("patch", patch)
+    if patch % 2 == 0 or not 3 <= patch <= most:
+        raise ValueError(
+            f"patch: expected an odd number from 3 to {most} (the images' shorter "
+            f"side), got {patch}"
+        )
 
 
 def census_loss(
@@ -313,15 +316,16 @@ def census_loss(
         Distillation", 2019, arXiv 1902.09145; the constants are its released code's.
     """
     _check_images(first, second, patch)
-    check_importance("importance", importance, first.shape[:3])
+    border = patch // 2
+    checks.shape("importance", importance, first.shape[:3])
+    importance = importance[:, border:-border, border:-border]
+    check_importance(importance)
     checks.positive("levels", levels)
-    checks.positive("power", power)
-    checks.between("power", power, 0.0, 2.0)
+    checks.between("power", power, 0.0, 2.0, above=True)
     checks.positive("eps", eps)
     first, second = widen_together(first, second)
     levels, power, eps = (jnp.asarray(x, first.dtype) for x in (levels, power, eps))
-    border = patch // 2
-    weight = importance[:, border:-border, border:-border].astype(first.dtype)
+    weight = importance.astype(first.dtype)
     counts = weight > 0
     # What no counted patch covers may be anything, NaN too. Behind the barrier, since
     # of a constant mask XLA would reduce the windows while compiling, in half a minute.

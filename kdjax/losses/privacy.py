@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.special import logsumexp
 
 from kdjax.core import checks
@@ -48,7 +49,7 @@ def noisy_votes(
         Private Training Data", 2016, arXiv 1610.05755.
     """
     axis = check_teachers(teacher_logits, axis)
-    checks.between("scale", scale, 0.0, float("inf"))
+    checks.between("scale", scale, 0.0)
     vote = hits(jnp.argmax(teacher_logits, axis), teacher_logits, axis, None)
     count = jnp.sum(vote, 0, dtype=jnp.int32).astype(widen(teacher_logits).dtype)
     noise = jax.random.laplace(key, count.shape, count.dtype)
@@ -59,15 +60,14 @@ def noisy_votes(
 def _counts(votes: Array | int, axis: int) -> Array | None:
     """The votes as `[queries, classes]`; None where only the queries are counted."""
     if isinstance(votes, int | np.integer):
-        checks.count("votes", votes)
+        checks.count("votes", votes, 1, np.iinfo(np.int32).max)
         return None
     whole = checks.is_integer(votes)
-    if not whole:
-        checks.floating("votes", votes)
-    checks.rank("votes", votes, 1, at_least=True)
+    if not (whole or checks.is_floating(votes)) or np.ndim(votes) == 0:
+        checks.refuse_dtype("votes", "counts [..., classes] or a whole number", votes)
     checks.not_empty("votes", votes)
     axis = checks.axis(axis, "votes", votes)
-    counts = jnp.asarray(votes, float) if whole else widen(votes)
+    counts = lax.stop_gradient(jnp.asarray(votes, float) if whole else widen(votes))
     checks.holds(
         *("votes", lambda np, n: (n >= 0) & (n < np.inf)),
         *("finite numbers of at least 0", counts),
@@ -141,7 +141,7 @@ def private_epsilon(
         axis: the axis of the classes.
 
     Returns:
-        A scalar, at least float32.
+        A scalar, at least float32, without gradient to the votes.
 
     Raises:
         ValueError: if the votes are empty, negative or no numbers, their number is
@@ -161,8 +161,10 @@ def private_epsilon(
         Private Training Data", 2016, arXiv 1610.05755.
     """
     checks.positive("scale", scale)
-    checks.positive("delta", delta)
-    checks.between("delta", delta, 0.0, 1.0)
+    checks.between("delta", delta, 0.0, 1.0, above=True)
+    if isinstance(orders, Sequence):
+        for order in orders:
+            checks.number("orders", order)
     counts = _counts(votes, axis)
     dtype = jnp.asarray(0.0).dtype if counts is None else counts.dtype
     scale, delta, order = (jnp.asarray(x, dtype) for x in (scale, delta, orders))

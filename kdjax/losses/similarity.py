@@ -282,7 +282,7 @@ def representational_similarity(
     entries of `R` over pairs of different examples, less their mean and divided by
     their length: `N/2 sum_j (u_ij^s - u_ij^t)^2`, whose mean is `1 - corr(R^s, R^t)`.
     Scaling or shifting the features of any one example changes nothing. A table whose
-    entries are all equal has `u = 0`.
+    entries are all equal has `u = 0`: the mean is 1/2 if one is, and 0 if both are.
 
     Args:
         student_features: `[N, D]` features of the global batch.

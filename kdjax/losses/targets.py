@@ -156,7 +156,7 @@ def rule_teacher_logits(
     checks.shape("rule_scores", rule_scores, (*leading, rules, outcomes))
     checks.floating("confidence", confidence)
     checks.shape("confidence", confidence, (*leading, rules))
-    checks.between("strength", strength, 0.0, float("inf"))
+    checks.between("strength", strength, 0.0)
     logits, scores, weights = widen_together(student_logits, rule_scores, confidence)
     shift = jnp.sum(weights[..., None] * scores, -2)
     return logits + jnp.asarray(strength, logits.dtype) * shift

@@ -1,7 +1,9 @@
 """Losses on logits in which the labels make the teacher or weigh it."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.special import logsumexp
 
 from kdjax.core import checks
 from kdjax.core.numerics import tempered_log_softmax, widen, widen_together
@@ -48,7 +50,7 @@ def weighted_soft_label(
             the default. The gradient through the softened
             probabilities flows to both sides all the same. In `"described"` it flows
             through the weight too, as the formula alone would have it.
-        eps: added to the teacher's cross-entropy; in [0, 1].
+        eps: added to the teacher's cross-entropy; in [1e-12, 1].
         axis: the axis of the classes.
         where: bool, broadcastable to the logits; the classes that take part.
 
@@ -59,7 +61,7 @@ def weighted_soft_label(
 
     Raises:
         ValueError: as in `softmax_kl`, or if the labels are not integers of the shape
-            of the examples, the form is unknown, or `eps` lies outside [0, 1].
+            of the examples, the form is unknown, or `eps` lies outside [1e-12, 1].
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
@@ -77,10 +79,10 @@ def weighted_soft_label(
     )
     check_ids("labels", labels, student_logits, axis)
     checks.one_of("form", form, FORMS)
-    checks.between("eps", eps, 0.0, 1.0)
+    checks.between("eps", eps, 1e-12, 1.0)
     hit = hits(labels, log_student, axis, where)
     student_cost, teacher_cost = (
-        -masked_sum(tempered_log_softmax(x, 1.0, axis, where), axis, hit)
+        _label_cost(x, hit, axis, where)
         for x in widen_together(student_logits, teacher_logits)
     )
     labelled = jnp.any(hit, axis)
@@ -92,6 +94,15 @@ def weighted_soft_label(
         weight = lax.stop_gradient(weight)
     cost = cross_entropy(log_teacher, log_student, axis, where)
     return jnp.where(labelled, scale * weight * cost, 0)
+
+
+def _label_cost(logits: Array, hit: Array, axis: int, where: Array | None) -> Array:
+    """Cross-entropy with the label, to full precision where it is nearly 0 too."""
+    others = ~hit if where is None else ~hit & jnp.broadcast_to(where, hit.shape)
+    logits = jnp.where(hit | others, logits, 0)
+    rest = logsumexp(logits, axis, where=others)
+    rest = jnp.where(jnp.any(others, axis), rest, -jnp.inf)
+    return jax.nn.softplus(rest - masked_sum(logits, axis, hit))
 
 
 def teacher_free_kl(

@@ -193,6 +193,29 @@ def test_points_start_at_quantiles():
     np.testing.assert_allclose(found, np.quantile(share, np.linspace(0, 1, 4)))
 
 
+def test_the_range_of_a_scalar_fits_it():
+    for x, axis in ((np.float64(0.3), None), (np.array([0.3, -0.2]), 0)):
+        low, high = q.calibrated_range(x, axis=axis)
+        np.testing.assert_array_equal(low, np.minimum(x, 0))
+        np.testing.assert_array_equal(high, np.maximum(x, 0))
+        np.testing.assert_allclose(q.affine_quantize(x, low=low, high=high), x)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-17, 1e-30])
+def test_ranges_of_channels_that_have_decayed_can_be_learnt(size):
+    """Slopes have no unit, so those of a small range are those of a large one."""
+    x = np.float32(np.linspace(-1, 1, 9))
+
+    def learnt(x, low, high):
+        return q.affine_quantize(x, low=low, high=high)
+
+    ends = np.float32(-0.7), np.float32(0.4)
+    _, expected = slope(learnt, x, *ends)
+    _, found = slope(learnt, *(np.float32(size) * a for a in (x, *ends)))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-3)
+
+
 QUANTISERS = {
     "affine": lambda x: q.affine_quantize(x, low=-1.0, high=2.0),
     "binary": q.binary_quantize,
@@ -223,8 +246,14 @@ def test_half_precision_and_extremes(quantise, dtype):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: q.affine_quantize(X, low=0.5, high=1.0), "low: expected numbers not"),
-        (lambda: q.affine_quantize(X, low=0.0, high=-1.0), "high: expected numbers"),
+        (
+            lambda: q.affine_quantize(X, low=0.5, high=1.0),
+            "low: expected finite numbers not",
+        ),
+        (
+            lambda: q.affine_quantize(X, low=0.0, high=-1.0),
+            "high: expected finite numbers",
+        ),
         (
             lambda: q.affine_quantize(X, low=-np.ones(3), high=1.0),
             r"low: expected a shape that broadcasts to \(7, 5\)",
@@ -237,7 +266,12 @@ def test_half_precision_and_extremes(quantise, dtype):
             lambda: q.affine_quantize(X, low=-1.0, high=1.0, levels=2, symmetric=True),
             "levels: expected a whole number of at least 3",
         ),
+        (lambda: q.affine_quantize(X, low=None, high=1.0), "low: expected a scalar"),
+        (lambda: q.affine_quantize(X, low=0.0, high=np.inf), "high: expected finite"),
         (lambda: q.calibrated_range(X, axis=2), "axis: expected an axis of x"),
+        (lambda: q.calibrated_range(X, axis=True), "axis: expected an integer axis"),
+        (lambda: q.calibrated_range(X, coverage=1.5), r"coverage: .* in \(0.0, 1.0\]"),
+        (lambda: q.ternary_quantize(X, threshold=True), "threshold: expected"),
         (lambda: q.calibrated_range(X, coverage=0.0), "coverage: expected"),
         (lambda: q.calibrated_range(X[:0]), "x: expected"),
         (lambda: q.binary_quantize(np.arange(3)), "x: expected an array of floating"),

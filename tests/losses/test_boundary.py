@@ -90,6 +90,15 @@ def test_margins_of_dead_channels():
     assert np.isfinite(many).all() and (many <= 0).all()
 
 
+def test_slopes_of_margins_of_channels_that_nearly_died():
+    """Ratios that overflow: -3 sizes above 0, the bias itself below."""
+    scale = np.float32([1e-20, -1e-20, 1e-30, 0.0])
+    bias = np.float32([1.0, 1e30, -1.0, -2.0])
+    slopes = jax.grad(lambda s, b: overhaul_margins(s, b).sum(), (0, 1))(scale, bias)
+    np.testing.assert_array_equal(slopes[0][:3], [-3, 3, 0])
+    np.testing.assert_array_equal(slopes[1], [0, 0, 1, 1])
+
+
 def test_overhaul_against_numpy():
     student, teacher = _random()
     margin = -np.abs(np.random.default_rng(2).normal(size=5))

@@ -175,6 +175,31 @@ def test_weighted_soft_label_against_numpy(form):
     np.testing.assert_allclose(values, 4 * (1 - np.exp(-behind)) * soft, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sure", [11.0, 14.0, 17.0, 40.0])
+@pytest.mark.parametrize("eps", [1e-7, 1e-12])
+@pytest.mark.parametrize("form", ["described", "released"])
+def test_weighted_soft_label_is_exact_where_both_are_sure(form, eps, sure):
+    """In float32; the cross-entropy of a label of odds `e^a` to five others is
+    `log1p(5 e^-a)`."""
+    unit = np.eye(4, 6, dtype=np.float32)
+
+    def loss(student, teacher):
+        values = weighted.weighted_soft_label(
+            student, teacher, labels=np.arange(4), eps=eps, form=form
+        )
+        return values.sum(), values
+
+    slopes, values = jax.grad(loss, (0, 1), has_aux=True)(
+        (sure - 1) * unit, sure * unit
+    )
+    behind = np.log1p(5 * np.exp(1 - sure)) / (np.log1p(5 * np.exp(-sure)) + eps)
+    student, teacher = (softmax(a / 2 * np.eye(1, 6)) for a in (sure - 1, sure))
+    soft = -(teacher * np.log(student)).sum()
+    expected = 4 * (1 - np.exp(-behind)) * soft
+    np.testing.assert_allclose(values, np.full(4, expected), rtol=2e-5, atol=1e-10)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+
+
 def test_released_weight_is_a_constant_to_the_gradient():
     student, teacher = draw(scale=1.0)
     knobs = {"labels": CLASSES, "temperature": 3.0}

@@ -111,6 +111,11 @@ def test_epsilon_keeps_the_digits_of_small_moments():
     np.testing.assert_allclose(found, math.log1p(inside) / 120, rtol=1e-5)
 
 
+def test_epsilon_has_no_gradient_to_the_votes():
+    slope = jax.grad(lambda v: private_epsilon(v, scale=0.01))(jnp.array([[100.0, 3]]))
+    np.testing.assert_array_equal(slope, [[0, 0]])
+
+
 def test_epsilon_grows_with_queries_and_falls_with_noise():
     counts = [private_epsilon(n, scale=20.0) for n in (1, 10, 100, 1000)]
     known = [private_epsilon(np.tile(VOTES, (n, 1))) for n in (1, 10, 100)]
@@ -165,12 +170,14 @@ def test_epsilon_of_any_layout_dtype_and_when_traced():
         ("votes", {"votes": np.ones(3, bool)}),
         ("votes", {"votes": np.zeros((0, 3))}),
         ("votes", {"votes": np.array(3)}),
+        ("votes", {"votes": 2.5}),
+        ("votes", {"votes": 10**400}),
         ("votes", {"votes": np.array([[1, -1]])}),
         ("votes", {"votes": np.array([[1.0, np.nan]])}),
         ("axis", {"axis": 2}),
         *(("scale", {"scale": b}) for b in (0.0, -1.0, np.inf)),
         *(("delta", {"delta": d}) for d in (0.0, 1.5, -1e-5)),
-        *(("orders", {"orders": x}) for x in (3, [], [0.0, 1.0], [np.inf])),
+        *(("orders", {"orders": x}) for x in (3, [], [0.0, 1.0], [np.inf], (1, "a"))),
     ],
 )
 def test_refusals_name_the_argument(name, more):

@@ -60,6 +60,15 @@ def _soft_labels(concentration):
     return losses.sample_soft_labels(jax.random.key(0), concentration)
 
 
+def _boxes(margin):
+    boxes = np.zeros((3, 4), np.float32)
+    return losses.bounded_regression(boxes, boxes, targets=boxes, margin=margin)
+
+
+def _weighted(eps):
+    return losses.weighted_soft_label(ROWS, ROWS, labels=LABELS, eps=eps)
+
+
 def _decoupled(**weights):
     return losses.decoupled_kd(ROWS, ROWS, labels=LABELS, **weights)
 
@@ -75,7 +84,10 @@ WRONG = [
     (r"share: expected numbers in \[0, 1\], got 1.5", lambda: _penalty(1.5)),
     ("class_weights: expected numbers of at least 0, got -1.0",
      lambda: _class_weighted([1, -1])),
-    ("importance: expected numbers of at least 0, got -1.0", lambda: _imitation(-1)),
+    ("importance: expected finite numbers of at least 0, got -1.0",
+     lambda: _imitation(-1)),
+    ("importance: expected finite numbers of at least 0, got nan",
+     lambda: _imitation(np.nan)),
     ("variance: expected numbers of at least 0, got -1.0", lambda: _statistics(-1)),
     ("variance: expected numbers of at least 0", lambda: _statistics(-1, "kl")),
     (r"teacher_similarity: expected numbers in \[0, 1\], got -0.5",
@@ -85,8 +97,16 @@ WRONG = [
      lambda: _mixed([1, 0.5])),
     ("concentration: expected finite numbers above 0, got 0.0",
      lambda: _soft_labels(0)),
+    ("margin: expected a finite number of at least 0.0, got True",
+     lambda: _boxes(margin=True)),
+    ("margin: expected a finite number of at least 0.0, got inf",
+     lambda: _boxes(margin=np.inf)),
+    ("eps: expected a number in .*, got 0.0", lambda: _weighted(0.0)),
+    ("axis: expected an integer axis of student_logits",
+     lambda: losses.softmax_kl(ROWS, ROWS, axis=True)),
     ("alpha: expected .*, got nan", lambda: _decoupled(alpha=np.nan)),
-    (r"beta: expected a number .*, got shape \(3,\)", lambda: _decoupled(beta=FLAT)),
+    (r"beta: expected a finite number, got shape \(3,\)",
+     lambda: _decoupled(beta=FLAT)),
 ]  # fmt: skip
 RIGHT = [
     *(lambda: _quantize(np.int32(4)), lambda: _fidelity([0, 1])),
@@ -165,3 +185,18 @@ def test_singular_covariances_can_be_drawn_from(examples, scale):
         jax.random.key(0), mean, 0 * covariance, count=2
     )
     np.testing.assert_allclose(none, 0, atol=1e-12)
+
+
+def test_what_is_left_out_is_not_judged():
+    adjacency = np.where(KEEP[:, None] & KEEP, 1, -1).astype(np.float32)
+    values = losses.adjacency_reconstruction(ROWS, adjacency, where=KEEP)
+    assert np.isfinite(values).all()
+    places = np.array([[True, False]] * 3)
+    weight = np.where(places, 1, -1).astype(np.float32)
+    for loss in (losses.masked_imitation, losses.optical_flow):
+        values = loss(X, X + 1, importance=weight, where=places[..., None])
+        assert np.isfinite(values).all()
+    border = np.full((1, 5, 5), -1, np.float32)
+    border[:, 1:-1, 1:-1] = 1
+    image = np.zeros((1, 5, 5, 1), np.float32)
+    assert losses.census_loss(image, image, importance=border, patch=3)[0] > 0
