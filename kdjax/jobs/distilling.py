@@ -8,7 +8,7 @@ from rich.console import Console
 
 from kdjax import build, reports
 from kdjax.config import Run, require
-from kdjax.core import hosts
+from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
 from kdjax.jobs.start import claim, refuse_other, start
@@ -95,7 +95,8 @@ def distill(
     # Everything is checked before anything is trained or written.
     for place, part in parts.items():
         refuse_other(place, part, job.given)
-        build.check_fit(part, train=source, student=student, teacher=known)
+        if not runlog.is_finished(place):
+            build.check_fit(part, train=source, student=student, teacher=known)
     if own is None and known is not None:
         look_at_teacher(run, known, mesh, job)
     claim(root, run, job.given)

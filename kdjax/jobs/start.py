@@ -75,17 +75,26 @@ _FREE = (
 )
 
 
+def _free(folder: pathlib.Path, run: Run) -> tuple[str, ...]:
+    """`_FREE`, and where a store lies if there was one before: it says what it is."""
+    if not (folder / "config.json").is_file():
+        return _FREE
+    before = (runlog.read_config(folder).get("teacher") or {}).get("cache") or {}
+    stored = before.get("path") and run.teacher and run.teacher.cache.path
+    return (*_FREE, "teacher.cache.path") if stored else _FREE
+
+
 def _identity(run: Run, given: dict[str, str]) -> dict[str, Any]:
     values = configs.to_dict(run)
     return {**values, "given": given} if given else values
 
 
 def refuse_other(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
-    runlog.check_folder(folder, _identity(run, given), _FREE)
+    runlog.check_folder(folder, _identity(run, given), _free(folder, run))
 
 
 def claim(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
-        runlog.open_run(folder, _identity(run, given), _FREE)
+        runlog.open_run(folder, _identity(run, given), _free(folder, run))
     hosts.wait_for_all(f"claimed {folder}")

@@ -25,6 +25,7 @@ from kdjax.config import (
     Views,
 )
 from kdjax.core import runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import TopTargets
 from kdjax.data.store import Store, StoreError, open_store
 from kdjax.jobs import caching
@@ -269,6 +270,25 @@ def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
             stored(small("run", cache=Cache(path=str(tmp_path / name))))
     assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "papers"]
     assert [x.read_text() for x in (tmp_path / "papers").iterdir()] == ["precious"]
+
+
+def test_a_finished_run_needs_its_store_no_more_and_one_may_move(small, tmp_path):
+    run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
+    stored(run)
+    taught(run)
+    moved = small("run", cache=Cache(path=str(tmp_path / "moved"), epochs=1.0))
+    (tmp_path / "store").rename(tmp_path / "moved")
+    # Neither the old place nor the new one is read again.
+    for again in (run, moved):
+        taught(again)
+    with pytest.raises(RunFolderError, match="teacher.cache.path"):
+        taught(small("run"))
+    # Unfinished, it goes on with the store at its new place, and with none at the old.
+    (tmp_path / "run" / "summary.json").unlink()
+    with pytest.raises(StoreError, match="store"):
+        taught(run)
+    taught(moved)
+    assert runlog.is_finished(tmp_path / "run")
 
 
 def test_a_teacher_must_be_there(small, tmp_path):
