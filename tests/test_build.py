@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax import build
+from kdjax.build import cache
 from kdjax.config import Compute, ConfigError, Data, Run, labelled
 from kdjax.data import sources
 
@@ -151,3 +152,17 @@ def test_channels_and_store_are_of_any_kind_of_set(given):
     held = build.load_source(run, "train", splits)
     assert held.images.shape == (5, 6, 6, 3) and held.sizes.tolist() == [[8, 8]] * 5
     np.testing.assert_array_equal(held.images[..., 0], held.images[..., 2])
+
+
+def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
+    """That of the teacher's own run, whatever `teacher.model` says beside it."""
+    run = Run()
+    train = build.load_source(run, "train")
+    for scale in ("half", "unit"):
+        own = dataclasses.replace(
+            run, model=dataclasses.replace(run.model, pixels=scale)
+        )
+        teacher = build.model_of(own, 10, 1, None)
+        assert cache.manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
+        both = build.together(teacher, [], run)
+        assert both.pixels == (scale,)

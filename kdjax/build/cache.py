@@ -59,7 +59,7 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
     of: dict[str, Any] = {
         "precision": asked.precision,
         "resolution": teacher.resolution,
-        "pixels": [m.model.pixels for m in members],
+        "pixels": list(teacher.pixels),
         "cache": cache,
     }
     if asked.also:

@@ -27,12 +27,14 @@ class Trained(NamedTuple):
     axis: 0 where there is one set of variables a seed, None where all seeds share one.
     resolution: side of the square that the model sees, in pixels; a tuple for several
         models as one.
+    pixels: the scale of its pixels (`kdjax.config.Model.pixels`), one for each model.
     """
 
     model: Model
     variables: PyTree
     axis: int | None
     resolution: Any
+    pixels: tuple[str, ...] = ("half",)
 
 
 def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
@@ -45,7 +47,7 @@ def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trai
         return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
 
     shapes = jax.eval_shape(init, np.arange(run.seeds))
-    return Trained(model, shapes, 0, size)
+    return Trained(model, shapes, 0, size, (run.model.pixels,))
 
 
 def load_trained(
@@ -84,7 +86,7 @@ def published(
     """A model with the published weights that its config names."""
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.published(config, classes, channels, field)
-    return Trained(model, variables, None, config.resolution)
+    return Trained(model, variables, None, config.resolution, (config.pixels,))
 
 
 def starting_variables(
@@ -154,7 +156,9 @@ def together(first: Trained, others: list[Trained], run: Run) -> Trained:
     )
     axis = 0 if any(part.axis == 0 for part in parts) else None
     variables = tuple(_with_axis(part, axis, run.seeds) for part in parts)
-    return Trained(model, variables, axis, tuple(part.resolution for part in parts))
+    pixels = tuple(scale for part in parts for scale in part.pixels)
+    at = tuple(part.resolution for part in parts)
+    return Trained(model, variables, axis, at, pixels)
 
 
 def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
