@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import memory, source, sources, tfds_sets
+from kdjax.data import content, memory, source, sources, tfds_sets
 from kdjax.data.statistics import describe
 
 N = 7
@@ -94,6 +94,14 @@ def test_the_fingerprint_sees_a_shard_changed_in_place(prepared, tmp_path):
         marks.append(source.fingerprint(train))
     first = source.fingerprint(tfds_sets.load("tiny", prepared)["train"])
     assert marks[0] == first != marks[1]
+
+
+def test_loading_hashes_no_shard(prepared, monkeypatch):
+    def never(*_):
+        raise AssertionError("hashed unasked")
+
+    monkeypatch.setattr(content, "of_files", never)
+    assert len(tfds_sets.load("tiny", prepared)["train"]) == N
 
 
 def test_the_names_of_classes_are_known_where_they_are_no_numbers(prepared):
