@@ -59,6 +59,17 @@ def test_other_images_to_teach_on_have_no_labels_but_the_classes_of_the_set(phot
         build.make_parts(labelled(run), train=other)
 
 
+def test_other_images_to_teach_on_may_be_of_any_classes(tmp_path):
+    for name in ("A/train/cat", "A/train/dog", "C/train/bird", "C/train/dog"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name / "1.png")
+    joined = f"folder:{tmp_path}/A+folder:{tmp_path}/C"
+    other = load("train", name="digits", train_name=joined)
+    assert other.labels.tolist() == [-1] * 4 and other.classes == 10
+    with pytest.raises(ConfigError, match=r"data.name: .*\['cat', 'dog'\] and \['bi"):
+        load("train", name=joined)
+
+
 def test_images_without_labels_have_the_classes_of_the_other_splits():
     images = np.zeros((12, 8, 8, 1), np.uint8)
     splits = {

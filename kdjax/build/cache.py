@@ -136,7 +136,7 @@ def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
         order or seed: the field is named.
     """
     assert run.teacher is not None
-    path = run.teacher.cache.path
+    path, rows = run.teacher.cache.path, plan_rows(run, train)
     there = read_manifest(path)
     if there is None:
         raise StoreError(
@@ -144,7 +144,7 @@ def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
             "`kdjax cache-targets` with the same options makes it"
         )
     of = manifest(_for_all_kept(run, there["layout"]["arrays"]), train, teacher)
-    whole, rows = open_store(path, of), plan_rows(run, train)
+    whole = open_store(path, of)
     want = f"at most the {_passes(run, train, whole.rows)} in {path}"
     ok = rows <= whole.rows
     require(ok, "teacher.cache.epochs", want, _passes(run, train, rows))
@@ -217,12 +217,19 @@ def open_if_named(run: Run, train: Source, teacher: Trained | None) -> Store | N
 
 
 def plan_rows(run: Run, train: Source) -> int:
-    """Rows of the store: updates whose views are replayed, or examples."""
+    """Rows of the store: updates whose views are replayed, or examples.
+
+    Raises ConfigError where the passes make no update, or more than the run has.
+    """
     assert run.teacher is not None
     if run.views.mode == "fixed":
         return len(train)
-    epochs = run.teacher.cache.epochs
-    steps = round(epochs * len(train) / run.batch) or run.steps
+    epochs, one = run.teacher.cache.epochs, run.batch / len(train)
+    if not epochs:
+        return run.steps
+    steps = round(epochs / one)
+    want = f"0 (all), or at least one update ({one:.4g} passes)"
+    require(steps >= 1, "teacher.cache.epochs", want, epochs)
     want = f"at most the {run.steps} updates of the run"
     require(steps <= run.steps, "teacher.cache.epochs", want, f"{steps} updates")
     return steps

@@ -26,8 +26,7 @@ def load_source(
     if split == "train" and data.train_name:
         other = dataclasses.replace(data, name=data.train_name)
         other = dataclasses.replace(run, data=other)
-        found = _load(other, split, None, field, "data.train_name")
-        found = source_of.unlabelled(found)
+        found = _load(other, split, None, field, taught=True)
     else:
         found = _load(run, split, splits, field)
     if split == "train" and not found.classes:
@@ -51,15 +50,20 @@ def _load(
     split: str,
     splits: Splits | None,
     field: str,
-    name_field: str = "data.name",
+    taught: bool = False,
 ) -> Source:
+    """taught: the set is that of `data.train_name`, whose labels are not used."""
     data, text = run.data, getattr(run.data, split)
     if splits is not None:
         sources.check_splits(splits, "splits")
     made = {"channels": data.channels, "store": data.store}
     if splits is None:
         splits = sources.load_splits(
-            data.name, data_dir=data.data_dir, field=name_field, **made
+            data.name,
+            data_dir=data.data_dir,
+            labelled=not taught,
+            field="data.train_name" if taught else "data.name",
+            **made,
         )
     if text == "default":
         text = sources.default_split(data.name, split)

@@ -73,6 +73,10 @@ class Run:
         self.optim.check("optim", self.steps)
         if self.teacher is not None:
             self.teacher.check()
+            crops = self.teacher.cache.crops
+            ok = not crops or self.views.mode == "fixed"
+            want = "0 unless views.mode is fixed"
+            require(ok, "teacher.cache.crops", want, crops)
             self._check_apart(self.teacher.cache.path)
         require(bool(self.terms), "terms", "at least one term", self.terms)
         for name, term in self.terms.items():

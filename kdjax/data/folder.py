@@ -1,11 +1,12 @@
 """Image files in folders: PATH/split/class/*.jpg, a class per folder."""
 
-import hashlib
+import functools
 import pathlib
 
 import numpy as np
 
 from kdjax.config import ConfigError, require
+from kdjax.data import content as contents
 from kdjax.data import images as pictures
 from kdjax.data.source import UNLABELLED, Source, first_shape, refuse_url
 
@@ -72,11 +73,9 @@ def _split(
     def read(place: int) -> np.ndarray:
         return pictures.decode(files[place], channels, str(files[place]), like)
 
+    @functools.cache
     def content() -> str:
-        sha = hashlib.sha256(f"{channels}".encode())
-        for name, file in zip(names, files, strict=True):
-            sha.update(f"{name}\0{file.stat().st_size}\0".encode())
-        return sha.hexdigest()
+        return f"{channels} {contents.of_files(files, names)}"
 
     return Source(
         read=read,
@@ -87,6 +86,7 @@ def _split(
         resizes=False,
         name_of=lambda place: str(files[place]),
         content=content,
+        names=tuple(number) if inner else (),
     )
 
 

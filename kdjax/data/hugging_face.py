@@ -1,12 +1,14 @@
 """Hugging Face `datasets` objects as sources, without importing that library."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from kdjax.config import require
+from kdjax.data import content as contents
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, first_shape
+from kdjax.data.source import UNLABELLED, Source, class_names, first_shape
 
 
 def from_hugging_face(
@@ -33,13 +35,14 @@ def from_hugging_face(
     for name in (image, *([label] if label else [])):
         require(name in columns, "from_hugging_face", f"a column of {columns}", name)
     n = len(dataset)
-    classes, labels = 0, np.full(n, UNLABELLED, np.int32)
+    classes, names, labels = 0, (), np.full(n, UNLABELLED, np.int32)
     if label:
         values = np.asarray(list(dataset[label]))
         ok = values.shape == (n,) and np.issubdtype(values.dtype, np.integer)
         require(ok, f"column {label}", "an integer for every example", values.dtype)
         labels = values.astype(np.int32)
         known = getattr(dataset.features[label], "num_classes", None)
+        names = class_names(dataset.features[label])
         classes = int(known or 1 + labels.max(initial=-1))
         low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))
         ok = low >= UNLABELLED and high < classes
@@ -64,6 +67,19 @@ def from_hugging_face(
     shape = first_shape(read, n, "from_hugging_face")
     if not channels:
         depth, like = shape[2], "an earlier one" if shape[2] == 1 else ""
+
+    def held(place: int) -> bytes:
+        try:
+            pixels = read(place)
+        except pictures.ImageError as error:
+            return str(error).encode()
+        return f"{pixels.shape}".encode() + pixels.tobytes()
+
+    # Its own fingerprint does not see into files that a column of paths names.
+    @functools.cache
+    def every() -> str:
+        return contents.of_images(held, n, int(np.prod(shape)))
+
     return Source(
         read=read,
         labels=labels,
@@ -72,7 +88,8 @@ def from_hugging_face(
         shape=shape,
         resizes=False,
         name_of=name_of,
-        content=lambda: f"{dataset._fingerprint} {image} {label} {channels}",
+        content=lambda: f"{dataset._fingerprint} {image} {label} {channels} {every()}",
+        names=names,
     )
 
 

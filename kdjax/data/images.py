@@ -46,15 +46,19 @@ def decode(
       ImageError: the file is damaged, is no image, or has more than 8 bits a channel.
       ConfigError: it is in colour and `like` is grey; nothing is lost unasked.
     """
+    stream = io.BytesIO()
     try:
         if not isinstance(file, Image.Image):
             whole = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
-            file = Image.open(io.BytesIO(whole))
+            stream = io.BytesIO(whole)
+            file = Image.open(stream)
         image = file
         # Pillow raises errors of many kinds; whichever it is, the file is of no use.
         image.load()
     except Exception as error:
-        text = f"{name}: cannot be decoded: {type(error).__name__}: {error}"
+        # Pillow names what it was handed, which is no name of a file.
+        why = str(error).replace(f" {stream!r}", "")
+        text = f"{name}: cannot be decoded: {type(error).__name__}: {why}"
         raise ImageError(text) from error
     if image.mode[0] in "IF":
         raise ImageError(f"{name}: expected 8 bits a channel, got mode {image.mode}")

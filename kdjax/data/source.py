@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Source:
     images: `[n, *shape]` uint8 where everything is in memory already, else None.
     sizes: `[n, 2]` int32 (height, width) before resizing, where `images` were resized.
     left_out: why images that belong here are not among them, a text each.
+    names: of the classes, in the order of their numbers; empty where nobody knows.
     """
 
     read: Callable[[int], np.ndarray]
@@ -43,6 +45,7 @@ class Source:
     images: np.ndarray | None = None
     sizes: np.ndarray | None = None
     left_out: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,10 +54,10 @@ class Source:
 def fingerprint(source: Source) -> str:
     """16 hex digits that change with the content, the ids, the labels or the shape.
 
-    For arrays the content is every pixel; for a folder the names and sizes of its
-    files; for a TFDS set its version, file sizes and shard lengths; for a Hugging Face
-    data set its own fingerprint. Hashing a large set anew would take as long as an
-    epoch.
+    For arrays the content is every pixel. For a folder and for a TFDS set it is the
+    names, sizes and bytes of the files, for a Hugging Face data set its own fingerprint
+    and the pixels: all of them up to 1 GiB in a split, an evenly spread sample of about
+    1 GiB of more (`kdjax.data.content`). They are read when this is first called.
     """
     sha = hashlib.sha256()
     about = f"{source.content()} {source.classes} {source.shape} {source.resizes}"
@@ -106,7 +109,7 @@ def select(source: Source, places: slice | np.ndarray) -> Source:
 def unlabelled(source: Source) -> Source:
     """The same images without labels: only a teacher can say what they are."""
     labels = np.full(len(source), UNLABELLED, np.int32)
-    return dataclasses.replace(source, labels=labels, classes=0)
+    return dataclasses.replace(source, labels=labels, classes=0, names=())
 
 
 def of_classes(source: Source, labelled: Sequence[Source]) -> Source:
@@ -144,10 +147,11 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
     """Several whole splits one after another.
 
     The ids of each part are moved up by the lengths of the parts before it. Labels keep
-    their numbers, so parts with labels must have the same number of classes.
+    their numbers, so parts with labels must have the same number of classes, and those
+    that know the names of their classes the same names in the same order.
 
     Raises:
-      ConfigError: parts of different channels, shapes or numbers of classes.
+      ConfigError: parts of different channels, shapes, names or numbers of classes.
     """
     require(len(parts) > 0, field, "at least one source", len(parts))
     first = parts[0]
@@ -155,7 +159,11 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
         same = part.resizes == first.resizes and part.shape == first.shape
         want = f"images of one shape {first.shape} (data.store, data.channels)"
         require(same, field, want, part.shape)
-    classes = {part.classes for part in parts if (part.labels >= 0).any()}
+    labelled = [part for part in parts if (part.labels >= 0).any()]
+    named = [part.names for part in labelled if part.names]
+    for names in named[1:]:
+        _check_same_names(named[0], names, field)
+    classes = {part.classes for part in labelled}
     want = "labels of the same number of classes"
     require(len(classes) <= 1, field, want, sorted(classes))
     starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -184,7 +192,34 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
         resizes=first.resizes,
         name_of=name_of,
         content=lambda: " + ".join(part.content() for part in parts),
+        names=named[0] if named else (),
     )
+
+
+def _check_same_names(first: Sequence[str], other: Sequence[str], field: str) -> None:
+    """Refuse to join classes that only share their numbers."""
+    if first == other:
+        return
+    pairs = zip(first, other, strict=False)
+    differ = (i for i, (a, b) in enumerate(pairs) if a != b)
+    at = next(differ, min(len(first), len(other)))
+
+    def shown(names: Sequence[str]) -> str:
+        if len(names) <= 12:
+            return str(list(names))
+        return f"{len(names)} with {list(names[at : at + 3])} from number {at} on"
+
+    want = "parts with the same classes in the same order"
+    raise ConfigError(
+        f"{field}: expected {want}, got {shown(first)} and {shown(other)}"
+    )
+
+
+def class_names(feature: Any) -> tuple[str, ...]:
+    """The names in a `ClassLabel` of TFDS or Hugging Face; empty where it has none, or
+    only numbers."""
+    names = tuple(getattr(feature, "names", None) or ())
+    return () if names == tuple(str(i) for i in range(len(names))) else names
 
 
 def first_shape(

@@ -5,8 +5,8 @@ cifar10, imagenet2012 ... the sets of `tfds_sets.PRESETS`, prepared by TFDS
 tfds:NAME                 any other TFDS set of images
 folder:PATH               PATH/split/class/*.jpg
 module:function           your own, returning {split: (images, labels)}
-NAME+NAME                 several, joined split by split; in a path that exists, and
-                          stands alone, a plus joins nothing
+NAME+NAME                 several of the same classes, joined split by split; in a
+                          path that exists, and stands alone, a plus joins nothing
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from kdjax.data.source import (
     check_rows,
     join,
     select,
+    unlabelled,
 )
 
 __all__ = [
@@ -69,6 +70,7 @@ def load_splits(
     data_dir: str = "",
     channels: int = 0,
     store: int = 0,
+    labelled: bool = True,
     field: str = "data.name",
 ) -> Splits:
     """All splits of a data set.
@@ -78,6 +80,7 @@ def load_splits(
       data_dir: where TFDS has its sets; empty for its own default.
       channels: 1 or 3, what every image is made; 0 as the set says.
       store: side of the square that every image is resized to; 0 does not resize.
+      labelled: False takes the images alone, so that sets of other classes join.
       field: what errors call `name`.
 
     Raises:
@@ -86,7 +89,7 @@ def load_splits(
     path = name.removeprefix("folder:").rpartition(":")
     whole_path = pathlib.Path(path[0] or path[2]).exists()
     names = [name] if whole_path else [part.strip() for part in name.split("+")]
-    if len(names) == 1 and not (channels or store):
+    if len(names) == 1 and labelled and not (channels or store):
         return _one_set(names[0], data_dir, channels, field)
     sets = [_one_set(part, data_dir, channels, field) for part in names]
     shared = [split for split in sets[0] if all(split in one for one in sets)]
@@ -94,7 +97,8 @@ def load_splits(
 
     def part(number: int, split: str) -> Source:
         at = f"{field} ({names[number]} {split})"
-        return brought_to(as_source(sets[number][split], at), channels, store)
+        found = brought_to(as_source(sets[number][split], at), channels, store)
+        return found if labelled else unlabelled(found)
 
     def whole(split: str) -> Source:
         parts = [part(number, split) for number in range(len(names))]

@@ -1,18 +1,25 @@
 """Data sets that TFDS has prepared on this machine, read without TensorFlow."""
 
+import functools
 import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdjax.config import ConfigError, require
 from kdjax.core import runlog
+from kdjax.data import content as contents
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, first_shape, refuse_url
+from kdjax.data.source import (
+    UNLABELLED,
+    Source,
+    class_names,
+    first_shape,
+    refuse_url,
+)
 
 
 class Preset(NamedTuple):
@@ -127,19 +134,23 @@ def _split(builder: Any, split: str, channels: int) -> Source:
     def read(place: int) -> np.ndarray:
         return pictures.decode(records[place]["image"], channels, f"{full} {place}")
 
+    about = f"{full} {info.num_bytes} {list(info.shard_lengths)}"
+    files = [pathlib.Path(file) for file in info.filepaths]
+
+    @functools.cache
     def content() -> str:
-        about = [full, info.num_bytes, list(info.shard_lengths), channels]
-        about += [os.stat(file).st_size for file in info.filepaths]
-        return hashlib.sha256(repr(about).encode()).hexdigest()
+        held = contents.of_files(files, [file.name for file in files])
+        return f"{about} {channels} {held}"
 
     n = info.num_examples
     shape = (height, width, channels)
     if height is None or width is None:
         shape = first_shape(read, n, f"data.name ({full})")
-    classes, labels = 0, np.full(n, UNLABELLED, np.int32)
+    classes, names, labels = 0, (), np.full(n, UNLABELLED, np.int32)
     if "label" in features:
         classes = int(features["label"].num_classes)
-        labels = _labels(records, n, content)
+        names = class_names(features["label"])
+        labels = _labels(records, n, about, files)
     return Source(
         read=read,
         labels=labels,
@@ -149,13 +160,18 @@ def _split(builder: Any, split: str, channels: int) -> Source:
         resizes=False,
         name_of=lambda place: f"{full} {place}",
         content=content,
+        names=names,
     )
 
 
-def _labels(records: Any, n: int, content: Callable[[], str]) -> np.ndarray:
+def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.ndarray:
     """All labels of a split: -1 where TFDS has none, as in ImageNet's test split."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    kept = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{content()[:16]}.i4"
+    # Known by the files' sizes and times: to hash them would take as long as to read.
+    states = [os.stat(file) for file in files]
+    known = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
+    mark = hashlib.sha256(known.encode()).hexdigest()[:16]
+    kept = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{mark}.i4"
     if n >= KEEP_LABELS_FROM and kept.is_file() and kept.stat().st_size == 4 * n:
         return np.fromfile(kept, "<i4").astype(np.int32)
     found: list[int] = []

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import folder, memory, source, sources
+from kdjax.data import content, folder, memory, source, sources
 
 
 @pytest.fixture
@@ -64,6 +64,96 @@ def test_the_fingerprint_sees_another_file(tree):
     assert source.fingerprint(folder.load(str(path))["train"]) != before
 
 
+def another(path, place):
+    """Change one byte of a file and nothing else about it, its times included."""
+    times = os.stat(path)
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_the_fingerprint_sees_a_file_changed_in_place(tree):
+    path, _ = tree
+
+    def mark():
+        return source.fingerprint(folder.load(str(path))["train"])
+
+    first = mark()
+    another(path / "train/cow/1.png", -1)
+    second = mark()
+    another(path / "train/cow/1.png", -1)
+    assert second != first == mark()
+
+
+def test_of_large_sets_a_sample_is_hashed(tmp_path, monkeypatch):
+    """20 files of 10 bytes in pieces of 4, 4 and 2: every second of 60 pieces."""
+    monkeypatch.setattr(content, "PIECE", 4)
+    monkeypatch.setattr(content, "CHUNK", 7)
+    files = [tmp_path / f"{i}" for i in range(20)]
+    for i, file in enumerate(files):
+        file.write_bytes(bytes(range(i, i + 10)))
+    names = [file.name for file in files]
+    seen = {}
+    for limit in (200, 199):
+        monkeypatch.setattr(content, "LIMIT", limit)
+        first = content.of_files(files, names)
+        for number, place in ((0, 0), (0, 4), (0, 9), (1, 0), (1, 4), (19, 9)):
+            another(files[number], place)
+            seen[limit, number, place] = content.of_files(files, names) != first
+            another(files[number], place)
+        assert content.of_files(files, names) == first
+        assert content.of_files(files, [*names[1:], "x"]) != first
+    of_all = [found for (limit, *_), found in seen.items() if limit == 200]
+    of_more = [found for (limit, *_), found in seen.items() if limit == 199]
+    assert all(of_all)
+    # Pieces 0, 2 and 4 are looked at; 1, 3 and 59 are not.
+    assert of_more == [True, False, True, False, True, False]
+    files[1].write_bytes(bytes(range(1, 12)))
+    assert content.of_files(files, names) != first
+
+
+def test_loading_a_folder_hashes_nothing(tree, monkeypatch):
+    def never(*_):
+        raise AssertionError("hashed unasked")
+
+    monkeypatch.setattr(content, "of_files", never)
+    train = folder.load(str(tree[0]))["train"]
+    assert memory.in_memory(train).images.shape == (4, 4, 5, 3)
+
+
+def put(root, split, names):
+    """Grey images that differ, one for each class."""
+    for i, name in enumerate(names):
+        path = root / split / name / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((4, 5), i, np.uint8)).save(path)
+
+
+def test_classes_are_joined_by_name(tmp_path):
+    known = {"A": ["cat", "dog"], "B": ["cat", "dog"], "C": ["bird", "dog"]}
+    for name, classes in known.items():
+        put(tmp_path / name, "train", classes)
+    a, b, c = (f"folder:{tmp_path / name}" for name in known)
+    both = sources.load_splits(f"{a}+{b}")["train"]
+    assert both.labels.tolist() == [0, 1, 0, 1] and both.names == ("cat", "dog")
+    want = r"data.name: .*same classes.*\['cat', 'dog'\] and \['bird', 'dog'\]"
+    with pytest.raises(ConfigError, match=want):
+        sources.load_splits(f"{a}+{b}+{c}")
+    # Images to teach on, whose labels are not used, may be of anything.
+    other = sources.load_splits(f"{a}+{c}", labelled=False)["train"]
+    assert other.labels.tolist() == [-1] * 4 and other.classes == 0
+
+
+def test_many_class_names_are_shown_where_they_differ(tmp_path):
+    first = [f"{i:02}" for i in range(20)]
+    put(tmp_path / "A", "train", first)
+    put(tmp_path / "B", "train", [*first[:15], "new", *first[16:]])
+    want = r"20 with \['15', '16', '17'\] from number 15 on and 20 with \['16', '17'"
+    with pytest.raises(ConfigError, match=want):
+        sources.load_splits(f"folder:{tmp_path / 'A'}+folder:{tmp_path / 'B'}")
+
+
 def test_what_is_wrong_is_named(tree):
     path, _ = tree
     with pytest.raises(ConfigError, match="data.name .*nowhere.*: expected a folder"):
@@ -103,6 +193,8 @@ def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/1.jpg").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="train: expected images, the first 1 cannot"):
+        folder.load(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"1.jpg: .* cannot identify image file$"):
         folder.load(str(tmp_path))
 
 

@@ -10,6 +10,7 @@ from kdjax.data import memory, source, sources
 
 class ClassLabel:
     num_classes = 4
+    names = ["ant", "bee", "cow", "dog"]
 
 
 class Dataset:
@@ -39,7 +40,7 @@ def test_images_labels_and_classes(pixels, wrap):
     dataset = Dataset([wrap(x) for x in pixels], [3, 0, 1])
     found = sources.from_hugging_face(dataset)
     assert found.labels.tolist() == [3, 0, 1] and found.classes == 4
-    assert found.shape == (4, 5, 3)
+    assert found.shape == (4, 5, 3) and found.names == tuple(ClassLabel.names)
     held = memory.in_memory(sources.take_split({"train": found}, "train[1:]", "x"))
     np.testing.assert_array_equal(held.images, pixels[1:])
     assert held.ids.tolist() == [1, 2]
@@ -52,6 +53,29 @@ def test_without_labels_and_with_another_fingerprint(pixels):
     before = source.fingerprint(found)
     dataset._fingerprint = "abd"
     assert source.fingerprint(found) != before
+
+
+def test_the_fingerprint_sees_files_changed_in_place(tmp_path, pixels):
+    """A column of paths keeps its own fingerprint whatever the files hold."""
+    for i, x in enumerate(pixels):
+        Image.fromarray(x).save(tmp_path / f"{i}.bmp")
+
+    class Paths(Dataset):
+        def __getitem__(self, key):
+            row = super().__getitem__(key)
+            return row if isinstance(key, str) else {"image": Image.open(row["image"])}
+
+    def mark():
+        paths = [tmp_path / f"{i}.bmp" for i in range(len(pixels))]
+        return source.fingerprint(sources.from_hugging_face(Paths(paths, [3, 0, 1])))
+
+    before = mark()
+    assert mark() == before
+    pixels[2, 3, 4, 1] ^= 1
+    Image.fromarray(pixels[2]).save(tmp_path / "2.bmp")
+    assert mark() != before
+    (tmp_path / "2.bmp").write_bytes(b"nothing")
+    assert mark() != before
 
 
 def test_what_is_wrong_is_named(pixels):

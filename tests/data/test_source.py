@@ -52,6 +52,20 @@ def test_joining_needs_one_shape_and_one_meaning_of_labels():
     source.check_labelled(made(3), "data.train")
 
 
+def test_classes_without_names_are_joined_by_number():
+    named = source.dataclasses.replace(made(3), names=("a", "b", "c"))
+    for parts in ([named, made(3)], [made(3), named]):
+        both = source.join(parts)
+        assert both.names == ("a", "b", "c") and both.classes == 3
+    more = source.dataclasses.replace(made(4, classes=4), names=("a", "b", "c", "d"))
+    with pytest.raises(ConfigError, match=r"\['a', 'b', 'c'\] and \['a', 'b', 'c', 'd"):
+        source.join([named, more])
+    other = source.dataclasses.replace(made(3), names=("a", "c", "b"))
+    with pytest.raises(ConfigError, match="join: expected parts with the same classes"):
+        source.join([named, made(3), other])
+    source.join([named, source.unlabelled(other)])
+
+
 def test_images_without_labels_come_as_none():
     images = np.zeros((4, 3, 3, 1), np.uint8)
     part = sources.take_split({"train": (images, None)}, "train[1:]", "data.train")

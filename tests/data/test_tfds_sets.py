@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import memory, source, sources, tfds_sets
+from kdjax.data import content, memory, source, sources, tfds_sets
 from kdjax.data.statistics import describe
 
 N = 7
@@ -80,6 +80,36 @@ def test_the_fingerprint_is_the_same_again_and_another_for_other_channels(prepar
         for c in (0, 3, 1)
     ]
     assert marks[0] == marks[1] != marks[2]
+
+
+def test_the_fingerprint_sees_a_shard_changed_in_place(prepared, tmp_path):
+    shutil.copytree(f"{prepared}/tiny", tmp_path / "tiny")
+    (shard,) = (tmp_path / "tiny").glob("*/*array_record*")
+    whole = bytearray(shard.read_bytes())
+    marks = []
+    for change in (0, 1):
+        whole[-1] ^= change
+        train = tfds_sets.load("tiny", str(tmp_path))["train"]
+        shard.write_bytes(whole)
+        marks.append(source.fingerprint(train))
+    first = source.fingerprint(tfds_sets.load("tiny", prepared)["train"])
+    assert marks[0] == first != marks[1]
+
+
+def test_loading_hashes_no_shard(prepared, monkeypatch):
+    def never(*_):
+        raise AssertionError("hashed unasked")
+
+    monkeypatch.setattr(content, "of_files", never)
+    assert len(tfds_sets.load("tiny", prepared)["train"]) == N
+
+
+def test_the_names_of_classes_are_known_where_they_are_no_numbers(prepared):
+    import tensorflow_datasets as tfds
+
+    assert tfds_sets.load("tiny", prepared)["train"].names == ()
+    label = tfds.features.ClassLabel(names=["cat", "dog"])
+    assert source.class_names(label) == ("cat", "dog")
 
 
 def test_labels_of_large_sets_are_kept_on_disk(prepared, tmp_path, monkeypatch):

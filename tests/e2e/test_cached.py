@@ -102,6 +102,16 @@ def test_all_classes_replayed_are_the_live_teacher_to_the_bit(small, tmp_path, m
     assert kind == ("fixed" if mode == "fixed" else "replayed")
 
 
+def test_passes_of_less_than_one_update_are_refused(small, tmp_path):
+    """A tenth of 72 images is no batch of 16."""
+    cache = Cache(path=str(tmp_path / "store"), epochs=0.1)
+    want = r"epochs: expected 0 \(all\), or at least one .*0.2222 passes\), got 0.1"
+    for refuse in (stored, taught):
+        with pytest.raises(ConfigError, match=f"teacher.cache.{want}"):
+            refuse(small("run", cache=cache))
+    assert not (tmp_path / "run").exists() and not (tmp_path / "store").exists()
+
+
 def test_the_likeliest_classes_come_close(small, tmp_path):
     """Of 10 classes; what is not kept is spread evenly."""
     live = taught(small("live"))
@@ -385,8 +395,10 @@ def test_the_mean_over_crops_is_fixed(small, tmp_path):
         rows, open_store(tmp_path / "store 1").read(slice(0, 72))["logits"][:, 0]
     )
     taught(run)
-    with pytest.raises(ConfigError, match="teacher.cache.crops: expected 0 unless"):
-        stored(small("other", "consistent", cache))
+    for refuse in (stored, taught):
+        with pytest.raises(ConfigError, match="teacher.cache.crops: expected 0 unless"):
+            refuse(small("other", "consistent", cache))
+    assert not (tmp_path / "other").exists()
 
 
 def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
