@@ -58,3 +58,5 @@ class Model:
         require(
             self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution
         )
+        ok = bool(self.weights) or not self.adapt
+        require(ok, f"{at}.adapt", f"none without {at}.weights", self.adapt)
