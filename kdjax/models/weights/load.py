@@ -244,7 +244,7 @@ def _value(
 ) -> np.ndarray | None:
     """The array in the tree's form, adapted where that is allowed; None if unfit."""
     shape = tuple(leaf.shape)
-    if _is_float(value) != _is_float(leaf):
+    if _kind(value) != _kind(leaf):
         return None
     if _has_shape(place, value, leaf):
         return place.layout.to_tree(value, shape)
@@ -282,8 +282,9 @@ def _not_finite(
     return found
 
 
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def _kind(x: Any) -> Any:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return next((kind for kind in kinds if jnp.issubdtype(x.dtype, kind)), None)
 
 
 def _rank(fit: _Fit) -> tuple[float, int]:

@@ -321,6 +321,14 @@ def test_a_leaf_without_a_shape_is_named(tmp_path):
         load_weights({"params": {"a": 0.5}}, tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("array", [np.array(["a", "b"]), np.ones(2, complex)])
+def test_another_kind_of_number_is_named(array, tmp_path):
+    np.savez(tmp_path / "x.npz", **{"params/a": array})
+    line = rf"misshapen params/a: expected \(2,\) int32, got \(2,\) {array.dtype}$"
+    with pytest.raises(WeightsError, match=line):
+        load_weights({"params": {"a": np.ones(2, np.int32)}}, tmp_path / "x.npz")
+
+
 def test_what_is_no_path_is_named():
     variables = {"params": {"a": np.ones(2)}}
     with pytest.raises(WeightsError, match="^source: expected the name of a .*None$"):
