@@ -7,7 +7,19 @@ import pathlib
 import pytest
 
 from kdjax import config
-from kdjax.config import ConfigError, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import (
+    ConfigError,
+    Member,
+    Model,
+    Optim,
+    Run,
+    Scalar,
+    Teacher,
+    Term,
+    Views,
+)
+
+HEADLESS = Model(weights="x", adapt=("head",))
 
 
 def test_a_config_survives_json():
@@ -86,6 +98,25 @@ def test_bad_json_is_named(path, value, message):
         (dict(terms={"a": Term(weight=Scalar(1.0, 2.0))}), "terms.a.weight.end"),
         (dict(compute=config.Compute(how="pmap", fsdp=2)), "compute.fsdp: expected 1"),
         (dict(teacher=Teacher(steps=10)), "teacher.optim.warmup: expected fewer than"),
+        (
+            dict(teacher=Teacher(model=Model(weights="x", adapt=("stem", "head")))),
+            r"teacher.model.adapt: expected no head, .* got \('stem', 'head'\)",
+        ),
+        (
+            dict(teacher=Teacher(also=(Member(model=HEADLESS),))),
+            "teacher.also.0.model.adapt: expected no head",
+        ),
+        (
+            dict(teacher=Teacher(run="runs/x", model=Model(weights="y"))),
+            "teacher.run: expected none beside teacher.model.weights, got 'runs/x'",
+        ),
+        (dict(model=Model(adapt=("stem",))), "^model.adapt: expected none without"),
+        (
+            dict(teacher=Teacher(model=Model(adapt=("stem",)))),
+            "teacher.model.adapt: expected none without teacher.model.weights",
+        ),
+        (dict(teacher=Teacher(weight=0.5)), "teacher.weight: expected 1 without teach"),
+        (dict(teacher=Teacher(temperature=2.0)), "teacher.temperature: expected 1 wi"),
     ],
 )
 def test_fields_that_cannot_be_run_are_named(changes, message):

@@ -56,15 +56,18 @@ def load_trained(
     *,
     model: Model | None = None,
     step_number: int | None = None,
+    field: str = "",
 ) -> Trained:
     """The trained model of a finished run's folder, on the devices of a mesh.
 
     model: in place of the one that the folder's config names.
     step_number: a checkpoint's step; None takes the last.
+    field: the field whose `run` and `step` these are, for errors.
     """
     summary = runlog.read_summary(folder)
     if summary is None:
-        raise ConfigError(f"{folder}: expected a finished run, it has no summary.json")
+        at = f"{field}.run: {folder}" if field else folder
+        raise ConfigError(f"{at}: expected a finished run, it has no summary.json")
     blank = model_of(read_run(folder), summary["classes"], summary["channels"], model)
     where = sharding.state_sharding(mesh, blank.variables)
     like = jax.tree.map(
@@ -74,6 +77,10 @@ def load_trained(
     )
     checkpoints = Checkpoints(folder, read_only=True)
     try:
+        steps = checkpoints.steps()
+        ok = step_number is None or step_number in steps
+        want = f"a step whose checkpoint {folder} has, of {steps}"
+        require(ok, f"{field}.step" if field else "step_number", want, step_number)
         values = checkpoints.restore_player(like, STUDENT, step_number)
     finally:
         checkpoints.close()
@@ -83,7 +90,15 @@ def load_trained(
 def published(
     config: configs.Model, classes: int, channels: int, field: str
 ) -> Trained:
-    """A model with the published weights that its config names."""
+    """A model with the published weights that its config names.
+
+    field: the config's own.
+    """
+    name = config.weights
+    if "://" not in name and runlog.is_finished(name):
+        where = f"{field.removesuffix('.model')}.run"
+        want = f"published weights (a run folder goes in {where})"
+        raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.published(config, classes, channels, field)
     return Trained(model, variables, None, config.resolution, (config.pixels,))

@@ -42,7 +42,8 @@ class Model:
     finished run of this very model, seed by seed. Empty: drawn at random."""
     adapt: tuple[Adapt, ...] = ()
     """What of these weights may be fitted to this model: its head (another number of
-    classes), position embeddings (another resolution), stem (other channels)."""
+    classes; not a teacher's, which nobody would train), position embeddings (another
+    resolution), stem (other channels)."""
     pixels: Pixels = "half"
     """The scale on which it wants its pixels: half is [-1, 1], unit is [0, 1]; the
     others standardise as the published networks of these data sets expect."""
@@ -58,3 +59,5 @@ class Model:
         require(
             self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution
         )
+        ok = bool(self.weights) or not self.adapt
+        require(ok, f"{at}.adapt", f"none without {at}.weights", self.adapt)

@@ -24,7 +24,7 @@ class Member:
     """Its logits are divided by this before the mean."""
 
     def check(self, at: str) -> None:
-        self.model.check(f"{at}.model")
+        _check_model(self.model, f"{at}.model")
         ok = bool(self.run) != bool(self.model.weights)
         want = "a run folder, or published weights in model.weights"
         require(ok, f"{at}.run", want, (self.run, self.model.weights))
@@ -114,11 +114,16 @@ class Teacher:
         require(self.mean in means, f"{at}.mean", " or ".join(means), self.mean)
         ok = is_number(self.decay) and 0 <= self.decay < 1
         require(ok, f"{at}.decay", "a number in [0, 1)", self.decay)
-        self.model.check(f"{at}.model")
+        _check_model(self.model, f"{at}.model")
+        ok = not (self.run and self.model.weights)
+        want = f"none beside {at}.model.weights"
+        require(ok, f"{at}.run", want, self.run)
         require(self.step >= 0, f"{at}.step", ">= 0", self.step)
         for field in ("weight", "temperature"):
             value = getattr(self, field)
             require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
+            ok = bool(self.also) or value == getattr(Teacher, field)
+            require(ok, f"{at}.{field}", f"1 without {at}.also", value)
         for i, member in enumerate(self.also):
             member.check(f"{at}.also.{i}")
         self.cache.check(f"{at}.cache")
@@ -135,3 +140,10 @@ class Teacher:
     def trained_first(self) -> bool:
         """Whether the teacher's training is part of the run."""
         return self.kind == "model" and not self.run and not self.model.weights
+
+
+def _check_model(model: Model, at: str) -> None:
+    """A model with weights teaches as it is: it has to have learnt the classes."""
+    model.check(at)
+    want = "no head, which nobody would train"
+    require("head" not in model.adapt, f"{at}.adapt", want, model.adapt)

@@ -102,7 +102,8 @@ def _load(
         return build.published(asked.model, classes, channels, f"{field}.model")
     found = folder / "config.json"
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
-    trained = build.load_trained(folder, mesh, step_number=asked.step or None)
+    step = asked.step or None
+    trained = build.load_trained(folder, mesh, step_number=step, field=field)
     seeds = build.read_run(folder).seeds
     return build.fit_seeds(trained, seeds, run, f"{field}.run")
 

@@ -50,6 +50,10 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
 
+    def steps(self) -> list[int]:
+        """The steps of all that are there, in order."""
+        return sorted(self._manager.all_steps())
+
     def last_step(self) -> int | None:
         """The step of the last checkpoint, None where there is none."""
         return self._manager.latest_step()

@@ -2,13 +2,14 @@
 
 import dataclasses
 import pathlib
+import re
 
 import jax
 import numpy as np
 import pytest
 
 import kdjax
-from kdjax import build, jobs
+from kdjax import build, config, jobs
 from kdjax.config import (
     Compute,
     ConfigError,
@@ -23,7 +24,7 @@ from kdjax.core import runlog
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
 from kdjax.train import sharding
-from kdjax.train.checkpoint import CheckpointError, Checkpoints
+from kdjax.train.checkpoint import Checkpoints
 
 SMALL = Model(depth=8, width=2)
 
@@ -172,9 +173,31 @@ def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path):
     kdjax.distill(tiny_run(teacher=teacher, workdir=str(tmp_path / "self")))
     wrong = dataclasses.replace(teacher, step=3)
     run = tiny_run(teacher=wrong, workdir=str(tmp_path / "other"))
-    with pytest.raises(CheckpointError, match="3"):
+    kept = Checkpoints(folder, read_only=True).steps()
+    text = rf"^teacher.step: expected a step .*{re.escape(str(kept))}, got 3$"
+    with pytest.raises(ConfigError, match=text):
         kdjax.distill(run)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
+    folder = tmp_path / "early"
+    runlog.open_run(folder, config.to_dict(tiny_run()))
+    text = f"^teacher.run: {folder}: expected a finished run, it has no summary.json$"
+    with pytest.raises(ConfigError, match=text):
+        kdjax.distill(tiny_run(teacher=Teacher(run=str(folder))))
+    (folder / "summary.json").write_text("{}")
+    named = Model(weights=str(folder))
+    for field, teacher in {
+        "teacher": Teacher(model=named),
+        "teacher.also.0": Teacher(model=SMALL, also=(Member(model=named),)),
+    }.items():
+        text = (
+            rf"^{field}.model.weights: expected .*{field}.run\), got the run {folder}$"
+        )
+        with pytest.raises(ConfigError, match=text):
+            kdjax.distill(tiny_run(teacher=teacher))
+    assert not pathlib.Path(tiny_run().workdir).exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ Nothing is ever unpickled: a pickle can run any program.
 
 import json
 import math
+import os
 import pathlib
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,12 +26,21 @@ FORMATS = ".npz, .safetensors, or a folder with the model.json of TensorFlow.js"
 CONVERTER = "python -m kdjax.models.weights.convert_pth IN.pth OUT.safetensors"
 
 
-def refuse_pickle(name: str) -> None:
-    """Refuse a file that only unpickling could read, and name the converter."""
-    if pathlib.PurePath(name).suffix in PICKLES:
+def check_path(field: str, path: Any) -> None:
+    """Refuse what is no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise WeightsError(f"{field}: expected the name of a file, got {path!r}")
+
+
+def refuse_pickle(name: str, source: str = "") -> None:
+    """Refuse a file that only unpickling could read, and name the converter.
+
+    source: what the text calls it, by default `name`.
+    """
+    if pathlib.PurePath(name.lower()).suffix in PICKLES:
         raise WeightsError(
-            f"{name}: expected {FORMATS}, got a pickle, which can run any program when "
-            f"read; convert it where torch is installed: {CONVERTER}"
+            f"{source or name}: expected {FORMATS}, got a pickle, which can run any "
+            f"program when read; convert it where torch is installed: {CONVERTER}"
         )
 
 
@@ -39,7 +50,10 @@ def read_arrays(path: pathlib.Path) -> Arrays:
     Raises `WeightsError` naming the file if it is missing, of another format, cut off,
     or holds anything but plain arrays.
     """
-    path = path / "model.json" if path.is_dir() else path
+    if path.is_dir():
+        folder, path = path, path / "model.json"
+        if not path.exists():
+            raise WeightsError(f"{folder}: expected {FORMATS}, got a folder without it")
     refuse_pickle(str(path))
     readers: dict[str, Callable[[pathlib.Path], Arrays]] = {
         ".npz": _read_npz,
@@ -75,18 +89,39 @@ _DAMAGED = (
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write .npz or .safetensors, by the suffix of `path`.
 
-    Raises `WeightsError` for any other suffix.
+    It is written under another name first and then renamed, so that a file of that name
+    stays whole if this fails.
+
+    Raises `WeightsError` for any other suffix, and where it cannot be written.
     """
-    if path.suffix == ".npz":
-        plain: dict[str, Any] = {name: _plain(x) for name, x in arrays.items()}
-        np.savez(path, **plain)
-    elif path.suffix == ".safetensors":
-        # Rows one after another: that is all that the format knows.
-        whole = {name: np.array(array, order="C") for name, array in arrays.items()}
-        safetensors.save_file(whole, path, {"format": "pt"})
-    else:
+    writers = {".npz": _write_npz, ".safetensors": _write_safetensors}
+    if path.suffix not in writers:
         expected = "a name that ends in .npz or .safetensors"
         raise WeightsError(f"{path}: expected {expected}, got {path.suffix!r}")
+    if not path.parent.is_dir():
+        text = f"{path}: expected a folder {path.parent}, got nothing there"
+        raise WeightsError(text)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        writers[path.suffix](temporary, arrays)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        text = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path}: cannot be written: {text}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    plain: dict[str, Any] = {name: _plain(x) for name, x in arrays.items()}
+    with open(path, "wb") as file:
+        np.savez(file, **plain)
+
+
+def _write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    # Rows one after another: that is all that the format knows.
+    whole = {name: np.array(array, order="C") for name, array in arrays.items()}
+    safetensors.save_file(whole, path, {"format": "pt"})
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -105,6 +140,12 @@ def _read_npz(path: pathlib.Path) -> Arrays:
             array = archive[name]
             if not isinstance(array, np.ndarray):
                 raise ValueError(f"{name}, which is no array")
+            if array.dtype.kind == "V":
+                raise WeightsError(
+                    f"{path}: expected arrays of numbers, got dtype {array.dtype.str} "
+                    f"in {name}, which .npz cannot tell (bfloat16 becomes |V2): save "
+                    "it as .safetensors, or in float32"
+                )
             arrays[name] = array
     return arrays
 

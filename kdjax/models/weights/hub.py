@@ -10,7 +10,7 @@ import urllib.request
 from typing import Any, NamedTuple
 
 from kdjax.models.weights.errors import WeightsError
-from kdjax.models.weights.files import FORMATS, PICKLES, refuse_pickle
+from kdjax.models.weights.files import FORMATS, PICKLES, check_path, refuse_pickle
 
 # A name that ends so is meant as a path, unless it says hf: or names a file.
 _SUFFIXES = (".npz", ".safetensors", ".json", *PICKLES)
@@ -39,7 +39,7 @@ def parse_name(source: str) -> HubFile | None:
     match = _NAME.fullmatch(source.removeprefix("hf:"))
     if match is None:
         return None
-    if not (named or match["file"]) and source.endswith(_SUFFIXES):
+    if not (named or match["file"]) and source.lower().endswith(_SUFFIXES):
         return None
     file = match["file"] or "model.safetensors"
     return HubFile(match["repo"], file, match["revision"])
@@ -53,6 +53,7 @@ def resolve(source: str | os.PathLike) -> pathlib.Path:
     Raises `WeightsError` naming `source` if there is no such file or repository, if the
     hub cannot be reached, or if `huggingface_hub` (extra `hub`) is not installed.
     """
+    check_path("source", source)
     path = pathlib.Path(source).expanduser()
     if path.exists():
         return path
@@ -61,7 +62,7 @@ def resolve(source: str | os.PathLike) -> pathlib.Path:
         refuse_pickle(str(source))
         expected = f"{FORMATS}, or a hub name hf:owner/name[@revision][:file]"
         raise WeightsError(f"{source}: expected {expected}, got nothing there")
-    refuse_pickle(wanted.file)
+    refuse_pickle(wanted.file, str(source))
     return _download(str(source), wanted)
 
 

@@ -14,7 +14,12 @@ from kdjax.core.types import Model, PyTree
 from kdjax.models.weights import adapt as adapting
 from kdjax.models.weights import hub
 from kdjax.models.weights.errors import WeightsError
-from kdjax.models.weights.files import Arrays, read_arrays, write_arrays
+from kdjax.models.weights.files import (
+    Arrays,
+    check_path,
+    read_arrays,
+    write_arrays,
+)
 from kdjax.models.weights.layouts import SAME, file_shape
 from kdjax.models.weights.misfit import Misfit, told
 from kdjax.models.weights.scheme import Place
@@ -78,17 +83,12 @@ def load_weights(
         >>> loaded["params"]["head"]["kernel"].shape
         (2, 3)
     """
-    if isinstance(variables, Model):
-        raise WeightsError(
-            "variables: expected what the model's init returns (its shapes are enough: "
-            "jax.eval_shape(model.init, key, images)), got the Model"
-        )
+    leaves = _leaves(variables)
     words = _words(adapt)
     _known_names(names)
     arrays = read_arrays(hub.resolve(source))
     if not arrays:
         raise WeightsError(f"{source}: expected weights, got a file without arrays")
-    leaves = _leaves(variables)
     candidates = SCHEMES if names is None else [names]
     fits = {name: _fit(name, arrays, leaves, words) for name in candidates}
     best = min(fits, key=lambda name: _rank(fits[name]))
@@ -96,12 +96,14 @@ def load_weights(
         expected = f"names as in {best}" if names else "names that fit this model"
         text = f"{source}: expected {expected}, got none of them but {_some(arrays)}"
         raise WeightsError(text)
-    misfits = fits[best].misfits or _not_finite(fits[best].values)
+    misfits, values, loaded = fits[best].misfits, fits[best].values, {}
+    if not misfits:
+        loaded = {path: _final(leaves[path], x) for path, x in values.items()}
+        misfits = _not_finite(values, loaded)
     if misfits:
         text = f"{source}: expected the weights of this model (names: {best}), got"
         raise WeightsError(f"{text} {told(misfits)}", misfits)
-    values = [_final(leaves[path], x) for path, x in fits[best].values.items()]
-    return jax.tree.unflatten(jax.tree.structure(variables), values)
+    return jax.tree.unflatten(jax.tree.structure(variables), list(loaded.values()))
 
 
 def save_weights(
@@ -111,11 +113,14 @@ def save_weights(
 
     names: a key of `SCHEMES`; "own" are this project's and serve any network.
 
-    Raises `WeightsError` for another suffix, an unknown scheme, or leaves (all of them
-    listed) that the scheme has no name for.
+    The file is written whole or not at all.
+
+    Raises `WeightsError` for another suffix, a file that cannot be written, an unknown
+    scheme, or leaves (all of them listed) that are no arrays of numbers or that the
+    scheme has no name for.
     """
     _known_names(names)
-    leaves = _leaves(variables)
+    leaves = _leaves(variables, whole=True)
     shapes = {key: tuple(leaf.shape) for key, leaf in leaves.items()}
     places = SCHEMES[names].places(shapes)
     unknown = [key for key, place in places.items() if place is None]
@@ -126,6 +131,7 @@ def save_weights(
         for key, place in places.items()
         if place is not None
     }
+    check_path("path", path)
     write_arrays(pathlib.Path(path), SCHEMES[names].write(arrays, shapes))
 
 
@@ -142,13 +148,39 @@ def _known_names(names: str | None) -> None:
         raise WeightsError(f"names: expected one of {known}, got {names!r}")
 
 
-def _leaves(variables: PyTree) -> Leaves:
-    """{"params/head/kernel": leaf}, in the order of the tree."""
+def _leaves(variables: PyTree, *, whole: bool = False) -> Leaves:
+    """{"params/head/kernel": leaf}, in the order of the tree.
+
+    whole: every leaf must have values; else a shape and a dtype are enough.
+    """
+    if isinstance(variables, Model):
+        hint = "" if whole else _SHAPES
+        want = f"what the model's init returns{hint}"
+        raise WeightsError(f"variables: expected {want}, got the Model")
     flat, _ = jax.tree_util.tree_flatten_with_path(variables)
-    return {
+    leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in flat
     }
+    others = [path for path, x in leaves.items() if not _is_array(x, whole)]
+    if others:
+        want = "an array of numbers" if whole else "an array, or its shape,"
+        text = f"variables: expected {want} in every leaf, got "
+        kinds = [f"{type(leaves[path]).__name__} in {path}" for path in others[:3]]
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise WeightsError(text + ", ".join(kinds) + more)
+    return leaves
+
+
+_SHAPES = " (its shapes are enough: jax.eval_shape(model.init, key, images))"
+
+
+def _is_array(x: Any, whole: bool) -> bool:
+    if not whole:
+        return hasattr(x, "shape") and hasattr(x, "dtype")
+    if not isinstance(x, (np.ndarray, np.generic, jax.Array)):
+        return False
+    return any(jnp.issubdtype(x.dtype, kind) for kind in (np.number, np.bool_))
 
 
 def misfits(variables: PyTree, found: PyTree) -> list[Misfit]:
@@ -189,7 +221,8 @@ def _matched(
             continue
         assert place is not None
         values[path] = _value(place, value, leaves[path], word)
-        if values[path] is None and word != "head":
+        is_other_head = word == "head" and not _has_shape(place, value, leaves[path])
+        if values[path] is None and not is_other_head:
             found.append(_misshapen(path, place, value, leaves[path]))
     used = {place.name for place in places.values() if place}
     extra = sorted(set(file) - used)
@@ -201,14 +234,19 @@ def _where(path: str, place: Place) -> str:
     return "" if place.name == path else f"in the file {place.name}"
 
 
+def _has_shape(place: Place, value: Any, leaf: Any) -> bool:
+    return value.shape == file_shape(place.layout, tuple(leaf.shape))
+
+
+@np.errstate(over="ignore")
 def _value(
     place: Place, value: np.ndarray, leaf: Any, word: str | None
 ) -> np.ndarray | None:
     """The array in the tree's form, adapted where that is allowed; None if unfit."""
     shape = tuple(leaf.shape)
-    if _is_float(value) != _is_float(leaf):
+    if _kind(value) != _kind(leaf):
         return None
-    if value.shape == file_shape(place.layout, shape):
+    if _has_shape(place, value, leaf):
         return place.layout.to_tree(value, shape)
     if value.ndim != len(file_shape(place.layout, shape)):
         return None
@@ -222,21 +260,31 @@ def _value(
 def _misshapen(path: str, place: Place, value: Any, leaf: Any) -> Misfit:
     expected = f"{file_shape(place.layout, tuple(leaf.shape))} {leaf.dtype}"
     word = adapting.role(path, tuple(adapting.LEAVES))
+    word = None if _has_shape(place, value, leaf) else word
     hint = f" (adapt: {word} may help)" if word else ""
     shapes = f"expected {expected}, got {value.shape} {value.dtype}{hint}"
     return Misfit("misshapen", path, _where(path, place), shapes)
 
 
-def _not_finite(values: Mapping[str, np.ndarray | None]) -> list[Misfit]:
-    return [
-        Misfit("not finite", path)
-        for path, x in values.items()
-        if x is not None and _is_float(x) and not np.isfinite(x).all()
-    ]
+def _not_finite(
+    values: Mapping[str, np.ndarray | None], loaded: Mapping[str, np.ndarray]
+) -> list[Misfit]:
+    """Leaves that hold no finite number, in the file or in the dtype of the tree."""
+    found = []
+    for path, x in values.items():
+        is_finite = np.isfinite(loaded[path])
+        if x is None or is_finite.all():
+            continue
+        lost = x[np.isfinite(x) & ~is_finite]
+        dtype = loaded[path].dtype
+        text = f"{float(lost[0]):g} does not fit {dtype}" if lost.size else ""
+        found.append(Misfit("not finite", path, "", text))
+    return found
 
 
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def _kind(x: Any) -> Any:
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    return next((kind for kind in kinds if jnp.issubdtype(x.dtype, kind)), None)
 
 
 def _rank(fit: _Fit) -> tuple[float, int]:
@@ -248,6 +296,7 @@ def _some(arrays: Arrays) -> str:
     return f"{', '.join(sorted(arrays)[:3])}, ..."
 
 
+@np.errstate(over="ignore")
 def _final(leaf: Any, value: np.ndarray | None) -> np.ndarray:
     if value is not None:
         return np.array(value, leaf.dtype, order="C")

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import resource
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +35,41 @@ def test_half_precision_survives(tmp_path):
         np.testing.assert_array_equal(read.astype(np.float32), [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "pkl", "ckpt", "tar"])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_full_disk_leaves_the_old_file_whole(suffix, tmp_path):
+    path = tmp_path / f"x.{suffix}"
+    write_arrays(path, ARRAYS)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match=f"x.{suffix}: cannot be .*too large"):
+            write_arrays(path, {"large": np.ones(99_999)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    equal(read_arrays(path), ARRAYS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_folder_that_is_not_there(suffix, tmp_path):
+    path = tmp_path / "none" / f"x.{suffix}"
+    text = f"x.{suffix}: expected a folder {path.parent}, got nothing there$"
+    with pytest.raises(WeightsError, match=text):
+        write_arrays(path, ARRAYS)
+    assert not path.parent.exists()
+
+
+def test_half_precision_that_npz_has_no_word_for(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, half=np.asarray(jnp.ones(2, jnp.bfloat16)))
+    text = (
+        r"^\S+x.npz: expected arrays of numbers, got dtype \|V2 in half, .*safetensors"
+    )
+    with pytest.raises(WeightsError, match=text):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "PTH", "pt", "bin", "pkl", "ckpt", "tar"])
 def test_a_pickle_is_refused_unread(suffix, tmp_path):
     path = tmp_path / f"weights.{suffix}"
     with pytest.raises(WeightsError, match="kdjax.models.weights.convert_pth IN.pth"):
@@ -112,6 +147,8 @@ def test_other_files(tmp_path):
         read_arrays(tmp_path / "x.h5")
     with pytest.raises(WeightsError, match="x.npz: expected a file, got nothing"):
         read_arrays(tmp_path / "x.npz")
+    with pytest.raises(WeightsError, match="folder with the model.json .* without it"):
+        read_arrays(tmp_path)
     with pytest.raises(WeightsError, match="ends in .npz or .safetensors, got '.h5'"):
         write_arrays(tmp_path / "x.h5", ARRAYS)
 

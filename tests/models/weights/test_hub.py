@@ -39,9 +39,11 @@ def test_nothing_there(tmp_path):
         resolve(tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("source", ["here/weights.pth", "hf:o/n:pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "source", ["here/weights.pth", "here/weights.PTH", "hf:o/n:pytorch_model.bin"]
+)
 def test_pickles_are_refused_before_they_are_fetched(source):
-    with pytest.raises(WeightsError, match="got a pickle"):
+    with pytest.raises(WeightsError, match=f"^{source}: expected .* got a pickle"):
         resolve(source)
 
 

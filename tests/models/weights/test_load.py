@@ -129,6 +129,17 @@ def test_numbers_that_are_none_are_named(saved):
         load_weights(variables, path)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_numbers_too_large_for_the_tree_are_named(dtype, tmp_path):
+    path = tmp_path / "wide.npz"
+    np.savez(path, **{"params/a": [1.0, -1e300], "params/b": np.ones(2)})
+    template = {"params": {"a": np.ones(2, dtype), "b": np.ones(2, dtype)}}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(template, path)
+    got = str(caught.value).splitlines()[1:]
+    assert got == [f"  not finite params/a: -1e+300 does not fit {dtype}"]
+
+
 def test_weights_of_another_kind_of_network(saved, tmp_path):
     variables, _ = saved
     save_weights(trees.tree("timm_vit"), tmp_path / "vit.npz", names="timm_vit")
@@ -213,6 +224,15 @@ def test_a_head_that_fits_is_loaded_all_the_same(saved):
     trees.same(load_weights(variables, write(), adapt=("head", "stem")), variables)
 
 
+def test_a_head_of_the_same_shape_is_never_left_out(saved):
+    """Only another shape makes another head; and no advice where the shape is right."""
+    variables, write = saved
+    path = write(head__fc__bias=np.zeros(6, np.int32))
+    line = r"misshapen params/head/bias, .*: expected \(6,\) float32, got \(6,\) int32$"
+    with pytest.raises(WeightsError, match=line):
+        load_weights(variables, path, adapt=("head",))
+
+
 @pytest.mark.parametrize("adapt", ["head", ("heads",)])
 def test_what_may_be_adapted_is_a_list_of_known_words(saved, adapt):
     variables, write = saved
@@ -276,7 +296,42 @@ def test_another_patch_and_the_positions_that_go_with_it(tmp_path):
 
 def test_a_model_in_place_of_its_variables_is_named(tmp_path):
     model = make_model(Model(name="plain_cnn_student", resolution=32), 10)
-    with pytest.raises(
-        WeightsError, match="^variables: expected what the model's init"
-    ):
-        load_weights(model, tmp_path / "weights.npz")
+    for function in (load_weights, save_weights):
+        with pytest.raises(
+            WeightsError, match="^variables: expected what the model's init .*the Model"
+        ):
+            function(model, tmp_path / "weights.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize("leaf", [shape_of((2,)), 0.5, np.array([None])])
+def test_only_arrays_of_numbers_are_saved(leaf, suffix, tmp_path):
+    variables = {"params": {"a": np.ones(2), "b": leaf}}
+    text = (
+        r"^variables: expected an array of numbers in every leaf, got \w+ in params/b$"
+    )
+    with pytest.raises(WeightsError, match=text):
+        save_weights(variables, tmp_path / f"x.{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_leaf_without_a_shape_is_named(tmp_path):
+    save_weights({"params": {"a": np.ones(2)}}, tmp_path / "x.npz")
+    with pytest.raises(WeightsError, match="^variables: .*, got float in params/a$"):
+        load_weights({"params": {"a": 0.5}}, tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("array", [np.array(["a", "b"]), np.ones(2, complex)])
+def test_another_kind_of_number_is_named(array, tmp_path):
+    np.savez(tmp_path / "x.npz", **{"params/a": array})
+    line = rf"misshapen params/a: expected \(2,\) int32, got \(2,\) {array.dtype}$"
+    with pytest.raises(WeightsError, match=line):
+        load_weights({"params": {"a": np.ones(2, np.int32)}}, tmp_path / "x.npz")
+
+
+def test_what_is_no_path_is_named():
+    variables = {"params": {"a": np.ones(2)}}
+    with pytest.raises(WeightsError, match="^source: expected the name of a .*None$"):
+        load_weights(variables, None)  # type: ignore
+    with pytest.raises(WeightsError, match="^path: expected the name of a .*None$"):
+        save_weights(variables, None)  # type: ignore
