@@ -165,9 +165,7 @@ def _prepare(
     teacher = teacher_loader(run, given, folder, mesh, source)()
     require(teacher is not None, "teacher.kind", "model", run.teacher.kind)
     assert teacher is not None
-    fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops
-    want = "0 unless views.mode is fixed"
-    require(not crops or fixed, "teacher.cache.crops", want, crops)
+    fixed, rows = run.views.mode == "fixed", cache.plan_rows(run, source)
     alone = _alone(run, teacher)
     build.check_fit(alone, train=source, student=job.student, teacher=teacher)
     look_at_teacher(run, teacher, mesh, job)
@@ -191,7 +189,7 @@ def _prepare(
     lead = (alone.seeds,) if fixed else (alone.seeds, run.batch)
     arrays = {k: Rows((*lead, *x.shape[2:]), x.dtype.name) for k, x in shapes.items()}
     size = sum(x.nbytes for x in arrays.values())
-    limit = cache.plan_rows(run, source), _BLOCK_UPDATES, max(1, _BLOCK // size)
+    limit = rows, _BLOCK_UPDATES, max(1, _BLOCK // size)
     block = run.batch if fixed else min(limit)
     return task, _shared(lambda: cache.make_cache(run, source, teacher, arrays, block))
 

@@ -52,7 +52,13 @@ def together(command, processes, devices):
                 text=True,
             )
         )
-    outputs = [p.communicate(timeout=300)[0] for p in running]
+    try:
+        outputs = [p.communicate(timeout=900)[0] for p in running]
+    finally:
+        # One that fails leaves the other waiting for it.
+        for process in running:
+            process.kill()
+            process.wait()
     return [p.returncode for p in running], outputs
 
 
