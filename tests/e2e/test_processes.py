@@ -19,6 +19,13 @@ from tests.e2e.test_cached import TEACHER, linear
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
 
+# On a busy machine a process may wait for another longer than XLA's 40 seconds, after
+# which it aborts.
+PATIENT = (
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
+    "--xla_cpu_collective_timeout_seconds=600"
+)
+
 
 def start(workdir, *, processes, devices, options=(), baselines=("labels",)):
     """Start `kdjax distill` as several processes; their exits and outputs."""
@@ -37,6 +44,7 @@ def together(command, processes, devices):
     for i in range(processes):
         environment = {
             **os.environ,
+            "XLA_FLAGS": PATIENT,
             "PYTHONPATH": str(ROOT),
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
