@@ -124,12 +124,14 @@ class Teacher:
             require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
             ok = bool(self.also) or value == getattr(Teacher, field)
             require(ok, f"{at}.{field}", f"1 without {at}.also", value)
+        ok = bool(self.also) or self.mean == Teacher.mean
+        require(ok, f"{at}.mean", f"{Teacher.mean} without {at}.also", self.mean)
         for i, member in enumerate(self.also):
             member.check(f"{at}.also.{i}")
         self.cache.check(f"{at}.cache")
         if self.kind == "average":
-            ok = not (self.run or self.also or self.cache.path)
-            want = "no run, also or cache beside kind average"
+            ok = not (self.run or self.model.weights or self.also or self.cache.path)
+            want = "model, or no run, model.weights, also or cache beside average"
             require(ok, f"{at}.kind", want, self.kind)
         if self.trained_first:
             require(self.steps >= 1, f"{at}.steps", "at least 1", self.steps)

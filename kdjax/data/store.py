@@ -193,17 +193,20 @@ def open_store(
 ) -> Store:
     """Open a store. Every field of `expected` must be in its manifest, and be equal.
 
-    Raises StoreError naming the folder, the field, what was expected and what is there.
+    Raises StoreError naming the folder, and of each field that differs what was
+    expected and what is there.
     """
     manifest = read_manifest(path)
     if manifest is None:
         raise StoreError(f"{path}: expected a store, it has no manifest.json")
-    for field, want in _flat(expected or {}).items():
-        got = _flat(manifest).get(field)
-        if got != want:
-            raise StoreError(
-                f"{path}: {field}: expected {want!r}, the store has {got!r}"
-            )
+    there = _flat(manifest)
+    wrong = [
+        f"{field}: expected {want!r}, the store has {there.get(field)!r}"
+        for field, want in _flat(expected or {}).items()
+        if there.get(field) != want
+    ]
+    if wrong:
+        raise StoreError(f"{path}: " + "; ".join(wrong))
     layout = manifest["layout"]
     rows, block = layout["rows"], layout["block"]
     columns = {k: Rows(tuple(shape), d) for k, (shape, d) in layout["arrays"].items()}
@@ -228,9 +231,16 @@ def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise StoreError(f"{path}: manifest.json is damaged: {error}") from error
     layout = manifest.get("layout") if isinstance(manifest, dict) else None
-    if not isinstance(layout, dict) or not {"arrays", "rows", "block"} <= set(layout):
+    if not _is_layout(layout):
         raise StoreError(f"{path}: expected a store, its manifest.json is no store's")
     return manifest
+
+
+def _is_layout(layout: Any) -> bool:
+    if not isinstance(layout, dict) or not isinstance(layout.get("arrays"), dict):
+        return False
+    counts = [layout.get("rows"), layout.get("block")]
+    return all(isinstance(n, int) and n > 0 for n in counts)
 
 
 def _names(path: str | pathlib.Path) -> list[bytes]:

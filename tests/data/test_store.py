@@ -154,6 +154,8 @@ def test_a_store_of_something_else_is_refused(full):
         open_store(full, other)
     with pytest.raises(StoreError, match="seed: expected 3, the store has None"):
         open_store(full, {"seed": 3})
+    with pytest.raises(StoreError, match="seed: .* None; views.mode: .*'consistent'$"):
+        open_store(full, {"seed": 3, **other})
     with pytest.raises(StoreError, match="teacher: expected 'x', the store has 'abc'"):
         make(full, {"teacher": "x"})
     assert open_store(full, OF).missing() == []
@@ -167,7 +169,13 @@ def test_no_store_and_no_manifest(tmp_path, full):
     (full / "manifest.json").write_text("{")
     with pytest.raises(StoreError, match="manifest.json is damaged"):
         open_store(full)
-    for other in ('{"name": "a web page"}', "[1]"):
+    others = (
+        '{"name": "a web page"}',
+        "[1]",
+        '{"layout": {"arrays": {}, "rows": "9", "block": 4}}',
+        '{"layout": {"arrays": [], "rows": 9, "block": 4}}',
+    )
+    for other in others:
         (full / "manifest.json").write_text(other)
         with pytest.raises(StoreError, match="manifest.json is no store's"):
             make(full)

@@ -203,7 +203,12 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     "teacher, message",
     [
-        (Teacher(kind="average", run="runs/x"), "teacher.kind: expected no run"),
+        (Teacher(kind="average", run="runs/x"), "teacher.kind: expected model, or no"),
+        (
+            Teacher(kind="average", model=Model(weights="x.npz")),
+            "teacher.kind: expected model, or no run, model.weights",
+        ),
+        (Teacher(mean="probabilities"), "teacher.mean: expected logits without"),
         (Teacher(decay=1.0), r"teacher.decay: expected a number in \[0, 1\)"),
         (Teacher(weight=0.0), "teacher.weight: expected > 0"),
         (Teacher(also=(Member(),)), "teacher.also.0.run: expected a run folder, or"),
