@@ -140,16 +140,15 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
         ahead = time_left(done, [other.run.steps for other in left[number - 1 :]])
         text = f"[{number}/{len(left)}] {task.run.name}, {task.run.steps} updates"
         console.print(f"{text}{ahead}", style="bold", highlight=False)
-        start = time.monotonic()
         try:
-            _run_one(task, console)
+            seconds = _run_one(task, console)
         except Interrupted:
             raise
         except Exception as error:
             failed.append(f"{task.run.name}: {error}")
             console.print(f"failed: {failed[-1]}", style="red", highlight=False)
         else:
-            done.append((task.run.steps, time.monotonic() - start))
+            done.append((task.run.steps, seconds))
         # Some hundred programs are more than a process has memory maps for.
         jax.clear_caches()
     return failed
@@ -173,16 +172,19 @@ def time_left(done: list[tuple[int, float]], ahead: list[int]) -> str:
     return f", about {_duration(start * len(ahead) + pace * sum(ahead))} left"
 
 
-def _run_one(task: _Task, console: Console) -> None:
+def _run_one(task: _Task, console: Console) -> float:
+    """Seconds that it took, those of what others share with it not counted."""
     run = task.run
     for first in task.before:
         train(first, console=console)
+    start = time.monotonic()
     if run.teacher is None:
         train(run, console=console)
-        return
-    if run.teacher.cache.path:
-        cache_targets(run, console=console)
-    distill(run, console=console)
+    else:
+        if run.teacher.cache.path:
+            cache_targets(run, console=console)
+        distill(run, console=console)
+    return time.monotonic() - start
 
 
 def _duration(seconds: float) -> str:
