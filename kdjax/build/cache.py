@@ -56,6 +56,13 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         if asked.cache.crops:
             names += ["crop", "area", "aspect", "flip", "jitter", "randaugment"]
         views = {k: views[k] for k in names}
+    else:
+        # What these do is not seen in training.
+        unused = {"central", "still"}
+        unused |= set() if run.views.mode == "function_matching" else {"mix"}
+        views = {k: v for k, v in views.items() if k not in unused}
+    # Answers that the temperature of the loss enters.
+    tempered = asked.cache.top_k or (asked.also and asked.mean == "probabilities")
     of: dict[str, Any] = {
         "precision": asked.precision,
         "resolution": teacher.resolution,
@@ -66,7 +73,9 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         of["mean"] = asked.mean
         of["weights"] = [m.weight for m in members]
         of["temperatures"] = [m.temperature for m in members]
-    if not _abstract(teacher):
+    if any(teacher.code):
+        of["code"] = list(teacher.code)
+    if not is_abstract(teacher):
         of["variables"] = digest(teacher.variables)
     return {
         **plan,
@@ -75,26 +84,14 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         "rules": {"order": order.VERSION, "views": VIEWS_VERSION},
         "data": {"crop": run.data.crop, "content": fingerprint(train)},
         "teacher": of,
-        **({"terms": {"temperature": temperature(run)}} if asked.cache.top_k else {}),
+        **({"terms": {"temperature": run.temperature}} if tempered else {}),
     }
 
 
-def _abstract(teacher: Trained) -> bool:
+def is_abstract(teacher: Trained) -> bool:
+    """Whether a model has shapes in place of values."""
     leaves = jax.tree.leaves(teacher.variables)
     return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
-
-
-def temperature(run: Run) -> float:
-    """The temperature that the log-normaliser is stored for: that of the first term."""
-    for term in run.terms.values():
-        if term.teacher == "logits":
-            ok = term.temperature.end is None
-            want = "0 (all classes) with a temperature that changes"
-            require(
-                ok, "teacher.cache.top_k", want, run.teacher and run.teacher.cache.top_k
-            )
-            return term.temperature.value
-    return 1.0
 
 
 def likeliest(run: Run) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def likeliest(run: Run) -> dict[str, Any]:
     `keep` and `unpack` of `kdjax.teachers.cached` take it; nothing where all."""
     assert run.teacher is not None
     top_k = run.teacher.cache.top_k
-    return {"top_k": top_k, "temperature": temperature(run)} if top_k else {}
+    return {"top_k": top_k, "temperature": run.temperature} if top_k else {}
 
 
 def make_cache(

@@ -72,9 +72,7 @@ def _load(
 
 def read_run(folder: str | pathlib.Path) -> Run:
     """The config of a run folder."""
-    values = runlog.read_config(folder)
-    values.pop("given", None)
-    return configs.from_dict(values)
+    return configs.from_dict(runlog.read_config(folder))
 
 
 def read_given(folder: str | pathlib.Path) -> dict[str, str]:

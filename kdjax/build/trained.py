@@ -28,6 +28,7 @@ class Trained(NamedTuple):
     resolution: side of the square that the model sees, in pixels; a tuple for several
         models as one.
     pixels: the scale of its pixels (`kdjax.config.Model.pixels`), one for each model.
+    code: what tells apart models of the user's own functions, one for each model.
     """
 
     model: Model
@@ -35,6 +36,7 @@ class Trained(NamedTuple):
     axis: int | None
     resolution: Any
     pixels: tuple[str, ...] = ("half",)
+    code: tuple[str, ...] = ("",)
 
 
 def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
@@ -47,7 +49,8 @@ def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trai
         return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
 
     shapes = jax.eval_shape(init, np.arange(run.seeds))
-    return Trained(model, shapes, 0, size, (run.model.pixels,))
+    code = zoo.code_of(run.model)
+    return Trained(model, shapes, 0, size, (run.model.pixels,), (code,))
 
 
 def load_trained(
@@ -101,7 +104,8 @@ def published(
         raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.published(config, classes, channels, field)
-    return Trained(model, variables, None, config.resolution, (config.pixels,))
+    pixels, code = (config.pixels,), (zoo.code_of(config, field),)
+    return Trained(model, variables, None, config.resolution, pixels, code)
 
 
 def starting_variables(
@@ -167,13 +171,14 @@ def together(first: Trained, others: list[Trained], run: Run) -> Trained:
         mean=asked.mean,
         weights=[member.weight for member in members],
         temperatures=[member.temperature for member in members],
-        at=_temperature(run) if asked.mean == "probabilities" else 1.0,
+        at=run.temperature or 1.0,
     )
     axis = 0 if any(part.axis == 0 for part in parts) else None
     variables = tuple(_with_axis(part, axis, run.seeds) for part in parts)
     pixels = tuple(scale for part in parts for scale in part.pixels)
-    at = tuple(part.resolution for part in parts)
-    return Trained(model, variables, axis, at, pixels)
+    sizes = tuple(part.resolution for part in parts)
+    code = tuple(text for part in parts for text in part.code)
+    return Trained(model, variables, axis, sizes, pixels, code)
 
 
 def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
@@ -187,16 +192,6 @@ def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
         return jnp.broadcast_to(x, shape)
 
     return jax.tree.map(repeat, part.variables)
-
-
-def _temperature(run: Run) -> float:
-    """The one temperature at which the run's terms read the teacher's logits."""
-    terms = [t for t in run.terms.values() if t.teacher == "logits"]
-    found = {t.temperature.value for t in terms if t.temperature.end is None}
-    one = len(found) == 1 and all(t.temperature.end is None for t in terms)
-    want = "logits, or terms of one constant temperature"
-    require(one, "teacher.mean", want, "probabilities")
-    return found.pop()
 
 
 def at_precision(trained: Trained, precision: str) -> Trained:

@@ -70,7 +70,6 @@ def load_config(reference: str) -> Run:
         except ValueError as error:
             raise ConfigError(f"config: {reference} is not JSON: {error}") from error
         require(isinstance(values, dict), "config", "a table of fields", values)
-        values.pop("given", None)
         return from_dict(values)
     run = call(load_function(reference, "config"), "config")
     require(isinstance(run, Run), "config", "a function returning a Run", run)

@@ -77,6 +77,10 @@ class Run:
             ok = not crops or self.views.mode == "fixed"
             want = "0 unless views.mode is fixed"
             require(ok, "teacher.cache.crops", want, crops)
+            epochs = self.teacher.cache.epochs
+            ok = not epochs or self.views.mode != "fixed"
+            want = "0 with views.mode fixed, which has one answer an image"
+            require(ok, "teacher.cache.epochs", want, epochs)
             self._check_apart(self.teacher.cache.path)
         require(bool(self.terms), "terms", "at least one term", self.terms)
         for name, term in self.terms.items():
@@ -85,6 +89,8 @@ class Run:
             require(
                 ok, f"terms.{name}.teacher", "labels, without a teacher", term.teacher
             )
+        if self.teacher is not None:
+            self._check_temperature(self.teacher)
         for name in self.baselines:
             known = name in get_args(Baseline)
             require(known, "baselines", "labels or labels_mixup", name)
@@ -92,11 +98,30 @@ class Run:
             known = name in get_args(Tracker)
             require(known, "trackers", "tensorboard or wandb", name)
 
+    @property
+    def temperature(self) -> float | None:
+        """That at which all terms read the teacher's logits; None where it changes, or
+        differs between them."""
+        terms = [t for t in self.terms.values() if t.teacher == "logits"]
+        found = {t.temperature.value for t in terms} or {1.0}
+        one = len(found) == 1 and all(t.temperature.end is None for t in terms)
+        return found.pop() if one else None
+
+    def _check_temperature(self, teacher: Teacher) -> None:
+        """What is taken at the temperature of the loss needs there to be one."""
+        ok, also = self.temperature is not None, "or terms of one constant temperature"
+        top_k, mean = teacher.cache.top_k, teacher.mean
+        want = f"0 (all classes), {also}"
+        require(ok or not top_k, "teacher.cache.top_k", want, top_k)
+        want = f"logits, {also}"
+        require(ok or mean != "probabilities", "teacher.mean", want, mean)
+
     def _check_apart(self, store: str) -> None:
         """A store beneath the run folder would make it another's, and the reverse."""
         if not store or "://" in store:
             return
-        a, b = (pathlib.Path(x).resolve() for x in (store, self.workdir))
+        a = pathlib.Path(store).expanduser().resolve()
+        b = pathlib.Path(self.workdir).resolve()
         apart = not (a.is_relative_to(b) or b.is_relative_to(a))
         want = f"a folder neither in workdir {self.workdir!r} nor around it"
         require(apart, "teacher.cache.path", want, store)
@@ -113,6 +138,13 @@ def to_dict(run: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(run)))
 
 
+# What `config.json` holds beside the config: of things without a field, digests.
+BESIDE = ("given", "content")
+
+
 def from_dict(values: dict[str, Any]) -> Run:
-    """The inverse of `to_dict`. Unknown, missing and ill-typed fields are errors."""
-    return from_plain(Run, values)
+    """The inverse of `to_dict`, also of all that `config.json` holds.
+
+    Unknown, missing and ill-typed fields are errors.
+    """
+    return from_plain(Run, {k: v for k, v in values.items() if k not in BESIDE})

@@ -28,7 +28,7 @@ class Member:
         ok = bool(self.run) != bool(self.model.weights)
         want = "a run folder, or published weights in model.weights"
         require(ok, f"{at}.run", want, (self.run, self.model.weights))
-        require(self.step >= 0, f"{at}.step", ">= 0", self.step)
+        _check_step(self.step, self.run, at)
         for field in ("weight", "temperature"):
             value = getattr(self, field)
             require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
@@ -118,7 +118,7 @@ class Teacher:
         ok = not (self.run and self.model.weights)
         want = f"none beside {at}.model.weights"
         require(ok, f"{at}.run", want, self.run)
-        require(self.step >= 0, f"{at}.step", ">= 0", self.step)
+        _check_step(self.step, self.run, at)
         for field in ("weight", "temperature"):
             value = getattr(self, field)
             require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
@@ -130,9 +130,16 @@ class Teacher:
             member.check(f"{at}.also.{i}")
         self.cache.check(f"{at}.cache")
         if self.kind == "average":
-            ok = not (self.run or self.model.weights or self.also or self.cache.path)
-            want = "model, or no run, model.weights, also or cache beside average"
-            require(ok, f"{at}.kind", want, self.kind)
+            want = "as it is by default beside kind average"
+            for field in ("run", "precision", "also", "cache"):
+                value = getattr(self, field)
+                require(value == getattr(Teacher, field), f"{at}.{field}", want, value)
+            weights = self.model.weights
+            require(not weights, f"{at}.model.weights", want, weights)
+        else:
+            ok = self.decay == Teacher.decay
+            want = f"{Teacher.decay}, its default, but with kind average"
+            require(ok, f"{at}.decay", want, self.decay)
         if self.trained_first:
             require(self.steps >= 1, f"{at}.steps", "at least 1", self.steps)
             self.optim.check(f"{at}.optim", self.steps)
@@ -142,6 +149,11 @@ class Teacher:
     def trained_first(self) -> bool:
         """Whether the teacher's training is part of the run."""
         return self.kind == "model" and not self.run and not self.model.weights
+
+
+def _check_step(step: int, run: str, at: str) -> None:
+    require(step >= 0, f"{at}.step", ">= 0", step)
+    require(bool(run) or not step, f"{at}.step", f"0 without {at}.run", step)
 
 
 def _check_model(model: Model, at: str) -> None:

@@ -75,10 +75,14 @@ def from_hugging_face(
             return str(error).encode()
         return f"{pixels.shape}".encode() + pixels.tobytes()
 
-    # Its own fingerprint does not see into files that a column of paths names.
     @functools.cache
-    def every() -> str:
-        return contents.of_images(held, n, int(np.prod(shape)))
+    def content() -> str:
+        each = int(np.prod(shape))
+        found = contents.of_images(held, n, each)
+        # Its own fingerprint changes when files are only moved or touched.
+        return (
+            found if n * each <= contents.LIMIT else f"{dataset._fingerprint} {found}"
+        )
 
     return Source(
         read=read,
@@ -88,7 +92,7 @@ def from_hugging_face(
         shape=shape,
         resizes=False,
         name_of=name_of,
-        content=lambda: f"{dataset._fingerprint} {image} {label} {channels} {every()}",
+        content=content,
         names=names,
     )
 

@@ -55,9 +55,10 @@ def fingerprint(source: Source) -> str:
     """16 hex digits that change with the content, the ids, the labels or the shape.
 
     For arrays the content is every pixel. For a folder and for a TFDS set it is the
-    names, sizes and bytes of the files, for a Hugging Face data set its own fingerprint
-    and the pixels: all of them up to 1 GiB in a split, an evenly spread sample of about
-    1 GiB of more (`kdjax.data.content`). They are read when this is first called.
+    names, sizes and bytes of the files, for a Hugging Face data set the pixels: all of
+    them up to 1 GiB in a split, an evenly spread sample of about 1 GiB of more
+    (`kdjax.data.content`), there with the library's own fingerprint. They are read when
+    this is first called.
     """
     sha = hashlib.sha256()
     about = f"{source.content()} {source.classes} {source.shape} {source.resizes}"
@@ -115,8 +116,9 @@ def unlabelled(source: Source) -> Source:
 def of_classes(source: Source, labelled: Sequence[Source]) -> Source:
     """Images without labels, as of the problem that labelled ones belong to: with the
     most classes that any of these has."""
-    classes = max((other.classes for other in labelled), default=0)
-    return dataclasses.replace(source, classes=classes)
+    most = max(labelled, key=lambda other: other.classes, default=None)
+    classes, names = (most.classes, most.names) if most else (0, ())
+    return dataclasses.replace(source, classes=classes, names=names)
 
 
 def at_channels(source: Source, channels: int) -> Source:
@@ -162,7 +164,8 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
     labelled = [part for part in parts if (part.labels >= 0).any()]
     named = [part.names for part in labelled if part.names]
     for names in named[1:]:
-        _check_same_names(named[0], names, field)
+        want = "parts with the same classes in the same order"
+        check_same_names(named[0], names, field, want)
     classes = {part.classes for part in labelled}
     want = "labels of the same number of classes"
     require(len(classes) <= 1, field, want, sorted(classes))
@@ -196,8 +199,13 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
     )
 
 
-def _check_same_names(first: Sequence[str], other: Sequence[str], field: str) -> None:
-    """Refuse to join classes that only share their numbers."""
+def check_same_names(
+    first: Sequence[str], other: Sequence[str], field: str, want: str
+) -> None:
+    """Refuse classes that only share their numbers.
+
+    Raises ConfigError naming `field`, what it wants, and both lists where they differ.
+    """
     if first == other:
         return
     pairs = zip(first, other, strict=False)
@@ -209,7 +217,6 @@ def _check_same_names(first: Sequence[str], other: Sequence[str], field: str) ->
             return str(list(names))
         return f"{len(names)} with {list(names[at : at + 3])} from number {at} on"
 
-    want = "parts with the same classes in the same order"
     raise ConfigError(
         f"{field}: expected {want}, got {shown(first)} and {shown(other)}"
     )

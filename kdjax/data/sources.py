@@ -102,7 +102,7 @@ def load_splits(
 
     def whole(split: str) -> Source:
         parts = [part(number, split) for number in range(len(names))]
-        return parts[0] if len(parts) == 1 else join(parts, field)
+        return parts[0] if len(parts) == 1 else join(parts, f"{field} ({split})")
 
     return {split: whole(split) for split in shared}
 

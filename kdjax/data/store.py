@@ -17,6 +17,8 @@ import numpy as np
 import tensorstore as ts
 
 _MARK = "mark"
+# Of the manifest itself, in it.
+_SEAL = "checksum"
 _MEND = "`kdjax cache-targets` with the same options mends it"
 
 
@@ -113,7 +115,7 @@ class Store(NamedTuple):
         self, rows: slice | np.ndarray, values: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         """A number above 0 for each row, `[rows]` uint32."""
-        seal = zlib.crc32(json.dumps(self.manifest, sort_keys=True).encode())
+        seal = _checksum(self.manifest)
         span = isinstance(rows, slice)
         places = np.asarray(range(rows.start, rows.stop) if span else rows, "<i8")
         marks = np.zeros(len(places), np.uint32)
@@ -185,13 +187,18 @@ def create_store(
                 "manifest.json to say what they are of; remove it, or choose another"
             )
         _write_manifest(path, whole)
-    return open_store(path, whole)
+    return open_store(path, whole, mend=True)
 
 
 def open_store(
-    path: str | pathlib.Path, expected: Mapping[str, Any] | None = None
+    path: str | pathlib.Path,
+    expected: Mapping[str, Any] | None = None,
+    *,
+    mend: bool = False,
 ) -> Store:
     """Open a store. Every field of `expected` must be in its manifest, and be equal.
+
+    mend: write again what says how an array is laid out, where it is damaged.
 
     Raises StoreError naming the folder, and of each field that differs what was
     expected and what is there.
@@ -212,7 +219,7 @@ def open_store(
     columns = {k: Rows(tuple(shape), d) for k, (shape, d) in layout["arrays"].items()}
     columns[_MARK] = Rows((), "uint32")
     arrays = {
-        name: _open(path, name, _metadata(column, rows, block))
+        name: _open(path, name, _metadata(column, rows, block), mend)
         for name, column in columns.items()
     }
     return Store(str(path), manifest, arrays, rows, block)
@@ -230,6 +237,10 @@ def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
         manifest = json.loads(text.value)
     except ValueError as error:
         raise StoreError(f"{path}: manifest.json is damaged: {error}") from error
+    if isinstance(manifest, dict) and _SEAL in manifest:
+        sealed = manifest.pop(_SEAL) == _checksum(manifest)
+        if not sealed:
+            raise StoreError(f"{path}: manifest.json is damaged, its {_SEAL} differs")
     layout = manifest.get("layout") if isinstance(manifest, dict) else None
     if not _is_layout(layout):
         raise StoreError(f"{path}: expected a store, its manifest.json is no store's")
@@ -243,6 +254,10 @@ def _is_layout(layout: Any) -> bool:
     return all(isinstance(n, int) and n > 0 for n in counts)
 
 
+def _checksum(manifest: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+
+
 def _names(path: str | pathlib.Path) -> list[bytes]:
     try:
         return _kvstore(path).list().result()
@@ -251,7 +266,8 @@ def _names(path: str | pathlib.Path) -> list[bytes]:
 
 
 def _write_manifest(path: str | pathlib.Path, manifest: Mapping[str, Any]) -> None:
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    sealed = {**manifest, _SEAL: _checksum(manifest)}
+    text = json.dumps(sealed, indent=2, sort_keys=True) + "\n"
     try:
         _kvstore(path).write("manifest.json", text.encode()).result()
     except ValueError as error:
@@ -261,7 +277,7 @@ def _write_manifest(path: str | pathlib.Path, manifest: Mapping[str, Any]) -> No
 def _place(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
     if "://" in str(path):
         return "/".join(part for part in (str(path).rstrip("/"), name) if part) + "/"
-    folder = pathlib.Path(path).absolute() / name
+    folder = pathlib.Path(path).expanduser().absolute() / name
     return {"driver": "file", "path": f"{folder}/"}
 
 
@@ -293,20 +309,29 @@ def _metadata(column: Rows, rows: int, block: int) -> dict[str, Any]:
     }
 
 
-def _open(path, name: str, metadata: dict[str, Any] | None = None) -> ts.TensorStore:
-    spec: dict[str, Any] = {"driver": "zarr3", "kvstore": _place(path, name)}
+def _open(
+    path: str | pathlib.Path, name: str, metadata: dict[str, Any], mend: bool
+) -> ts.TensorStore:
+    spec: dict[str, Any] = {
+        "driver": "zarr3",
+        "kvstore": _place(path, name),
+        "metadata": metadata,
+    }
     if name != _MARK:
         # A chunk that is gone is an error, never a chunk of zeros.
         spec["fill_missing_data_reads"] = False
         spec["store_data_equal_to_fill_value"] = True
-    if metadata is not None:
-        spec["metadata"] = metadata
-    new = metadata is not None
     try:
-        return ts.open(spec, open=True, create=new).result()
+        return ts.open(spec, open=True, create=True).result()
     except ValueError as error:
-        doing = "write" if new else "read"
-        raise StoreError(f"{path}: cannot {doing} {name!r}: {_short(error)}") from error
+        text = f"{path}: cannot open {name!r}: {_short(error)}"
+        if not mend:
+            raise StoreError(f"{text}; {_MEND}") from error
+    try:
+        _kvstore(path).write(f"{name}/zarr.json", None).result()
+        return ts.open(spec, open=True, create=True).result()
+    except ValueError as error:
+        raise StoreError(text) from error
 
 
 def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:

@@ -184,6 +184,8 @@ def _prepare(
         shapes = jax.eval_shape(
             lambda x: _kept(task, task.answer(x, task.given)), batch
         )
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"teacher.cache.{error}") from error
     lead = (alone.seeds,) if fixed else (alone.seeds, run.batch)
@@ -257,7 +259,11 @@ def _rows_of(
     """The rows of one block; `tick` is called after each batch."""
     span = store.span(block)
     if store.manifest["kind"] == "fixed":
-        return _examples(task, span, tick)
+        size = task.run.batch
+        starts = range(span.start, span.stop, size)
+        spans = [slice(x, min(x + size, span.stop)) for x in starts]
+        parts = [_examples(task, each, tick) for each in spans]
+        return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     coming = make_batches(task.parts)(span.start)
     rows = []
     for _ in range(span.start, span.stop):
@@ -270,10 +276,10 @@ def _rows_of(
 def _examples(
     task: _Task, span: slice, tick: Callable[[], None]
 ) -> dict[str, np.ndarray]:
-    """The answers to the examples of a block, `[examples, seeds, ...]`."""
+    """The answers to at most a batch of examples, `[examples, seeds, ...]`."""
     parts, count = task.parts, span.stop - span.start
     size, crops = parts.run.batch, task.cache.crops
-    # Blocks have the size of a batch; the last one repeats its last example.
+    # Where they are fewer the last one is repeated.
     places = np.minimum(np.arange(span.start, span.start + size), span.stop - 1)
     source = parts.train
     rows = {"label": source.labels[places], "id": source.ids[places], "place": places}
@@ -301,7 +307,8 @@ def _examples(
 
 def _calls(task: _Task, store: Store, block: int) -> int:
     """How many batches a block asks about."""
-    if store.manifest["kind"] == "fixed":
-        return max(1, task.cache.crops)
     span = store.span(block)
-    return span.stop - span.start
+    rows = span.stop - span.start
+    if store.manifest["kind"] == "fixed":
+        return max(1, task.cache.crops) * -(-rows // task.run.batch)
+    return rows

@@ -43,7 +43,7 @@ def train(
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
     folder = pathlib.Path(run.workdir)
-    refuse_other(folder, run, job.given)
+    refuse_other(folder, run, job)
     build.check_fit(run, train=job.data["train"], student=model, teacher=None)
     return train_one(run, folder, job, lambda: None)
 
@@ -93,13 +93,14 @@ def distill(
     else:
         known = load()
     # Everything is checked before anything is trained or written.
+    taught = job.taught_by(known)
     for place, part in parts.items():
-        refuse_other(place, part, job.given)
+        refuse_other(place, part, taught)
         if not runlog.is_finished(place):
             build.check_fit(part, train=source, student=student, teacher=known)
     if own is None and known is not None:
         look_at_teacher(run, known, mesh, job)
-    claim(root, run, job.given)
+    claim(root, run, taught)
     if own is not None:
         train_one(own, folder, own_job, lambda: None)
     for place, part in parts.items():

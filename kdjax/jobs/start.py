@@ -7,7 +7,8 @@ from rich.console import Console
 
 from kdjax import build
 from kdjax import config as configs
-from kdjax.build.cache import digest
+from kdjax.build import Trained
+from kdjax.build.cache import digest, is_abstract
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
@@ -17,13 +18,33 @@ from kdjax.train.trackers import check_installed
 
 
 class Job(NamedTuple):
-    """What the parts of one job share: data, and what was handed over from Python."""
+    """What the parts of one job share.
+
+    given: a line for each thing that was handed over from Python.
+    content: what files hold that the config names, by what they are.
+    """
 
     data: dict[str, Source]
     splits: Splits | None
     student: Model | None
     given: dict[str, str]
+    content: dict[str, str]
     console: Console
+
+    def teaching_on(self, source: Source) -> "Job":
+        """The same with other training examples."""
+        content = dict(self.content)
+        if self.splits is None:
+            content["train"] = fingerprint(source)
+        data = {**self.data, "train": source}
+        return self._replace(data=data, content=content)
+
+    def taught_by(self, teacher: Trained | None) -> "Job":
+        """The same with a teacher whose variables are known; shapes tell nothing."""
+        if teacher is None or "teacher" in self.given or is_abstract(teacher):
+            return self
+        content = {**self.content, "teacher": digest(teacher.variables)}
+        return self._replace(content=content)
 
 
 def start(run: Run, splits, student, teacher, console) -> Job:
@@ -38,6 +59,7 @@ def start(run: Run, splits, student, teacher, console) -> Job:
     require(
         ok, "teacher", f"a pair of {made} and its variables", type(teacher).__name__
     )
+    _check_replaced(run, teacher)
     names = ("train", "validation", "test")
     data = {name: build.load_source(run, name, splits) for name in names}
     train = data["train"]
@@ -49,8 +71,25 @@ def start(run: Run, splits, student, teacher, console) -> Job:
         want = f"labels below {train.classes} (the classes of data.train)"
         require(highest < train.classes, f"data.{name}", want, highest)
     given = _fingerprints(splits, student, teacher)
+    content = {} if splits is not None else {k: fingerprint(x) for k, x in data.items()}
     console = console or Console(quiet=not hosts.is_first())
-    return Job(data, splits, student, given, console)
+    return Job(data, splits, student, given, content, console)
+
+
+def _check_replaced(run: Run, teacher: Any) -> None:
+    """Refuse a teacher of the config's beside one from Python, which stands for it."""
+    asked = run.teacher
+    if teacher is None or asked is None:
+        return
+    want = "as it is by default beside a teacher handed over from Python"
+    fields = {
+        "kind": asked.kind,
+        "run": asked.run,
+        "step": asked.step,
+        "model.weights": asked.model.weights,
+    }
+    for name, value in fields.items():
+        require(value in ("model", "", 0), f"teacher.{name}", want, value)
 
 
 def _fingerprints(splits, student, teacher) -> dict[str, str]:
@@ -75,26 +114,31 @@ _FREE = (
 )
 
 
-def _free(folder: pathlib.Path, run: Run) -> tuple[str, ...]:
-    """`_FREE`, and where a store lies if there was one before: it says what it is."""
+def _free(folder: pathlib.Path, run: Run, job: Job) -> tuple[str, ...]:
+    """`_FREE`, where a store lies if there was one before (it says what it is), and
+    content that is not known on both sides."""
     if not (folder / "config.json").is_file():
         return _FREE
-    before = (runlog.read_config(folder).get("teacher") or {}).get("cache") or {}
+    config = runlog.read_config(folder)
+    before = (config.get("teacher") or {}).get("cache") or {}
     stored = before.get("path") and run.teacher and run.teacher.cache.path
-    return (*_FREE, "teacher.cache.path") if stored else _FREE
+    known = config.get("content", {})
+    unknown = [f"content.{name}" for name in known.keys() ^ job.content.keys()]
+    unknown += [] if known and job.content else ["content"]
+    return (*_FREE, *(["teacher.cache.path"] if stored else []), *unknown)
 
 
-def _identity(run: Run, given: dict[str, str]) -> dict[str, Any]:
-    values = configs.to_dict(run)
-    return {**values, "given": given} if given else values
+def _identity(run: Run, job: Job) -> dict[str, Any]:
+    beside = {"given": job.given, "content": job.content}
+    return {**configs.to_dict(run), **{k: v for k, v in beside.items() if v}}
 
 
-def refuse_other(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
-    runlog.check_folder(folder, _identity(run, given), _free(folder, run))
+def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
+    runlog.check_folder(folder, _identity(run, job), _free(folder, run, job))
 
 
-def claim(folder: pathlib.Path, run: Run, given: dict[str, str]) -> None:
+def claim(folder: pathlib.Path, run: Run, job: Job) -> None:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
-        runlog.open_run(folder, _identity(run, given), _free(folder, run))
+        runlog.open_run(folder, _identity(run, job), _free(folder, run, job))
     hosts.wait_for_all(f"claimed {folder}")

@@ -13,10 +13,13 @@ from jax.sharding import Mesh
 from kdjax import build
 from kdjax.build import Trained
 from kdjax.config import Member, Run, beneath, require
+from kdjax.config import Model as ModelConfig
 from kdjax.config import Teacher as TeacherConfig
+from kdjax.core import runlog
 from kdjax.core.types import Model
-from kdjax.data.source import Source
+from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, refuse_other
+from kdjax.models.pixels import scaled
 
 LOOK = 512
 
@@ -36,10 +39,8 @@ def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
     own = build.teacher_run(run, folder)
     source = build.load_source(own, "train", job.splits, "teacher.train")
     given = {k: v for k, v in job.given.items() if k == "splits"}
-    own_job = job._replace(
-        data={**job.data, "train": source}, student=None, given=given
-    )
-    refuse_other(folder, own, given)
+    own_job = job.teaching_on(source)._replace(student=None, given=given)
+    refuse_other(folder, own, own_job)
     its_fields = ("model", "optim", "views", "steps")
     with beneath("teacher", {name: name for name in its_fields}):
         build.check_fit(own, train=source, student=None, teacher=None)
@@ -65,13 +66,19 @@ def teacher_loader(
 
     def load() -> Trained:
         if given is not None:
-            model, variables = given
-            first = Trained(model, variables, None, asked.model.resolution)
+            first = _handed_over(asked.model, *given)
         else:
             first = _load(run, asked, folder, mesh, source, "teacher")
         return with_others(run, first, mesh, source)
 
     return load
+
+
+def _handed_over(config: ModelConfig, model: Model, variables: Any) -> Trained:
+    """A model and its variables from Python; the config says what images it sees."""
+    model = scaled(model, config.pixels, "teacher.model")
+    variables = jax.tree.map(jnp.asarray, variables)
+    return Trained(model, variables, None, config.resolution, (config.pixels,))
 
 
 def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained:
@@ -104,6 +111,11 @@ def _load(
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
     step = asked.step or None
     trained = build.load_trained(folder, mesh, step_number=step, field=field)
+    summary = runlog.read_summary(folder) or {}
+    its = summary.get("class_names", ())[: len(source.names)]
+    if its and source.names:
+        want = "a teacher of the same classes in the same order"
+        check_same_names(tuple(its), source.names, f"{field}.run", want)
     seeds = build.read_run(folder).seeds
     return build.fit_seeds(trained, seeds, run, f"{field}.run")
 
@@ -131,9 +143,11 @@ def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:
     variables = teacher.variables
     if teacher.axis is None:
         variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
-    found = measure(variables, source, limit=LOOK)["accuracy"]
+    measured = measure(variables, source, limit=LOOK)
     looked = min(LOOK, len(source))
-    accuracy = float(np.mean(found))
+    want = f"logits that are numbers for the first {looked} validation images"
+    require(not np.isnan(measured["nll"]).any(), "teacher", want, "NaN among them")
+    accuracy = float(np.mean(measured["accuracy"]))
     text = f"teacher: {accuracy:.1%} of the first {looked} validation images"
     job.console.print(text, highlight=False)
     if accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):

@@ -40,7 +40,7 @@ def train_one(
         return folder
     teacher, train = load_teacher(), job.data["train"]
     parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
-    claim(folder, run, job.given)
+    claim(folder, run, job.taught_by(teacher))
     targets = replayed(run, train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
@@ -79,6 +79,7 @@ def _summary(
         "seeds": list(range(run.seed, run.seed + run.seeds)),
         "parameters": parameters,
         "classes": train.classes,
+        "class_names": train.names,
         "channels": train.shape[-1],
         "left_out": {k: len(v.left_out) for k, v in data.items() if v.left_out},
         "seconds": round(seconds, 1),

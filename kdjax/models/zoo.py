@@ -2,7 +2,10 @@
 
 import dataclasses
 import difflib
+import hashlib
+import inspect
 import math
+import pathlib
 from typing import Any
 
 import jax
@@ -61,6 +64,19 @@ def make_model(
     with configs.beneath(field):
         module = make(config, classes, axis_name)
     return scaled(_named(from_linen(module), field), config.pixels, field)
+
+
+def code_of(config: configs.Model, field: str = "model") -> str:
+    """16 hex digits of the file with the function that makes a model; empty for those
+    of `MODELS`, which variables tell apart."""
+    if ":" not in config.name:
+        return ""
+    function = configs.load_function(config.name, f"{field}.name")
+    try:
+        text = pathlib.Path(inspect.getfile(inspect.unwrap(function))).read_bytes()
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 # What networks call `images` is asked for as `resolution`.

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import memory, source, sources
+from kdjax.data import content, memory, source, sources
 
 
 class ClassLabel:
@@ -46,13 +46,26 @@ def test_images_labels_and_classes(pixels, wrap):
     assert held.ids.tolist() == [1, 2]
 
 
-def test_without_labels_and_with_another_fingerprint(pixels):
+def test_without_labels(pixels):
     dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
     found = sources.from_hugging_face(dataset, label=None)
     assert found.labels.tolist() == [-1] * 3 and found.classes == 0
-    before = source.fingerprint(found)
-    dataset._fingerprint = "abd"
-    assert source.fingerprint(found) != before
+
+
+@pytest.mark.parametrize("limit, counts", [(180, False), (179, True)])
+def test_the_librarys_fingerprint_counts_where_not_every_pixel_does(
+    pixels, monkeypatch, limit, counts
+):
+    """It changes when files are only moved or touched."""
+    monkeypatch.setattr(content, "LIMIT", limit)
+
+    def mark():
+        dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
+        return source.fingerprint(sources.from_hugging_face(dataset))
+
+    before = mark()
+    monkeypatch.setattr(Dataset, "_fingerprint", "abd")
+    assert (mark() != before) == counts
 
 
 def test_the_fingerprint_sees_files_changed_in_place(tmp_path, pixels):

@@ -145,7 +145,7 @@ def test_a_name_may_join_several_sets(tmp_path):
         )
     name = "+".join(f"{tmp_path / x}.py:load" for x in "ab")
     wide = f"{name}+digits"
-    with pytest.raises(ConfigError, match="data.train_name: expected images of one"):
+    with pytest.raises(ConfigError, match="train_name .train.: expected images of one"):
         sources.load_splits(wide, field="data.train_name")
     splits = sources.load_splits(name)
     assert list(splits) == ["train"]

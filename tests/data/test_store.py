@@ -1,5 +1,6 @@
 """The store: resumable, checked, and refused where it is of something else."""
 
+import json
 import resource
 import time
 
@@ -180,6 +181,43 @@ def test_no_store_and_no_manifest(tmp_path, full):
         with pytest.raises(StoreError, match="manifest.json is no store's"):
             make(full)
         assert (full / "manifest.json").read_text() == other
+
+
+def test_a_changed_manifest_is_damaged(full):
+    """One letter, of a field's name or of its value."""
+    file = full / "manifest.json"
+    whole = file.read_text()
+    for old, new in (
+        ("teacher", "teachar"),
+        ("abc", "abd"),
+        ('"rows": 10', '"rows": 9'),
+    ):
+        file.write_text(whole.replace(old, new))
+        with pytest.raises(StoreError, match="manifest.json is damaged, its checksum"):
+            open_store(full)
+    file.write_text(whole)
+    assert open_store(full).missing() == []
+
+
+def test_a_manifest_from_before_checksums_is_read(full):
+    manifest = json.loads((full / "manifest.json").read_text())
+    del manifest["checksum"]
+    (full / "manifest.json").write_text(json.dumps(manifest))
+    assert open_store(full).missing() == []
+
+
+@pytest.mark.parametrize("text", ["{", '{"zarr_format": 2}'])
+def test_a_damaged_layout_is_said_and_mended(full, text):
+    (full / "best" / "zarr.json").write_text(text)
+    with pytest.raises(StoreError, match="cannot open 'best': .*cache-targets"):
+        open_store(full)
+    assert make(full).missing() == [] and open_store(full).missing() == []
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make("~/store")
+    assert open_store(tmp_path / "store").rows == 10
 
 
 def test_a_file_in_the_way_is_said(tmp_path):

@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 import kdjax
+from kdjax import build
 from kdjax.config import (
     Cache,
     ConfigError,
     Data,
+    Member,
+    Model,
     Scalar,
     Term,
 )
@@ -21,6 +24,7 @@ from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.data.store import Store, StoreError, open_store
 from kdjax.jobs import caching
+from kdjax.models import zoo
 from tests.e2e.linear_runs import TEACHER, linear, parts_of, stored, taught
 
 STEPS = 50
@@ -49,9 +53,96 @@ def test_more_classes_than_are_kept_are_refused(small, tmp_path):
             taught(asking("run", store, top_k))
     changing = {"soft": Term(temperature=Scalar(3.0, 1.0, "linear"))}
     run = dataclasses.replace(asking("run", 0, 3), terms=changing)
-    with pytest.raises(ConfigError, match="cache.top_k: expected 0 .* changes, got 3"):
+    with pytest.raises(ConfigError, match="top_k: expected 0 .* constant .* got 3"):
         taught(run)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_likeliest_classes_are_of_one_temperature(small, tmp_path):
+    cache = Cache(path=str(tmp_path / "store"), top_k=3)
+    two = {str(t): Term(temperature=Scalar(t)) for t in (1.0, 4.0)}
+    message = r"teacher.cache.top_k: expected 0 \(all classes\), or terms of one const"
+    for refuse in (stored, taught):
+        with pytest.raises(ConfigError, match=f"^{message}.* got 3$"):
+            refuse(small("run", cache=cache, terms=two))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+def test_a_mean_of_probabilities_is_of_a_temperature(small, mean):
+    """It is taken at that of the loss; a mean of logits serves all."""
+    also = (Member(model=Model(weights="second.npz")),)
+
+    def of(temperature):
+        run = small("run", terms={"soft": Term(temperature=Scalar(temperature))})
+        teacher = dataclasses.replace(run.teacher, also=also, mean=mean)
+        run = dataclasses.replace(run, teacher=teacher)
+        train = build.load_source(run, "train")
+        return build.cache.manifest(run, train, build.Trained(*TEACHER, None, 8))
+
+    assert (of(1.0) == of(8.0)) == (mean == "logits")
+    assert of(1.0) == of(1.0)
+
+
+def test_what_training_does_not_see_is_no_part_of_a_store(small):
+    def of(mode, **views):
+        run = small("run", mode)
+        run = dataclasses.replace(run, views=dataclasses.replace(run.views, **views))
+        train = build.load_source(run, "train")
+        return build.cache.manifest(run, train, build.Trained(*TEACHER, None, 8))
+
+    for mode in ("consistent", "function_matching", "fixed"):
+        assert of(mode, central=1.25) == of(mode), mode
+    assert of("consistent", mix="cutmix") == of("consistent")
+    assert of("function_matching", mix="cutmix") != of("function_matching")
+    assert of("fixed", still="central") != of("fixed")
+
+
+MODEL = """
+from kdjax.models import from_function
+
+def make(config, classes):
+    sign = 1
+    def apply(variables, images):
+        return sign * images.reshape(len(images), -1) @ variables["w"]
+    return from_function(apply, params={"w": 1.0})
+"""
+
+
+def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
+    """Other answers from the same variables."""
+    file = tmp_path / "mine.py"
+
+    def of(text):
+        file.write_text(text)
+        run = small("run")
+        code = zoo.code_of(Model(name=f"{file}:make"))
+        teacher = build.Trained(*TEACHER, None, 8, code=(code,))
+        return build.cache.manifest(run, build.load_source(run, "train"), teacher)
+
+    first = of(MODEL)
+    assert of(MODEL) == first
+    assert of(MODEL.replace("sign = 1", "sign = -1")) != first
+    assert zoo.code_of(Model()) == ""
+
+
+def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
+    """Blocks keep their size; the batch is no part of what they hold."""
+    cache = Cache(path=str(tmp_path / "store"))
+    stored(small("run", "fixed", cache))
+    whole = open_store(tmp_path / "store").read(slice(0, 72))["logits"]
+    open_store(tmp_path / "store").arrays["mark"][16:].write(0).result()
+    for batch, gone in ((6, [1, 2, 3, 4]), (36, [])):
+        assert open_store(tmp_path / "store").missing() == gone
+        stored(small("run", "fixed", cache, batch=batch))
+    mended = open_store(tmp_path / "store").read(slice(0, 72))["logits"]
+    np.testing.assert_allclose(mended, whole, rtol=0, atol=1e-6)
+
+
+def test_a_fixed_store_has_no_passes(small, tmp_path):
+    cache = Cache(path=str(tmp_path / "store"), epochs=2.0)
+    with pytest.raises(ConfigError, match="teacher.cache.epochs: expected 0 with view"):
+        stored(small("run", "fixed", cache))
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path):

@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import kdjax
 from kdjax import build, config, jobs
@@ -21,6 +22,7 @@ from kdjax.config import (
     Term,
 )
 from kdjax.core import runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
 from kdjax.train import sharding
@@ -136,6 +138,95 @@ def test_several_teachers_each_at_its_resolution(tiny_run, weights):
         kdjax.distill(other, teacher=(linear(), variables(1)), student=linear())
 
 
+@pytest.mark.parametrize(
+    "asked, field",
+    [
+        (Teacher(kind="average"), "kind"),
+        (Teacher(run="runs/x"), "run"),
+        (Teacher(model=Model(weights="x.npz")), "model.weights"),
+    ],
+)
+def test_a_teacher_from_python_stands_alone(tiny_run, asked, field):
+    want = f"teacher.{field}: expected as it is by default beside a teacher handed over"
+    with pytest.raises(ConfigError, match=want):
+        kdjax.distill(tiny_run(teacher=asked), teacher=(linear(), variables(1)))
+    assert not pathlib.Path(tiny_run().workdir).exists()
+
+
+def test_a_teacher_from_python_sees_the_pixels_that_the_config_names(tiny_run):
+    """0 to 1 in place of -1 to 1: the same answers of a model that undoes it."""
+    inner = linear()
+
+    def apply(v, images, *, train=False, rngs=None):
+        return inner.apply(v, 2 * images - 1, train=train, rngs=rngs)
+
+    found = []
+    for pixels, model in (("half", inner), ("unit", inner._replace(apply=apply))):
+        folder = f"{tiny_run().workdir} {pixels}"
+        teacher = Teacher(model=Model(pixels=pixels))
+        run = tiny_run(teacher=teacher, workdir=folder)
+        kdjax.distill(run, teacher=(model, variables(1)), student=linear())
+        found.append(runlog.read_metrics(folder)[0]["loss"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def test_a_teacher_whose_answers_are_nan_is_named(tiny_run):
+    broken = jax.tree.map(lambda x: np.full_like(x, np.nan), variables(1))
+    with pytest.raises(ConfigError, match="^teacher: expected logits that are numbers"):
+        kdjax.distill(tiny_run(teacher=Teacher()), teacher=(linear(), broken))
+    assert not pathlib.Path(tiny_run().workdir).exists()
+
+
+def test_a_run_goes_on_with_the_weights_that_it_began_with(tiny_run, weights, tmp_path):
+    path, found = weights
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(pathlib.Path(path).read_bytes())
+    published = dataclasses.replace(SMALL, weights=str(mine))
+    run = tiny_run(teacher=Teacher(model=published))
+    folder = kdjax.distill(run, student=linear())
+    kdjax.distill(run, student=linear())
+    save_weights(jax.tree.map(lambda x: x + 0.01, found), mine)
+    for finished in (True, False):
+        if not finished:
+            (folder / "summary.json").unlink()
+        with pytest.raises(RunFolderError, match="content.teacher: folder has"):
+            kdjax.distill(run, student=linear())
+
+
+def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
+    def animals(folder, names):
+        for split in ("train", "validation", "test"):
+            for i, name in enumerate(names):
+                path = tmp_path / folder / split / name
+                path.mkdir(parents=True)
+                for j in range(4):
+                    pixels = np.full((8, 8), 40 * i + j, np.uint8)
+                    Image.fromarray(pixels).save(path / f"{j}.png")
+        return Data(f"folder:{tmp_path / folder}", "train", "validation", "test")
+
+    first, second = animals("first", ("cat", "dog")), animals("second", ("dog", "eel"))
+    small = {"batch": 4, "steps": 2, "evaluate_every": 2, "checkpoint_every": 2}
+    hard = {"hard": Term("hard_cross_entropy", teacher="labels")}
+    run = tiny_run(data=first, terms=hard, teacher=None, model=SMALL, **small)
+    run = dataclasses.replace(run, optim=dataclasses.replace(run.optim, warmup=1))
+    folder = jobs.train(run)
+
+    def load(data):
+        run = tiny_run(data=data, teacher=Teacher(run=str(folder)))
+        source, mesh = build.load_source(run, "train"), sharding.make_mesh(Compute(), 8)
+        return jobs.teachers.teacher_loader(run, None, folder, mesh, source)()
+
+    assert load(first).axis == 0
+    want = r"teacher.run: expected .* same order, got \['cat', 'dog'\] and \['dog', 'ee"
+    with pytest.raises(ConfigError, match=want):
+        load(second)
+    # A run's images are those that it began with.
+    image = tmp_path / "first/train/cat/0.png"
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(image)
+    with pytest.raises(RunFolderError, match="content.train: folder has"):
+        jobs.train(run)
+
+
 def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
     wide = from_function(
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
@@ -203,10 +294,20 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     "teacher, message",
     [
-        (Teacher(kind="average", run="runs/x"), "teacher.kind: expected model, or no"),
+        (Teacher(kind="average", run="runs/x"), "teacher.run: .* kind average, got"),
         (
             Teacher(kind="average", model=Model(weights="x.npz")),
-            "teacher.kind: expected model, or no run, model.weights",
+            "teacher.model.weights: expected as it is by default beside kind average",
+        ),
+        (
+            Teacher(kind="average", precision="bfloat16"),
+            "teacher.precision: expected as it is by default beside kind average",
+        ),
+        (Teacher(decay=0.9), "teacher.decay: expected 0.999, its default, but with"),
+        (Teacher(step=3), "teacher.step: expected 0 without teacher.run, got 3"),
+        (
+            Teacher(also=(Member(model=Model(weights="x.npz"), step=3),)),
+            "teacher.also.0.step: expected 0 without teacher.also.0.run, got 3",
         ),
         (Teacher(mean="probabilities"), "teacher.mean: expected logits without"),
         (Teacher(decay=1.0), r"teacher.decay: expected a number in \[0, 1\)"),
