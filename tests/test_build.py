@@ -66,9 +66,7 @@ def test_other_images_to_teach_on_may_be_of_any_classes(tmp_path):
     joined = f"folder:{tmp_path}/A+folder:{tmp_path}/C"
     other = load("train", name="digits", train_name=joined)
     assert other.labels.tolist() == [-1] * 4 and other.classes == 10
-    with pytest.raises(
-        ConfigError, match=r"data.name .train.*\['cat', 'dog'\] and \['b"
-    ):
+    with pytest.raises(ConfigError, match=r"data.name .train.*'dog'\] and \['bi"):
         load("train", name=joined)
 
 

@@ -137,9 +137,7 @@ def test_classes_are_joined_by_name(tmp_path):
     a, b, c = (f"folder:{tmp_path / name}" for name in known)
     both = sources.load_splits(f"{a}+{b}")["train"]
     assert both.labels.tolist() == [0, 1, 0, 1] and both.names == ("cat", "dog")
-    want = (
-        r"data.name \(train\): .*same.*\['cat', 'dog'\] and \['bird', 'dog'\]"
-    )
+    want = r"data.name \(train\): .*same.*\['cat', 'dog'\] and \['bird', 'dog'\]"
     with pytest.raises(ConfigError, match=want):
         sources.load_splits(f"{a}+{b}+{c}")
     # Images to teach on, whose labels are not used, may be of anything.
