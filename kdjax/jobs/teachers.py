@@ -77,8 +77,15 @@ def teacher_loader(
 def _handed_over(config: ModelConfig, model: Model, variables: Any) -> Trained:
     """A model and its variables from Python; the config says what images it sees."""
     model = scaled(model, config.pixels, "teacher.model")
-    variables = jax.tree.map(jnp.asarray, variables)
+    variables = jax.tree.map(_known_to_jax, variables)
     return Trained(model, variables, None, config.resolution, (config.pixels,))
+
+
+def _known_to_jax(x: Any) -> Any:
+    """An array of a dtype that JAX has: float32 in place of float64, but with x64."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return x if x.dtype == dtype else np.asarray(x, dtype)
 
 
 def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained:

@@ -161,11 +161,12 @@ def test_a_teacher_from_python_sees_the_pixels_that_the_config_names(tiny_run):
         return inner.apply(v, 2 * images - 1, train=train, rngs=rngs)
 
     found = []
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), variables(1))
     for pixels, model in (("half", inner), ("unit", inner._replace(apply=apply))):
         folder = f"{tiny_run().workdir} {pixels}"
         teacher = Teacher(model=Model(pixels=pixels))
         run = tiny_run(teacher=teacher, workdir=folder)
-        kdjax.distill(run, teacher=(model, variables(1)), student=linear())
+        kdjax.distill(run, teacher=(model, wide), student=linear())
         found.append(runlog.read_metrics(folder)[0]["loss"])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
