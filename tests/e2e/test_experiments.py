@@ -27,6 +27,7 @@ from kdjax.core.seeds import map_seeds
 from kdjax.data.source import Source
 from kdjax.data.sources import from_arrays
 from kdjax.jobs.sweeping import plan
+from kdjax.models import make_model
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -179,3 +180,45 @@ def _blank_source(run: Run) -> Source:
     side = run.data.store or 32
     images = np.broadcast_to(np.uint8(0), (run.batch, side, side, 3))
     return from_arrays(images, np.full(run.batch, CLASSES[run.data.name] - 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, variant, classes",
+    [("consistency", "mix", 102), ("teachers", "first", 1_000)],
+)
+def test_the_papers_networks_take_a_step(name, variant, classes, tmp_path):
+    """BiT R152x2 to R50x1 at the paper's resolutions, drawn at random, by the public
+    command on 4 x 2 devices: 8 images an update, the rest as at scale `paper`."""
+    run = load_experiment(FOLDER / f"function_matching/{name}.py").run(
+        variant, "paper", 1
+    )
+    asked = run.teacher
+    assert asked is not None
+    side = run.data.store
+    images = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), np.uint8)
+    labels = np.linspace(0, classes - 1, 8).astype(np.int32)
+    names = ("train", "validation", "test")
+    run = dataclasses.replace(
+        run,
+        workdir=str(tmp_path / "run"),
+        data=dataclasses.replace(run.data, **{k: k for k in names}),
+        teacher=dataclasses.replace(
+            asked, model=dataclasses.replace(asked.model, weights="")
+        ),
+        compute=Compute(data=4, fsdp=2),
+        optim=dataclasses.replace(run.optim, warmup=0),
+        steps=1,
+        batch=8,
+        evaluate_every=1,
+        checkpoint_every=1,
+    )
+    teacher = make_model(asked.model, classes)
+    size = asked.model.resolution
+    drawn = jax.jit(teacher.init)(jax.random.key(0), np.zeros((1, size, size, 3), "f"))
+    splits = {k: (images, labels) for k in names}
+    jobs.distill(run, splits=splits, teacher=(teacher, drawn))
+    (line,) = [x for x in runlog.read_metrics(tmp_path / "run") if x["kind"] == "train"]
+    assert np.isfinite(line["loss"]).all() and line["step"] == 1
+    test = runlog.read_summary(tmp_path / "run")["test"]
+    assert np.isfinite(test["kl"]).all()
