@@ -14,7 +14,7 @@ import kdjax
 from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
 from kdjax.data.store import open_store
-from tests.e2e.test_cached import TEACHER, linear
+from tests.e2e.linear_runs import TEACHER, linear
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"
@@ -118,7 +118,7 @@ import jax
 import kdjax
 from kdjax.config import load_config
 from kdjax.jobs import caching
-from tests.e2e.test_cached import TEACHER, linear
+from tests.e2e.linear_runs import TEACHER, linear
 
 caching._BLOCK_UPDATES = 4
 run = load_config(sys.argv[1])
