@@ -43,7 +43,7 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
     """
     asked = run.teacher
     assert asked is not None
-    fixed, views = run.views.mode == "fixed", dataclasses.asdict(run.views)
+    fixed = run.views.mode == "fixed"
     members = (asked, *asked.also)
     cache = {"top_k": asked.cache.top_k, "taps": asked.cache.taps}
     plan: dict[str, Any] = {"seed": run.seed, "seeds": run.seeds, "batch": run.batch}
@@ -52,15 +52,7 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         plan = {"seed": run.seed} if asked.cache.crops else {}
         if teacher.axis == 0:
             plan["seeds"] = run.seeds
-        names = ["mode", "still", "share", "method", "antialias"]
-        if asked.cache.crops:
-            names += ["crop", "area", "aspect", "flip", "jitter", "randaugment"]
-        views = {k: views[k] for k in names}
-    else:
-        # What these do is not seen in training.
-        unused = {"central", "still"}
-        unused |= set() if run.views.mode == "function_matching" else {"mix"}
-        views = {k: v for k, v in views.items() if k not in unused}
+    views = {k: getattr(run.views, k) for k in _fields_seen(run)}
     # Answers that the temperature of the loss enters.
     tempered = asked.cache.top_k or (asked.also and asked.mean == "probabilities")
     of: dict[str, Any] = {
@@ -86,6 +78,20 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         "teacher": of,
         **({"terms": {"temperature": run.temperature}} if tempered else {}),
     }
+
+
+def _fields_seen(run: Run) -> list[str]:
+    """The fields of `views` that change what the teacher sees."""
+    assert run.teacher is not None
+    crop = ["share"] if run.views.crop == "random" else ["area", "aspect"]
+    drawn = ["crop", *crop, "flip", "jitter", "randaugment"]
+    names = ["mode", "method", "antialias"]
+    if run.views.mode != "fixed":
+        mix = ["mix"] if run.views.mode == "function_matching" else []
+        return [*names, *drawn, *mix]
+    if run.teacher.cache.crops:
+        return [*names, *drawn]
+    return [*names, "still", *(["share"] if run.views.still == "central" else [])]
 
 
 def is_abstract(teacher: Trained) -> bool:
@@ -115,7 +121,7 @@ def make_cache(
     path, rows = run.teacher.cache.path, plan_rows(run, train)
     of = manifest(run, train, teacher)
     if read_manifest(path) is not None:
-        there = open_store(path, of).rows
+        there = open_store(path, of, mend=True).rows
         want = f"the {_passes(run, train, there)} that {path} was made for"
         require(there == rows, "teacher.cache.epochs", want, _passes(run, train, rows))
     return create_store(path, of, arrays, rows=rows, block=block)

@@ -101,8 +101,8 @@ class Run:
     @property
     def temperature(self) -> float | None:
         """That at which all terms read the teacher's logits; None where it changes, or
-        differs between them."""
-        terms = [t for t in self.terms.values() if t.teacher == "logits"]
+        differs between them. Terms that a weight of 0 leaves out do not count."""
+        terms = [t for t in self.terms.values() if t.teacher == "logits" and t.counts]
         found = {t.temperature.value for t in terms} or {1.0}
         one = len(found) == 1 and all(t.temperature.end is None for t in terms)
         return found.pop() if one else None

@@ -111,6 +111,11 @@ class Term:
     """Teach a linear map (1x1 convolution) from the student's tap to the teacher's
     width, trained with the student and thrown away with the run."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is there: a constant weight of 0 leaves it out."""
+        return self.weight != Scalar(0.0)
+
     def check(self, at: str) -> None:
         require(bool(self.loss), f"{at}.loss", "the name of a loss", self.loss)
         self.weight.check(f"{at}.weight")

@@ -17,6 +17,7 @@ import numpy as np
 import tensorstore as ts
 
 _MARK = "mark"
+_LOST = "what the store is of cannot be known: remove it, or choose another path"
 # Of the manifest itself, in it.
 _SEAL = "checksum"
 _MEND = "`kdjax cache-targets` with the same options mends it"
@@ -236,11 +237,13 @@ def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(text.value)
     except ValueError as error:
-        raise StoreError(f"{path}: manifest.json is damaged: {error}") from error
+        text = f"{path}: manifest.json is damaged: {error}; {_LOST}"
+        raise StoreError(text) from error
     if isinstance(manifest, dict) and _SEAL in manifest:
         sealed = manifest.pop(_SEAL) == _checksum(manifest)
         if not sealed:
-            raise StoreError(f"{path}: manifest.json is damaged, its {_SEAL} differs")
+            text = f"{path}: manifest.json is damaged, its {_SEAL} differs; {_LOST}"
+            raise StoreError(text)
     layout = manifest.get("layout") if isinstance(manifest, dict) else None
     if not _is_layout(layout):
         raise StoreError(f"{path}: expected a store, its manifest.json is no store's")
@@ -251,7 +254,14 @@ def _is_layout(layout: Any) -> bool:
     if not isinstance(layout, dict) or not isinstance(layout.get("arrays"), dict):
         return False
     counts = [layout.get("rows"), layout.get("block")]
-    return all(isinstance(n, int) and n > 0 for n in counts)
+    arrays = [x for x in layout["arrays"].values() if _is_column(x)]
+    whole = 0 < len(arrays) == len(layout["arrays"])
+    return whole and all(isinstance(n, int) and n > 0 for n in counts)
+
+
+def _is_column(value: Any) -> bool:
+    pair = isinstance(value, list) and len(value) == 2
+    return pair and isinstance(value[0], list) and isinstance(value[1], str)
 
 
 def _checksum(manifest: Mapping[str, Any]) -> int:

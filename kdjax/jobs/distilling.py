@@ -105,7 +105,6 @@ def distill(
         train_one(own, folder, own_job, lambda: None)
     for place, part in parts.items():
         train_one(part, place, job, load)
-    hosts.wait_for_all(f"finished {root}")
     if hosts.is_first():
         has_folder = teacher is None and (run.teacher.run or own is not None)
         shown = [*([folder] if has_folder else []), *parts]

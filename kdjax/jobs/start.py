@@ -11,7 +11,7 @@ from kdjax.build import Trained
 from kdjax.build.cache import digest, is_abstract
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
-from kdjax.core.types import Model
+from kdjax.core.types import Model, PyTree
 from kdjax.data.source import Source, check_labelled, fingerprint
 from kdjax.data.sources import Splits
 from kdjax.train.trackers import check_installed
@@ -21,7 +21,7 @@ class Job(NamedTuple):
     """What the parts of one job share.
 
     given: a line for each thing that was handed over from Python.
-    content: what files hold that the config names, by what they are.
+    content: digests of what a run is of: its images, its teacher, its start.
     """
 
     data: dict[str, Source]
@@ -33,18 +33,22 @@ class Job(NamedTuple):
 
     def teaching_on(self, source: Source) -> "Job":
         """The same with other training examples."""
-        content = dict(self.content)
-        if self.splits is None:
-            content["train"] = fingerprint(source)
+        content = {**self.content, "train": fingerprint(source)}
         data = {**self.data, "train": source}
         return self._replace(data=data, content=content)
 
     def taught_by(self, teacher: Trained | None) -> "Job":
         """The same with a teacher whose variables are known; shapes tell nothing."""
-        if teacher is None or "teacher" in self.given or is_abstract(teacher):
+        if teacher is None or is_abstract(teacher):
             return self
-        content = {**self.content, "teacher": digest(teacher.variables)}
-        return self._replace(content=content)
+        text = " ".join([digest(teacher.variables), *filter(None, teacher.code)])
+        return self._replace(content={**self.content, "teacher": text})
+
+    def starting_from(self, variables: PyTree) -> "Job":
+        """The same with a student that does not begin at random; None does."""
+        if variables is None:
+            return self
+        return self._replace(content={**self.content, "start": digest(variables)})
 
 
 def start(run: Run, splits, student, teacher, console) -> Job:
@@ -70,8 +74,9 @@ def start(run: Run, splits, student, teacher, console) -> Job:
         highest = int(data[name].labels.max())
         want = f"labels below {train.classes} (the classes of data.train)"
         require(highest < train.classes, f"data.{name}", want, highest)
-    given = _fingerprints(splits, student, teacher)
-    content = {} if splits is not None else {k: fingerprint(x) for k, x in data.items()}
+    handed = {"splits": splits, "model": student, "teacher": teacher}
+    given = {k: f"a {k} of the caller's" for k, x in handed.items() if x is not None}
+    content = {k: fingerprint(x) for k, x in data.items()}
     console = console or Console(quiet=not hosts.is_first())
     return Job(data, splits, student, given, content, console)
 
@@ -92,25 +97,12 @@ def _check_replaced(run: Run, teacher: Any) -> None:
         require(value in ("model", "", 0), f"teacher.{name}", want, value)
 
 
-def _fingerprints(splits, student, teacher) -> dict[str, str]:
-    """A line for each thing that came from Python, for `config.json` to name it."""
-    given = {}
-    if splits is not None:
-        found = [splits[name] for name in sorted(splits)]
-        marks = [fingerprint(x) for x in found if isinstance(x, Source)]
-        arrays = [x for x in found if not isinstance(x, Source)]
-        given["splits"] = "".join(marks) + (digest(arrays) if arrays else "")
-    if student is not None:
-        given["model"] = "a model of the caller's"
-    if teacher is not None:
-        given["teacher"] = digest(teacher[1])
-    return given
-
-
 # Fields that do not change what comes out: a run may go on with others.
 _FREE = (
     *("workdir", "compute", "trackers"),
     *("data.feed", "data.workers", "data.data_dir"),
+    # Told by their content.
+    *("given.splits", "given.teacher"),
 )
 
 
@@ -141,4 +133,14 @@ def claim(folder: pathlib.Path, run: Run, job: Job) -> None:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
         runlog.open_run(folder, _identity(run, job), _free(folder, run, job))
+        _complete(folder, job)
     hosts.wait_for_all(f"claimed {folder}")
+
+
+def _complete(folder: pathlib.Path, job: Job) -> None:
+    """Write down what content a run is of, where that was not known before."""
+    config = runlog.read_config(folder)
+    known = config.get("content", {})
+    if not job.content.keys() <= known.keys():
+        content = {**known, **job.content}
+        runlog.write_json(folder / "config.json", {**config, "content": content})

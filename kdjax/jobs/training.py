@@ -40,7 +40,7 @@ def train_one(
         return folder
     teacher, train = load_teacher(), job.data["train"]
     parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
-    claim(folder, run, job.taught_by(teacher))
+    claim(folder, run, job.taught_by(teacher).starting_from(parts.start))
     targets = replayed(run, train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
@@ -65,6 +65,8 @@ def train_one(
             summary["targets"] = targets
         runlog.write_json(folder / "summary.json", summary)
         reports.write_report([folder], folder)
+    # Else another process might look for the summary before it is there.
+    hosts.wait_for_all(f"finished {folder}")
     return folder
 
 

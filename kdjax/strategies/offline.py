@@ -55,7 +55,7 @@ def offline(
       ConfigError: a term names a loss, knob or tap that does not exist, or shapes of
         teacher and student that do not fit.
     """
-    active = {k: t for k, t in terms.items() if t.weight != Scalar(0.0)}
+    active = {k: t for k, t in terms.items() if t.counts}
     require(bool(active), "terms", "one term with a weight", dict(terms))
     kernels = {name: _kernel(name, term) for name, term in active.items()}
 

@@ -175,6 +175,8 @@ def test_no_store_and_no_manifest(tmp_path, full):
         "[1]",
         '{"layout": {"arrays": {}, "rows": "9", "block": 4}}',
         '{"layout": {"arrays": [], "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"logits": 3}, "rows": 9, "block": 4}}',
     )
     for other in others:
         (full / "manifest.json").write_text(other)

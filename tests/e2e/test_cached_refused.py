@@ -61,6 +61,8 @@ def test_more_classes_than_are_kept_are_refused(small, tmp_path):
 def test_the_likeliest_classes_are_of_one_temperature(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), top_k=3)
     two = {str(t): Term(temperature=Scalar(t)) for t in (1.0, 4.0)}
+    left_out = Term("logit_mse", weight=Scalar(0.0))
+    small("run", cache=cache, terms={"soft": two["4.0"], "off": left_out}).check()
     message = r"teacher.cache.top_k: expected 0 \(all classes\), or terms of one const"
     for refuse in (stored, taught):
         with pytest.raises(ConfigError, match=f"^{message}.* got 3$"):
@@ -93,6 +95,12 @@ def test_what_training_does_not_see_is_no_part_of_a_store(small):
 
     for mode in ("consistent", "function_matching", "fixed"):
         assert of(mode, central=1.25) == of(mode), mode
+        assert of(mode, share=0.5) == of(mode), mode
+    mild = {"crop": "random"}
+    assert of("consistent", **mild, area=(0.5, 1.0)) == of("consistent", **mild)
+    assert of("consistent", **mild, share=0.5) != of("consistent", **mild)
+    assert of("consistent", area=(0.5, 1.0)) != of("consistent")
+    assert of("fixed", still="central", share=0.5) != of("fixed", still="central")
     assert of("consistent", mix="cutmix") == of("consistent")
     assert of("function_matching", mix="cutmix") != of("function_matching")
     assert of("fixed", still="central") != of("fixed")
@@ -137,6 +145,19 @@ def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
         stored(small("run", "fixed", cache, batch=batch))
     mended = open_store(tmp_path / "store").read(slice(0, 72))["logits"]
     np.testing.assert_allclose(mended, whole, rtol=0, atol=1e-6)
+
+
+def test_a_store_whose_layout_is_damaged_is_mended(small, tmp_path):
+    run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
+    stored(run)
+    whole = open_store(tmp_path / "store").read(slice(0, 4))["logits"]
+    for name in ("logits", "mark"):
+        (tmp_path / "store" / name / "zarr.json").write_text("")
+        with pytest.raises(StoreError, match=f"cannot open '{name}'.*cache-targets"):
+            taught(run)
+        stored(run)
+        found = open_store(tmp_path / "store").read(slice(0, 4))["logits"]
+        np.testing.assert_array_equal(found, whole)
 
 
 def test_a_fixed_store_has_no_passes(small, tmp_path):

@@ -437,9 +437,9 @@ def test_other_data_or_another_teacher_is_another_run(own_run):
     given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
     kdjax.distill(own_run, **given)
     for change, field in (
-        (dict(splits=arrays(seed=1)), "given.splits"),
-        (dict(teacher=own_teacher(seed=4)), "given.teacher"),
-        (dict(splits=None, student=None, teacher=None), "given"),
+        (dict(splits=arrays(seed=1)), "content.test"),
+        (dict(teacher=own_teacher(seed=4)), "content.teacher"),
+        (dict(splits=None, student=None, teacher=None), "content.test"),
     ):
         text = f"holds another run:\n  {field}: folder has"
         with pytest.raises(ValueError, match=text):

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -192,6 +193,28 @@ def test_a_run_goes_on_with_the_weights_that_it_began_with(tiny_run, weights, tm
             (folder / "summary.json").unlink()
         with pytest.raises(RunFolderError, match="content.teacher: folder has"):
             kdjax.distill(run, student=linear())
+
+
+def test_a_teacher_trained_first_is_known_to_every_run(tiny_run):
+    """Also to a folder from before content was written down."""
+    run = tiny_run(model=SMALL, baselines=("labels",))
+    folder = kdjax.distill(run)
+    for part in (folder, folder / "labels"):
+        config = runlog.read_config(part)
+        assert {"train", "validation", "test", "teacher"} == config["content"].keys()
+    before = runlog.read_config(folder)
+    known = before.pop("content")
+    runlog.write_json(folder / "config.json", before)
+    (folder / "summary.json").unlink()
+    kdjax.distill(run)
+    assert runlog.read_config(folder)["content"] == known
+    other = tiny_run(workdir=f"{folder} other", model=SMALL, seed=3)
+    shutil.rmtree(folder / "teacher/checkpoints")
+    others = kdjax.distill(other) / "teacher/checkpoints"
+    shutil.copytree(others, folder / "teacher/checkpoints")
+    (folder / "summary.json").unlink()
+    with pytest.raises(RunFolderError, match="content.teacher: folder has"):
+        kdjax.distill(run)
 
 
 def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
