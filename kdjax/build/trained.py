@@ -1,5 +1,6 @@
 """Models with values for their variables: trained, published, or several as one."""
 
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ def published(
     field: the config's own.
     """
     name = config.weights
-    if "://" not in name and runlog.is_finished(name):
+    if "://" not in name and runlog.is_finished(os.path.expanduser(name)):
         where = f"{field.removesuffix('.model')}.run"
         want = f"published weights (a run folder goes in {where})"
         raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
@@ -122,6 +123,7 @@ def starting_variables(
     folder = run.model.weights
     if not folder:
         return None, None
+    folder = folder if "://" in folder else os.path.expanduser(folder)
     if "://" in folder or not runlog.is_finished(folder):
         return zoo.published(run.model, classes, channels), None
     found = load_trained(folder, mesh).variables

@@ -99,6 +99,11 @@ class Run:
             require(known, "trackers", "tensorboard or wandb", name)
 
     @property
+    def folder(self) -> pathlib.Path:
+        """`workdir`, with ~ replaced by the user's home."""
+        return pathlib.Path(self.workdir).expanduser()
+
+    @property
     def temperature(self) -> float | None:
         """That at which all terms read the teacher's logits; None where it changes, or
         differs between them. Terms that a weight of 0 leaves out do not count."""
@@ -121,7 +126,7 @@ class Run:
         if not store or "://" in store:
             return
         a = pathlib.Path(store).expanduser().resolve()
-        b = pathlib.Path(self.workdir).resolve()
+        b = self.folder.resolve()
         apart = not (a.is_relative_to(b) or b.is_relative_to(a))
         want = f"a folder neither in workdir {self.workdir!r} nor around it"
         require(apart, "teacher.cache.path", want, store)

@@ -61,6 +61,11 @@ class Cache:
         require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
         require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
         require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
+        tails = ("uniform", "bucket", "renormalise")
+        require(self.tail in tails, f"{at}.tail", " or ".join(tails), self.tail)
+        ok = self.top_k > 0 or self.tail == Cache.tail
+        want = f"{Cache.tail}, its default, where no class is left out (top_k 0)"
+        require(ok, f"{at}.tail", want, self.tail)
         ok = not (self.crops and self.taps)
         require(ok, f"{at}.taps", "none with crops, whose mean has none", self.taps)
         if not self.path:
@@ -68,8 +73,6 @@ class Cache:
             for field in ("epochs", "top_k", "tail", "taps", "crops"):
                 value = getattr(self, field)
                 require(value == getattr(Cache, field), f"{at}.{field}", want, value)
-        tails = ("uniform", "bucket", "renormalise")
-        require(self.tail in tails, f"{at}.tail", " or ".join(tails), self.tail)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Teacher:
     """average only: the share of the old average that each update keeps."""
     run: str = ""
     """A run folder whose model is the teacher. Empty: the published weights of `model`
-    if it names any, else a model that is trained first, in WORKDIR/teacher."""
+    if it names any, else a model that is trained first, in WORKDIR/teacher; `train`,
+    `steps`, `optim` and `views` are those of that training."""
     step: int = 0
     """Which checkpoint of `run`; 0 takes the last."""
     model: Model = Model(depth=8, width=8)

@@ -155,7 +155,7 @@ def _prepare(
     run: Run, job: Job, given: tuple[Model, Any] | None
 ) -> tuple[_Task, Store]:
     assert run.teacher is not None
-    folder = teacher_folder(run, pathlib.Path(run.workdir))
+    folder = teacher_folder(run, run.folder)
     mesh = sharding.make_mesh(run.compute, run.batch)
     source = job.data["train"]
     trained_first = given is None and run.teacher.trained_first

@@ -42,7 +42,7 @@ def train(
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
-    folder = pathlib.Path(run.workdir)
+    folder = run.folder
     refuse_other(folder, run, job)
     build.check_fit(run, train=job.data["train"], student=model, teacher=None)
     return train_one(run, folder, job, lambda: None)
@@ -74,7 +74,7 @@ def distill(
     job = start(run, splits, student, teacher, console)
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
     assert run.teacher is not None
-    root = pathlib.Path(run.workdir)
+    root = run.folder
     parts = {
         root / name: build.baseline_run(run, name, root / name)
         for name in run.baselines

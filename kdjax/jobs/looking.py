@@ -106,7 +106,7 @@ def _answers(
 ) -> tuple[dict[str, list[str]], list[str]]:
     """What a finished run's teacher and student say to views, by the row of the
     picture, and what is to be said about that."""
-    folder = pathlib.Path(run.workdir)
+    folder = run.folder
     if not runlog.is_finished(folder):
         return {}, []
     given = build.read_given(folder)
@@ -149,7 +149,7 @@ def _top(trained: Trained, images: PyTree) -> list[str]:
 
 def _picture(run: Run, out: str | pathlib.Path | None) -> pathlib.Path:
     if out is None:
-        folder = pathlib.Path(run.workdir)
+        folder = run.folder
         # A folder with a picture alone in it would be no run's.
         known = (folder / "config.json").is_file()
         return (folder if known else pathlib.Path()) / "views.png"

@@ -36,7 +36,7 @@ class _Task(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        return runlog.is_finished(self.run.workdir)
+        return runlog.is_finished(self.run.folder)
 
 
 def sweep(

@@ -31,7 +31,11 @@ def teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
         return folder / "teacher"
     # Also where the run's own folder is not there yet.
     beside = pathlib.Path(os.path.normpath(folder / name))
-    return beside if (beside / "config.json").is_file() else pathlib.Path(name)
+    return beside if (beside / "config.json").is_file() else _folder(name)
+
+
+def _folder(name: str) -> pathlib.Path:
+    return pathlib.Path(name).expanduser()
 
 
 def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
@@ -92,7 +96,7 @@ def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained
     """The first teacher and those of `teacher.also` as one, at their precision."""
     assert run.teacher is not None
     others = [
-        _load(run, member, pathlib.Path(member.run), mesh, source, f"teacher.also.{i}")
+        _load(run, member, _folder(member.run), mesh, source, f"teacher.also.{i}")
         for i, member in enumerate(run.teacher.also)
     ]
     counts = [_classes(each, source) for each in (first, *others)] if others else []
@@ -116,15 +120,18 @@ def _load(
         return build.published(asked.model, classes, channels, f"{field}.model")
     found = folder / "config.json"
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
+    its = build.read_run(folder)
+    ok = asked.model in (its.model, type(asked).model)
+    want = f"as it is by default, or that of {folder}"
+    require(ok, f"{field}.model", want, asked.model)
     step = asked.step or None
     trained = build.load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
-    its = summary.get("class_names", ())[: len(source.names)]
-    if its and source.names:
+    names = tuple(summary.get("class_names", ())[: len(source.names)])
+    if names and source.names:
         want = "a teacher of the same classes in the same order"
-        check_same_names(tuple(its), source.names, f"{field}.run", want)
-    seeds = build.read_run(folder).seeds
-    return build.fit_seeds(trained, seeds, run, f"{field}.run")
+        check_same_names(names, source.names, f"{field}.run", want)
+    return build.fit_seeds(trained, its.seeds, run, f"{field}.run")
 
 
 def _classes(teacher: Trained, source: Source) -> int:
@@ -153,7 +160,8 @@ def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:
     measured = measure(variables, source, limit=LOOK)
     looked = min(LOOK, len(source))
     want = f"logits that are numbers for the first {looked} validation images"
-    require(not np.isnan(measured["nll"]).any(), "teacher", want, "NaN among them")
+    finite = bool(np.isfinite(measured["nll"]).all())
+    require(finite, "teacher", want, "NaN or infinity")
     accuracy = float(np.mean(measured["accuracy"]))
     text = f"teacher: {accuracy:.1%} of the first {looked} validation images"
     job.console.print(text, highlight=False)

@@ -13,6 +13,7 @@ from PIL import Image
 import kdjax
 from kdjax import build, config, jobs
 from kdjax.config import (
+    Cache,
     Compute,
     ConfigError,
     Data,
@@ -172,8 +173,9 @@ def test_a_teacher_from_python_sees_the_pixels_that_the_config_names(tiny_run):
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
-def test_a_teacher_whose_answers_are_nan_is_named(tiny_run):
-    broken = jax.tree.map(lambda x: np.full_like(x, np.nan), variables(1))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_teacher_whose_answers_are_no_numbers_is_named(tiny_run, value):
+    broken = jax.tree.map(lambda x: np.full_like(x, value), variables(1))
     with pytest.raises(ConfigError, match="^teacher: expected logits that are numbers"):
         kdjax.distill(tiny_run(teacher=Teacher()), teacher=(linear(), broken))
     assert not pathlib.Path(tiny_run().workdir).exists()
@@ -278,18 +280,23 @@ def test_a_teacher_in_bfloat16_is_close(tiny_run):
     assert 0 < gap < 1e-3
 
 
-def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path):
-    first = tiny_run(
-        teacher=None, terms={"hard": Term("hard_cross_entropy", teacher="labels")}
-    )
-    folder = kdjax.jobs.train(first)
+def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    terms = {"hard": Term("hard_cross_entropy", teacher="labels")}
+    folder = kdjax.jobs.train(tiny_run(workdir="~/run", teacher=None, terms=terms))
+    assert folder == tmp_path / "run" and runlog.is_finished(folder)
     best = Checkpoints(folder, read_only=True).best_step()
-    teacher = Teacher(run=str(folder), step=best)
+    teacher = Teacher(run="~/run", step=best)
     kdjax.distill(tiny_run(teacher=teacher, workdir=str(tmp_path / "self")))
     wrong = dataclasses.replace(teacher, step=3)
     run = tiny_run(teacher=wrong, workdir=str(tmp_path / "other"))
     kept = Checkpoints(folder, read_only=True).steps()
     text = rf"^teacher.step: expected a step .*{re.escape(str(kept))}, got 3$"
+    with pytest.raises(ConfigError, match=text):
+        kdjax.distill(run)
+    model = Model(name="resnet20")
+    run = dataclasses.replace(run, teacher=dataclasses.replace(teacher, model=model))
+    text = rf"^teacher.model: expected .*, or that of {folder}, got Model\(name='resnet"
     with pytest.raises(ConfigError, match=text):
         kdjax.distill(run)
     assert not (tmp_path / "other").exists()
@@ -338,6 +345,10 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
         (Teacher(weight=0.0), "teacher.weight: expected > 0"),
         (Teacher(also=(Member(),)), "teacher.also.0.run: expected a run folder, or"),
         (Teacher(run="runs/none"), "teacher.run: expected a run folder"),
+        (
+            Teacher(cache=Cache(path="targets", tail="bucket")),
+            "teacher.cache.tail: expected uniform, its default, where no class is left",
+        ),
     ],
 )
 def test_what_cannot_be_a_teacher_is_named(tiny_run, teacher, message):
