@@ -91,6 +91,30 @@ def test_images_without_labels_have_the_classes_of_the_other_splits():
     assert found.classes == 5 and len(found) == 998 and found.labels.max() == -1
 
 
+def test_a_label_beyond_the_classes_is_named():
+    images, labels = np.zeros((12, 8, 8, 1), np.uint8), np.arange(12) % 3
+    stray = np.where(np.arange(12) == 7, 255, labels)
+    splits = {"train": (images, labels), "validation": (images, stray)}
+
+    def load(split, **data):
+        data = Data(train="train", validation="validation", **data)
+        return build.load_source(dataclasses.replace(Run(), data=data), split, splits)
+
+    assert load("train", classes=5).classes == 5
+    want = r"data.validation: expected labels below 5 classes .*, got '255 .* 7\)'$"
+    with pytest.raises(ConfigError, match=want):
+        load("validation", classes=5)
+    splits["train"] = splits["validation"]
+    with pytest.warns(
+        UserWarning, match="data.train: of 256 classes none between 2 and 255"
+    ):
+        assert load("train").classes == 256
+    named = dataclasses.replace(sources.from_arrays(*splits["train"]), names=("a", "b"))
+    splits["train"] = named
+    with pytest.raises(ConfigError, match="data.train: expected 5 .*the names of 2"):
+        load("train", classes=5)
+
+
 def test_crops_of_stored_images_know_their_own_sizes(photos):
     """A whole update is traced with sizes, on the labels of the folder."""
     train = load("validation", name=photos, store=8)

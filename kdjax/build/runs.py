@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 import warnings
 
+import numpy as np
+
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run
 from kdjax.core import runlog
@@ -33,6 +35,8 @@ def load_source(
         others = ("validation", "test")
         labelled = [_load(run, name, splits, f"data.{name}") for name in others]
         found = source_of.of_classes(found, labelled)
+    elif split == "train":
+        _warn_of_gaps(found, data.classes, field)
     options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
     streamed = split == "train" and data.feed == "streamed"
     keep = memory.usable if streamed else memory.in_memory
@@ -67,7 +71,20 @@ def _load(
         )
     if text == "default":
         text = sources.default_split(data.name, split)
-    return sources.brought_to(sources.take_split(splits, text, field), **made)
+    found = sources.brought_to(sources.take_split(splits, text, field), **made)
+    return source_of.of_count(found, data.classes, field) if data.classes else found
+
+
+def _warn_of_gaps(source: Source, stated: int, field: str) -> None:
+    """One wrong label makes a problem of many classes; say so where half of them on end
+    have no image and nobody named or counted them."""
+    labels = np.unique(source.labels)
+    gaps = np.diff(labels)
+    if not (stated or source.names) and 2 * gaps.max(initial=0) > source.classes:
+        low, high = labels[gaps.argmax()], labels[gaps.argmax() + 1]
+        text = f"{field}: of {source.classes:,} classes none between {low} and {high}"
+        more = "has an image; data.classes says how many there are"
+        warnings.warn(f"{text} {more}", stacklevel=3)
 
 
 def read_run(folder: str | pathlib.Path) -> Run:

@@ -42,6 +42,7 @@ class Trained(NamedTuple):
 
 def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
     """The model that a run trains, with shapes in place of values."""
+    code = "" if model else zoo.code_of(run.model)
     model = model or zoo.make_model(run.model, classes)
     size = run.model.resolution
     image = jnp.zeros((1, size, size, channels), jnp.float32)
@@ -50,7 +51,6 @@ def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trai
         return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
 
     shapes = jax.eval_shape(init, np.arange(run.seeds))
-    code = zoo.code_of(run.model)
     return Trained(model, shapes, 0, size, (run.model.pixels,), (code,))
 
 

@@ -28,6 +28,9 @@ class Data:
     train_name: str = ""
     """Another data set to take the training split from, as images without labels: only
     a teacher can say what they are."""
+    classes: int = 0
+    """How many classes there are, where the set does not name them, as arrays do not;
+    0: as many as the highest label of the training split says."""
     data_dir: str = ""
     """Where TFDS has its sets; empty for its own default."""
     channels: Literal[0, 1, 3] = 0
@@ -54,6 +57,8 @@ class Data:
         for field in ("name", "train", "validation", "test"):
             value = getattr(self, field)
             require(bool(value), f"{at}.{field}", "a name", value)
+        ok = self.classes == 0 or self.classes >= 2
+        require(ok, f"{at}.classes", "at least 2, or 0 (as the set says)", self.classes)
         require(self.store >= 0, f"{at}.store", ">= 0 pixels", self.store)
         require(self.workers >= 0, f"{at}.workers", ">= 0 threads", self.workers)
         ok = self.crop == "device" or self.feed == "streamed"

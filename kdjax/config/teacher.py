@@ -53,8 +53,9 @@ class Cache:
     taps: tuple[str, ...] = ()
     """Activations of the teacher that are stored too."""
     crops: int = 0
-    """Views of mode `fixed`: store the mean over so many inception crops of each image;
-    0 stores the answer to the one view that the mode names."""
+    """Views of mode `fixed`: store the mean of the probabilities (at temperature 1)
+    over so many inception crops of each image; 0 stores the answer to the one view that
+    the mode names."""
 
     def check(self, at: str) -> None:
         ok = is_number(self.epochs) and self.epochs >= 0

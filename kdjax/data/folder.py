@@ -20,7 +20,7 @@ def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, So
     some. With `channels` 0 the first image decides: grey ones among colour become RGB,
     colour among grey is an error when it is read. A split that holds its images itself
     has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or .bmp,
-    and hidden ones, are not looked at.
+    hidden ones and folders within class folders are not looked at.
 
     Raises:
       ConfigError: no such folder, no image in a split or a class folder, or images
@@ -120,6 +120,9 @@ def _images(path: pathlib.Path) -> list[pathlib.Path]:
     files = (
         p
         for p in path.iterdir()
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        # A link to nothing is an image that cannot be read.
+        if p.suffix.lower() in SUFFIXES
+        and not p.name.startswith(".")
+        and not p.is_dir()
     )
     return sorted(files, key=lambda p: p.name)

@@ -121,6 +121,23 @@ def of_classes(source: Source, labelled: Sequence[Source]) -> Source:
     return dataclasses.replace(source, classes=classes, names=names)
 
 
+def of_count(source: Source, classes: int, field: str) -> Source:
+    """The same examples, as of so many classes; images without labels as they are.
+
+    Raises:
+      ConfigError: a label is beyond them, or the set names fewer or more.
+    """
+    if not source.classes:
+        return source
+    named, want = len(source.names), f"{classes} classes (data.classes)"
+    require(not named or named == classes, field, want, f"the names of {named}")
+    place = int(source.labels.argmax())
+    highest = int(source.labels[place])
+    got = f"{highest} ({source.name_of(place)})"
+    require(highest < classes, field, f"labels below {want}", got)
+    return dataclasses.replace(source, classes=classes)
+
+
 def at_channels(source: Source, channels: int) -> Source:
     """The same examples, every image made grey (1) or RGB (3). 0 changes nothing."""
     if channels in (0, source.shape[2]):

@@ -9,8 +9,9 @@ once.
 
 import json
 import pathlib
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,9 +196,13 @@ def open_store(
     path: str | pathlib.Path,
     expected: Mapping[str, Any] | None = None,
     *,
+    unknown: Collection[str] = (),
     mend: bool = False,
 ) -> Store:
-    """Open a store. Every field of `expected` must be in its manifest, and be equal.
+    """Open a store, whose manifest must have the fields of `expected` and no others.
+
+    Not compared are `layout`, where `expected` has none, and the fields `unknown`, as
+    "teacher.variables".
 
     mend: write again what says how an array is laid out, where it is damaged.
 
@@ -207,15 +212,12 @@ def open_store(
     manifest = read_manifest(path)
     if manifest is None:
         raise StoreError(f"{path}: expected a store, it has no manifest.json")
-    there = _flat(manifest)
-    wrong = [
-        f"{field}: expected {want!r}, the store has {there.get(field)!r}"
-        for field, want in _flat(expected or {}).items()
-        if there.get(field) != want
-    ]
+    layout = manifest["layout"]
+    wrong = []
+    if expected is not None:
+        wrong = _differences({"layout": layout, **expected}, manifest, unknown)
     if wrong:
         raise StoreError(f"{path}: " + "; ".join(wrong))
-    layout = manifest["layout"]
     rows, block = layout["rows"], layout["block"]
     columns = {k: Rows(tuple(shape), d) for k, (shape, d) in layout["arrays"].items()}
     columns[_MARK] = Rows((), "uint32")
@@ -354,8 +356,26 @@ def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     return flat
 
 
+def _differences(
+    expected: Mapping[str, Any], found: Mapping[str, Any], unknown: Collection[str]
+) -> list[str]:
+    """What is said of the fields that differ, or that one side lacks."""
+    want, there = _flat(expected), _flat(found)
+
+    def said(fields: dict[str, Any], name: str) -> str:
+        return repr(fields[name]) if name in fields else "nothing"
+
+    return [
+        f"{name}: expected {said(want, name)}, the store has {said(there, name)}"
+        for name in {**want, **there}
+        if name not in unknown
+        and ((name in want) != (name in there) or want.get(name) != there.get(name))
+    ]
+
+
 def _short(error: Exception) -> str:
-    return str(error).split(" [", 1)[0].strip()
+    """Without what TensorStore adds about itself in brackets, as [tensorstore_spec=."""
+    return re.split(r" \[[a-z_ ]+=", str(error), maxsplit=1)[0].strip()
 
 
 def _said(rows: slice | np.ndarray) -> str:

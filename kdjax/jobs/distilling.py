@@ -8,10 +8,10 @@ from rich.console import Console
 
 from kdjax import build, reports
 from kdjax.config import Run, require
-from kdjax.core import hosts, runlog
+from kdjax.core import hosts
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
-from kdjax.jobs.start import claim, refuse_other, start
+from kdjax.jobs.start import claim, is_finished, start
 from kdjax.jobs.teachers import (
     look_at_teacher,
     own_teacher,
@@ -43,8 +43,9 @@ def train(
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
     folder = run.folder
-    refuse_other(folder, run, job)
-    build.check_fit(run, train=job.data["train"], student=model, teacher=None)
+    mesh = sharding.make_mesh(run.compute, run.batch)
+    if not is_finished(folder, run, job, mesh):
+        build.check_fit(run, train=job.data["train"], student=model, teacher=None)
     return train_one(run, folder, job, lambda: None)
 
 
@@ -86,7 +87,7 @@ def distill(
     load = teacher_loader(run, teacher, folder, mesh, source)
     own, own_job = None, job
     if teacher is None and run.teacher.trained_first:
-        own, own_job = own_teacher(run, folder, job)
+        own, own_job = own_teacher(run, folder, mesh, job)
         classes, channels = source.classes, source.shape[-1]
         blank = build.model_of(own, classes, channels, None)
         known = with_others(run, blank, mesh, source)
@@ -95,8 +96,7 @@ def distill(
     # Everything is checked before anything is trained or written.
     taught = job.taught_by(known)
     for place, part in parts.items():
-        refuse_other(place, part, taught)
-        if not runlog.is_finished(place):
+        if not is_finished(place, part, taught, mesh):
             build.check_fit(part, train=source, student=student, teacher=known)
     if own is None and known is not None:
         look_at_teacher(run, known, mesh, job)

@@ -3,17 +3,20 @@
 import pathlib
 from typing import Any, NamedTuple
 
+from jax.sharding import Mesh
 from rich.console import Console
 
 from kdjax import build
 from kdjax import config as configs
 from kdjax.build import Trained
-from kdjax.build.cache import digest, is_abstract
+from kdjax.build.cache import digest, digest_of_shapes, is_abstract
+from kdjax.build.trained import starting_variables
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
 from kdjax.core.types import Model, PyTree
 from kdjax.data.source import Source, check_labelled, fingerprint
 from kdjax.data.sources import Splits
+from kdjax.models import zoo
 from kdjax.train.trackers import check_installed
 
 
@@ -21,7 +24,8 @@ class Job(NamedTuple):
     """What the parts of one job share.
 
     given: a line for each thing that was handed over from Python.
-    content: digests of what a run is of: its images, its teacher, its start.
+    content: digests of what a run is of: its images, its teacher, its model and what
+        that starts from, where the config does not say them.
     """
 
     data: dict[str, Source]
@@ -44,11 +48,19 @@ class Job(NamedTuple):
         text = " ".join([digest(teacher.variables), *filter(None, teacher.code)])
         return self._replace(content={**self.content, "teacher": text})
 
-    def starting_from(self, variables: PyTree) -> "Job":
-        """The same with a student that does not begin at random; None does."""
-        if variables is None:
-            return self
-        return self._replace(content={**self.content, "start": digest(variables)})
+    def training(self, run: Run, start: PyTree) -> "Job":
+        """The same, knowing the model that a run trains where its config does not say
+        it, and the variables that it starts from; None are drawn."""
+        found = {} if start is None else {"start": digest(start)}
+        if self.student is None:
+            found["model"] = zoo.code_of(run.model)
+        else:
+            train = self.data["train"]
+            sizes = train.classes, train.shape[-1]
+            shapes = build.model_of(run, *sizes, self.student).variables
+            found["model"] = digest_of_shapes(shapes)
+        known = {name: text for name, text in found.items() if text}
+        return self._replace(content={**self.content, **known})
 
 
 def start(run: Run, splits, student, teacher, console) -> Job:
@@ -101,8 +113,8 @@ def _check_replaced(run: Run, teacher: Any) -> None:
 _FREE = (
     *("workdir", "compute", "trackers"),
     *("data.feed", "data.workers", "data.data_dir"),
-    # Told by their content.
-    *("given.splits", "given.teacher"),
+    # Told by its content.
+    "given.splits",
 )
 
 
@@ -114,10 +126,12 @@ def _free(folder: pathlib.Path, run: Run, job: Job) -> tuple[str, ...]:
     config = runlog.read_config(folder)
     before = (config.get("teacher") or {}).get("cache") or {}
     stored = before.get("path") and run.teacher and run.teacher.cache.path
+    handed = {*config.get("given", {}), *job.given}
+    told = ["given"] if handed <= {"splits"} else []
     known = config.get("content", {})
     unknown = [f"content.{name}" for name in known.keys() ^ job.content.keys()]
     unknown += [] if known and job.content else ["content"]
-    return (*_FREE, *(["teacher.cache.path"] if stored else []), *unknown)
+    return (*_FREE, *(["teacher.cache.path"] if stored else []), *told, *unknown)
 
 
 def _identity(run: Run, job: Job) -> dict[str, Any]:
@@ -127,6 +141,24 @@ def _identity(run: Run, job: Job) -> dict[str, Any]:
 
 def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     runlog.check_folder(folder, _identity(run, job), _free(folder, run, job))
+
+
+def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
+    """Whether the folder holds this very run, and all of it. Refuses another's.
+
+    Also where it is of another model or start, which a run that goes on is asked later,
+    with its parts at hand.
+    """
+    refuse_other(folder, run, job)
+    if not runlog.is_finished(folder):
+        return False
+    start = None
+    if job.student is None:
+        train = job.data["train"]
+        sizes = train.classes, train.shape[-1]
+        start, _ = starting_variables(run, *sizes, mesh)
+    refuse_other(folder, run, job.training(run, start))
+    return True
 
 
 def claim(folder: pathlib.Path, run: Run, job: Job) -> None:

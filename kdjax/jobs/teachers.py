@@ -18,7 +18,7 @@ from kdjax.config import Teacher as TeacherConfig
 from kdjax.core import runlog
 from kdjax.core.types import Model
 from kdjax.data.source import Source, check_same_names
-from kdjax.jobs.start import Job, refuse_other
+from kdjax.jobs.start import Job, is_finished
 from kdjax.models.pixels import scaled
 
 LOOK = 512
@@ -38,16 +38,18 @@ def _folder(name: str) -> pathlib.Path:
     return pathlib.Path(name).expanduser()
 
 
-def own_teacher(run: Run, folder: pathlib.Path, job: Job) -> tuple[Run, Job]:
+def own_teacher(
+    run: Run, folder: pathlib.Path, mesh: Mesh, job: Job
+) -> tuple[Run, Job]:
     """The run that trains the teacher, checked, with its data."""
     own = build.teacher_run(run, folder)
     source = build.load_source(own, "train", job.splits, "teacher.train")
     given = {k: v for k, v in job.given.items() if k == "splits"}
     own_job = job.teaching_on(source)._replace(student=None, given=given)
-    refuse_other(folder, own, own_job)
     its_fields = ("model", "optim", "views", "steps")
     with beneath("teacher", {name: name for name in its_fields}):
-        build.check_fit(own, train=source, student=None, teacher=None)
+        if not is_finished(folder, own, own_job, mesh):
+            build.check_fit(own, train=source, student=None, teacher=None)
     return own, own_job
 
 

@@ -40,7 +40,7 @@ def train_one(
         return folder
     teacher, train = load_teacher(), job.data["train"]
     parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
-    claim(folder, run, job.taught_by(teacher).starting_from(parts.start))
+    claim(folder, run, job.taught_by(teacher).training(run, parts.start))
     targets = replayed(run, train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)

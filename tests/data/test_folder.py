@@ -178,10 +178,16 @@ def test_what_is_wrong_is_named(tree):
         folder.load(str(path))
 
 
-def test_a_damaged_file_is_named(tree):
+@pytest.mark.parametrize("how", ["cut", "a link to nothing"])
+def test_a_damaged_file_is_named(tree, how):
     path, _ = tree
-    whole = (path / "train/bee/1.png").read_bytes()
-    (path / "train/bee/1.png").write_bytes(whole[: len(whole) // 2])
+    file = path / "train/bee/1.png"
+    whole = file.read_bytes()
+    file.unlink()
+    if how == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    else:
+        file.symlink_to(path / "nowhere.png")
     train = folder.load(str(path))["train"]
     with pytest.raises(ValueError, match="train/bee/1.png: cannot be decoded"):
         memory.in_memory(train)

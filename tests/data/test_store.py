@@ -153,12 +153,18 @@ def test_a_store_of_something_else_is_refused(full):
     message = r"views.mode: expected 'fixed', the store has 'consistent'"
     with pytest.raises(StoreError, match=message):
         open_store(full, other)
-    with pytest.raises(StoreError, match="seed: expected 3, the store has None"):
+    with pytest.raises(StoreError, match="seed: expected 3, the store has nothing"):
         open_store(full, {"seed": 3})
-    with pytest.raises(StoreError, match="seed: .* None; views.mode: .*'consistent'$"):
+    want = "seed: .* nothing; views.mode: .*'consistent'; views.area: expected nothing"
+    with pytest.raises(StoreError, match=want):
         open_store(full, {"seed": 3, **other})
     with pytest.raises(StoreError, match="teacher: expected 'x', the store has 'abc'"):
         make(full, {"teacher": "x"})
+    less = {"views": OF["views"]}
+    want = "teacher: expected nothing, the store has 'abc'$"
+    with pytest.raises(StoreError, match=want):
+        open_store(full, less)
+    assert open_store(full, less, unknown=["teacher"]).missing() == []
     assert open_store(full, OF).missing() == []
 
 

@@ -22,7 +22,7 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.data.store import Store, StoreError, open_store
+from kdjax.data.store import Rows, Store, StoreError, open_store
 from kdjax.jobs import caching
 from kdjax.models import zoo
 from tests.e2e.linear_runs import TEACHER, linear, parts_of, stored, taught
@@ -121,17 +121,27 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     """Other answers from the same variables."""
     file = tmp_path / "mine.py"
 
-    def of(text):
+    run = small("run", cache=Cache(path=str(tmp_path / "store")))
+    train = build.load_source(run, "train")
+
+    def teacher(text):
         file.write_text(text)
-        run = small("run")
         code = zoo.code_of(Model(name=f"{file}:make"))
-        teacher = build.Trained(*TEACHER, None, 8, code=(code,))
-        return build.cache.manifest(run, build.load_source(run, "train"), teacher)
+        return build.Trained(*TEACHER, None, 8, code=(code,))
+
+    def of(text):
+        return build.cache.manifest(run, train, teacher(text))
 
     first = of(MODEL)
     assert of(MODEL) == first
     assert of(MODEL.replace("sign = 1", "sign = -1")) != first
     assert zoo.code_of(Model()) == ""
+    logits = {"logits": Rows((2, 16, 10), "float32")}
+    build.cache.make_cache(run, train, teacher(MODEL), logits, 4)
+    with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):
+        build.cache.open_cache(run, train, teacher(MODEL)._replace(code=("",)))
+    with pytest.raises(StoreError, match="unfinished"):
+        build.cache.open_cache(run, train, teacher(MODEL))
 
 
 def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
@@ -293,7 +303,7 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
         "data.content: expected": dataclasses.replace(
             run, data=Data(train="train[:80]")
         ),
-        "cache.crops: expected 3, the store has None": small(
+        "cache.crops: expected 3, the store has nothing": small(
             "cached", "fixed", dataclasses.replace(cache, crops=3)
         ),
         "crop: expected 'host'": dataclasses.replace(

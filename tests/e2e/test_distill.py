@@ -436,14 +436,30 @@ def test_a_model_and_data_of_the_users_own(own_run):
 def test_other_data_or_another_teacher_is_another_run(own_run):
     given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
     kdjax.distill(own_run, **given)
-    for change, field in (
-        (dict(splits=arrays(seed=1)), "content.test"),
-        (dict(teacher=own_teacher(seed=4)), "content.teacher"),
-        (dict(splits=None, student=None, teacher=None), "content.test"),
-    ):
-        text = f"holds another run:\n  {field}: folder has"
-        with pytest.raises(ValueError, match=text):
-            kdjax.distill(own_run, **{**given, **change})
+    plain = linear(4)
+
+    def init(key, images):
+        return {**plain.init(key, images)["params"], "more": np.zeros(3)}
+
+    def apply(params, images):
+        return images.reshape(len(images), -1) @ params["w"] + params["b"][None]
+
+    wider = kdjax.from_function(apply, init=init)
+    summary = pathlib.Path(own_run.workdir) / "summary.json"
+    for finished in (True, False):
+        if not finished:
+            summary.unlink()
+        for change, field in (
+            (dict(splits=arrays(seed=1)), "content.test"),
+            (dict(teacher=own_teacher(seed=4)), "content.teacher"),
+            (dict(splits=None, student=None, teacher=None), "content.test"),
+            (dict(teacher=None), "given.teacher"),
+            (dict(student=wider), "content.model"),
+        ):
+            text = f"holds another run:\n  {field}: folder has"
+            with pytest.raises(ValueError, match=text):
+                kdjax.distill(own_run, **{**given, **change})
+            assert not (summary.parent / "teacher").exists()
     kdjax.distill(own_run, **given)
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from kdjax import build, jobs
-from kdjax.config import Compute, ConfigError, labelled, to_dict
+from kdjax.config import Compute, ConfigError, Model, labelled, to_dict
 from kdjax.core import runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.jobs import looking
+from kdjax.models.weights import save_weights
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -47,6 +49,46 @@ def first_state(run):
 def begun(run):
     """The student's parameters before the first update, a set a seed."""
     return first_state(run)[1].params["student"]
+
+
+MODEL = """
+from kdjax.models import from_function
+
+def make(config, classes):
+    def init(key, images):
+        return {"w": jnp.zeros((images[0].size, classes))}
+    def apply(params, images):
+        return images.reshape(len(images), -1) @ params["w"]
+    return from_function(apply, init=init)
+
+import jax.numpy as jnp
+"""
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_of_the_model_and_the_start_that_it_began_with(
+    tiny_run, tmp_path, finished
+):
+    file, start = tmp_path / "mine.py", tmp_path / "start.safetensors"
+    file.write_text(MODEL)
+    save_weights({"params": {"w": np.ones((64, 10), "f")}}, start)
+    model = Model(name=f"{file}:make", weights=str(start))
+    run = labelled(tiny_run(model=model), teacher=None)
+    folder = jobs.train(run)
+    if not finished:
+        (folder / "summary.json").unlink()
+
+    def refused(field):
+        with pytest.raises(RunFolderError, match=f"content.{field}: folder has"):
+            jobs.train(run)
+
+    file.write_text(MODEL.replace("images.reshape", "-images.reshape"))
+    refused("model")
+    file.write_text(MODEL)
+    save_weights({"params": {"w": np.zeros((64, 10), "f")}}, start)
+    refused("start")
+    save_weights({"params": {"w": np.ones((64, 10), "f")}}, start)
+    assert jobs.train(run) == folder
 
 
 def test_every_seed_begins_from_its_own(early, monkeypatch):
