@@ -9,7 +9,17 @@ from PIL import Image
 
 from kdjax import build
 from kdjax.build import cache
-from kdjax.config import Compute, ConfigError, Data, Run, labelled
+from kdjax.config import (
+    Compute,
+    ConfigError,
+    Data,
+    Member,
+    Run,
+    Scalar,
+    Teacher,
+    Term,
+    labelled,
+)
 from kdjax.data import sources
 
 ONE = Compute(data=1)
@@ -113,6 +123,20 @@ def test_a_label_beyond_the_classes_is_named():
     splits["train"] = named
     with pytest.raises(ConfigError, match="data.train: expected 5 .*the names of 2"):
         load("train", classes=5)
+
+
+def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tmp_path):
+    also = (Member(run="runs/other"),)
+    teacher = Teacher(also=also, mean="probabilities")
+    soft = {"soft": Term(temperature=Scalar(3.0))}
+    run = dataclasses.replace(Run(), teacher=teacher, terms=soft)
+    for mean, want in (("probabilities", 3.0), ("logits", 1.0)):
+        changed = dataclasses.replace(teacher, mean=mean)
+        run = dataclasses.replace(run, teacher=changed)
+        baseline = build.baseline_run(run, "labels", tmp_path)
+        assert baseline.temperature == want
+        counted = {name for name, term in baseline.terms.items() if term.counts}
+        assert counted == {"hard"}
 
 
 def test_crops_of_stored_images_know_their_own_sizes(photos):

@@ -20,7 +20,7 @@ from kdjax.config.experiment import (
     runs_beside,
     widening,
 )
-from kdjax.config.functions import call, load_config, load_function
+from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Model, Pixels
 from kdjax.config.run import (
     HARD,
@@ -71,6 +71,7 @@ __all__ = [
     "load_config",
     "load_experiment",
     "load_function",
+    "source_files",
     "put_beside",
     "require",
     "run_folder",

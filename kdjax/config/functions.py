@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import json
 import pathlib
 import sys
@@ -46,6 +47,20 @@ def load_function(reference: str, field: str) -> Callable[..., Any]:
     require(callable(found), field, f"a function {name!r} in {place}", found)
     assert callable(found)
     return found
+
+
+def source_files(reference: str, field: str) -> list[pathlib.Path]:
+    """Where `module:function` is written: the file of that name, and the one that the
+    function came from."""
+    function = load_function(reference, field)
+    place = reference.rpartition(":")[0]
+    named = place if place.endswith(".py") else sys.modules[place].__file__
+    try:
+        own = inspect.getfile(inspect.unwrap(function))
+    except TypeError:  # No plain function, but a partial or another object.
+        own = None
+    files = dict.fromkeys(pathlib.Path(x).resolve() for x in (named, own) if x)
+    return [file for file in files if file.is_file()]
 
 
 def call(function: Callable[..., Any], field: str, *args: Any) -> Any:

@@ -106,8 +106,10 @@ class Run:
     @property
     def temperature(self) -> float | None:
         """That at which all terms read the teacher's logits; None where it changes, or
-        differs between them. Terms that a weight of 0 leaves out do not count."""
-        terms = [t for t in self.terms.values() if t.teacher == "logits" and t.counts]
+        differs between them. Terms that a weight of 0 leaves out count only where there
+        are no others."""
+        asked = [term for term in self.terms.values() if term.teacher == "logits"]
+        terms = [term for term in asked if term.counts] or asked
         found = {t.temperature.value for t in terms} or {1.0}
         one = len(found) == 1 and all(t.temperature.end is None for t in terms)
         return found.pop() if one else None

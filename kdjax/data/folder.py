@@ -105,6 +105,11 @@ def _channels(splits: list[pathlib.Path]) -> tuple[int, str]:
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:
+    for p in path.iterdir():
+        # One with the name of an image is decoded, and fails by name.
+        lost = p.is_symlink() and not p.exists() and p.suffix.lower() not in SUFFIXES
+        ok = not lost or p.name.startswith(".")
+        require(ok, str(p), "a folder or a file", "a link to nothing")
     inner = (p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     return sorted(inner, key=lambda p: p.name)
 

@@ -31,7 +31,7 @@ def evaluate(
       splits, model, teacher: as they were handed to `distill` or `train`. Without the
         teacher that was handed over, agreement and KL are left out.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     known = ("test", "validation", "train")
     require(split in known, "split", " or ".join(known), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)

@@ -143,6 +143,12 @@ def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     runlog.check_folder(folder, _identity(run, job), _free(folder, run, job))
 
 
+def refuse_other_config(folder: pathlib.Path, run: Run) -> None:
+    """Refuse a folder of another config; what it is of is left to its turn."""
+    free = (*_FREE, "teacher.cache.path", "given", "content")
+    runlog.check_folder(folder, configs.to_dict(run), free)
+
+
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
     """Whether the folder holds this very run, and all of it. Refuses another's.
 

@@ -21,6 +21,7 @@ from kdjax.config import (
 from kdjax.core import hosts, runlog
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
+from kdjax.jobs.start import refuse_other_config
 from kdjax.train.loop import Interrupted
 
 
@@ -64,6 +65,7 @@ def sweep(
 
     Raises:
       ConfigError: the scale is unknown or a variant is no good, before any run.
+      RunFolderError: a folder is of another number of seeds, scale or config.
       SweepError: at the end, where runs have failed; the text names them.
     """
     require(seeds >= 1, "seeds", "at least 1", seeds)
@@ -73,6 +75,7 @@ def sweep(
     for task in tasks:
         for run in (*task.before, task.run):
             run.check()
+            refuse_other_config(run.folder, run)
     about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
     if hosts.is_first():
         root.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,8 @@ def plan(
                     experiment.first_run(name, scale),
                     workdir=str(root / name),
                     seeds=seeds,
+                    teacher=None,
+                    baselines=(),
                 )
                 for name in sorted(runs_beside(run))
             )

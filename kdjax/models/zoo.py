@@ -3,9 +3,8 @@
 import dataclasses
 import difflib
 import hashlib
-import inspect
+import json
 import math
-import pathlib
 from typing import Any
 
 import jax
@@ -67,16 +66,19 @@ def make_model(
 
 
 def code_of(config: configs.Model, field: str = "model") -> str:
-    """16 hex digits of the file with the function that makes a model; empty for those
-    of `MODELS`, which variables tell apart."""
+    """What tells models of a function of one's own apart where variables do not: its
+    name, 16 hex digits of its file, and of the config that it is called with. Empty for
+    those of `MODELS`."""
     if ":" not in config.name:
         return ""
-    function = configs.load_function(config.name, f"{field}.name")
-    try:
-        text = pathlib.Path(inspect.getfile(inspect.unwrap(function))).read_bytes()
-    except (OSError, TypeError):
-        return ""
-    return hashlib.sha256(text).hexdigest()[:16]
+    sha = hashlib.sha256()
+    for file in configs.source_files(config.name, f"{field}.name"):
+        sha.update(file.read_bytes())
+    name = config.name.rpartition(":")[2]
+    # Weights are told by their values, and where a file lies does not matter.
+    rest = dataclasses.replace(config, name=name, weights="", adapt=())
+    sha.update(json.dumps(dataclasses.asdict(rest)).encode())
+    return f"{name} {sha.hexdigest()[:16]}"
 
 
 # What networks call `images` is asked for as `resolution`.

@@ -173,6 +173,10 @@ def test_what_is_wrong_is_named(tree):
     with pytest.raises(ConfigError, match=r"train: expected .* got both \(stray.png"):
         folder.load(str(path))
     (path / "train/stray.png").unlink()
+    (path / "train/gone").symlink_to(path / "nowhere")
+    with pytest.raises(ConfigError, match="train/gone: expected .* got 'a link to nothing'"):
+        folder.load(str(path))
+    (path / "train/gone").unlink()
     (path / "void").mkdir()
     with pytest.raises(ConfigError, match="void: expected images or class folders"):
         folder.load(str(path))

@@ -114,6 +114,13 @@ def make(config, classes):
     def apply(variables, images):
         return sign * images.reshape(len(images), -1) @ variables["w"]
     return from_function(apply, params={"w": 1.0})
+
+def other(config, classes):
+    return make(config, classes)
+
+import functools
+
+part = functools.partial(make)
 """
 
 
@@ -124,17 +131,20 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store")))
     train = build.load_source(run, "train")
 
-    def teacher(text):
+    def teacher(text, name="make", **sizes):
         file.write_text(text)
-        code = zoo.code_of(Model(name=f"{file}:make"))
+        code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
         return build.Trained(*TEACHER, None, 8, code=(code,))
 
-    def of(text):
-        return build.cache.manifest(run, train, teacher(text))
+    def of(*args, **sizes):
+        return build.cache.manifest(run, train, teacher(*args, **sizes))
 
-    first = of(MODEL)
-    assert of(MODEL) == first
-    assert of(MODEL.replace("sign = 1", "sign = -1")) != first
+    first, changed = of(MODEL), MODEL.replace("sign = 1", "sign = -1")
+    assert of(MODEL) == first and of(MODEL, weights="x.npz") == first
+    assert of(changed) != first
+    # A function reads what it likes of its config, and a partial has no file.
+    assert of(MODEL, "other") != first and of(MODEL, depth=14) != first
+    assert of(MODEL, "part") != of(changed, "part")
     assert zoo.code_of(Model()) == ""
     logits = {"logits": Rows((2, 16, 10), "float32")}
     build.cache.make_cache(run, train, teacher(MODEL), logits, 4)

@@ -8,6 +8,7 @@ from rich.console import Console
 from kdjax import jobs
 from kdjax.config import ConfigError, load_experiment
 from kdjax.core import runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.sweeping import SweepError, plan, time_left
 
 FILE = """
@@ -45,10 +46,10 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     file.write_text(FILE)
     output = io.StringIO()
 
-    def go():
+    def go(seeds=2):
         console = Console(file=output, width=200)
         experiment = load_experiment(file)
-        jobs.sweep(experiment, "tiny", seeds=2, workdir=str(root), console=console)
+        jobs.sweep(experiment, "tiny", seeds=seeds, workdir=str(root), console=console)
 
     with pytest.raises(SweepError, match="1 runs failed:\n  spoilt x1: data.train"):
         go()
@@ -63,6 +64,14 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
         go()
     again = output.getvalue().removeprefix(first)
     assert "3 runs, 2 finished" in again and "[1/1] spoilt x1" in again
+    # What is finished is not taken for another sweep's.
+    about = (root / "sweep.json").read_text()
+    with pytest.raises(RunFolderError, match="seeds: folder has 2, this run has 3"):
+        go(seeds=3)
+    file.write_text(FILE.replace("steps=2, batch=8", "steps=3, batch=8"))
+    with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
+        go()
+    assert (root / "sweep.json").read_text() == about
 
 
 FIRST = """
