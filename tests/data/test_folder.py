@@ -174,7 +174,9 @@ def test_what_is_wrong_is_named(tree):
         folder.load(str(path))
     (path / "train/stray.png").unlink()
     (path / "train/gone").symlink_to(path / "nowhere")
-    with pytest.raises(ConfigError, match="train/gone: expected .* got 'a link to nothing'"):
+    with pytest.raises(
+        ConfigError, match="train/gone: expected .* got 'a link to nothing'"
+    ):
         folder.load(str(path))
     (path / "train/gone").unlink()
     (path / "void").mkdir()
