@@ -17,6 +17,8 @@ from kdjax.config import (
     Teacher,
     Term,
     Views,
+    load_function,
+    source_files,
 )
 
 HEADLESS = Model(weights="x", adapt=("head",))
@@ -145,3 +147,39 @@ def test_every_field_is_documented():
                 )
                 seen += 1
     assert seen > 40
+
+
+HELPER = """
+SLOPE = {slope}
+
+def make():
+    return SLOPE
+
+class Maker:
+    def __call__(self):
+        return SLOPE
+"""
+MINE = """
+import functools
+import helper
+
+make = helper.make
+part = functools.partial(helper.make)
+maker = helper.Maker()
+own = lambda: 3
+"""
+
+
+def test_files_of_the_same_name_do_not_share_what_they_import(tmp_path):
+    for folder, slope in (("a", 1), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "helper.py").write_text(HELPER.format(slope=slope))
+        (tmp_path / folder / "mine.py").write_text(MINE)
+    for folder, slope in (("a", 1), ("b", 5)):
+        place = tmp_path / folder
+        both = [place / "mine.py", place / "helper.py"]
+        for name in ("make", "part", "maker"):
+            reference = f"{place}/mine.py:{name}"
+            assert load_function(reference, "x")() == slope
+            assert source_files(reference, "x") == both
+        assert source_files(f"{place}/mine.py:own", "x") == both[:1]

@@ -1,5 +1,6 @@
 """Functions and configs of the user's, named as `file.py:function`."""
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -27,16 +28,26 @@ def load_module(place: str, field: str) -> types.ModuleType:
         sys.modules.setdefault(path.stem, module)
         # As for a script: what lies beside it comes first.
         sys.path.insert(0, str(path.parent))
+        known = set(sys.modules)
         try:
             spec.loader.exec_module(module)
         finally:
             sys.path.remove(str(path.parent))
+            _forget(set(sys.modules) - known, path.parent)
         return module
     except ConfigError:
         raise
     except Exception as error:
         text = f"{field}: cannot import {place!r}: {type(error).__name__}: {error}"
         raise ConfigError(text) from error
+
+
+def _forget(names: set[str], folder: pathlib.Path) -> None:
+    """Let a file elsewhere import its own of the same name, not what this one found."""
+    for name in names:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and pathlib.Path(file).resolve().parent == folder:
+            del sys.modules[name]
 
 
 def load_function(reference: str, field: str) -> Callable[..., Any]:
@@ -50,16 +61,20 @@ def load_function(reference: str, field: str) -> Callable[..., Any]:
 
 
 def source_files(reference: str, field: str) -> list[pathlib.Path]:
-    """Where `module:function` is written: the file of that name, and the one that the
-    function came from."""
-    function = load_function(reference, field)
+    """Where `module:function` is written: the file of that name, and those that the
+    function, or the methods of an object in its place, came from."""
+    function: Any = load_function(reference, field)
     place = reference.rpartition(":")[0]
-    named = place if place.endswith(".py") else sys.modules[place].__file__
-    try:
-        own = inspect.getfile(inspect.unwrap(function))
-    except TypeError:  # No plain function, but a partial or another object.
-        own = None
-    files = dict.fromkeys(pathlib.Path(x).resolve() for x in (named, own) if x)
+    named = place
+    if not place.endswith(".py"):
+        named = getattr(sys.modules[place], "__file__", None)
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    kind = function if inspect.isclass(function) else type(function)
+    parts = [function] if inspect.isfunction(function) else vars(kind).values()
+    own = [inspect.getfile(x) for x in parts if inspect.isfunction(x)]
+    files = dict.fromkeys(pathlib.Path(x).resolve() for x in (named, *own) if x)
     return [file for file in files if file.is_file()]
 
 

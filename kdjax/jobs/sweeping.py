@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from kdjax.config import (
     runs_beside,
 )
 from kdjax.core import hosts, runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.start import refuse_other_config
@@ -69,14 +70,16 @@ def sweep(
       SweepError: at the end, where runs have failed; the text names them.
     """
     require(seeds >= 1, "seeds", "at least 1", seeds)
-    root = pathlib.Path(workdir or experiment.folder(scale))
+    # However it is spelled, since runs name others of the sweep by it.
+    root = pathlib.Path(workdir or experiment.folder(scale)).expanduser().resolve()
     console = console or Console(quiet=not hosts.is_first())
+    about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
+    _refuse_other_sweep(root, about)
     tasks = plan(experiment, root, scale, seeds)
     for task in tasks:
         for run in (*task.before, task.run):
             run.check()
             refuse_other_config(run.folder, run)
-    about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
     if hosts.is_first():
         root.mkdir(parents=True, exist_ok=True)
         runlog.write_json(root / "sweep.json", about)
@@ -87,6 +90,17 @@ def sweep(
     if failed:
         raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
     return root
+
+
+def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:
+    """Whether it is of another file the configs tell, which also knows it if moved."""
+    file = root / "sweep.json"
+    before = runlog.read_json(file) if file.is_file() else about
+    for name in ("scale", "seeds"):
+        there, here = before.get(name), about[name]
+        if there != here:
+            text = f"{name}: folder has {there}, this sweep has {here}"
+            raise RunFolderError(f"workdir: {root} holds another sweep: {text}")
 
 
 def plan(

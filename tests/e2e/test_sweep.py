@@ -66,7 +66,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     assert "3 runs, 2 finished" in again and "[1/1] spoilt x1" in again
     # What is finished is not taken for another sweep's.
     about = (root / "sweep.json").read_text()
-    with pytest.raises(RunFolderError, match="seeds: folder has 2, this run has 3"):
+    with pytest.raises(RunFolderError, match="seeds: folder has 2, this sweep has 3"):
         go(seeds=3)
     file.write_text(FILE.replace("steps=2, batch=8", "steps=3, batch=8"))
     with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
