@@ -1,6 +1,7 @@
-"""Adam, plain momentum, and a preconditioned optimiser."""
+"""Adam, plain momentum, and a preconditioned optimiser, each at its best rate."""
 
 import dataclasses
+import functools
 
 import common
 from common import large
@@ -11,32 +12,39 @@ CLAIM = (
     "A preconditioned optimiser is at least as good as Adam after as many epochs, and "
     "gains most when they are few (arXiv 2106.05237, appendix D: Shampoo; here Muon)"
 )
-DURATIONS = common.LARGE
-# Momentum alone needs a rate of its own, and decays by what its recipe decays.
-SGD = {"tiny": 0.1, "digits": 0.1, "cifar": 0.1, "paper": 0.8}
+DURATIONS = {**common.LARGE, "digits": (1, 4, 16)}
+# Multiples of Adam's rate. Momentum has no scale of its own and wants larger ones; Muon
+# makes its updates as long as Adam's.
+FACTORS = {"adam": (0.3, 1, 3), "muon": (0.3, 1, 3), "sgd": (3, 10, 30)}
 
 
-def adam(scale: str = "digits") -> Run:
+def adam(scale: str = "digits", *, factor: float = 1) -> Run:
     """Adam, as everywhere."""
-    return large(scale)
+    return _with(large(scale), factor)
 
 
-def muon(scale: str = "digits") -> Run:
-    """Muon with Adam's rate and decay, its updates as long as Adam's."""
-    return _with(large(scale), name="muon")
+def muon(scale: str = "digits", *, factor: float = 1) -> Run:
+    """Muon with Adam's decay."""
+    return _with(large(scale), factor, name="muon")
 
 
-def sgd(scale: str = "digits") -> Run:
-    """Momentum, with the warm-up and the cosine of the others."""
-    return _with(large(scale), name="sgd", lr=SGD[scale], wd=5e-4)
+def sgd(scale: str = "digits", *, factor: float = 10) -> Run:
+    """Momentum, with the warm-up and the cosine of the others; it decays by what its
+    recipe decays."""
+    return _with(large(scale), factor, name="sgd", wd=5e-4)
 
 
-def _with(run: Run, **change) -> Run:
-    optim: Optim = dataclasses.replace(run.optim, **change)
+def _with(run: Run, factor: float, **change) -> Run:
+    optim: Optim = dataclasses.replace(run.optim, lr=run.optim.lr * factor, **change)
     return dataclasses.replace(run, optim=optim)
 
 
-VARIANTS = {"adam": adam, "muon": muon, "sgd": sgd}
+VARIANTS = {
+    f"{make.__name__} lr x{factor:g}": functools.partial(make, factor=factor)
+    for make in (adam, muon, sgd)
+    for factor in FACTORS[make.__name__]
+}
+CHOICES = {name: tuple(v for v in VARIANTS if v.startswith(name)) for name in FACTORS}
 PAPER = "Shampoo: +1.23 at 30 epochs, +0.70 at 90, +0.33 at 300, +0.13 at 1 200"
 EXPECTED = (
     above("12: muon above adam, shortest", "muon", "adam", at=0, paper=PAPER),
