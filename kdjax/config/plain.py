@@ -8,16 +8,23 @@ from kdjax.config.checks import require
 
 
 def from_plain(cls: type, values: Any, at: str = "") -> Any:
-    """A dataclass from a table of its fields; others, missing and ill-typed ones are
-    errors that name the field under `at`."""
+    """A dataclass from a table of its fields; others and ill-typed ones are errors that
+    name the field under `at`. One that is missing has its default, so that a table
+    from before a field was added still reads as what it was."""
     require(isinstance(values, dict), at or "config", "a table of fields", values)
     dot = f"{at}." if at else ""
     hints = get_type_hints(cls)
     for name in values:
         require(name in hints, f"{dot}{name}", "a known field", values[name])
-    missing = sorted(set(hints) - set(values))
+    needed = {f.name for f in dataclasses.fields(cls) if not _has_default(f)}
+    missing = sorted(needed - set(values))
     require(not missing, at or "config", f"the fields {missing}", "none")
     return cls(**{k: _convert(hints[k], v, f"{dot}{k}") for k, v in values.items()})
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    none = dataclasses.MISSING
+    return field.default is not none or field.default_factory is not none
 
 
 def _convert(hint: Any, value: Any, at: str) -> Any:

@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from kdjax.config.checks import require
+from kdjax.config.checks import ConfigError, require
 from kdjax.config.data import Data, Views
 from kdjax.config.model import Model
 from kdjax.config.plain import from_plain
@@ -149,9 +150,19 @@ def to_dict(run: Any) -> dict[str, Any]:
 BESIDE = ("given", "content")
 
 
-def from_dict(values: dict[str, Any]) -> Run:
+def from_dict(values: Mapping[str, Any]) -> Run:
     """The inverse of `to_dict`, also of all that `config.json` holds.
 
-    Unknown, missing and ill-typed fields are errors.
+    A missing field has its default; unknown and ill-typed ones are errors.
     """
     return from_plain(Run, {k: v for k, v in values.items() if k not in BESIDE})
+
+
+def complete(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `config.json` holds, with the fields that are younger than it: they are what
+    they are by default, which is what was done before there was a choice. A table that
+    is no config is left as it is."""
+    try:
+        return {**values, **to_dict(from_dict(values))}
+    except ConfigError:
+        return values

@@ -12,7 +12,7 @@ import math
 import os
 import pathlib
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 Path = str | os.PathLike[str]
@@ -28,17 +28,21 @@ class RunFolderError(ValueError):
 
 
 def open_run(
-    folder: Path, config: Fields, ignore: Collection[str] = ("workdir",)
+    folder: Path,
+    config: Fields,
+    ignore: Collection[str] = ("workdir",),
+    complete: Callable[[Fields], Fields] = dict,
 ) -> pathlib.Path:
     """Make the folder of a run, or return to it: the folder's path.
 
-    A folder whose config differs in a field that is not in `ignore` (dotted names), and
-    a non-empty folder that is no run's, are refused with `RunFolderError` and left as
-    they are. So is a folder that cannot be written; what was made of it is removed.
+    A folder whose config, as `complete` makes it, differs in a field that is not in
+    `ignore` (dotted names), and a non-empty folder that is no run's, are refused with
+    `RunFolderError` and left as they are. So is a folder that cannot be written; what
+    was made of it is removed.
     """
     path = pathlib.Path(folder)
     with _refusing(f"workdir: cannot write in {path}"):
-        known = check_folder(path, config, ignore)
+        known = check_folder(path, config, ignore, complete)
     make_writable(path, "workdir: ")
     if not known:
         write_json(path / "config.json", config)
@@ -142,7 +146,10 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_folder(
-    folder: Path, config: Fields, ignore: Collection[str] = ("workdir",)
+    folder: Path,
+    config: Fields,
+    ignore: Collection[str] = ("workdir",),
+    complete: Callable[[Fields], Fields] = dict,
 ) -> bool:
     """Whether the folder holds this run already; refuses one that holds another.
 
@@ -154,7 +161,7 @@ def check_folder(
     if not path.is_dir():
         raise RunFolderError(f"workdir: {path}: Not a directory")
     if (path / "config.json").is_file():
-        lines = _differences(read_config(path), _encode(config), ignore)
+        lines = _differences(complete(read_config(path)), _encode(config), ignore)
         if lines:
             lines.insert(0, f"workdir: {path} holds another run:")
             raise RunFolderError("\n  ".join(lines))

@@ -140,13 +140,14 @@ def _identity(run: Run, job: Job) -> dict[str, Any]:
 
 
 def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
-    runlog.check_folder(folder, _identity(run, job), _free(folder, run, job))
+    free = _free(folder, run, job)
+    runlog.check_folder(folder, _identity(run, job), free, configs.complete)
 
 
 def refuse_other_config(folder: pathlib.Path, run: Run) -> None:
     """Refuse a folder of another config; what it is of is left to its turn."""
     free = (*_FREE, "teacher.cache.path", "given", "content")
-    runlog.check_folder(folder, configs.to_dict(run), free)
+    runlog.check_folder(folder, configs.to_dict(run), free, configs.complete)
 
 
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
@@ -170,7 +171,8 @@ def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
 def claim(folder: pathlib.Path, run: Run, job: Job) -> None:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
-        runlog.open_run(folder, _identity(run, job), _free(folder, run, job))
+        free = _free(folder, run, job)
+        runlog.open_run(folder, _identity(run, job), free, configs.complete)
         _complete(folder, job)
     hosts.wait_for_all(f"claimed {folder}")
 

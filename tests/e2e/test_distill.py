@@ -1,5 +1,6 @@
 """The whole path on a small run: what it leaves, how it continues, how it stops."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -141,8 +142,6 @@ def test_the_same_command_again_changes_nothing(finished, capsys):
 
 
 def test_another_config_in_the_same_folder_is_refused(finished):
-    import dataclasses
-
     run, root = finished
     before = (root / "config.json").read_bytes()
     other = dataclasses.replace(
@@ -153,6 +152,22 @@ def test_another_config_in_the_same_folder_is_refused(finished):
     assert "steps: folder has 60, this run has 80" in str(error.value)
     assert "optim.lr: folder has 0.01, this run has 1.0" in str(error.value)
     assert (root / "config.json").read_bytes() == before
+
+
+def test_a_folder_from_before_a_field_was_added_is_the_same_run(finished, capsys):
+    run, root = finished
+    whole = (root / "config.json").read_bytes()
+    config = runlog.read_config(root)
+    del config["data"]["classes"], config["terms"]["soft"]["weight"]
+    try:
+        runlog.write_json(root / "config.json", config)
+        kdjax.distill(run)
+        assert "finished" in capsys.readouterr().out
+        data = dataclasses.replace(run.data, classes=12)
+        with pytest.raises(ValueError, match="classes: folder has 0, this run has 12"):
+            kdjax.distill(dataclasses.replace(run, data=data))
+    finally:
+        (root / "config.json").write_bytes(whole)
 
 
 def test_evaluate_repeats_the_summary(finished):
@@ -169,8 +184,6 @@ def test_evaluate_repeats_the_summary(finished):
 
 
 def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
-    import dataclasses
-
     run, root = finished
     teacher = dataclasses.replace(run.teacher, run=str(root / "teacher"))
     other = tiny_run(teacher=teacher, seeds=2)
@@ -226,8 +239,6 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
         evaluate_every=3,
     )
     folder = interrupted_run(run, 6, kdjax.distill, monkeypatch)
-    import dataclasses
-
     whole = kdjax.distill(dataclasses.replace(run, workdir=str(tmp_path / "whole")))
     assert_same(saved(folder), saved(whole))
     strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
@@ -483,8 +494,6 @@ def test_the_best_step_is_kept_though_no_checkpoint_was_due(tiny_run):
 
 def test_parameters_that_are_nan_are_never_saved(own_run):
     """A finite loss whose gradient is NaN: found before the checkpoint."""
-    import dataclasses
-
     import jax.numpy as jnp
 
     student = linear(4)
@@ -565,8 +574,6 @@ def test_splits_that_cannot_be_used_are_named(own_run, message):
 
 
 def test_what_a_users_function_raises_is_named(own_run, tmp_path):
-    import dataclasses
-
     (tmp_path / "mine.py").write_text(
         "def data(): raise KeyError('gone')\ndef model(config, classes): return 1 / 0\n"
     )
