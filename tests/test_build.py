@@ -130,13 +130,15 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tm
     teacher = Teacher(also=also, mean="probabilities")
     soft = {"soft": Term(temperature=Scalar(3.0))}
     run = dataclasses.replace(Run(), teacher=teacher, terms=soft)
-    for mean, want in (("probabilities", 3.0), ("logits", 1.0)):
-        changed = dataclasses.replace(teacher, mean=mean)
+    for change, want in (
+        ({}, 3.0),
+        ({"mean_at": 2.0}, 2.0),
+        ({"mean": "logits"}, 1.0),
+    ):
+        changed = dataclasses.replace(teacher, **change)
         run = dataclasses.replace(run, teacher=changed)
         baseline = build.baseline_run(run, "labels", tmp_path)
-        assert baseline.temperature == want
-        counted = {name for name, term in baseline.terms.items() if term.counts}
-        assert counted == {"hard"}
+        assert baseline.mean_at == want and set(baseline.terms) == {"hard"}
 
 
 def test_crops_of_stored_images_know_their_own_sizes(photos):

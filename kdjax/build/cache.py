@@ -61,7 +61,8 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
             plan["seeds"] = run.seeds
     views = {k: getattr(run.views, k) for k in _fields_seen(run)}
     # Answers that the temperature of the loss enters.
-    tempered = asked.cache.top_k or (asked.also and asked.mean == "probabilities")
+    averaged = asked.mean == "probabilities" and not asked.mean_at
+    tempered = asked.cache.top_k or averaged
     of: dict[str, Any] = {
         "precision": asked.precision,
         "resolution": teacher.resolution,
@@ -72,6 +73,8 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
         of["mean"] = asked.mean
         of["weights"] = [m.weight for m in members]
         of["temperatures"] = [m.temperature for m in members]
+        if asked.mean_at:
+            of["mean_at"] = asked.mean_at
     if any(teacher.code):
         of["code"] = list(teacher.code)
     if not is_abstract(teacher):

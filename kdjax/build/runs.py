@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -122,20 +123,15 @@ def baseline_run(run: Run, name: str, folder: pathlib.Path) -> Run:
     if teacher is not None and teacher.kind == "average":
         teacher = None
     if teacher is not None:
-        change = {"run": "../teacher"} if teacher.trained_first else {}
-        teacher = dataclasses.replace(teacher, cache=configs.Cache(), **change)
-    terms = {"hard": configs.HARD}
-    if teacher is not None and teacher.mean == "probabilities":
-        # Not taught, but the temperature at which the teachers' mean is taken.
-        silent = {"weight": configs.Scalar(0.0)}
-        terms |= {
-            f"not_taught_{known}": dataclasses.replace(term, **silent)
-            for known, term in run.terms.items()
-            if term.teacher == "logits" and term.counts
-        }
+        change: dict[str, Any] = {"cache": configs.Cache()}
+        if teacher.trained_first:
+            change["run"] = "../teacher"
+        if teacher.mean == "probabilities":
+            # It has no loss of its own that would say it.
+            change["mean_at"] = run.mean_at
+        teacher = dataclasses.replace(teacher, **change)
     return configs.labelled(
         run,
-        terms=terms,
         name=name,
         workdir=str(folder),
         teacher=teacher,

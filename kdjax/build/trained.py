@@ -173,7 +173,7 @@ def together(first: Trained, others: list[Trained], run: Run) -> Trained:
         mean=asked.mean,
         weights=[member.weight for member in members],
         temperatures=[member.temperature for member in members],
-        at=run.temperature or 1.0,
+        at=run.mean_at or 1.0,
     )
     axis = 0 if any(part.axis == 0 for part in parts) else None
     variables = tuple(_with_axis(part, axis, run.seeds) for part in parts)

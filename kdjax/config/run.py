@@ -107,13 +107,18 @@ class Run:
     @property
     def temperature(self) -> float | None:
         """That at which all terms read the teacher's logits; None where it changes, or
-        differs between them. Terms that a weight of 0 leaves out count only where there
-        are no others."""
+        differs between them. Terms that a weight of 0 leaves out do not count."""
         asked = [term for term in self.terms.values() if term.teacher == "logits"]
-        terms = [term for term in asked if term.counts] or asked
+        terms = [term for term in asked if term.counts]
         found = {t.temperature.value for t in terms} or {1.0}
         one = len(found) == 1 and all(t.temperature.end is None for t in terms)
         return found.pop() if one else None
+
+    @property
+    def mean_at(self) -> float | None:
+        """The temperature at which several teachers' probabilities are averaged; None
+        where it is that of a loss which has not one."""
+        return (self.teacher.mean_at if self.teacher else 0.0) or self.temperature
 
     def _check_temperature(self, teacher: Teacher) -> None:
         """What is taken at the temperature of the loss needs there to be one."""
@@ -121,8 +126,9 @@ class Run:
         top_k, mean = teacher.cache.top_k, teacher.mean
         want = f"0 (all classes), {also}"
         require(ok or not top_k, "teacher.cache.top_k", want, top_k)
-        want = f"logits, {also}"
-        require(ok or mean != "probabilities", "teacher.mean", want, mean)
+        want = f"logits, {also}, or a teacher.mean_at"
+        ok = self.mean_at is not None or mean != "probabilities"
+        require(ok, "teacher.mean", want, mean)
 
     def _check_apart(self, store: str) -> None:
         """A store beneath the run folder would make it another's, and the reverse."""

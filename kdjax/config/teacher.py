@@ -109,8 +109,10 @@ class Teacher:
     """More teachers, each at its own resolution; the targets are the mean of all. Named
     by a config function or config.json; no option of the command line says them."""
     mean: Literal["logits", "probabilities"] = "logits"
-    """What of several teachers is averaged: logits as in the paper, or probabilities at
-    the temperature of the loss as in its released trainer."""
+    """What of several teachers is averaged: logits as in the paper, or probabilities as
+    in its released trainer."""
+    mean_at: float = 0.0
+    """With `mean` probabilities: the temperature at which; 0 takes that of the loss."""
     cache: Cache = Cache()
 
     def check(self, at: str = "teacher") -> None:
@@ -131,6 +133,10 @@ class Teacher:
             require(ok, f"{at}.{field}", f"1 without {at}.also", value)
         ok = bool(self.also) or self.mean == Teacher.mean
         require(ok, f"{at}.mean", f"{Teacher.mean} without {at}.also", self.mean)
+        ok = is_number(self.mean_at) and self.mean_at >= 0
+        require(ok, f"{at}.mean_at", "a number >= 0", self.mean_at)
+        ok = self.mean == "probabilities" or not self.mean_at
+        require(ok, f"{at}.mean_at", "0 but with mean probabilities", self.mean_at)
         for i, member in enumerate(self.also):
             member.check(f"{at}.also.{i}")
         self.cache.check(f"{at}.cache")

@@ -70,20 +70,23 @@ def test_the_likeliest_classes_are_of_one_temperature(small, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mean", ["logits", "probabilities"])
-def test_a_mean_of_probabilities_is_of_a_temperature(small, mean):
-    """It is taken at that of the loss; a mean of logits serves all."""
+@pytest.mark.parametrize(
+    "mean, at", [("logits", 0.0), ("probabilities", 0.0), ("probabilities", 3.0)]
+)
+def test_a_mean_of_probabilities_is_of_a_temperature(small, mean, at):
+    """That of the loss, or its own; a mean of logits serves all."""
     also = (Member(model=Model(weights="second.npz")),)
 
     def of(temperature):
         run = small("run", terms={"soft": Term(temperature=Scalar(temperature))})
-        teacher = dataclasses.replace(run.teacher, also=also, mean=mean)
+        teacher = dataclasses.replace(run.teacher, also=also, mean=mean, mean_at=at)
         run = dataclasses.replace(run, teacher=teacher)
         train = build.load_source(run, "train")
         return build.cache.manifest(run, train, build.Trained(*TEACHER, None, 8))
 
-    assert (of(1.0) == of(8.0)) == (mean == "logits")
+    assert (of(1.0) == of(8.0)) == (mean == "logits" or at > 0)
     assert of(1.0) == of(1.0)
+    assert of(1.0)["teacher"].get("mean_at", 0.0) == at
 
 
 def test_what_training_does_not_see_is_no_part_of_a_store(small):

@@ -138,6 +138,8 @@ def test_several_teachers_each_at_its_resolution(tiny_run, weights):
     other = tiny_run(teacher=teacher, terms=moving, workdir=str(folder) + "2")
     with pytest.raises(ConfigError, match="teacher.mean: expected logits, or terms"):
         kdjax.distill(other, teacher=(linear(), variables(1)), student=linear())
+    told = dataclasses.replace(teacher, mean_at=4.0)
+    dataclasses.replace(other, teacher=told).check()
 
 
 @pytest.mark.parametrize(
@@ -341,6 +343,7 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
             "teacher.also.0.step: expected 0 without teacher.also.0.run, got 3",
         ),
         (Teacher(mean="probabilities"), "teacher.mean: expected logits without"),
+        (Teacher(mean_at=2.0), "teacher.mean_at: expected 0 but with mean prob.* 2.0"),
         (Teacher(decay=1.0), r"teacher.decay: expected a number in \[0, 1\)"),
         (Teacher(weight=0.0), "teacher.weight: expected > 0"),
         (Teacher(also=(Member(),)), "teacher.also.0.run: expected a run folder, or"),
