@@ -1,11 +1,9 @@
 """How much of the teacher's answers must be stored, and for how many passes."""
 
-import dataclasses
-
 import common
-from common import base, seen
+from common import base, seen, stored
 
-from kdjax.config import Cache, Expectation, Run, above
+from kdjax.config import Expectation, Run, above
 
 CLAIM = (
     "Answers stored for the very views are as good as a live teacher's, with few "
@@ -16,15 +14,6 @@ DURATIONS = {k: v[-1:] for k, v in common.DURATIONS.items()}
 FEW = {"tiny": 3, "digits": 3, "cifar": 3, "paper": 10}
 
 
-def _stored(run: Run, **how) -> Run:
-    assert run.teacher is not None
-    # A sweep gives every store a folder of its own beside the run's.
-    cache = Cache(path=f"{run.workdir}-targets", **how)
-    return dataclasses.replace(
-        run, teacher=dataclasses.replace(run.teacher, cache=cache)
-    )
-
-
 def live(scale: str = "digits") -> Run:
     """Function matching under a live teacher."""
     return base(scale)
@@ -32,37 +21,37 @@ def live(scale: str = "digits") -> Run:
 
 def whole(scale: str = "digits") -> Run:
     """Every answer, whole."""
-    return _stored(base(scale))
+    return stored(base(scale))
 
 
 def uniform(scale: str = "digits") -> Run:
     """A few classes; the rest is spread evenly."""
-    return _stored(base(scale), top_k=FEW[scale], tail="uniform")
+    return stored(base(scale), top_k=FEW[scale], tail="uniform")
 
 
 def bucket(scale: str = "digits") -> Run:
     """A few classes; the rest is one class."""
-    return _stored(base(scale), top_k=FEW[scale], tail="bucket")
+    return stored(base(scale), top_k=FEW[scale], tail="bucket")
 
 
 def renormalise(scale: str = "digits") -> Run:
     """A few classes; the rest is left out."""
-    return _stored(base(scale), top_k=FEW[scale], tail="renormalise")
+    return stored(base(scale), top_k=FEW[scale], tail="renormalise")
 
 
 def one(scale: str = "digits") -> Run:
     """The likeliest class alone; the rest is spread evenly."""
-    return _stored(base(scale), top_k=1)
+    return stored(base(scale), top_k=1)
 
 
 def passes_10(scale: str = "digits") -> Run:
     """Ten passes, gone round in."""
-    return _stored(base(scale), epochs=0.04 if scale == "tiny" else 10)
+    return stored(base(scale), epochs=0.04 if scale == "tiny" else 10)
 
 
 def fixed(scale: str = "digits") -> Run:
     """One answer an image, to the whole of it; the student sees crops."""
-    return _stored(seen(base(scale), mode="fixed"))
+    return stored(seen(base(scale), mode="fixed"))
 
 
 VARIANTS = {

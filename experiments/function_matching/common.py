@@ -2,8 +2,9 @@
 
     tiny     two updates, to see that everything is in place
     digits   200 of scikit-learn's digits, 1 384 parameters: minutes on two CPU cores
-    cifar    2 000 images of CIFAR-10 under a published ResNet-56 (the folder of its
-             weights is the environment variable KDJAX_WEIGHTS): minutes on a GPU
+    cifar    1 000 images of CIFAR-10 under a published ResNet-56 (the folder of its
+             weights is the environment variable KDJAX_WEIGHTS): minutes on a GPU, hours
+             on CPU
     paper    flowers102 at 128 pixels, BiT-M R152x2 to R50x1, as arXiv 2106.05237 has it
              (the folder of the teachers' weights is KDJAX_WEIGHTS)
 
@@ -18,7 +19,7 @@ import os
 import pathlib
 from typing import Any
 
-from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 
 WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "../shared/weights")
 
@@ -53,6 +54,23 @@ def seen(run: Run, **views: Any) -> Run:
     return dataclasses.replace(run, views=dataclasses.replace(run.views, **views))
 
 
+def fixed(run: Run, scale: str, **views: Any) -> Run:
+    """The run under answers that never change: of a teacher that is not small they are
+    asked once and stored."""
+    run = seen(run, mode="fixed", **views)
+    return stored(run) if scale in ("cifar", "paper") else run
+
+
+def stored(run: Run, **how: Any) -> Run:
+    """The run with its teacher's answers stored; fields as in `kdjax.config.Cache`."""
+    assert run.teacher is not None
+    # A sweep gives every store a folder of its own beside the run's.
+    cache = Cache(path=f"{run.workdir}-targets", **how)
+    return dataclasses.replace(
+        run, teacher=dataclasses.replace(run.teacher, cache=cache)
+    )
+
+
 def _digits() -> Run:
     """The main job of README, from a 64th of its duration on."""
     return dataclasses.replace(Run(), steps=160, optim=Optim(warmup=50), baselines=())
@@ -81,14 +99,14 @@ def _cifar() -> Run:
         pixels="imagenet",
     )
     return Run(
-        data=Data("cifar10", "train[:2000]", "train[45000:]", "test"),
+        data=Data("cifar10", "train[:1000]", "train[45000:]", "test"),
         model=Model(name="resnet8", norm="group", resolution=32),
         teacher=Teacher(model=teacher),
         views=Views(),
         terms={"soft": Term(temperature=Scalar(2.0))},
         optim=Optim(lr=3e-3, warmup=50),
-        steps=200,
-        batch=128,
+        steps=160,
+        batch=64,
         baselines=(),
     )
 

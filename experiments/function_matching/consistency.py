@@ -1,11 +1,9 @@
 """Which views teacher and student must share, and for how long one must train."""
 
-import dataclasses
-
 import common
-from common import base, seen
+from common import base, fixed, seen, stored
 
-from kdjax.config import Cache, Expectation, Run, above, widening
+from kdjax.config import Expectation, Run, above, widening
 
 CLAIM = (
     "A student that sees what its teacher sees gains by training longer; under a fixed "
@@ -19,14 +17,12 @@ MILD = {"crop": "random", "flip": False}
 
 def fix_rs(scale: str = "digits") -> Run:
     """Both see the whole image, always: the teacher's answer is a constant."""
-    return seen(
-        base(scale), mode="fixed", area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False
-    )
+    return fixed(base(scale), scale, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
 
 
 def fix_cc(scale: str = "digits") -> Run:
     """The teacher sees the centre, always; the student a mild crop."""
-    return seen(base(scale), mode="fixed", still="central", **MILD)
+    return fixed(base(scale), scale, still="central", **MILD)
 
 
 def ind_rc(scale: str = "digits") -> Run:
@@ -56,14 +52,8 @@ def mix(scale: str = "digits") -> Run:
 
 def fix_ic_ens(scale: str = "digits") -> Run:
     """The teacher's mean answer over many inception crops; the student sees one."""
-    run = seen(base(scale), mode="fixed")
     crops = {"tiny": 2, "digits": 1_000, "cifar": 100, "paper": 1_000}[scale]
-    assert run.teacher is not None
-    # A sweep gives every store a folder of its own beside the run's.
-    cache = Cache(path=f"{run.workdir}-targets", crops=crops)
-    return dataclasses.replace(
-        run, teacher=dataclasses.replace(run.teacher, cache=cache)
-    )
+    return stored(seen(base(scale), mode="fixed"), crops=crops)
 
 
 VARIANTS = {

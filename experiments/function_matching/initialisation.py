@@ -25,7 +25,7 @@ DURATIONS = common.LARGE
 BEFORE = {
     "tiny": ("train[200:]", 2),
     "digits": ("train[200:]", 1_000),
-    "cifar": ("train[2000:45000]", 4_000),
+    "cifar": ("train[1000:45000]", 6_000),
 }
 
 

@@ -57,7 +57,7 @@ def _taught_on(scale: str, names: dict[str, str], large: str) -> Run:
         large if scale == "paper" else names["cifar" if scale == "cifar" else "digits"]
     )
     # As many images as the domain's own.
-    count = {"cifar": 2_000, "paper": 3_312}.get(scale, 200)
+    count = {"cifar": 1_000, "paper": 3_312}.get(scale, 200)
     data = dataclasses.replace(run.data, train=f"train[:{count}]", train_name=name)
     return dataclasses.replace(run, data=data)
 
@@ -74,7 +74,7 @@ def _vehicles(scale: str) -> Run:
     """CIFAR-10's vehicles, of which there are 20 000."""
     data = Data(
         f"{SETS}:vehicles",
-        "train[:2000]",
+        "train[:1000]",
         "train[18000:]",
         "test",
         channels=3,

@@ -1,7 +1,7 @@
 """Whether a student that has trained for long ever gets worse."""
 
 import common
-from common import base, seen
+from common import base, fixed, seen
 
 from kdjax.config import Expectation, Run, above
 
@@ -29,9 +29,7 @@ def same_ic(scale: str = "digits") -> Run:
 
 def fix_rs(scale: str = "digits") -> Run:
     """Both see the whole image, always: the teacher's answer is a constant."""
-    return seen(
-        base(scale), mode="fixed", area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False
-    )
+    return fixed(base(scale), scale, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
 
 
 VARIANTS = {"mix": mix, "same/ic": same_ic, "fix/rs": fix_rs}
