@@ -1,5 +1,5 @@
-"""Teachers that are further apart than those of `teachers.py`: a study of what that does
-not show at scale digits, whose two teachers are equally good."""
+"""Teachers that are further apart than those of `teachers.py`: a study of what that
+does not show at scale digits, whose two teachers are equally good."""
 
 import dataclasses
 import functools
