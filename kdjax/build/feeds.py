@@ -34,18 +34,17 @@ def place_given(parts: Parts) -> dict[str, Any]:
 def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
     """`start -> batches` of the updates from `start` on.
 
-    A batch holds `seed` `[seeds]`, `step`, the `knobs` of the strategy, and `rows` with
-    arrays `[seeds, batch, ...]`: `place` and `epoch`, and what the feed and the store
-    of targets add.
+    A batch holds `seed` `[seeds]`, `step`, the `knobs` of the strategy, the `rates` of
+    the optimiser, and `rows` with arrays `[seeds, batch, ...]`: `place` and `epoch`,
+    and what the feed and the store of targets add.
     """
     rows_at = _rows(parts)
     simple = parts.feed == "resident" and parts.store is None
     seeds = _seeds(parts)
 
     def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
-        knobs = parts.strategy.knobs(step)
         named = np.int32(parts.plan_step(step))
-        return {"seed": seeds, "step": named, "knobs": knobs, "rows": rows}
+        return {"seed": seeds, "step": named, "rows": rows, **numbers(parts, step)}
 
     def batches(start: int) -> Iterator[dict[str, Any]]:
         if simple:
@@ -57,6 +56,11 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
             yield whole(step, rows)
 
     return batches
+
+
+def numbers(parts: Parts, step: int) -> dict[str, Any]:
+    """What all seeds share: the strategy's knobs and the optimiser's rates."""
+    return {"knobs": parts.strategy.knobs(step), "rates": parts.rates(step)}
 
 
 def _seeds(parts: Parts) -> np.ndarray:
@@ -106,24 +110,23 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
     places, epochs = order.batch_at(0, n=len(source), batch=n, seed=run.seed)
     rows: dict[str, Any] = {"place": places, "epoch": epochs}
     data: dict[str, Any] = {}
-    numbers = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
+    plain = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
     if source.resizes:
-        numbers["size"] = jnp.ones((n, 2), jnp.int32)
+        plain["size"] = jnp.ones((n, 2), jnp.int32)
     image = jnp.zeros((n, *source.shape), jnp.uint8)
     if parts.feed == "resident":
         data = {k: jnp.zeros(x.shape, x.dtype) for k, x in _shapes(parts).items()}
     elif parts.host_crop is None:
-        rows.update(numbers, image=image)
+        rows.update(plain, image=image)
     else:
-        rows.update(numbers, **_blank_crops(parts))
+        rows.update(plain, **_blank_crops(parts))
     if parts.store is not None:
         layout = parts.store.manifest["layout"]["arrays"]
         rows["targets"] = {
             k: jnp.zeros(shape[1:], dtype) for k, (shape, dtype) in layout.items()
         }
-    knobs = parts.strategy.knobs(0)
-    seed = np.int32(run.seed)
-    return {"seed": seed, "step": np.int32(0), "knobs": knobs, "rows": rows}, data
+    about = {"seed": np.int32(run.seed), "step": np.int32(0), **numbers(parts, 0)}
+    return {**about, "rows": rows}, data
 
 
 def _shapes(parts: Parts) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
@@ -31,6 +32,7 @@ from kdjax.train.state import TrainState
 class Parts(NamedTuple):
     """Everything of one training, ready to be compiled.
 
+    rates: `step -> rates` of the optimiser.
     view: `(step, batch, given) -> View` of one seed.
     given: what the step does not change, and the axis of its seeds in `given_axes`.
     start: the variables that the student starts from, for all seeds or one set a seed;
@@ -44,6 +46,7 @@ class Parts(NamedTuple):
     train: Source
     student: Model
     strategy: Strategy
+    rates: Callable[[int], dict[str, np.float32]]
     view: Callable[..., View]
     teacher: Teacher | None
     step: step.Step
@@ -109,7 +112,7 @@ def make_parts(
     )
     sample = _Sample(run, train, student, teacher, ask, store)
     players = jax.eval_shape(lambda: strategy.init(jax.random.key(0), *sample()))
-    one = optimizer.make_optimizer(run.optim, run.steps)
+    one = optimizer.make_optimizer(run.optim)
     update = optimizer.by_player({player: one for player in players})
     feed = feeding.choose_feed(train, feeding.device_budget(mesh), run.data.feed)
     crop = _host_crop(run, teacher) if feed == "streamed" else None
@@ -132,6 +135,7 @@ def make_parts(
         train=train,
         student=student,
         strategy=strategy,
+        rates=optimizer.make_rates(run.optim, run.steps),
         view=view,
         teacher=ask,
         step=update_step,

@@ -16,7 +16,7 @@ from rich.filesize import decimal
 
 from kdjax import build
 from kdjax.build import Trained, cache
-from kdjax.build.feeds import make_batches, place_given
+from kdjax.build.feeds import make_batches, numbers, place_given
 from kdjax.build.parts import Parts
 from kdjax.config import Cache, ConfigError, Run, require
 from kdjax.core import hosts
@@ -289,8 +289,8 @@ def _examples(
     def ask(epoch: int) -> Output:
         epochs = {**rows, "epoch": np.full(size, epoch, np.int32)}
         every = {k: np.stack([x] * len(seeds)) for k, x in epochs.items()}
-        knobs = parts.strategy.knobs(0)
-        batch = {"seed": seeds, "step": np.int32(0), "knobs": knobs, "rows": every}
+        batch = {"seed": seeds, "step": np.int32(0), "rows": every}
+        batch |= numbers(parts, 0)
         answer = jax.block_until_ready(task.answer(batch, task.given))
         tick()
         return answer

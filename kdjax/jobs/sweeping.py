@@ -1,12 +1,15 @@
 """Every run of an experiment that is not finished, one after another."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from kdjax import build, reports
@@ -54,6 +57,7 @@ def sweep(
     Each variant and duration is a run folder WORKDIR/VARIANT-xTIMES, its seeds side by
     side in one program; teachers and first runs that several share are trained once. A
     run that fails is reported and left, the others go on. The same command continues.
+    Programs are compiled once and kept in WORKDIR/compiled.
 
     Args:
       experiment: what is compared (`kdjax.config.load_experiment`).
@@ -83,13 +87,32 @@ def sweep(
     if hosts.is_first():
         root.mkdir(parents=True, exist_ok=True)
         runlog.write_json(root / "sweep.json", about)
-    failed = _run_all(tasks, console)
+    with _compiling_once(root / "compiled"):
+        failed = _run_all(tasks, console)
     if hosts.is_first():
         reports.write_sweep_report(root)
         console.print(f"report: {root / 'report.md'}", highlight=False, soft_wrap=True)
     if failed:
         raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
     return root
+
+
+@contextlib.contextmanager
+def _compiling_once(folder: pathlib.Path) -> Iterator[None]:
+    """Keep compiled programs in a folder, unless the user keeps them already: variants
+    that differ in numbers, and all durations of one, are the same program."""
+    field = "jax_compilation_cache_dir"
+    before = getattr(jax.config, field)
+    if before:
+        yield
+        return
+    jax.config.update(field, str(folder))
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update(field, before)
+        compilation_cache.reset_cache()
 
 
 def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:

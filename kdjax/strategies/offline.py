@@ -11,7 +11,7 @@ import optax
 
 from kdjax import losses
 from kdjax.config import ConfigError, Scalar, Term, require
-from kdjax.core import collectives
+from kdjax.core import checks, collectives
 from kdjax.core.types import (
     Array,
     Model,
@@ -87,13 +87,16 @@ def offline(
             if term.loss in losses.RELATION:
                 ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
             try:
-                values[name] = _value(
-                    kernels[name], term, ours, theirs, view, knobs[name], tail
-                )
+                # The config has been checked, and the labels of the data.
+                with checks.trusting():
+                    values[name] = _value(
+                        kernels[name], term, ours, theirs, view, knobs[name], tail
+                    )
             except ValueError as error:
                 raise ConfigError(f"terms.{name}: {error}") from error
         weights = {name: knobs[name]["weight"] for name in values}
-        total, parts = losses.combine(values, weights)
+        with checks.trusting():
+            total, parts = losses.combine(values, weights)
         if targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(targets)
             parts = {**parts, "agreement": jnp.mean(agree)}
@@ -231,4 +234,6 @@ def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:
         share = optax.linear_schedule(1.0, 0.0, last)
     else:
         share = optax.cosine_decay_schedule(1.0, last)
-    return lambda step: end + (start - end) * float(np.asarray(share(step)))
+    # Of all steps at once: one at a time would wait for the device that trains.
+    shares = np.asarray(jax.jit(share)(jnp.arange(last + 1)), float)
+    return lambda step: end + (start - end) * shares[min(step, last)]

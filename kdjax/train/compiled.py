@@ -15,8 +15,8 @@ from kdjax.train.step import Batch, Metrics, Step, over_steps
 PMAP_AXIS = "batch"
 
 # Entries of a batch, by how they relate to seeds: `rows` holds `[seeds, batch, ...]`
-# arrays, the number of the update and the knobs are shared by all seeds.
-SEED_AXES = {"seed": 0, "step": None, "knobs": None, "rows": 0}
+# arrays; the number of the update, knobs and rates are shared by all seeds.
+SEED_AXES = {"seed": 0, "step": None, "knobs": None, "rates": None, "rows": 0}
 
 
 class Compiled(NamedTuple):
@@ -88,7 +88,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
 def _pmap(step: Step, mesh: Mesh) -> Compiled:
     devices = list(mesh.devices.flat)
-    axes = {"seed": None, "step": None, "knobs": None, "rows": 0}
+    axes = {name: 0 if name == "rows" else None for name in SEED_AXES}
     mapped = jax.pmap(
         _steps(step),
         axis_name=PMAP_AXIS,

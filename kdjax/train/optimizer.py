@@ -1,9 +1,11 @@
 """Optimisers and schedules of the recipes, as optax transforms."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
@@ -31,6 +33,17 @@ def multiplier(optim: Optim, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, after], [optim.warmup])
 
 
+def make_rates(optim: Optim, steps: int) -> Callable[[int], dict[str, np.float32]]:
+    """`step -> rates`: the numbers of an update, `m` of `multiplier`, `lr` and `wd`.
+
+    An update takes them as arguments, so that runs that differ in them, or in their
+    length, are one program.
+    """
+    m = np.broadcast_to(jax.jit(multiplier(optim, steps))(jnp.arange(steps)), steps)
+    lr, wd = np.float32(optim.lr), np.float32(optim.wd)
+    return lambda step: {"m": np.float32(m[step]), "lr": lr, "wd": wd}
+
+
 def kernel_mask(params: PyTree) -> PyTree:
     """True for the leaves that are decayed: those named `kernel`.
 
@@ -46,37 +59,47 @@ def kernel_mask(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def make_optimizer(optim: Optim, steps: int) -> optax.GradientTransformation:
-    """The optimiser of one player.
+def make_optimizer(optim: Optim) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of one player; `update` takes `rates=` of `make_rates`.
 
-    `adam`: w -= m(step) * (lr * adam(g) + wd * w), gradient clipped at global norm
+    `adam`: w -= m * (lr * adam(g) + wd * w), gradient clipped at global norm
     `clip`, first moment in bfloat16, wd on kernels only (arXiv 2106.05237; in the
     words of `optax.adamw`, its weight decay is wd / lr).
     `muon`: the same with `optax.contrib.muon` in place of Adam, its updates as long as
     Adam's (root mean square 0.2); it turns each kernel's momentum, as a matrix of
     inputs and outputs, into one of singular values near 1, and leaves the rest to Adam.
-    `sgd`: v = momentum * v + g + wd * w; w -= m(step) * lr * v, wd on every parameter
+    `sgd`: v = momentum * v + g + wd * w; w -= m * lr * v, wd on every parameter
     (the recipe of the CIFAR-100 distillation tables).
     """
-    m = multiplier(optim, steps)
     clip = optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity()
     if optim.name in ("adam", "muon"):
         adam = optim.name == "adam"
         direction = optax.scale_by_adam(mu_dtype="bfloat16") if adam else _muon()
-        return optax.chain(
-            clip,
-            direction,
-            optax.scale(optim.lr),
-            optax.add_decayed_weights(optim.wd, kernel_mask),
-            optax.scale_by_learning_rate(m),
-        )
-    return optax.chain(
-        clip,
-        optax.add_decayed_weights(optim.wd),
-        optax.trace(optim.momentum),
-        optax.scale(optim.lr),
-        optax.scale_by_learning_rate(m),
-    )
+        decay = optax.masked(_plus("wd"), kernel_mask)
+        return optax.chain(clip, direction, _times("lr"), decay, _times("m", -1))
+    momentum = optax.trace(optim.momentum)
+    return optax.chain(clip, _plus("wd"), momentum, _times("lr"), _times("m", -1))
+
+
+def _times(rate: str, sign: int = 1) -> optax.GradientTransformationExtraArgs:
+    """The updates times one of the rates."""
+
+    def update(updates, state, params=None, **more):
+        del params
+        factor = sign * more["rates"][rate]
+        return jax.tree.map(lambda u: factor * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _plus(rate: str) -> optax.GradientTransformationExtraArgs:
+    """The updates and one of the rates times the parameters."""
+
+    def update(updates, state, params=None, **more):
+        share = more["rates"][rate]
+        return jax.tree.map(lambda u, w: u + share * w, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def _muon() -> optax.GradientTransformation:
@@ -97,7 +120,7 @@ def _muon() -> optax.GradientTransformation:
 
 def by_player(
     optimizers: Mapping[Hashable, optax.GradientTransformation],
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """One optimiser over `{player: params}`, each player with its own."""
 
     def labels(params: dict[str, PyTree]) -> dict[str, PyTree]:

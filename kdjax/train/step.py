@@ -17,7 +17,7 @@ Step = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
 
 def make_train_step(
     strategy: Strategy,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     *,
     view: Callable[[Array, Batch, Any], View],
     teacher: Teacher | None = None,
@@ -27,7 +27,7 @@ def make_train_step(
 
     Args:
       strategy: what is optimised.
-      optimizer: over `{player: params}`.
+      optimizer: over `{player: params}`, its update taking `rates=`.
       view: `(step, batch, given) -> View`.
       teacher: whom to ask about each view; None without a teacher.
       axis_name: the pmap axis over which each batch is split. None under jit, where
@@ -35,7 +35,8 @@ def make_train_step(
 
     Returns:
       `step(state, batch, given) -> (state, metrics)`. `batch` holds `"seed"` (scalar),
-      `"knobs"` (numbers of the strategy) and what `view` reads. `given` is what does
+      `"knobs"` (numbers of the strategy), `"rates"` (of the optimiser) and what `view`
+      reads. `given` is what does
       not change: the teacher's variables, the resident data.
     """
 
@@ -55,7 +56,9 @@ def make_train_step(
         graded = jax.value_and_grad(total, has_aux=True)
         (loss, (model_state, metrics)), grads = graded(state.params)
         loss, metrics, grads = collectives.mean((loss, metrics, grads), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, rates=batch["rates"]
+        )
         params: Any = optax.apply_updates(state.params, updates)
         carried = state.teacher
         if teacher:

@@ -90,3 +90,28 @@ def test_dtypes_say_what_was_wanted():
     message = r"^x: expected an array of integer dtype \(class ids\), got a list"
     with pytest.raises(ValueError, match=message):
         checks.integer("x", [1, 2], "class ids")
+
+
+def test_values_that_were_checked_before_leave_no_guard():
+    """The same function twice is then the same program, whatever was traced between."""
+
+    def trusted(value):
+        with checks.trusting():
+            checks.positive("value", value)
+        return value + 1
+
+    def guarded(value):
+        checks.positive("value", value)
+        return value + 1
+
+    def text(function):
+        return jax.jit(lambda x: function(x)).lower(1.0).as_text()
+
+    first = text(trusted)
+    error, _ = checkify.checkify(jax.jit(trusted))(jnp.asarray(-1.0))
+    assert error.get() is None
+    error, _ = checkify.checkify(jax.jit(guarded))(jnp.asarray(-1.0))
+    assert "value: expected a finite number above 0, got -1.0" in str(error.get())
+    assert text(trusted) == first != text(guarded)
+    with pytest.raises(ValueError, match="value: expected a finite number above 0"):
+        trusted(-1.0)

@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -39,6 +40,31 @@ def spoilt(scale="tiny"):
 VARIANTS = {"mix": mix, "cached": cached, "spoilt": spoilt}
 EXPECTED = ()
 """
+
+
+NUMBERS = """
+import dataclasses
+
+from kdjax.config import Optim, Run, Scalar, Teacher, Term
+
+CLAIM = "numbers"
+DURATIONS = {"tiny": (1, 2)}
+
+
+def run(scale, lr, wd, temperature):
+    optim = Optim(lr=lr, wd=wd, warmup=1)
+    terms = {"soft": Term(temperature=Scalar(temperature))}
+    teacher = Teacher(steps=2, optim=Optim(warmup=0))
+    return Run(steps=2, batch=8, optim=optim, terms=terms, teacher=teacher)
+
+
+VARIANTS = {
+    "one": lambda scale="tiny": run(scale, 1e-2, 1e-4, 1.0),
+    "other": lambda scale="tiny": run(scale, 1e-3, 1e-5, 4.0),
+}
+EXPECTED = ()
+"""
+CACHE = "jax_compilation_cache_dir"
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path):
@@ -141,3 +167,20 @@ def test_time_left_tells_starts_from_updates():
     assert time_left(done, [1] * 6) == ", at most 3 min left"
     done.append((400, 60.0))
     assert time_left(done, [1_600, 1_600]) == ", about 6 min left"
+
+
+def test_runs_that_differ_in_numbers_are_one_program(tmp_path):
+    """Of rate, decay, temperature, and length; the process keeps its own cache."""
+    file = tmp_path / "numbers.py"
+    file.write_text(NUMBERS)
+    before = getattr(jax.config, CACHE)
+    jax.config.update(CACHE, None)
+    try:
+        root = tmp_path / "sweep"
+        jobs.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
+        assert getattr(jax.config, CACHE) is None
+    finally:
+        jax.config.update(CACHE, before)
+    kept = [path.name for path in (root / "compiled").glob("jit_run-*-cache")]
+    # That of the teacher and that of the students.
+    assert len(kept) == 2

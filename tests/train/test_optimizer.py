@@ -15,8 +15,8 @@ CONSTANT = Optim(lr=0.01, wd=1e-3, warmup=0, schedule="constant")
 
 
 def one_update(optim, params, grads, steps=100):
-    tx = optimizer.make_optimizer(optim, steps)
-    updates, _ = tx.update(grads, tx.init(params), params)
+    tx, rates = optimizer.make_optimizer(optim), optimizer.make_rates(optim, steps)
+    updates, _ = tx.update(grads, tx.init(params), params, rates=rates(0))
     return optax.apply_updates(params, updates)
 
 
@@ -58,6 +58,27 @@ def test_steps_count_from_the_start_of_the_run_whatever_the_warm_up():
     np.testing.assert_allclose([m(50), m(1499), m(1501)], [0.5, 1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "optim",
+    [
+        Optim(lr=0.3, wd=0.2, warmup=3),
+        Optim(warmup=0),
+        Optim(schedule="steps", warmup=2),
+        Optim(schedule="constant", warmup=0),
+    ],
+)
+def test_the_rates_of_an_update_are_those_of_the_schedule(optim):
+    rates, m = optimizer.make_rates(optim, 20), optimizer.multiplier(optim, 20)
+    for step in range(20):
+        found = rates(step)
+        assert all(x.dtype == np.float32 for x in found.values())
+        assert (found["lr"], found["wd"]) == (
+            np.float32(optim.lr),
+            np.float32(optim.wd),
+        )
+        np.testing.assert_allclose(found["m"], m(step), rtol=1e-6, atol=1e-7)
+
+
 def adam(grads, lr, wd, decayed, mu_dtype):
     """Independent float64 Adam with the paper's decay.
 
@@ -77,15 +98,15 @@ def adam(grads, lr, wd, decayed, mu_dtype):
 
 def test_adam_over_several_steps_with_a_bfloat16_first_moment():
     grads = [0.5, -0.1, 0.3, 0.02, -0.4]
-    tx = optimizer.make_optimizer(CONSTANT, 100)
+    tx = optimizer.make_optimizer(CONSTANT)
+    rates = optimizer.make_rates(CONSTANT, 100)
     params = {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}
     state = tx.init(params)
     moments = [x for x in jax.tree.leaves(state) if x.dtype == jnp.bfloat16]
     assert len(moments) == 2
-    for g in grads:
-        updates, state = tx.update(
-            jax.tree.map(lambda x, g=g: x * 0 + g, params), state, params
-        )
+    for step, g in enumerate(grads):
+        like = jax.tree.map(lambda x, g=g: x * 0 + g, params)
+        updates, state = tx.update(like, state, params, rates=rates(step))
         params = optax.apply_updates(params, updates)
     for name, decayed in (("kernel", True), ("bias", False)):
         want = adam(grads, 0.01, 1e-3, decayed, jnp.bfloat16)
@@ -106,11 +127,12 @@ def test_gradients_are_clipped_at_global_norm_one():
 def test_sgd_with_momentum_and_coupled_decay():
     """v = 0.9 v + g + wd w; w -= lr v, on biases too. Two steps by hand."""
     optim = Optim(name="sgd", lr=0.1, wd=0.5, clip=0, warmup=0, schedule="constant")
-    tx = optimizer.make_optimizer(optim, 10)
+    tx, rates = optimizer.make_optimizer(optim), optimizer.make_rates(optim, 10)
     params = {"bias": jnp.ones(1)}
     state = tx.init(params)
-    for g in (1.0, 2.0):
-        updates, state = tx.update({"bias": jnp.full(1, g)}, state, params)
+    for step, g in enumerate((1.0, 2.0)):
+        grads = {"bias": jnp.full(1, g)}
+        updates, state = tx.update(grads, state, params, rates=rates(step))
         params = optax.apply_updates(params, updates)
     # v1 = 1.5, w1 = 0.85; v2 = 1.35 + 2 + 0.425 = 3.775, w2 = 0.4725
     np.testing.assert_allclose(params["bias"], [0.4725], rtol=1e-6)
@@ -127,11 +149,11 @@ def test_kernels_only_and_matrices_where_nothing_is_called_kernel():
 def test_players_are_optimised_apart():
     """One player's huge gradient does not clip another's."""
     plain = Optim(name="sgd", lr=1.0, wd=0, momentum=0, warmup=0, schedule="constant")
-    one = optimizer.make_optimizer(plain, 10)
+    one, rates = optimizer.make_optimizer(plain), optimizer.make_rates(plain, 10)
     tx = optimizer.by_player({"student": one, "critic": one})
     params = {"student": {"w": jnp.zeros(1)}, "critic": {"w": jnp.zeros(1)}}
     grads = {"student": {"w": jnp.full(1, 0.5)}, "critic": {"w": jnp.full(1, 1e6)}}
-    updates, _ = tx.update(grads, tx.init(params), params)
+    updates, _ = tx.update(grads, tx.init(params), params, rates=rates(0))
     np.testing.assert_allclose(updates["student"]["w"], [-0.5], rtol=1e-6)
     np.testing.assert_allclose(updates["critic"]["w"], [-1.0], rtol=1e-6)
 
