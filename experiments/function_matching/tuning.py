@@ -36,7 +36,7 @@ def tuned(
 
 
 def name(temperature: float, rate: float, decay: float) -> str:
-    return f"T={temperature} lr={rate:g} wd={decay:g}"
+    return f"T={temperature} lr={rate:g} of paper wd={decay:g}"
 
 
 VARIANTS = {

@@ -36,8 +36,8 @@ def make_train_step(
     Returns:
       `step(state, batch, given) -> (state, metrics)`. `batch` holds `"seed"` (scalar),
       `"knobs"` (numbers of the strategy), `"rates"` (of the optimiser) and what `view`
-      reads. `given` is what does
-      not change: the teacher's variables, the resident data.
+      reads. `given` is what does not change: the teacher's variables, the resident
+      data.
     """
 
     def step(state: TrainState, batch: Batch, given: Any):
