@@ -100,10 +100,10 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at a step (the last if None), laid out like `like`.
 
-        like: a state, or its shapes with shardings; another architecture is an error
-            that lists every array that differs.
+        like: a state, or its shapes with shardings; another architecture or optimiser
+            is an error that lists every array that differs.
         """
-        return TrainState(**self._read(like._asdict(), step))
+        return TrainState(**self._read(like._asdict(), step, whole=True))
 
     def restore_player(self, like: PyTree, player: str, step: int | None = None):
         """The variables of one player alone, laid out like `like`."""
@@ -111,13 +111,15 @@ class Checkpoints:
         wanted = {"params": {player: like["params"]}}
         if rest:
             wanted["model_state"] = {player: rest}
-        found = self._read(wanted, step)
+        found = self._read(wanted, step, whole=False)
         return {
             "params": found["params"][player],
             **found.get("model_state", {}).get(player, {}),
         }
 
-    def _read(self, wanted: Mapping[str, Any], step: int | None) -> dict[str, Any]:
+    def _read(
+        self, wanted: Mapping[str, Any], step: int | None, whole: bool
+    ) -> dict[str, Any]:
         step = self.last_step() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.path}: expected a checkpoint, found none")
@@ -129,7 +131,7 @@ class Checkpoints:
                 if metadata is None:
                     raise FileNotFoundError("its metadata is missing")
                 saved = _shapes(metadata.tree)
-                _compare(at, saved, _shapes(abstract))
+                _compare(at, saved, _shapes(abstract), whole)
                 args = ocp.args.PyTreeRestore(
                     item=abstract,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
@@ -171,16 +173,22 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {name(path): tuple(x.shape) for path, x in flat}
 
 
-def _compare(at: pathlib.Path, saved: dict, wanted: dict) -> None:
-    """Raise for a checkpoint of another architecture, listing what differs."""
+def _compare(at: pathlib.Path, saved: dict, wanted: dict, whole: bool) -> None:
+    """Raise for a checkpoint of another architecture, or for one of an optimiser with
+    other arrays, listing what differs; `whole`: it has nothing beyond what is wanted."""
+    names = sorted({*wanted, *(saved if whole else ())})
     lines = [
-        f"{k}: expected {v}, got {saved.get(k, 'nothing')}"
-        for k, v in sorted(
-            wanted.items(), key=lambda kv: not kv[0].startswith("params")
-        )
-        if saved.get(k) != v
+        f"{k}: expected {wanted.get(k, 'nothing')}, got {saved.get(k, 'nothing')}"
+        for k in sorted(names, key=lambda k: not k.startswith("params"))
+        if saved.get(k) != wanted.get(k)
     ]
-    if lines:
-        raise CheckpointError(
-            f"{at}: a checkpoint of another architecture:\n  " + "\n  ".join(lines)
+    if not lines:
+        return
+    if any(line.startswith(("params", "model_state")) for line in lines):
+        what = "a checkpoint of another architecture"
+    else:
+        what = (
+            "a checkpoint whose optimiser keeps other arrays, of another version of "
+            "kdjax perhaps (finish the run with that one, or begin in another folder)"
         )
+    raise CheckpointError(f"{at}: {what}:\n  " + "\n  ".join(lines))

@@ -17,7 +17,7 @@ from kdjax.train.checkpoint import CheckpointError, Checkpoints
 broken = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def make_state(width=3, value=0.0):
+def make_state(width=3, value=0.0, optimizer=None):
     variables = {
         "student": {
             "params": {"kernel": jnp.full((2, width), value), "bias": jnp.ones(width)},
@@ -25,7 +25,9 @@ def make_state(width=3, value=0.0):
         },
         "hint connector": {"params": {"kernel": jnp.ones((2, 2))}},
     }
-    return state.create_state(variables, optax.adam(0.1, mu_dtype=jnp.bfloat16))
+    if optimizer is None:
+        optimizer = optax.adam(0.1, mu_dtype=jnp.bfloat16)
+    return state.create_state(variables, optimizer)
 
 
 @pytest.fixture
@@ -85,6 +87,18 @@ def test_another_architecture_is_refused_with_every_leaf(checkpoints):
     assert "another architecture" in text
     assert "params/student/kernel: expected (2, 4), got (2, 3)" in text
     assert "params/student/bias: expected (4,), got (3,)" in text
+
+
+@pytest.mark.parametrize("rate", [0.1, optax.linear_schedule(0.1, 0.0, 9)])
+def test_an_optimiser_with_more_or_fewer_arrays_is_refused(checkpoints, rate):
+    rates = {False: 0.1, True: optax.linear_schedule(0.1, 0.0, 9)}
+    other = rates[not callable(rate)]
+    checkpoints.save(make_state(optimizer=optax.adam(rate)), 1)
+    checkpoints.wait()
+    with pytest.raises(CheckpointError, match="another version of kdjax") as error:
+        checkpoints.restore(make_state(optimizer=optax.adam(other)))
+    found = ("(), got nothing", "nothing, got ()")[callable(rate)]
+    assert f"opt_state/1/count: expected {found}" in str(error.value)
 
 
 @broken
