@@ -175,7 +175,7 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
 
 def _compare(at: pathlib.Path, saved: dict, wanted: dict, whole: bool) -> None:
     """Raise for a checkpoint of another architecture, or for one of an optimiser with
-    other arrays, listing what differs; `whole`: it has nothing beyond what is wanted."""
+    other arrays, listing what differs; `whole`: there is to be nothing else in it."""
     names = sorted({*wanted, *(saved if whole else ())})
     lines = [
         f"{k}: expected {wanted.get(k, 'nothing')}, got {saved.get(k, 'nothing')}"
