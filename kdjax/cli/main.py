@@ -252,7 +252,12 @@ def _state(experiment: Experiment, scale: str) -> str:
 
 def _sweep(args: list[str]) -> None:
     def options(
-        file: Folder, scale: Scale = "digits", seeds: int = 5, workdir: str = ""
+        file: Folder,
+        scale: Scale = "digits",
+        seeds: int = 5,
+        workdir: str = "",
+        variants: tuple[str, ...] = (),
+        times: tuple[int, ...] = (),
     ) -> None:
         """Train every run of an experiment that is not finished, and judge them.
 
@@ -261,9 +266,14 @@ def _sweep(args: list[str]) -> None:
             scale: How large: tiny, digits, cifar or paper.
             seeds: How many seeds, trained side by side.
             workdir: Where the run folders go; by default runs/sweeps/NAME/SCALE.
+            variants: Those to train now, of the file's VARIANTS; all by default.
+            times: The durations to train now, of its DURATIONS; all by default.
         """
         found = load_experiment(file)
-        _start(lambda jobs: jobs.sweep(found, scale, seeds=seeds, workdir=workdir))
+        part = {"variants": variants, "times": times}
+        _start(
+            lambda jobs: jobs.sweep(found, scale, seeds=seeds, workdir=workdir, **part)
+        )
 
     tyro.cli(options, prog="kdjax sweep", args=args)
 

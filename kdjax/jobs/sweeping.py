@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,8 @@ class SweepError(RuntimeError):
 class _Task(NamedTuple):
     """One run of a sweep, and those on labels that must be there before it."""
 
+    variant: str
+    times: int
     run: Run
     before: tuple[Run, ...]
 
@@ -50,6 +52,8 @@ def sweep(
     *,
     seeds: int = 5,
     workdir: str = "",
+    variants: Collection[str] = (),
+    times: Collection[int] = (),
     console: Console | None = None,
 ) -> pathlib.Path:
     """Train what is not finished of an experiment, and report on all of it.
@@ -64,12 +68,15 @@ def sweep(
       scale: one of the experiment's.
       seeds: how many, from 0.
       workdir: by default runs/sweeps/NAME/SCALE.
+      variants: those to train now; all if empty. A later call may train the others.
+      times: the durations to train now, as multiples of the shortest; all if empty.
 
     Returns:
       The sweep's folder, with `report.md` and its figures.
 
     Raises:
-      ConfigError: the scale is unknown or a variant is no good, before any run.
+      ConfigError: the scale, one of `variants` or of `times` is unknown, or a variant
+        is no good, before any run.
       RunFolderError: a folder is of another number of seeds, scale or config.
       SweepError: at the end, where runs have failed; the text names them.
     """
@@ -79,7 +86,18 @@ def sweep(
     console = console or Console(quiet=not hosts.is_first())
     about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
     _refuse_other_sweep(root, about)
-    tasks = plan(experiment, root, scale, seeds)
+    for name, asked, known in (
+        ("variants", variants, tuple(experiment.variants)),
+        ("times", times, experiment.times(scale)),
+    ):
+        require(set(asked) <= set(known), name, f"of {known}", tuple(asked))
+    # All are planned, for a part of a sweep to have the teachers that the whole has.
+    tasks = [
+        task
+        for task in plan(experiment, root, scale, seeds)
+        if task.variant in (variants or (task.variant,))
+        and task.times in (times or (task.times,))
+    ]
     for task in tasks:
         for run in (*task.before, task.run):
             run.check()
@@ -147,16 +165,18 @@ def plan(
                 )
                 for name in sorted(runs_beside(run))
             )
-            task = _with_teacher(put_beside(run, root), root, teachers)
-            tasks.append(task._replace(before=task.before + first))
+            run, teacher = _with_teacher(put_beside(run, root), root, teachers)
+            tasks.append(_Task(variant, times, run, teacher + first))
     return tasks
 
 
-def _with_teacher(run: Run, root: pathlib.Path, teachers: list[Run]) -> _Task:
-    """A run whose teacher, where it is to be trained first, others share with it."""
+def _with_teacher(
+    run: Run, root: pathlib.Path, teachers: list[Run]
+) -> tuple[Run, tuple[Run, ...]]:
+    """A run, and that of its teacher where it is to be trained first and shared."""
     asked = run.teacher
     if asked is None:
-        return _Task(run, ())
+        return run, ()
     if asked.cache.path:
         cache = dataclasses.replace(asked.cache, path=f"{run.workdir}-targets")
         asked = dataclasses.replace(asked, cache=cache)
@@ -169,7 +189,7 @@ def _with_teacher(run: Run, root: pathlib.Path, teachers: list[Run]) -> _Task:
         folder = root / f"teacher-{teachers.index(own)}"
         before = (dataclasses.replace(own, workdir=str(folder)),)
         asked = dataclasses.replace(asked, run=f"../{folder.name}")
-    return _Task(dataclasses.replace(run, teacher=asked), before)
+    return dataclasses.replace(run, teacher=asked), before
 
 
 def _run_all(tasks: list[_Task], console: Console) -> list[str]:

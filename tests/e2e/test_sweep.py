@@ -100,6 +100,34 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     assert (root / "sweep.json").read_text() == about
 
 
+def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
+    """With the teacher that the whole has; the same folder then takes the rest."""
+    file, root = tmp_path / "numbers.py", tmp_path / "sweep"
+    teachers = (
+        "if lr < 5e-3:\n        teacher = dataclasses.replace(teacher, steps=1)\n"
+    )
+    file.write_text(
+        NUMBERS.replace("    return Run(", f"    {teachers}    return Run(")
+    )
+    experiment = load_experiment(file)
+
+    def go(**part):
+        jobs.sweep(experiment, "tiny", seeds=1, workdir=str(root), **part)
+        return sorted(path.parent.name for path in root.glob("*-x*/summary.json"))
+
+    for part, message in (
+        ({"variants": ["third"]}, r"variants: expected of \('one', 'other'\)"),
+        ({"times": [4]}, r"times: expected of \(1, 2\), got \(4,\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            go(**part)
+    assert not root.exists()
+    assert go(variants=["other"], times=[1]) == ["other-x1"]
+    assert [path.name for path in root.glob("teacher-*")] == ["teacher-1"]
+    assert "1 of 4 runs are finished" in (root / "report.md").read_text()
+    assert go(times=[1]) == ["one-x1", "other-x1"]
+
+
 FIRST = """
 import dataclasses
 
