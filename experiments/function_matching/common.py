@@ -99,7 +99,7 @@ def _cifar() -> Run:
         pixels="imagenet",
     )
     return Run(
-        data=Data("cifar10", "train[:1000]", "train[45000:]", "test"),
+        data=Data("cifar10", "train[:1000]", "train[48000:]", "test"),
         model=Model(name="resnet8", norm="group", resolution=32),
         teacher=Teacher(model=teacher),
         views=Views(),
