@@ -18,6 +18,9 @@ def map_seeds(function: Callable, axes: tuple, seeds: int, *, unroll: bool) -> C
     if not unroll:
         return jax.vmap(function, in_axes=axes)
 
+    # Traced and lowered once, not once a seed.
+    once = jax.jit(function)
+
     def pick(i: int, value: Any, axis: Any) -> Any:
         if isinstance(axis, dict):
             return {k: pick(i, x, axis[k]) for k, x in value.items()}
@@ -25,7 +28,7 @@ def map_seeds(function: Callable, axes: tuple, seeds: int, *, unroll: bool) -> C
 
     def written_out(*args: Any) -> Any:
         def one(i: int) -> Any:
-            return function(*(pick(i, x, a) for x, a in zip(args, axes, strict=True)))
+            return once(*(pick(i, x, a) for x, a in zip(args, axes, strict=True)))
 
         return jax.tree.map(lambda *x: jnp.stack(x), *(one(i) for i in range(seeds)))
 
