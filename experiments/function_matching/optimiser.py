@@ -15,7 +15,7 @@ CLAIM = (
 DURATIONS = {**common.LARGE, "digits": (1, 4, 16)}
 # Multiples of Adam's rate. Momentum has no scale of its own and wants larger ones; Muon
 # makes its updates as long as Adam's.
-FACTORS = {"adam": (1, 3, 10), "muon": (1, 3, 10), "sgd": (10, 30, 100)}
+FACTORS = {"adam": (1, 3, 10, 30), "muon": (1, 3, 10, 30), "sgd": (10, 30, 100)}
 
 
 def adam(scale: str = "digits", *, factor: float = 1) -> Run:
