@@ -86,18 +86,7 @@ def sweep(
     console = console or Console(quiet=not hosts.is_first())
     about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
     _refuse_other_sweep(root, about)
-    for name, asked, known in (
-        ("variants", variants, tuple(experiment.variants)),
-        ("times", times, experiment.times(scale)),
-    ):
-        require(set(asked) <= set(known), name, f"of {known}", tuple(asked))
-    # All are planned, for a part of a sweep to have the teachers that the whole has.
-    tasks = [
-        task
-        for task in plan(experiment, root, scale, seeds)
-        if task.variant in (variants or (task.variant,))
-        and task.times in (times or (task.times,))
-    ]
+    tasks = _part(experiment, plan(experiment, root, scale, seeds), variants, times)
     for task in tasks:
         for run in (*task.before, task.run):
             run.check()
@@ -113,6 +102,27 @@ def sweep(
     if failed:
         raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
     return root
+
+
+def _part(
+    experiment: Experiment,
+    tasks: list[_Task],
+    variants: Collection[str],
+    times: Collection[int],
+) -> list[_Task]:
+    """Those that are asked for; all are planned, for a part to have the whole's
+    teachers."""
+    for name, asked, known in (
+        ("variants", variants, tuple(experiment.variants)),
+        ("times", times, tuple(dict.fromkeys(task.times for task in tasks))),
+    ):
+        require(set(asked) <= set(known), name, f"of {known}", tuple(asked))
+    return [
+        task
+        for task in tasks
+        if task.variant in (variants or experiment.variants)
+        and task.times in (times or (task.times,))
+    ]
 
 
 @contextlib.contextmanager
