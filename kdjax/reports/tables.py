@@ -101,11 +101,9 @@ def provenance(records: Sequence[RunRecord]) -> str:
     shown |= {"left_out": _left, "targets": str}
     for field, show in shown.items():
         values = _values(records, field, show)
-        if len(values) > 1:
-            values = {f"{v} ({', '.join(names)})": names for v, names in values.items()}
         if values:
             head = field.replace("_", " ").capitalize()
-            lines.append(f"- {head}: {escape('; '.join(values))}")
+            lines.append(f"- {head}: {escape('; '.join(_whose(values)))}")
     return "\n\n".join(part for part in (block, "\n".join(lines)) if part)
 
 
@@ -119,6 +117,19 @@ def _values(
             text = show(record.summary[field])
             found.setdefault(text, []).append(record.name)
     return found
+
+
+def _whose(values: dict[str, list[str]]) -> list[str]:
+    """Values with the names of their runs, or of the largest group their number."""
+    if len(values) == 1:
+        return list(values)
+    most = max(len(names) for names in values.values())
+
+    def runs(names: list[str]) -> str:
+        counted = len(names) == most and most > 4
+        return f"{most} runs" if counted else ", ".join(names)
+
+    return [f"{value} ({runs(names)})" for value, names in values.items()]
 
 
 def _items(values: Sequence[int]) -> str:

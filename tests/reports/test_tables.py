@@ -124,6 +124,13 @@ def test_report_says_which_run_had_which_seeds():
     assert "```bash\nkdjax distill --name a\nkdjax train\n```" in text
 
 
+def test_report_counts_the_runs_of_what_most_had():
+    other = {**SUMMARY, "machine": "other"}
+    records = [*(record(name, SUMMARY) for name in "abcde"), record("f", other)]
+    text = report_markdown(records, "curves.png")
+    assert "- Machine: a box (5 runs); other (f)\n" in text
+
+
 def test_report_of_unfinished_runs_has_no_empty_headings():
     text = report_markdown([record()], "curves.png")
     assert "```" not in text
