@@ -16,7 +16,7 @@ from kdjax.config import (
     Experiment,
     Run,
     Scale,
-    find_experiments,
+    experiment_files,
     labelled,
     load_config,
     load_experiment,
@@ -206,13 +206,14 @@ def _report(args: list[str]) -> None:
         """
         if not runs:
             raise ConfigError("runs: expected at least one run folder, got none")
+        if len(runs) == 1 and (pathlib.Path(runs[0]) / "sweep.json").is_file():
+            _start(lambda jobs: print(jobs.report(list(runs))))
+            return
+        # Of single runs without JAX.
         from kdjax import reports
 
         try:
-            if len(runs) == 1 and (pathlib.Path(runs[0]) / "sweep.json").is_file():
-                print(reports.write_sweep_report(runs[0]))
-            else:
-                print(reports.write_report(runs, out))
+            print(reports.write_report(runs, out))
         except ValueError as error:
             _fail(str(error))
 
@@ -226,10 +227,17 @@ def _experiments(args: list[str]) -> None:
         Args:
             folder: Where the files of experiments are.
         """
-        for found in find_experiments(folder):
-            print(f"{found.name}: {found.claim}")
-            for scale in found.durations:
-                print("  " + _state(found, scale))
+        broken = []
+        for file in experiment_files(folder):
+            try:
+                found = load_experiment(file)
+                states = [_state(found, scale) for scale in found.durations]
+            except ConfigError as error:
+                broken.append(f"{file}: {error}")
+            else:
+                print("\n  ".join([f"{found.name}: {found.claim}", *states]))
+        if broken:
+            _fail("\n  ".join(broken))
 
     tyro.cli(options, prog="kdjax experiments", args=args)
 

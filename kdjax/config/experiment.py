@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from kdjax.config.checks import ConfigError, require
 from kdjax.config.functions import call, load_module
@@ -53,6 +54,9 @@ def widening(
     first = tuple((-factor, name, 0) for factor, name, _ in last.terms)
     return dataclasses.replace(last, terms=last.terms + first)
 
+
+# What a sweep's folder holds beside runs and `teacher-N`.
+_OWN = ("compiled", "sweep.json", "report.md")
 
 # Where a config names a folder, this and a name is a run of the experiment's own.
 _BESIDE = "sweep:"
@@ -115,7 +119,7 @@ class Experiment:
     the scale. Each is trained once, before the first variant that names it."""
     choices: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Variants of which the best on the validation split stands for all, by the name it
-    then has; of the others no test result is read."""
+    then has; of the others a sweep's report shows no test result."""
 
     @property
     def name(self) -> str:
@@ -140,16 +144,16 @@ class Experiment:
 
     def run(self, variant: str, scale: str, times: int) -> Run:
         """One run: a variant at a scale, its updates multiplied."""
-        run = call(self.variants[variant], f"variants[{variant!r}]", scale)
-        require(isinstance(run, Run), f"variants[{variant!r}]", "a Run", run)
+        run = call(self.variants[variant], f"VARIANTS[{variant!r}]", scale)
+        require(isinstance(run, Run), f"VARIANTS[{variant!r}]", "a Run", run)
         return _paced(run, f"{variant} x{times}", times)
 
     def first_run(self, name: str, scale: str) -> Run:
         """One of the runs that others begin from or are taught by."""
         known = ", ".join(self.first) or "none"
-        require(name in self.first, "first", f"one of {known}", name)
-        run = call(self.first[name], f"first[{name!r}]", scale)
-        require(isinstance(run, Run), f"first[{name!r}]", "a Run", run)
+        require(name in self.first, "FIRST", f"one of {known}", name)
+        run = call(self.first[name], f"FIRST[{name!r}]", scale)
+        require(isinstance(run, Run), f"FIRST[{name!r}]", "a Run", run)
         return _paced(dataclasses.replace(run, teacher=None), name, 1)
 
 
@@ -176,7 +180,8 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
     """The experiment in a Python file.
 
     Raises:
-        ConfigError: the file is missing, cannot be imported, or lacks a part.
+        ConfigError: the file is missing, cannot be imported, lacks a part, or has one
+            that cannot be run, named.
     """
     path = pathlib.Path(file)
     module = load_module(str(path), "experiment")
@@ -192,22 +197,83 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
 
 
 def _check(found: Experiment) -> None:
+    _check_functions("VARIANTS", found.variants)
+    require(bool(found.variants), "VARIANTS", "at least one", found.variants)
+    _check_functions("FIRST", found.first)
+    _check_durations(found.durations)
+    _check_folders(found)
+    ok = isinstance(found.choices, Mapping)
+    require(ok, "CHOICES", "a dict of names and variants", found.choices)
     for name, choice in found.choices.items():
+        field, known = f"CHOICES[{name!r}]", ", ".join(found.variants)
+        ok = isinstance(choice, Sequence) and not isinstance(choice, str) and choice
+        require(bool(ok), field, "some variants", choice)
+        require(name not in found.variants, field, "a name that no variant has", name)
         for variant in choice:
-            field, known = f"choices[{name!r}]", ", ".join(found.variants)
             require(variant in found.variants, field, f"one of {known}", variant)
-    longest = max(len(times) for times in found.durations.values())
+    ok = isinstance(found.expected, Sequence)
+    require(ok, "EXPECTED", "a tuple of Expectation", found.expected)
     for expected in found.expected:
-        for _, variant, at in expected.terms:
-            field = f"expected[{expected.claim!r}]"
-            known = ", ".join(found.shown)
-            require(variant in found.shown, field, f"one of {known}", variant)
-            require(-longest <= at < longest, field, "the index of a duration", at)
+        _check_expected(found, expected)
 
 
-def find_experiments(folder: str | pathlib.Path) -> list[Experiment]:
-    """The experiments in a folder and those beneath it, by name."""
+def _check_functions(field: str, functions: Any) -> None:
+    want = "a dict of names and functions"
+    require(isinstance(functions, Mapping), field, want, functions)
+    for name, function in functions.items():
+        require(isinstance(name, str) and callable(function), field, want, functions)
+
+
+def _check_durations(durations: Any) -> None:
+    want = "a dict of scales, each with some whole numbers >= 1 that rise"
+    ok = isinstance(durations, Mapping) and durations
+    require(bool(ok), "DURATIONS", want, durations)
+    for scale, times in durations.items():
+        field = f"DURATIONS[{scale!r}]"
+        require(scale in get_args(Scale), field, f"one of {get_args(Scale)}", scale)
+        ok = isinstance(times, Sequence) and times
+        ok = ok and all(type(t) is int and t >= 1 for t in times)
+        ok = ok and list(times) == sorted(set(times))
+        require(bool(ok), field, "whole numbers >= 1 that rise", times)
+
+
+def _check_folders(found: Experiment) -> None:
+    """Whether each run of a sweep has a folder of its own."""
+    taken: dict[str, str] = dict.fromkeys(_OWN, "the sweep")
+    for folder, whose in _folders(found):
+        want = "the name of a folder, not beginning with a dot nor teacher-NUMBER"
+        plain = re.fullmatch(r"(?!teacher-\d+$)[^./\\][^/\\]*", folder)
+        require(plain is not None, whose, want, folder)
+        other = taken.setdefault(folder, whose)
+        want = f"a folder of its own, {other} has {folder}"
+        require(other == whose, whose, want, folder)
+
+
+def _folders(found: Experiment) -> Iterator[tuple[str, str]]:
+    """Each folder that a sweep makes, and the field that it is of."""
+    for name in found.first:
+        yield name, f"FIRST[{name!r}]"
+    every = sorted({t for times in found.durations.values() for t in times})
+    for variant in found.variants:
+        for times in every:
+            yield run_folder(variant, times), f"VARIANTS[{variant!r}]"
+
+
+def _check_expected(found: Experiment, expected: Any) -> None:
+    want = "a tuple of Expectation"
+    require(isinstance(expected, Expectation), "EXPECTED", want, found.expected)
+    field, known = f"EXPECTED[{expected.claim!r}]", get_args(Metric)
+    ok = expected.metric in known
+    require(ok, f"{field}.metric", f"one of {', '.join(known)}", expected.metric)
+    longest = max(len(times) for times in found.durations.values())
+    for _, variant, at in expected.terms:
+        shown = ", ".join(found.shown)
+        require(variant in found.shown, field, f"one of {shown}", variant)
+        require(-longest <= at < longest, field, "the index of a duration", at)
+
+
+def experiment_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
+    """The files of experiments in a folder and those beneath it, by name."""
     root = pathlib.Path(folder)
     require(root.is_dir(), "folder", "a folder of experiments", str(folder))
-    files = [f for f in sorted(root.rglob("*.py")) if "\nEXPECTED" in f.read_text()]
-    return [load_experiment(file) for file in files]
+    return [f for f in sorted(root.rglob("*.py")) if "\nEXPECTED" in f.read_text()]

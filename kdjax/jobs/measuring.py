@@ -8,6 +8,7 @@ from kdjax import config as configs
 from kdjax.config import require
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
+from kdjax.jobs.sweeping import report_sweep
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -58,5 +59,14 @@ def evaluate(
 
 
 def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
-    """Write `report.md` and `curves.png` over several run folders; returns the text."""
+    """Write `report.md` and `curves.png` over several run folders; returns the text.
+
+    Of the folder of one sweep its own report is written anew, in it.
+
+    Raises:
+      RunFolderError: a folder is no run's, or one of the sweep's is of another config
+        than the experiment's file has.
+    """
+    if len(folders) == 1 and (pathlib.Path(folders[0]) / "sweep.json").is_file():
+        return report_sweep(folders[0])
     return reports.write_report(folders, out)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ from kdjax import build, reports
 from kdjax.config import (
     Experiment,
     Run,
+    load_experiment,
     put_beside,
     require,
     run_folder,
@@ -84,15 +86,26 @@ def sweep(
     # However it is spelled, since runs name others of the sweep by it.
     root = pathlib.Path(workdir or experiment.folder(scale)).expanduser().resolve()
     console = console or Console(quiet=not hosts.is_first())
-    about = {"experiment": str(experiment.path), "scale": scale, "seeds": seeds}
+    about = {
+        "experiment": str(experiment.path),
+        "scale": scale,
+        "seeds": seeds,
+        "folder": str(root),
+    }
     _refuse_other_sweep(root, about)
-    tasks = _part(experiment, plan(experiment, root, scale, seeds), variants, times)
-    for task in tasks:
+    whole = plan(experiment, root, scale, seeds)
+    tasks = _part(experiment, whole, variants, times)
+    # The report is of all runs, also of those that are not asked for.
+    for task in whole:
         for run in (*task.before, task.run):
             run.check()
             refuse_other_config(run.folder, run)
     if hosts.is_first():
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            text = f"workdir: expected a folder, got {root}: {error.strerror}"
+            raise RunFolderError(text) from error
         runlog.write_json(root / "sweep.json", about)
     with _compiling_once(root / "compiled"):
         failed = _run_all(tasks, console)
@@ -143,12 +156,33 @@ def _compiling_once(folder: pathlib.Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
+def report_sweep(folder: str | pathlib.Path) -> str:
+    """Write `report.md` and its figures of a sweep into its folder, as far as it is:
+    the Markdown.
+
+    Raises:
+      ConfigError: the experiment's file is gone, or is no experiment any more.
+      RunFolderError: the folder is no sweep's, or has runs of other configs than the
+        file.
+    """
+    root = pathlib.Path(folder).expanduser().resolve()
+    about = runlog.read_json(root / "sweep.json")
+    experiment = load_experiment(about["experiment"])
+    # Runs name others by where they were; the folder may have moved since.
+    there = pathlib.Path(about.get("folder", root))
+    for task in plan(experiment, there, about["scale"], about["seeds"]):
+        refuse_other_config(root / task.run.folder.name, task.run)
+    return reports.write_sweep_report(root)
+
+
 def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:
-    """Whether it is of another file the configs tell, which also knows it if moved."""
+    """The file may have moved, with the folder that it is in."""
     file = root / "sweep.json"
     before = runlog.read_json(file) if file.is_file() else about
-    for name in ("scale", "seeds"):
-        there, here = before.get(name), about[name]
+    for name in ("experiment", "scale", "seeds"):
+        there, here = before.get(name, ""), about[name]
+        if name == "experiment":
+            there, here = ("/".join(pathlib.Path(x).parts[-2:]) for x in (there, here))
         if there != here:
             text = f"{name}: folder has {there}, this sweep has {here}"
             raise RunFolderError(f"workdir: {root} holds another sweep: {text}")
@@ -158,7 +192,7 @@ def plan(
     experiment: Experiment, root: pathlib.Path, scale: str, seeds: int
 ) -> list[_Task]:
     """The runs of a sweep, shortest first, so that there is early something to see."""
-    teachers: list[Run] = []
+    teachers: dict[str, Run] = {}
     tasks = []
     for times in experiment.times(scale):
         for variant in experiment.variants:
@@ -181,7 +215,7 @@ def plan(
 
 
 def _with_teacher(
-    run: Run, root: pathlib.Path, teachers: list[Run]
+    run: Run, root: pathlib.Path, teachers: dict[str, Run]
 ) -> tuple[Run, tuple[Run, ...]]:
     """A run, and that of its teacher where it is to be trained first and shared."""
     asked = run.teacher
@@ -194,12 +228,32 @@ def _with_teacher(
     if asked.trained_first:
         pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
         own = dataclasses.replace(build.teacher_run(run, root), **pace)
-        if own not in teachers:
-            teachers.append(own)
-        folder = root / f"teacher-{teachers.index(own)}"
-        before = (dataclasses.replace(own, workdir=str(folder)),)
-        asked = dataclasses.replace(asked, run=f"../{folder.name}")
+        name = _name_teacher(own, root, teachers)
+        before = (dataclasses.replace(own, workdir=str(root / name)),)
+        asked = dataclasses.replace(asked, run=f"../{name}")
     return dataclasses.replace(run, teacher=asked), before
+
+
+def _name_teacher(own: Run, root: pathlib.Path, teachers: dict[str, Run]) -> str:
+    """The folder of a teacher: the one that it has, or the first that is free. Names
+    stay as they are when a variant with another teacher is added."""
+    own_already = [name for name, other in teachers.items() if other == own]
+    there = [p.parent.name for p in sorted(root.glob("teacher-*/config.json"))]
+    found = [n for n in there if n not in teachers and _is_of(root / n, own)]
+    numbered = (f"teacher-{number}" for number in itertools.count())
+    free = (n for n in numbered if n not in teachers and not (root / n).exists())
+    name = (own_already or found or [next(free)])[0]
+    teachers[name] = own
+    return name
+
+
+def _is_of(folder: pathlib.Path, run: Run) -> bool:
+    """Whether a run's config is that of a folder."""
+    try:
+        refuse_other_config(folder, run)
+    except RunFolderError:
+        return False
+    return True
 
 
 def _run_all(tasks: list[_Task], console: Console) -> list[str]:

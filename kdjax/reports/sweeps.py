@@ -31,8 +31,9 @@ _EXPLAINED = (
     "Numbers are of the test split, on which nothing was chosen: mean ± standard error "
     "over the seeds. Seeds are paired: a difference is taken seed by seed, and the "
     f"verdict is a two-sided t-test of its mean at p < {LEVEL}: `undecided` where the "
-    "seeds do not tell, `reversed` where they tell the opposite. Training loss is the "
-    "mean over the last tenth of a run, on its own views."
+    "seeds do not tell, `reversed` where they tell the opposite; p is of each claim "
+    "alone, not corrected for their number. Training loss is the mean over the last "
+    "tenth of a run, on its own views."
 )
 
 
@@ -41,7 +42,8 @@ class Verdict(NamedTuple):
 
     mean: of the sum less `than` over the seeds, in the metric's own unit.
     error: its standard error; NaN with one seed.
-    p: that the mean is 0, by a two-sided paired t-test.
+    p: that the mean is 0, by a two-sided paired t-test; NaN where all seeds say the
+        same or there is one, which no such test can judge.
     """
 
     seeds: int
@@ -72,12 +74,11 @@ def write_sweep_report(folder: runlog.Path) -> str:
     experiment, scale = load_experiment(about["experiment"]), about["scale"]
     finished = finished_runs(experiment, root, scale)
     runs = choose(experiment, finished, scale)
-    asked = len(experiment.variants) * len(experiment.times(scale))
     parts = [
         f"# {experiment.name}, {scale} scale",
         experiment.claim,
         provenance(list(finished.values())),
-        f"{len(finished)} of {asked} runs are finished. {_EXPLAINED}",
+        f"{_told(experiment, finished, scale)} {_EXPLAINED}",
         verdict_table(experiment, runs, scale),
     ]
     for name, metric in METRICS.items():
@@ -94,6 +95,21 @@ def write_sweep_report(folder: runlog.Path) -> str:
     return text
 
 
+def _told(experiment: Experiment, finished: Runs, scale: str) -> str:
+    """How far a sweep is, and what it lacks."""
+    asked = [(v, t) for v in experiment.variants for t in experiment.times(scale)]
+    lacking = [
+        f"{name} x{times}" for name, times in asked if (name, times) not in finished
+    ]
+    text = f"{len(finished)} of {len(asked)} runs are finished."
+    if not lacking or not finished:
+        return text
+    more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
+    text = f"{text} Not finished: {', '.join(lacking[:10])}{more}."
+    chosen = "What is chosen from several is chosen from those that are finished."
+    return f"{text} {chosen}" if experiment.choices else text
+
+
 def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdict:
     """Whether the sum of results is above `than` in a paired test over the seeds."""
     total = np.asarray(-expected.than)
@@ -107,10 +123,9 @@ def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdic
     if total.size < 2:
         return Verdict(total.size, float(total.mean()), math.nan, math.nan)
     error = float(np.std(total, ddof=1) / math.sqrt(total.size))
-    if error == 0:
-        p = 1.0 if total.mean() == 0 else 0.0
-    else:
-        p = float(np.asarray(stats.ttest_1samp(total, 0.0))[1])
+    # Up to rounding: accuracies are whole numbers of images.
+    same = np.ptp(total) <= 1e-12 * (1 + np.abs(total).max())
+    p = math.nan if same else float(np.asarray(stats.ttest_1samp(total, 0.0))[1])
     return Verdict(total.size, float(total.mean()), error, p)
 
 
@@ -126,7 +141,7 @@ def verdict_table(experiment: Experiment, runs: Runs, scale: str) -> str:
             ours = _plus_minus(found.mean, found.error, metric, sign="+")
             ours = f"{ours} {metric.unit.replace('%', 'points')}"
         if math.isfinite(found.p):
-            p = f"{found.p:.1g}"
+            p = f"{found.p:.2g}"
         paper = expected.paper or ABSENT
         rows.append([expected.claim, paper, ours, str(found.seeds), p, found.word])
     return _lines(rows)

@@ -1,13 +1,14 @@
 """A sweep trains what is left, survives a failure, and judges what there is."""
 
 import io
+import pathlib
 
 import jax
 import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import ConfigError, load_experiment
+from kdjax.config import ConfigError, load_experiment, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.sweeping import SweepError, plan, time_left
@@ -72,10 +73,10 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     file.write_text(FILE)
     output = io.StringIO()
 
-    def go(seeds=2):
-        console = Console(file=output, width=200)
+    def go(seeds=2, **part):
+        part = {"console": Console(file=output, width=200), **part}
         experiment = load_experiment(file)
-        jobs.sweep(experiment, "tiny", seeds=seeds, workdir=str(root), console=console)
+        jobs.sweep(experiment, "tiny", seeds=seeds, workdir=str(root), **part)
 
     with pytest.raises(SweepError, match="1 runs failed:\n  spoilt x1: data.train"):
         go()
@@ -97,7 +98,45 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     file.write_text(FILE.replace("steps=2, batch=8", "steps=3, batch=8"))
     with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
         go()
+    # Nor shown, nor trained beside what is asked for; and another file is refused.
+    with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
+        jobs.report([str(root)])
+    with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
+        go(variants=["spoilt"])
+    other = tmp_path / "other.py"
+    other.write_text(FILE)
+    file.write_text(FILE)
+    with pytest.raises(RunFolderError, match=r"this sweep has .*/other.py"):
+        jobs.sweep(load_experiment(other), "tiny", seeds=2, workdir=str(root))
     assert (root / "sweep.json").read_text() == about
+    # A folder that has moved is still a sweep's.
+    moved = root.rename(tmp_path / "moved")
+    assert "2 of 3 runs are finished" in jobs.report([str(moved)])
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    file = tmp_path / "small.py"
+    file.write_text(FILE)
+    for place in (file, file / "below"):
+        with pytest.raises(RunFolderError, match="workdir: expected a folder, got"):
+            jobs.sweep(load_experiment(file), "tiny", workdir=str(place))
+
+
+def test_a_teacher_keeps_its_folder_when_variants_are_added(tmp_path):
+    file, root = tmp_path / "numbers.py", tmp_path / "sweep"
+    file.write_text(NUMBERS)
+    (one, *_), *_ = (t.before for t in plan(load_experiment(file), root, "tiny", 1))
+    assert pathlib.Path(one.workdir).name == "teacher-0"
+    runlog.open_run(one.workdir, to_dict(one))
+    longer = NUMBERS.replace("Teacher(steps=2", "Teacher(steps=3 if lr > 1 else 2")
+    file.write_text(
+        longer.replace("{\n", '{\n"new": lambda s="tiny": run(s, 2.0, 0, 1.0),\n')
+    )
+    names = {
+        task.variant: pathlib.Path(task.before[0].workdir).name
+        for task in plan(load_experiment(file), root, "tiny", seeds=1)
+    }
+    assert names == {"new": "teacher-1", "one": "teacher-0", "other": "teacher-0"}
 
 
 def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
@@ -182,7 +221,7 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
     assert tasks["mix x1"].before == tasks["mix x64"].before
     assert tasks["two x64"].before[1] == early
     file.write_text(FIRST.replace('FIRST = {"early"', 'FIRST = {"late"'))
-    with pytest.raises(ConfigError, match="first: expected one of late, got 'early'"):
+    with pytest.raises(ConfigError, match="FIRST: expected one of late, got 'early'"):
         plan(load_experiment(file), root, "tiny", seeds=3)
 
 

@@ -77,7 +77,7 @@ def test_verdict_is_a_paired_test(tmp_path, experiment):
     assert verdict.error == pytest.approx(0.01 / math.sqrt(3))
     assert verdict.p == pytest.approx(1 - math.sqrt(12 / 14))
     row = verdict_table(experiment, records, "tiny").splitlines()[2]
-    assert row == "| b over a | +1 | +2.00 ± 0.58 points | 3 | 0.07 | undecided |"
+    assert row == "| b over a | +1 | +2.00 ± 0.58 points | 3 | 0.074 | undecided |"
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,8 @@ def test_verdict_is_a_paired_test(tmp_path, experiment):
         ([0.6, 0.81, 1.02], "holds"),
         ([0.4, 0.59, 0.78], "reversed"),
         ([0.5, 0.7, 0.9], "undecided"),
+        # The same in all seeds: no variance to judge by, whatever is left of rounding.
+        ([0.6, 0.8, 1.0], "undecided"),
     ],
 )
 def test_words(tmp_path, experiment, accuracy, word):
@@ -122,7 +124,7 @@ def test_what_is_not_run_has_no_verdict(tmp_path, experiment):
     one = above("one", "x/b", "x/b")
     assert judge(one, found(tmp_path, experiment), (1, 4)).word == "undecided"
     text = write_sweep_report(tmp_path / "sweep")
-    assert "2 of 4 runs are finished" in text
+    assert "2 of 4 runs are finished. Not finished: " in text
     assert "| x/a | – | 55.00 ± 5.00 |" in text
     assert "| x/b | – | 90.00 |" in text
     assert (tmp_path / "sweep" / "results.png").read_bytes()[:4] == b"\x89PNG"
@@ -165,6 +167,7 @@ def test_the_best_on_validation_stands_for_all(tmp_path):
     assert "| best | 30.00 ± 0.00 | 50.00 ± 10.00 |" in text
     assert "| x/a | **20.00 ± 0.00** | 60.00 ± 0.00 |" in text
     assert "| x/b | – | **70.00 ± 20.00** |" in text
+    assert "Not finished: x/b x1. What is chosen from several is chosen from" in text
     # What was not chosen has no test result, here 91 %.
     assert "91.00" not in text
 
@@ -210,12 +213,30 @@ def test_figures_are_over_epochs_where_runs_say_how_many_images_they_had(
         (('"x/b", "x/a"', '"x/c", "x/a"'), "expected one of x/a, x/b, got 'x/c'"),
         (('paper="+1"', "at=2"), "expected the index of a duration, got 2"),
         (("import Run", "import Ran"), "cannot import"),
-        (("VARIANTS", 'CHOICES = {"c": ("x/c",)}\nVARIANTS'), r"choices\['c'\]: exp"),
+        ('CHOICES = {"c": ("x/c",)}', r"CHOICES\['c'\]: expected one of x/a"),
+        ('CHOICES = {"c": "x/a"}', r"CHOICES\['c'\]: expected some variants"),
+        ('CHOICES = {"c": ()}', r"CHOICES\['c'\]: expected some variants"),
+        ('CHOICES = {"x/a": ("x/b",)}', "expected a name that no variant has"),
+        ('VARIANTS["x a"] = a', r"\['x a'\]: .* VARIANTS\['x/a'\] has x-a-x1"),
+        ("VARIANTS = [a, b]", "VARIANTS: expected a dict of names and functions"),
+        ("VARIANTS = {}", "VARIANTS: expected at least one"),
+        ('FIRST = {"../up": a}', r"FIRST\['../up'\]: expected the name of a fol"),
+        ('FIRST = {"teacher-1": a}', r"FIRST\['teacher-1'\]: expected the name"),
+        ('FIRST = {"compiled": a}', "expected a folder of its own, the sweep has"),
+        ('DURATIONS = {"tiny": 1}', r"DURATIONS\['tiny'\]: expected whole numbers"),
+        ('DURATIONS = {"tiny": (4, 1)}', r"DURATIONS\['tiny'\]: .* that rise"),
+        ("DURATIONS = {}", "DURATIONS: expected a dict of scales"),
+        ("EXPECTED = EXPECTED[0]", "EXPECTED: expected a tuple of Expectation"),
+        (
+            ('paper="+1"', 'metric="kll"'),
+            r"EXPECTED\['b over a'\].metric: expected one",
+        ),
     ],
 )
 def test_files_that_are_no_experiments(tmp_path, change, message):
     file = tmp_path / "bad.py"
-    file.write_text(FILE.replace(*change))
+    added = isinstance(change, str)
+    file.write_text(FILE + change if added else FILE.replace(*change))
     with pytest.raises(ConfigError, match=message):
         load_experiment(file)
     with pytest.raises(ConfigError, match="scale: expected one of"):

@@ -1,0 +1,35 @@
+"""`kdjax experiments` lists what can be read, and names what cannot."""
+
+import pytest
+
+from kdjax.cli.main import main
+
+GOOD = """
+from kdjax.config import Run
+
+CLAIM = "good"
+DURATIONS = {"tiny": (1, 4)}
+VARIANTS = {"a": lambda scale="tiny": Run(steps=10)}
+EXPECTED = ()
+"""
+
+
+def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    broken = GOOD.replace("Run(steps=10)", "3")
+    for name, text in {"a_broken": broken, "b_good": GOOD}.items():
+        (folder / f"{name}.py").write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        main(["experiments", "own"])
+    told = capsys.readouterr()
+    assert stop.value.code == 2
+    assert told.out == (
+        "own/b_good: good\n"
+        "  kdjax sweep own/b_good.py --scale tiny"
+        "  (2 runs, 50 updates a seed; not begun)\n"
+    )
+    assert told.err == (
+        "kdjax: own/a_broken.py: VARIANTS['a']: expected a Run, got 3\n"
+    )
