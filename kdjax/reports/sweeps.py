@@ -79,7 +79,7 @@ def write_sweep_report(folder: runlog.Path) -> str:
         experiment.claim,
         provenance(list(finished.values())),
         f"{_told(experiment, finished, scale)} {_EXPLAINED}",
-        verdict_table(experiment, runs, scale),
+        verdict_table(experiment, runs, scale) if experiment.expected else "",
     ]
     for name, metric in METRICS.items():
         if any(values(run, name) for run in runs.values()):
