@@ -32,14 +32,18 @@ def write_figures(
 ) -> dict[str, str]:
     """Write a sweep's figures into its folder: `{file: caption}`.
 
-    results.png: the results of finished runs against how long they trained.
+    results.png: the results of finished runs against how long they trained, or where
+        all trained equally long variant by variant.
     curves.png: loss and validation results during the longest runs.
     relations.png: training loss against held-out KL, agreement against accuracy.
     """
     if not runs:
         return {}
+    several = len(experiment.times(scale)) > 1
     figures = {
-        "results.png": (_results, "Results against duration"),
+        "results.png": (_results, "Results against duration")
+        if several
+        else (_results_in_rows, "Results of each variant"),
         "curves.png": (_curves, "The course of the longest runs"),
         "relations.png": (_relations, "Loss against KL, agreement against accuracy"),
     }
@@ -79,6 +83,30 @@ def _results(experiment: Experiment, runs: Runs, scale: str) -> Figure | None:
         _dress(axis, about.title, unit, about.unit)
         log_steps(axis, all_places)
     return _with_legend(figure)
+
+
+def _results_in_rows(experiment: Experiment, runs: Runs, scale: str) -> Figure | None:
+    """Each metric of the finished runs of one duration, a row a variant."""
+    shown = [m for m in METRICS if any(values(run, m) for run in runs.values())]
+    if not shown:
+        return None
+    (times,) = experiment.times(scale)
+    names = [variant for variant in experiment.shown if (variant, times) in runs]
+    figure, axes = _panels(len(shown), height=1.2 + 0.25 * len(names))
+    rows = range(len(names))
+    for metric, axis in zip(shown, axes, strict=True):
+        about = METRICS[metric]
+        pairs = [mean_and_error(values(runs[name, times], metric)) for name in names]
+        means = [about.scale * mean for mean, _ in pairs]
+        errors = [about.scale * (0.0 if math.isnan(e) else e) for _, e in pairs]
+        axis.errorbar(means, rows, xerr=errors, fmt="o", color=_COLOURS[0])
+        _dress(axis, about.title, about.unit, "")
+        axis.set_yticks(
+            rows, [plain(name) for name in names] if axis is axes[0] else []
+        )
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.grid(axis="x", color="0.9", linewidth=0.8)
+    return figure
 
 
 def _curves(experiment: Experiment, runs: Runs, scale: str) -> Figure | None:
@@ -164,8 +192,8 @@ def _style(number: int, variant: str) -> dict:
     }
 
 
-def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(4.2 * max(count, 1), 4.4), dpi=150)
+def _panels(count: int, height: float = 4.4) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(4.2 * max(count, 1), height), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.1)
     return figure, figure.subplots(1, count, squeeze=False)[0]
 

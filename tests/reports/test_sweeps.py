@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from kdjax.config import ConfigError, Expectation, above, load_experiment, widening
@@ -204,6 +205,27 @@ def test_figures_are_over_epochs_where_runs_say_how_many_images_they_had(
         assert (root / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     # Results of four metrics, courses of accuracy and loss, two relations.
     assert len(labels) == 4 + 2 + 2
+
+
+def test_results_of_one_duration_are_a_row_a_variant(tmp_path, monkeypatch):
+    file = tmp_path / "small.py"
+    file.write_text(FILE.replace('"tiny": (1, 4)', '"tiny": (4,)'))
+    experiment, axes = load_experiment(file), []
+    write_sweep(tmp_path / "sweep", experiment, {"x-a-x4": [0.2, 0.4], "x-b-x4": [0.5]})
+    dress = sweep_figures._dress
+    monkeypatch.setattr(
+        sweep_figures, "_dress", lambda axis, *w: (axes.append(axis), dress(axis, *w))
+    )
+    assert "![Results of each variant](results.png)" in write_sweep_report(
+        tmp_path / "sweep"
+    )
+    (points,) = [line for line in axes[0].get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose(points.get_xydata(), [[30, 0], [50, 1]])
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["x/a", "x/b"]
+    (bars,) = axes[0].collections
+    # 0.2 and 0.4: an error of 0.1; of one seed none.
+    spans = [segment[:, 0].tolist() for segment in bars.get_segments()]
+    np.testing.assert_allclose(spans, [[20, 40], [50, 50]])
 
 
 @pytest.mark.parametrize(
