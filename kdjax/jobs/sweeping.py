@@ -101,12 +101,7 @@ def sweep(
             run.check()
             refuse_other_config(run.folder, run)
     if hosts.is_first():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            text = f"workdir: expected a folder, got {root}: {error.strerror}"
-            raise RunFolderError(text) from error
-        runlog.write_json(root / "sweep.json", about)
+        _make(root, about)
     with _compiling_once(root / "compiled"):
         failed = _run_all(tasks, console)
     if hosts.is_first():
@@ -136,6 +131,15 @@ def _part(
         if task.variant in (variants or experiment.variants)
         and task.times in (times or (task.times,))
     ]
+
+
+def _make(root: pathlib.Path, about: dict[str, Any]) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"workdir: expected a folder, got {root}: {error.strerror}"
+        raise RunFolderError(text) from error
+    runlog.write_json(root / "sweep.json", about)
 
 
 @contextlib.contextmanager
