@@ -55,8 +55,9 @@ def widening(
     return dataclasses.replace(last, terms=last.terms + first)
 
 
-# What a sweep's folder holds beside runs and `teacher-N`.
-_OWN = ("compiled", "sweep.json", "report.md")
+# What a sweep's folder holds of its own: files, `teacher-N`, `RUN-targets` and this.
+_COMPILED = "compiled"
+_NO_RUN = r"\.|teacher-\d+$|.*(\.\w+|-targets)$"
 
 # Where a config names a folder, this and a name is a run of the experiment's own.
 _BESIDE = "sweep:"
@@ -239,10 +240,10 @@ def _check_durations(durations: Any) -> None:
 
 def _check_folders(found: Experiment) -> None:
     """Whether each run of a sweep has a folder of its own."""
-    taken: dict[str, str] = dict.fromkeys(_OWN, "the sweep")
+    taken = {_COMPILED: "the sweep"}
     for folder, whose in _folders(found):
-        want = "the name of a folder, not beginning with a dot nor teacher-NUMBER"
-        plain = re.fullmatch(r"(?!teacher-\d+$)[^./\\][^/\\]*", folder)
+        want = "the name of a folder, not .NAME, NAME.END, teacher-N nor NAME-targets"
+        plain = re.fullmatch(rf"(?!{_NO_RUN})[^/\\]+", folder)
         require(plain is not None, whose, want, folder)
         other = taken.setdefault(folder, whose)
         want = f"a folder of its own, {other} has {folder}"

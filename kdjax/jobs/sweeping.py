@@ -170,7 +170,7 @@ def report_sweep(folder: str | pathlib.Path) -> str:
         file.
     """
     root = pathlib.Path(folder).expanduser().resolve()
-    about = runlog.read_json(root / "sweep.json")
+    about = reports.read_sweep(root)
     experiment = load_experiment(about["experiment"])
     # Runs name others by where they were; the folder may have moved since.
     there = pathlib.Path(about.get("folder", root))
@@ -181,10 +181,10 @@ def report_sweep(folder: str | pathlib.Path) -> str:
 
 def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:
     """The file may have moved, with the folder that it is in."""
-    file = root / "sweep.json"
-    before = runlog.read_json(file) if file.is_file() else about
+    there_is = (root / "sweep.json").is_file()
+    before = reports.read_sweep(root) if there_is else about
     for name in ("experiment", "scale", "seeds"):
-        there, here = before.get(name, ""), about[name]
+        there, here = before[name], about[name]
         if name == "experiment":
             there, here = ("/".join(pathlib.Path(x).parts[-2:]) for x in (there, here))
         if there != here:

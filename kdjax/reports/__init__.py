@@ -3,6 +3,7 @@
 from kdjax.reports.collect import RunRecord, collect
 from kdjax.reports.plots import plot_curves
 from kdjax.reports.report import write_report
+from kdjax.reports.sweep_results import read_sweep
 from kdjax.reports.sweeps import write_sweep_report
 from kdjax.reports.tables import report_markdown, results_table, terminal_table
 
@@ -10,6 +11,7 @@ __all__ = [
     "RunRecord",
     "collect",
     "plot_curves",
+    "read_sweep",
     "report_markdown",
     "results_table",
     "terminal_table",

@@ -3,7 +3,7 @@
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,22 @@ METRICS = {
     "kl": Metric("Held-out KL", "nats", 1, 4),
     "train_loss": Metric("Training loss", "nats", 1, 4),
 }
+
+
+def read_sweep(root: runlog.Path) -> dict[str, Any]:
+    """What a sweep is of: the file of its experiment, its scale and its seeds.
+
+    Raises:
+        RunFolderError: the folder is no sweep's.
+    """
+    file = pathlib.Path(root) / "sweep.json"
+    about = runlog.read_json(file)
+    for name, kind in (("experiment", str), ("scale", str), ("seeds", int)):
+        value = about.get(name)
+        if type(value) is not kind:
+            text = f"{file}: {name}: expected {kind.__name__}, got {value!r:.80}"
+            raise runlog.RunFolderError(text)
+    return about
 
 
 def finished_runs(

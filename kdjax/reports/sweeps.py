@@ -18,6 +18,7 @@ from kdjax.reports.sweep_results import (
     choose,
     finished_runs,
     mean_and_error,
+    read_sweep,
     validated,
     values,
 )
@@ -70,7 +71,7 @@ def write_sweep_report(folder: runlog.Path) -> str:
         RunFolderError: the folder is no sweep's, or cannot be written.
     """
     root = pathlib.Path(folder)
-    about = runlog.read_json(root / "sweep.json")
+    about = read_sweep(root)
     experiment, scale = load_experiment(about["experiment"]), about["scale"]
     finished = finished_runs(experiment, root, scale)
     runs = choose(experiment, finished, scale)

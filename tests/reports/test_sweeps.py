@@ -8,6 +8,7 @@ import pytest
 
 from kdjax.config import ConfigError, Expectation, above, load_experiment, widening
 from kdjax.core import runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.reports import sweep_figures, write_sweep_report
 from kdjax.reports.sweep_results import choose, epochs, finished_runs, values
 from kdjax.reports.sweeps import judge, verdict_table
@@ -60,6 +61,21 @@ def write_sweep(root, experiment, runs):
     (root / "sweep.json").write_text(json.dumps(about))
     for name, accuracy in runs.items():
         write_run(root / name, accuracy)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"scale": None}, "sweep.json: scale: expected str, got None"),
+        ({"seeds": "5"}, "sweep.json: seeds: expected int, got '5'"),
+    ],
+)
+def test_a_folder_that_lacks_what_it_is_of_says_so(tmp_path, experiment, changed, said):
+    write_sweep(tmp_path / "sweep", experiment, {})
+    file = tmp_path / "sweep/sweep.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+    with pytest.raises(RunFolderError, match=said):
+        write_sweep_report(tmp_path / "sweep")
 
 
 def found(tmp_path, experiment):
@@ -245,6 +261,8 @@ def test_results_of_one_duration_are_a_row_a_variant(tmp_path, monkeypatch):
         ('FIRST = {"../up": a}', r"FIRST\['../up'\]: expected the name of a fol"),
         ('FIRST = {"teacher-1": a}', r"FIRST\['teacher-1'\]: expected the name"),
         ('FIRST = {"compiled": a}', "expected a folder of its own, the sweep has"),
+        ('FIRST = {"results.png": a}', r"FIRST\['results.png'\]: expected the name"),
+        ('FIRST = {"x-x1-targets": a}', r"not .NAME, NAME.END, teacher-N nor NAME-tar"),
         ('DURATIONS = {"tiny": 1}', r"DURATIONS\['tiny'\]: expected whole numbers"),
         ('DURATIONS = {"tiny": (4, 1)}', r"DURATIONS\['tiny'\]: .* that rise"),
         ("DURATIONS = {}", "DURATIONS: expected a dict of scales"),
