@@ -51,16 +51,27 @@ def mix_and_labels(scale: str = "digits") -> Run:
 
 
 def misled(scale: str = "digits") -> Run:
-    """Function matching under a teacher that learnt from labels many of them wrong."""
+    """Function matching under a teacher that learnt from labels many of them wrong, of
+    many more images."""
+    split = _set(scale)[MANY]
+    return _misled(scale, f"{split}[:45000]" if scale == "cifar" else split)
+
+
+def misled_alike(scale: str = "digits") -> Run:
+    """Function matching under a teacher that learnt from the student's own labels, many
+    of them wrong."""
+    return _misled(scale, _with(base(scale), scale, MANY).data.train)
+
+
+def _misled(scale: str, split: str) -> Run:
     run = _with(base(scale), scale, MANY)
     assert run.teacher is not None
-    split = _set(scale)[MANY]
     teacher = dataclasses.replace(run.teacher, train=split)
     if scale == "cifar":
         # The published one cannot be had with wrong labels.
         teacher = Teacher(
             model=Model(name="resnet20", norm="batch", resolution=32),
-            train=f"{split}[:45000]",
+            train=split,
             steps=6_000,
             optim=Optim(lr=3e-3, warmup=200),
             views=dataclasses.replace(teacher.views, area=(0.25, 1.0), flip=True),
@@ -89,6 +100,7 @@ VARIANTS = {
     "mix": mix,
     "mix and labels, many wrong": mix_and_labels,
     "mix, misled teacher": misled,
+    "mix, misled teacher of the same images": misled_alike,
 }
 WRONG = "labels, many wrong"
 EXPECTED = (
@@ -106,4 +118,9 @@ EXPECTED = (
         WRONG,
     ),
     above("but worse than one that did not", "mix", "mix, misled teacher"),
+    above(
+        "so does one that learnt from the very labels, longest",
+        "mix, misled teacher of the same images",
+        WRONG,
+    ),
 )
