@@ -38,6 +38,13 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def agree(value: int) -> int:
+    """The first process's number, on every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 def whole(tree: PyTree) -> PyTree:
     """NumPy copies of arrays whose parts may lie with several processes.
 

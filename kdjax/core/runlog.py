@@ -19,6 +19,8 @@ Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]
 
 _TEMPORARY, _NONE = ".kdjax-", object()
+# The process that trains in a folder holds this file.
+LOCK = f"{_TEMPORARY}lock"
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TEXT = frozenset({"kind", "name", "command", "machine", "versions", "targets"})
 
@@ -166,7 +168,8 @@ def check_folder(
             lines.insert(0, f"workdir: {path} holds another run:")
             raise RunFolderError("\n  ".join(lines))
         return True
-    # What a killed run left of a file that it had not yet renamed is nobody's.
+    # What a killed run left of a file that it had not yet renamed is nobody's, like the
+    # lock.
     names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
     if names:
         text = f"workdir: {path} is not empty and has no config.json"

@@ -11,7 +11,7 @@ from kdjax.config import Run, require
 from kdjax.core import hosts
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
-from kdjax.jobs.start import claim, is_finished, start
+from kdjax.jobs.start import claimed, is_finished, start
 from kdjax.jobs.teachers import (
     look_at_teacher,
     own_teacher,
@@ -100,11 +100,11 @@ def distill(
             build.check_fit(part, train=source, student=student, teacher=known)
     if own is None and known is not None:
         look_at_teacher(run, known, mesh, job)
-    claim(root, run, taught)
-    if own is not None:
-        train_one(own, folder, own_job, lambda: None)
-    for place, part in parts.items():
-        train_one(part, place, job, load)
+    with claimed(root, run, taught):
+        if own is not None:
+            train_one(own, folder, own_job, lambda: None)
+        for place, part in parts.items():
+            train_one(part, place, job, load)
     if hosts.is_first():
         has_folder = teacher is None and (run.teacher.run or own is not None)
         shown = [*([folder] if has_folder else []), *parts]

@@ -1,8 +1,12 @@
 """What every job begins with: checks, data, and a claim on the run folder."""
 
+import contextlib
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from filelock import BaseFileLock, FileLock, Timeout
 from jax.sharding import Mesh
 from rich.console import Console
 
@@ -13,6 +17,7 @@ from kdjax.build.cache import digest, digest_of_shapes, is_abstract
 from kdjax.build.trained import starting_variables
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
+from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model, PyTree
 from kdjax.data.source import Source, check_labelled, fingerprint
 from kdjax.data.sources import Splits
@@ -168,13 +173,54 @@ def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
     return True
 
 
-def claim(folder: pathlib.Path, run: Run, job: Job) -> None:
+class BusyFolderError(RunFolderError):
+    """Another process trains in a run folder."""
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep a run folder to this process and those that form one run with it.
+
+    It is made if there is none; a process that dies lets go of it.
+
+    Raises:
+      BusyFolderError: another process has it, and `wait` is false.
+    """
+    lock = None
+    if hosts.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / runlog.LOCK, is_singleton=True)
+    while not hosts.agree(lock is None or _take(lock)):
+        if not wait:
+            text = f"workdir: {folder}: another process is training in it"
+            raise BusyFolderError(text)
+        time.sleep(1)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _take(lock: BaseFileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path, run: Run, job: Job) -> Iterator[None]:
+    """Make a run's folder, or return to it, and hold it."""
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
         free = _free(folder, run, job)
         runlog.open_run(folder, _identity(run, job), free, configs.complete)
         _complete(folder, job)
     hosts.wait_for_all(f"claimed {folder}")
+    with held(folder):
+        yield
 
 
 def _complete(folder: pathlib.Path, job: Job) -> None:

@@ -27,7 +27,7 @@ from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
-from kdjax.jobs.start import refuse_other_config
+from kdjax.jobs.start import BusyFolderError, held, refuse_other_config
 from kdjax.train.loop import Interrupted
 
 
@@ -245,7 +245,7 @@ def _name_teacher(own: Run, root: pathlib.Path, teachers: dict[str, Run]) -> str
     there = [p.parent.name for p in sorted(root.glob("teacher-*/config.json"))]
     found = [n for n in there if n not in teachers and _is_of(root / n, own)]
     numbered = (f"teacher-{number}" for number in itertools.count())
-    free = (n for n in numbered if n not in teachers and not (root / n).exists())
+    free = (n for n in numbered if n not in teachers and n not in there)
     name = (own_already or found or [next(free)])[0]
     teachers[name] = own
     return name
@@ -265,6 +265,7 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
     left = [task for task in tasks if not task.finished]
     console.print(f"{len(tasks)} runs, {len(tasks) - len(left)} finished")
     failed: list[str] = []
+    busy: list[str] = []
     done: list[tuple[int, float]] = []
     for number, task in enumerate(left, start=1):
         ahead = time_left(done, [other.run.steps for other in left[number - 1 :]])
@@ -274,6 +275,9 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
             seconds = _run_one(task, console)
         except Interrupted:
             raise
+        except BusyFolderError:
+            busy.append(task.run.name)
+            console.print("another process is training it", highlight=False)
         except Exception as error:
             failed.append(f"{task.run.name}: {error}")
             console.print(f"failed: {failed[-1]}", style="red", highlight=False)
@@ -281,6 +285,9 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
             done.append((task.run.steps, seconds))
         # Some hundred programs are more than a process has memory maps for.
         jax.clear_caches()
+    if busy:
+        text = f"left to other processes: {', '.join(busy)}"
+        console.print(text, highlight=False)
     return failed
 
 
@@ -305,16 +312,28 @@ def time_left(done: list[tuple[int, float]], ahead: list[int]) -> str:
 def _run_one(task: _Task, console: Console) -> float:
     """Seconds that it took, those of what others share with it not counted."""
     run = task.run
-    for first in task.before:
-        train(first, console=console)
-    start = time.monotonic()
-    if run.teacher is None:
+    with held(run.folder):
+        for first in task.before:
+            _train_first(first, console)
+        start = time.monotonic()
+        if run.teacher is None:
+            train(run, console=console)
+        else:
+            # Another process may have finished it since the sweep began.
+            if run.teacher.cache.path and not task.finished:
+                cache_targets(run, console=console)
+            distill(run, console=console)
+        return time.monotonic() - start
+
+
+def _train_first(run: Run, console: Console) -> None:
+    """Train what others need, or wait for the process that does."""
+    try:
         train(run, console=console)
-    else:
-        if run.teacher.cache.path:
-            cache_targets(run, console=console)
-        distill(run, console=console)
-    return time.monotonic() - start
+    except BusyFolderError:
+        console.print(f"{run.name}: waiting for the process that trains it")
+        with held(run.folder, wait=True):
+            train(run, console=console)
 
 
 def _duration(seconds: float) -> str:

@@ -15,12 +15,12 @@ import numpy as np
 
 from kdjax import build, reports
 from kdjax import config as configs
-from kdjax.build import Trained
+from kdjax.build import Parts, Trained
 from kdjax.build.cache import replayed
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.data.source import Source
-from kdjax.jobs.start import Job, claim
+from kdjax.jobs.start import Job, claimed
 from kdjax.models import zoo
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -40,8 +40,16 @@ def train_one(
         return folder
     teacher, train = load_teacher(), job.data["train"]
     parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
-    claim(folder, run, job.taught_by(teacher).training(run, parts.start))
-    targets = replayed(run, train)
+    with claimed(folder, run, job.taught_by(teacher).training(run, parts.start)):
+        _train(parts, teacher, folder, job)
+    return folder
+
+
+def _train(
+    parts: Parts, teacher: Trained | None, folder: pathlib.Path, job: Job
+) -> None:
+    run = parts.run
+    targets = replayed(run, parts.train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
     checkpoints = Checkpoints(folder)
@@ -67,7 +75,6 @@ def train_one(
         reports.write_report([folder], folder)
     # Else another process might look for the summary before it is there.
     hosts.wait_for_all(f"finished {folder}")
-    return folder
 
 
 def _summary(

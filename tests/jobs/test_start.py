@@ -1,0 +1,126 @@
+"""A run folder is one process's at a time."""
+
+import contextlib
+import io
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from kdjax import jobs
+from kdjax.config import Optim, Run, Teacher, load_experiment
+from kdjax.core import runlog
+from kdjax.jobs.start import BusyFolderError, held
+
+OTHER = """
+import sys, time
+from filelock import FileLock
+
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+SWEEP = """
+from kdjax.config import Optim, Run, Teacher
+
+CLAIM = "two runs"
+DURATIONS = {"tiny": (1,)}
+
+
+def run(steps):
+    optim = Optim(warmup=0)
+    return Run(steps=steps, batch=8, optim=optim, teacher=Teacher(steps=2, optim=optim))
+
+
+VARIANTS = {"one": lambda scale: run(2), "two": lambda scale: run(3)}
+EXPECTED = ()
+"""
+
+
+@contextlib.contextmanager
+def held_elsewhere(folder):
+    """Another process that holds a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", OTHER, str(folder / runlog.LOCK)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_folder_is_one_processes_at_a_time(tmp_path):
+    folder = tmp_path / "a/run"
+    with held(folder), held(folder):
+        pass
+    with held_elsewhere(folder) as other:
+        with pytest.raises(BusyFolderError, match="another process is training in it"):
+            with held(folder):
+                pass
+        # One that dies lets go, and whoever waits has it then.
+        begun = time.monotonic()
+        threading.Timer(2, other.kill).start()
+        with held(folder, wait=True):
+            assert time.monotonic() - begun > 1.5
+    with held(folder):
+        pass
+
+
+def test_a_run_of_another_process_is_left_alone(tmp_path):
+    optim = Optim(warmup=0)
+    run = Run(
+        steps=2,
+        batch=8,
+        optim=optim,
+        teacher=Teacher(steps=2, optim=optim),
+        baselines=(),
+        workdir=str(tmp_path / "run"),
+    )
+    with held_elsewhere(tmp_path / "run"):
+        with pytest.raises(BusyFolderError, match=r"run: another process is training"):
+            jobs.distill(run)
+        assert not (tmp_path / "run/teacher").exists()
+    jobs.distill(run)
+    assert runlog.is_finished(tmp_path / "run")
+
+
+class Listening(io.StringIO):
+    """Keeps what is written, and does something when a text is."""
+
+    def __init__(self, text="", react=lambda: None):
+        super().__init__()
+        self._text, self._react = text, react
+
+    def write(self, text):
+        if self._text and self._text in text:
+            self._react()
+        return super().write(text)
+
+
+def test_sweeps_share_what_is_left(tmp_path):
+    file, root = tmp_path / "two.py", tmp_path / "sweep"
+    file.write_text(SWEEP)
+
+    def go(output):
+        console = Console(file=output, width=200)
+        where = {"seeds": 1, "workdir": str(root), "console": console}
+        jobs.sweep(load_experiment(file), "tiny", **where)
+        return output.getvalue()
+
+    with held_elsewhere(root / "one-x1"), held_elsewhere(root / "teacher-0") as other:
+        waiting = "waiting for the process that trains it"
+        said = go(Listening(waiting, other.kill))
+    assert "one x1, 2 updates\nanother process is training it" in said
+    assert said.count(waiting) == 1 and "left to other processes: one x1" in said
+    assert runlog.is_finished(root / "two-x1")
+    assert runlog.is_finished(root / "teacher-0")
+    assert not runlog.is_finished(root / "one-x1")
+    assert "Not finished: one x1." in (root / "report.md").read_text()
+    said = go(Listening())
+    assert "2 runs, 1 finished" in said and "left to" not in said
+    assert "2 of 2 runs are finished" in (root / "report.md").read_text()
