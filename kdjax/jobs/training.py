@@ -163,7 +163,8 @@ def _command() -> str:
 def _machine() -> str:
     devices = jax.devices()
     kind = f"{len(devices)} x {devices[0].device_kind}"
-    return f"{kind}, {platform.machine()}, {_cores()} CPU cores"
+    cores = _cores()
+    return f"{kind}, {platform.machine()}, {cores} CPU core{'s' * (cores != 1)}"
 
 
 def _cores() -> int:

@@ -106,20 +106,49 @@ def _told(experiment: Experiment, finished: Runs, scale: str) -> str:
     if not lacking or not finished:
         return text
     more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
-    text = f"{text} Not finished: {', '.join(lacking[:10])}{more}."
+    text = (
+        f"{text} Not finished: {', '.join(lacking[:10])}{more}. Claims about the "
+        "longest are judged at the longest that is there, and say at which."
+    )
     chosen = "What is chosen from several is chosen from those that are finished."
     return f"{text} {chosen}" if experiment.choices else text
 
 
+def judged_at(
+    expected: Expectation, runs: Runs, durations: Sequence[int]
+) -> tuple[int, ...]:
+    """The duration at which each term is judged; none where it cannot be yet.
+
+    What counts from the end counts from the longest that all its variants have
+    finished, unless that is the shortest of all.
+    """
+    variants = [variant for _, variant, _ in expected.terms]
+    there = [t for t in durations if all((v, t) in runs for v in variants)]
+    late = there if len(there) > 1 else durations
+    found, asked = [], []
+    for _, variant, at in expected.terms:
+        times = late if at < 0 else durations
+        inside = -len(times) <= at < len(times)
+        if not inside or (variant, times[at]) not in runs:
+            return ()
+        found.append(times[at])
+        asked.append(durations[at])
+    # Two durations must not have become one.
+    return tuple(found) if len(set(found)) == len(set(asked)) else ()
+
+
 def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdict:
-    """Whether the sum of results is above `than` in a paired test over the seeds."""
+    """Whether the sum of results is above `than` in a paired test over the seeds, at
+    the durations of `judged_at`."""
     total = np.asarray(-expected.than)
-    for factor, variant, at in expected.terms:
-        inside = -len(durations) <= at < len(durations)
-        run = runs.get((variant, durations[at])) if inside else None
-        found = values(run, expected.metric) if run else []
+    times = judged_at(expected, runs, durations)
+    nothing = Verdict(0, math.nan, math.nan, math.nan)
+    if not times:
+        return nothing
+    for (factor, variant, _), t in zip(expected.terms, times, strict=True):
+        found = values(runs[variant, t], expected.metric)
         if not found:
-            return Verdict(0, math.nan, math.nan, math.nan)
+            return nothing
         total = total + factor * np.asarray(found)
     if total.size < 2:
         return Verdict(total.size, float(total.mean()), math.nan, math.nan)
@@ -134,8 +163,9 @@ def verdict_table(experiment: Experiment, runs: Runs, scale: str) -> str:
     """A Markdown table: claim, the paper's numbers, ours, verdict."""
     heads = ["claim", "paper", "ours", "seeds", "p", "verdict"]
     rows = [heads, ["---"] * 2 + ["---:"] * 3 + ["---"]]
+    durations = experiment.times(scale)
     for expected in experiment.expected:
-        found = judge(expected, runs, experiment.times(scale))
+        found = judge(expected, runs, durations)
         metric = METRICS[expected.metric]
         ours, p = ABSENT, ABSENT
         if found.seeds:
@@ -144,8 +174,18 @@ def verdict_table(experiment: Experiment, runs: Runs, scale: str) -> str:
         if math.isfinite(found.p):
             p = f"{found.p:.2g}"
         paper = expected.paper or ABSENT
-        rows.append([expected.claim, paper, ours, str(found.seeds), p, found.word])
+        claim = expected.claim + _other_times(expected, runs, durations)
+        rows.append([claim, paper, ours, str(found.seeds), p, found.word])
     return _lines(rows)
+
+
+def _other_times(expected: Expectation, runs: Runs, durations: Sequence[int]) -> str:
+    """At what it is judged, where that is not what it says."""
+    found = judged_at(expected, runs, durations)
+    asked = tuple(durations[at] for *_, at in expected.terms) if found else ()
+    if found == asked:
+        return ""
+    return f" (so far: {', '.join(f'x{t}' for t in sorted(set(found)))})"
 
 
 def results_by_duration(

@@ -1,5 +1,6 @@
 """Verdicts of a sweep, worked out by hand, and the report of half a sweep."""
 
+import dataclasses
 import json
 import math
 
@@ -147,6 +148,48 @@ def test_what_is_not_run_has_no_verdict(tmp_path, experiment):
     assert (tmp_path / "sweep" / "results.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize(
+    ("finished", "index", "said"),
+    [
+        # The longest that both have; of the lead that grows, from the shortest to it.
+        ([(1, 1), (4, 4), (16, 16)], 0, ("+20.00 ", " (so far: x16)")),
+        ([(1, 1), (4, 4), (16, 16)], 1, ("+15.00 ", " (so far: x1, x16)")),
+        ([(1, 1), (4, 4), (16, 16)], 2, ("+10.00 ", " (so far: x4, x16)")),
+        ([(1, 1), (4, 4), (16, None)], 0, ("+10.00 ", " (so far: x4)")),
+        # All that is asked for is there, whatever else is not.
+        ([(64, 64)], 0, ("+30.00 ", "")),
+        ([(1, 1), (64, 64)], 1, ("+25.00 ", "")),
+        # The shortest is not the longest of anything, and two are needed for a growth.
+        ([(1, 1)], 0, None),
+        ([(4, 4), (16, 16)], 1, None),
+        ([(1, 1), (4, 4)], 3, ("+5.00 ", "")),
+        ([(4, 4), (16, 16)], 3, None),
+    ],
+)
+def test_a_part_is_judged_as_far_as_it_is(tmp_path, experiment, finished, index, said):
+    times = {"tiny": (1, 4, 16, 64)}
+    expected = (
+        above("longest", "x/b", "x/a"),
+        widening("growth", "x/b", "x/a"),
+        Expectation("last", ((1.0, "x/b", -1), (-1.0, "x/b", -2))),
+        above("shortest", "x/b", "x/a", at=0),
+    )
+    experiment = dataclasses.replace(experiment, durations=times, expected=expected)
+    gains = {1: 0.05, 4: 0.1, 16: 0.2, 64: 0.3}
+    runs = {}
+    for a, b in finished:
+        runs |= {f"x-a-x{a}": [0.1, 0.2]} if a else {}
+        runs |= {f"x-b-x{b}": [0.1 + gains[b], 0.2 + gains[b]]} if b else {}
+    write_sweep(tmp_path / "sweep", experiment, runs)
+    records = found(tmp_path, experiment)
+    row = verdict_table(experiment, records, "tiny").splitlines()[2 + index]
+    claim = expected[index].claim
+    if said is None:
+        assert row.startswith(f"| {claim} |") and row.endswith("| 0 | – | not run |")
+    else:
+        assert row.startswith(f"| {claim}{said[1]} | – | {said[0]}")
+
+
 def test_training_loss_is_of_the_last_tenth(tmp_path, experiment):
     losses = [(80, [9.0, 9.0]), (95, [1.0, 2.0]), (100, [3.0, 2.0])]
     write_run(tmp_path / "sweep" / "x-a-x1", [0.5, 0.5], 100, losses)
@@ -184,7 +227,8 @@ def test_the_best_on_validation_stands_for_all(tmp_path):
     assert "| best | 30.00 ± 0.00 | 50.00 ± 10.00 |" in text
     assert "| x/a | **20.00 ± 0.00** | 60.00 ± 0.00 |" in text
     assert "| x/b | – | **70.00 ± 20.00** |" in text
-    assert "Not finished: x/b x1. What is chosen from several is chosen from" in text
+    assert "Not finished: x/b x1. Claims about the longest are judged at" in text
+    assert "What is chosen from several is chosen from those that are" in text
     # What was not chosen has no test result, here 91 %.
     assert "91.00" not in text
 
