@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from kdjax.config.checks import ConfigError, require
+from kdjax.config.checks import ConfigError, is_number, require
 from kdjax.config.functions import call, load_module
 from kdjax.config.run import Run
 
@@ -145,17 +145,25 @@ class Experiment:
 
     def run(self, variant: str, scale: str, times: int) -> Run:
         """One run: a variant at a scale, its updates multiplied."""
-        run = call(self.variants[variant], f"VARIANTS[{variant!r}]", scale)
-        require(isinstance(run, Run), f"VARIANTS[{variant!r}]", "a Run", run)
+        field = f"VARIANTS[{variant!r}]"
+        run = _called(self.variants[variant], field, scale)
         return _paced(run, f"{variant} x{times}", times)
 
     def first_run(self, name: str, scale: str) -> Run:
         """One of the runs that others begin from or are taught by."""
         known = ", ".join(self.first) or "none"
         require(name in self.first, "FIRST", f"one of {known}", name)
-        run = call(self.first[name], f"FIRST[{name!r}]", scale)
-        require(isinstance(run, Run), f"FIRST[{name!r}]", "a Run", run)
+        run = _called(self.first[name], f"FIRST[{name!r}]", scale)
         return _paced(dataclasses.replace(run, teacher=None), name, 1)
+
+
+def _called(function: Callable[[str], Run], field: str, scale: str) -> Run:
+    """The run that a function of the scale returns, with a number of updates."""
+    run = call(function, field, scale)
+    require(isinstance(run, Run), field, "a Run", run)
+    ok = type(run.steps) is int and run.steps >= 1
+    require(ok, f"{field}.steps", "a whole number >= 1", run.steps)
+    return run
 
 
 def _paced(run: Run, name: str, times: int) -> Run:
@@ -198,6 +206,8 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
 
 
 def _check(found: Experiment) -> None:
+    ok = isinstance(found.claim, str) and found.claim.strip()
+    require(bool(ok), "CLAIM", "a sentence", found.claim)
     _check_functions("VARIANTS", found.variants)
     require(bool(found.variants), "VARIANTS", "at least one", found.variants)
     _check_functions("FIRST", found.first)
@@ -264,8 +274,16 @@ def _check_expected(found: Experiment, expected: Any) -> None:
     want = "a tuple of Expectation"
     require(isinstance(expected, Expectation), "EXPECTED", want, found.expected)
     field, known = f"EXPECTED[{expected.claim!r}]", get_args(Metric)
+    for name in ("claim", "paper"):
+        value = getattr(expected, name)
+        require(isinstance(value, str), f"{field}.{name}", "a text", value)
     ok = expected.metric in known
     require(ok, f"{field}.metric", f"one of {', '.join(known)}", expected.metric)
+    require(is_number(expected.than), f"{field}.than", "a number", expected.than)
+    terms = expected.terms
+    ok = isinstance(terms, Sequence) and terms and all(map(_is_term, terms))
+    want = "some (factor, variant, index of the duration)"
+    require(bool(ok), f"{field}.terms", want, terms)
     longest = max(len(times) for times in found.durations.values())
     for _, variant, at in expected.terms:
         shown = ", ".join(found.shown)
@@ -273,8 +291,15 @@ def _check_expected(found: Experiment, expected: Any) -> None:
         require(-longest <= at < longest, field, "the index of a duration", at)
 
 
+def _is_term(term: Any) -> bool:
+    if not isinstance(term, Sequence) or len(term) != 3:
+        return False
+    factor, variant, at = term
+    return is_number(factor) and isinstance(variant, str) and type(at) is int
+
+
 def experiment_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
     """The files of experiments in a folder and those beneath it, by name."""
     root = pathlib.Path(folder)
     require(root.is_dir(), "folder", "a folder of experiments", str(folder))
-    return [f for f in sorted(root.rglob("*.py")) if "\nEXPECTED" in f.read_text()]
+    return [f for f in sorted(root.rglob("*.py")) if b"\nEXPECTED" in f.read_bytes()]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from kdjax import build, reports
 from kdjax.config import (
+    ConfigError,
     Experiment,
     Run,
     load_experiment,
@@ -28,6 +29,7 @@ from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.start import BusyFolderError, held, refuse_other_config
+from kdjax.models import zoo
 from kdjax.train.loop import Interrupted
 
 
@@ -78,8 +80,10 @@ def sweep(
 
     Raises:
       ConfigError: the scale, one of `variants` or of `times` is unknown, or a variant
-        is no good, before any run.
-      RunFolderError: a folder is of another number of seeds, scale or config.
+        has a field that is no good or names no model, before any run. Data and weights
+        are looked for when a run begins.
+      RunFolderError: a folder is of another number of seeds, scale or config, or what a
+        finished run left in it cannot be read; before any run.
       SweepError: at the end, where runs have failed; the text names them.
     """
     require(seeds >= 1, "seeds", "at least 1", seeds)
@@ -98,8 +102,9 @@ def sweep(
     # The report is of all runs, also of those that are not asked for.
     for task in whole:
         for run in (*task.before, task.run):
-            run.check()
+            _check(run)
             refuse_other_config(run.folder, run)
+    reports.finished_runs(experiment, root, scale)
     if hosts.is_first():
         _make(root, about)
     with _compiling_once(root / "compiled"):
@@ -110,6 +115,15 @@ def sweep(
     if failed:
         raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
     return root
+
+
+def _check(run: Run) -> None:
+    """Raise `ConfigError`, naming the run, for what can be told without its data."""
+    try:
+        run.check()
+        zoo.maker(run.model)
+    except ConfigError as error:
+        raise ConfigError(f"{run.name}: {error}") from error
 
 
 def _part(
@@ -124,7 +138,7 @@ def _part(
         ("variants", variants, tuple(experiment.variants)),
         ("times", times, tuple(dict.fromkeys(task.times for task in tasks))),
     ):
-        require(set(asked) <= set(known), name, f"of {known}", tuple(asked))
+        require(set(asked) <= set(known), name, f"some of {known}", tuple(asked))
     return [
         task
         for task in tasks

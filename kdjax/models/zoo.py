@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,13 +46,22 @@ def make_model(
     returns something else, or the field that the network cannot use; the model itself
     raises one naming `field.resolution` or `field.pixels` for images it cannot take.
     """
-    name = f"{field}.name"
+    name, make = f"{field}.name", maker(config, field)
     if ":" in config.name:
-        make = configs.load_function(config.name, name)
         model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), name, expected, model)
         return scaled(model, config.pixels, field)
+    with configs.beneath(field):
+        module = make(config, classes, axis_name)
+    return scaled(_named(from_linen(module), field), config.pixels, field)
+
+
+def maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
+    """What makes the model that `config` names; `ConfigError` where there is none."""
+    name = f"{field}.name"
+    if ":" in config.name:
+        return configs.load_function(config.name, name)
     make = MODELS.get(config.name) or cifar.wide(config.name)
     if make is None:
         known = ", ".join(sorted(MODELS))
@@ -60,9 +70,7 @@ def make_model(
         expected = f"one of {known}, wrn_DEPTH_FACTOR or module:function"
         got = f"{config.name!r}{meant}"
         raise configs.ConfigError(f"{name}: expected {expected}; got {got}")
-    with configs.beneath(field):
-        module = make(config, classes, axis_name)
-    return scaled(_named(from_linen(module), field), config.pixels, field)
+    return make
 
 
 def code_of(config: configs.Model, field: str = "model") -> str:

@@ -76,7 +76,8 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 def _record(path: pathlib.Path) -> RunRecord:
     if not (path / "config.json").is_file():
-        why = "it has no config.json" if path.is_dir() else "there is no such folder"
+        why = "it has no config.json (and a sweep's would have a sweep.json)"
+        why = why if path.is_dir() else "there is no such folder"
         raise runlog.RunFolderError(f"{path} is not a run folder: {why}")
     config = runlog.read_config(path)
     for field in ("name", "steps"):
@@ -84,4 +85,27 @@ def _record(path: pathlib.Path) -> RunRecord:
             text = f"{path / 'config.json'} is not a run's config: no field {field}"
             raise runlog.RunFolderError(text)
     metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
+    for line in metrics:
+        where = f"{path / 'metrics.jsonl'}, {line['kind']} at step {line['step']}"
+        # A loss there must be; what of the rest was measured, depends on the run.
+        loss = {"loss": line.get("loss")} if line["kind"] == "train" else {}
+        found = {name: line[name] for name in _MEASURED if name in line}
+        _check_numbers(where, {**found, **loss}, config.get("seeds"))
+    if summary:
+        where = f"{path / 'summary.json'}, test"
+        _check_numbers(where, summary["test"], config.get("seeds"))
     return RunRecord(str(config["name"]), path, config, metrics, summary)
+
+
+# What tables and figures read of a line.
+_MEASURED = "loss", "accuracy", "agreement", "kl"
+
+
+def _check_numbers(where: str, values: dict[str, Any], seeds: int | None) -> None:
+    """Raise `RunFolderError` unless each value is a list of numbers, one a seed."""
+    for name, found in values.items():
+        ok = isinstance(found, list) and all(type(v) in (int, float) for v in found)
+        if not ok or len(found) != (seeds or len(found)):
+            many = f"{seeds} numbers" if seeds else "numbers"
+            text = f"{where}: {name}: expected a list of {many}, got {found!r:.80}"
+            raise runlog.RunFolderError(text)

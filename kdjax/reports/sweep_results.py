@@ -39,8 +39,9 @@ def read_sweep(root: runlog.Path) -> dict[str, Any]:
     """
     file = pathlib.Path(root) / "sweep.json"
     about = runlog.read_json(file)
-    for name, kind in (("experiment", str), ("scale", str), ("seeds", int)):
-        value = about.get(name)
+    kinds = {"experiment": str, "scale": str, "seeds": int, "folder": str}
+    for name, kind in kinds.items():
+        value = about.get(name, str(root) if name == "folder" else None)
         if type(value) is not kind:
             text = f"{file}: {name}: expected {kind.__name__}, got {value!r:.80}"
             raise runlog.RunFolderError(text)
@@ -91,7 +92,11 @@ def choose(experiment: Experiment, runs: Runs, scale: str) -> Runs:
 
 def validated(run: RunRecord) -> list[float]:
     """The last accuracy on the validation split, one value a seed."""
-    return list(curve(run, "accuracy").values())[-1]
+    found = list(curve(run, "accuracy").values())
+    if not found:
+        text = f"{run.path}: metrics.jsonl: expected accuracies on validation, got none"
+        raise runlog.RunFolderError(text)
+    return found[-1]
 
 
 def epochs(run: RunRecord) -> float | None:

@@ -108,7 +108,8 @@ def _told(experiment: Experiment, finished: Runs, scale: str) -> str:
     more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
     text = (
         f"{text} Not finished: {', '.join(lacking[:10])}{more}. Claims about the "
-        "longest are judged at the longest that is there, and say at which."
+        "longest, and those before it, are judged at the longest that are there, and "
+        "say at which; two of them may then be one comparison."
     )
     chosen = "What is chosen from several is chosen from those that are finished."
     return f"{text} {chosen}" if experiment.choices else text
@@ -120,21 +121,22 @@ def judged_at(
     """The duration at which each term is judged; none where it cannot be yet.
 
     What counts from the end counts from the longest that all its variants have
-    finished, unless that is the shortest of all.
+    finished, but not down to the shortest of all, which says something else.
     """
     variants = [variant for _, variant, _ in expected.terms]
     there = [t for t in durations if all((v, t) in runs for v in variants)]
-    late = there if len(there) > 1 else durations
     found, asked = [], []
     for _, variant, at in expected.terms:
-        times = late if at < 0 else durations
+        times = there if at < 0 else durations
         inside = -len(times) <= at < len(times)
         if not inside or (variant, times[at]) not in runs:
             return ()
         found.append(times[at])
         asked.append(durations[at])
+    slid = durations[0] in [f for f, a in zip(found, asked, strict=True) if f != a]
     # Two durations must not have become one.
-    return tuple(found) if len(set(found)) == len(set(asked)) else ()
+    same = len(set(found)) < len(set(asked))
+    return () if slid or same else tuple(found)
 
 
 def judge(expected: Expectation, runs: Runs, durations: Sequence[int]) -> Verdict:
@@ -224,9 +226,10 @@ def choice_table(experiment: Experiment, name: str, finished: Runs, scale: str) 
 
 
 def _heads(experiment: Experiment, scale: str) -> list[list[str]]:
-    times, first = experiment.times(scale), next(iter(experiment.variants))
-    steps = [experiment.run(first, scale, t).steps for t in times]
-    heads = [f"x{t} ({n:,} updates)" for t, n in zip(times, steps, strict=True)]
+    times = experiment.times(scale)
+    steps = {experiment.run(v, scale, 1).steps for v in experiment.variants}
+    said = " ({:,} updates)" if len(steps) == 1 else ""
+    heads = [f"x{t}{said.format(t * max(steps))}" for t in times]
     return [["variant", *heads], ["---", *["---:"] * len(times)]]
 
 

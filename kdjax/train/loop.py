@@ -116,7 +116,8 @@ def fit(
                 agreement = _mean(found.get("agreement"), agreement)
             if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
                 checkpoints.save(now, step, accuracy)
-            if told and not last:
+            # Also at the end, for whoever runs another after this one.
+            if told or (last and stop):
                 checkpoints.wait()
                 number = stop[0] if stop else signal.SIGTERM
                 raise Interrupted(f"stopped at step {step} of {plan.steps}", number)

@@ -198,7 +198,7 @@ def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
 
 def interrupted_run(run, at, start, monkeypatch):
     """Start a run and send it SIGTERM once it logs step `at`; then start it again."""
-    append = runlog.append_metrics
+    append, after = runlog.append_metrics, min(at + 1, run.steps)
 
     def kill(folder, line):
         append(folder, line)
@@ -208,7 +208,7 @@ def interrupted_run(run, at, start, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(runlog, "append_metrics", kill)
-        with pytest.raises(loop.Interrupted, match=f"stopped at step {at + 1} of"):
+        with pytest.raises(loop.Interrupted, match=f"stopped at step {after} of"):
             start(run)
     assert not runlog.is_finished(run.workdir)
     return start(run)
@@ -249,6 +249,12 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     # A line of training is the mean since the one before, or since the run went on.
     different = [x["step"] for x, y in zip(ours, theirs, strict=True) if x != y]
     assert different == [8]
+
+
+def test_at_its_last_step_a_run_is_told_to_stop_too(tiny_run, monkeypatch):
+    """Else a sweep would go on with the next, and whoever sent the signal wait."""
+    run = tiny_run(teacher=None, terms={"hard": HARD}, steps=4, log_every=1)
+    assert runlog.is_finished(interrupted_run(run, 4, jobs.train, monkeypatch))
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):

@@ -114,6 +114,24 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     assert "2 of 3 runs are finished" in jobs.report([str(moved)])
 
 
+def test_what_can_be_told_before_any_run_is(tmp_path):
+    file, root = tmp_path / "small.py", tmp_path / "sweep"
+    model = 'run, model=dataclasses.replace(run.model, name="resnett")'
+    data = 'run, data=dataclasses.replace(run.data, train="no")'
+    assert data in FILE
+    file.write_text(FILE.replace(data, model))
+    with pytest.raises(ConfigError, match="spoilt x1: model.name: expected one of"):
+        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+    assert not root.exists()
+    file.write_text(FILE)
+    mix, *_ = plan(load_experiment(file), root, "tiny", 1)
+    runlog.open_run(mix.run.folder, to_dict(mix.run))
+    (root / "mix-x1" / "summary.json").write_text("")
+    with pytest.raises(RunFolderError, match="mix-x1/summary.json is not JSON"):
+        jobs.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
+    assert [f.name for f in root.iterdir()] == ["mix-x1"]
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     file = tmp_path / "small.py"
     file.write_text(FILE)
@@ -155,8 +173,8 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
         return sorted(path.parent.name for path in root.glob("*-x*/summary.json"))
 
     for part, message in (
-        ({"variants": ["third"]}, r"variants: expected of \('one', 'other'\)"),
-        ({"times": [4]}, r"times: expected of \(1, 2\), got \(4,\)"),
+        ({"variants": ["third"]}, r"variants: expected some of \('one', 'other'\)"),
+        ({"times": [4]}, r"times: expected some of \(1, 2\), got \(4,\)"),
     ):
         with pytest.raises(ConfigError, match=message):
             go(**part)

@@ -1,6 +1,8 @@
 """Run folders become records; what is no run folder is named."""
 
+import json
 import math
+import re
 import subprocess
 import sys
 
@@ -99,6 +101,38 @@ def test_collect_names_a_broken_summary(tmp_path):
     folder = make_run(tmp_path / "a")
     (folder / "summary.json").write_text("{")
     with pytest.raises(RunFolderError, match="a/summary.json is not JSON"):
+        collect([folder])
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        (
+            "summary.json",
+            ("[0.5, 0.7]", "0.5"),
+            "test: accuracy: expected a list of 2 n",
+        ),
+        ("summary.json", ("[0.5, 0.7]", '["a", "b"]'), "got ['a', 'b']"),
+        (
+            "config.json",
+            ('"seeds": 2', '"seeds": 3'),
+            "expected a list of 3 numbers, g",
+        ),
+        ("metrics.jsonl", ('"loss"', '"lost"'), "train at step 10: loss: expected a l"),
+    ],
+)
+def test_what_is_no_number_a_seed_is_named(tmp_path, file, change, message):
+    folder = make_run(tmp_path / "a", summary={"test": {"accuracy": [0.5, 0.7]}})
+    config = {**CONFIG, "seeds": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "summary.json").write_text('{"test": {"accuracy": [0.5, 0.7]}}')
+    line = {"kind": "train", "step": 10, "loss": [1.0, 2.0]}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    collect([folder])
+    text = (folder / file).read_text()
+    assert change[0] in text
+    (folder / file).write_text(text.replace(*change))
+    with pytest.raises(RunFolderError, match=re.escape(message)):
         collect([folder])
 
 

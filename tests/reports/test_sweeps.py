@@ -7,12 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from kdjax.config import ConfigError, Expectation, above, load_experiment, widening
+from kdjax.config import (
+    ConfigError,
+    Expectation,
+    Run,
+    above,
+    load_experiment,
+    widening,
+)
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.reports import sweep_figures, write_sweep_report
 from kdjax.reports.sweep_results import choose, epochs, finished_runs, values
-from kdjax.reports.sweeps import judge, verdict_table
+from kdjax.reports.sweeps import judge, results_by_duration, verdict_table
 
 FILE = """
 from kdjax.config import Run, above
@@ -69,6 +76,7 @@ def write_sweep(root, experiment, runs):
     [
         ({"scale": None}, "sweep.json: scale: expected str, got None"),
         ({"seeds": "5"}, "sweep.json: seeds: expected int, got '5'"),
+        ({"folder": 5}, "sweep.json: folder: expected str, got 5"),
     ],
 )
 def test_a_folder_that_lacks_what_it_is_of_says_so(tmp_path, experiment, changed, said):
@@ -164,6 +172,9 @@ def test_what_is_not_run_has_no_verdict(tmp_path, experiment):
         ([(4, 4), (16, 16)], 1, None),
         ([(1, 1), (4, 4)], 3, ("+5.00 ", "")),
         ([(4, 4), (16, 16)], 3, None),
+        # Nor is it the last but one of a part.
+        ([(1, 1), (4, 4), (16, 16)], 4, ("+10.00 ", " (so far: x4)")),
+        ([(1, 1), (4, 4)], 4, None),
     ],
 )
 def test_a_part_is_judged_as_far_as_it_is(tmp_path, experiment, finished, index, said):
@@ -173,6 +184,7 @@ def test_a_part_is_judged_as_far_as_it_is(tmp_path, experiment, finished, index,
         widening("growth", "x/b", "x/a"),
         Expectation("last", ((1.0, "x/b", -1), (-1.0, "x/b", -2))),
         above("shortest", "x/b", "x/a", at=0),
+        above("last but one", "x/b", "x/a", at=-2),
     )
     experiment = dataclasses.replace(experiment, durations=times, expected=expected)
     gains = {1: 0.05, 4: 0.1, 16: 0.2, 64: 0.3}
@@ -227,7 +239,7 @@ def test_the_best_on_validation_stands_for_all(tmp_path):
     assert "| best | 30.00 ± 0.00 | 50.00 ± 10.00 |" in text
     assert "| x/a | **20.00 ± 0.00** | 60.00 ± 0.00 |" in text
     assert "| x/b | – | **70.00 ± 20.00** |" in text
-    assert "Not finished: x/b x1. Claims about the longest are judged at" in text
+    assert "Not finished: x/b x1. Claims about the longest, and those before it" in text
     assert "What is chosen from several is chosen from those that are" in text
     # What was not chosen has no test result, here 91 %.
     assert "91.00" not in text
@@ -288,6 +300,12 @@ def test_results_of_one_duration_are_a_row_a_variant(tmp_path, monkeypatch):
     np.testing.assert_allclose(spans, [[20, 40], [50, 50]])
 
 
+def term(text):
+    return (
+        f"from kdjax.config import Expectation\nEXPECTED = (Expectation('e', {text}),)"
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -315,6 +333,14 @@ def test_results_of_one_duration_are_a_row_a_variant(tmp_path, monkeypatch):
             ('paper="+1"', 'metric="kll"'),
             r"EXPECTED\['b over a'\].metric: expected one",
         ),
+        ("CLAIM = 5", "CLAIM: expected a sentence, got 5"),
+        (('paper="+1"', "paper=1.0"), r"\].paper: expected a text, got 1.0"),
+        (('"b over a"', "3"), r"EXPECTED\[3\].claim: expected a text, got 3"),
+        (('paper="+1"', "at=0.5"), r"\].terms: expected some \(factor, variant, index"),
+        (term('(("x/a", 1),)'), r"\].terms: expected some \(factor, variant, index"),
+        (term('(("1", "x/a", 1),)'), r"\].terms: expected some \(factor"),
+        (term("()"), r"\].terms: expected some \(factor"),
+        (term('((1, "x/a", 1),), than="0"'), r"\].than: expected a number, got '0'"),
     ],
 )
 def test_files_that_are_no_experiments(tmp_path, change, message):
@@ -326,3 +352,26 @@ def test_files_that_are_no_experiments(tmp_path, change, message):
     with pytest.raises(ConfigError, match="scale: expected one of"):
         file.write_text(FILE)
         load_experiment(file).times("huge")
+
+
+def test_a_variant_that_cannot_be_run_is_named(tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(
+        FILE.replace(
+            'def b(scale="tiny"):\n    return Run(steps=10)',
+            'def b(scale="tiny"):\n    return Run(steps="2")',
+        )
+    )
+    experiment = load_experiment(file)
+    assert experiment.run("x/a", "tiny", 4).steps == 40
+    with pytest.raises(ConfigError, match=r"VARIANTS\['x/b'\].steps: expected .*'2'"):
+        experiment.run("x/b", "tiny", 4)
+
+
+def test_columns_name_updates_only_where_they_are_all_the_same(tmp_path, experiment):
+    table = results_by_duration(experiment, {}, "tiny", "accuracy")
+    assert table.startswith("| variant | x1 (10 updates) | x4 (40 updates) |")
+    variants = {**experiment.variants, "x/b": lambda scale: Run(steps=20)}
+    other = dataclasses.replace(experiment, variants=variants)
+    table = results_by_duration(other, {}, "tiny", "accuracy")
+    assert table.startswith("| variant | x1 | x4 |")
