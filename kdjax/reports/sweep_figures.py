@@ -4,6 +4,7 @@ import io
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -207,6 +208,14 @@ def _dress(axis: Axes, title: str, across: str, up: str) -> None:
 
 
 def _with_legend(figure: Figure) -> Figure:
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+    """A legend of what is drawn in any panel."""
+    drawn: dict[str, Any] = {}
+    for axis in figure.axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            line: Any = handle[0] if isinstance(handle, tuple) else handle
+            if len(line.get_xdata()):
+                drawn.setdefault(name, handle)
+    figure.legend(
+        drawn.values(), drawn.keys(), loc="outside lower center", ncols=4, frameon=False
+    )
     return figure

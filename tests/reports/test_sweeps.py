@@ -277,6 +277,9 @@ def test_figures_are_over_epochs_where_runs_say_how_many_images_they_had(
         assert (root / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     # Results of four metrics, courses of accuracy and loss, two relations.
     assert len(labels) == 4 + 2 + 2
+    for axis, _ in labels:
+        (legend,) = axis.figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["x/a"]
 
 
 def test_results_of_one_duration_are_a_row_a_variant(tmp_path, monkeypatch):
