@@ -34,7 +34,7 @@ VARIANTS = {
 }
 EXPECTED = tuple(
     above(
-        f"4: one crop above a crop for each, {share:g} of the side",
+        f"4: one crop above a crop for each in {metric}, {share:g} of the side",
         name("same", share),
         name("ind", share),
         metric=metric,
