@@ -1,4 +1,9 @@
-"""Small students of other families, for images of 8 to 32 pixels."""
+"""Small students of other families, for images of 8 to 32 pixels, and a teacher that is
+asked about a part of its classes."""
+
+import dataclasses
+
+from sets import CLASSES, VEHICLES
 
 from kdjax.config import Model as Config
 
@@ -42,3 +47,24 @@ def vit(config: Config, classes: int):
     small = config.resolution < 16
     size = Size(32, 4, 4) if small else Size(96, 4, 4)
     return from_linen(ViT(size, patch=2 if small else 4, classes=classes))
+
+
+def resnet56_of_vehicles(config: Config, classes: int):
+    """ResNet-56 of CIFAR-10 with its answers for vehicles alone."""
+    import numpy as np
+
+    from kdjax.core.types import Model
+    from kdjax.models.zoo import make_model
+
+    chosen = np.array(VEHICLES)
+    assert classes == len(chosen), f"expected {len(chosen)} vehicles, got {classes}"
+    whole = make_model(
+        dataclasses.replace(config, name="resnet56", weights="", pixels="half"),
+        CLASSES,
+    )
+
+    def apply(variables, images, *, train=False, rngs=None):
+        found, state = whole.apply(variables, images, train=train, rngs=rngs)
+        return found._replace(logits=found.logits[:, chosen]), state
+
+    return Model(whole.init, apply)

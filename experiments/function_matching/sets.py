@@ -34,25 +34,33 @@ def _digits(keep):
 
 
 def vehicles():
-    """CIFAR-10's airplanes, automobiles, ships and trucks, with their own numbers."""
-    return _cifar(lambda label: label in VEHICLES)
+    """CIFAR-10's airplanes, automobiles, ships and trucks, as classes 0 to 3."""
+    return _cifar(VEHICLES)
 
 
 def animals():
-    """The other six classes of CIFAR-10."""
-    return _cifar(lambda label: label not in VEHICLES)
+    """The other six classes of CIFAR-10, as classes 0 to 5."""
+    return _cifar([label for label in range(CLASSES) if label not in VEHICLES])
 
 
-def _cifar(keep):
+def _cifar(classes):
+    import dataclasses
+
     import numpy as np
 
     from kdjax.data.source import select
     from kdjax.data.sources import load_splits
 
-    return {
-        name: select(found, np.array([keep(int(label)) for label in found.labels]))
-        for name, found in load_splits("cifar10").items()
-    }
+    found = {}
+    for name, whole in load_splits("cifar10").items():
+        part = select(whole, np.isin(whole.labels, classes))
+        found[name] = dataclasses.replace(
+            part,
+            labels=np.searchsorted(classes, part.labels).astype(np.int32),
+            classes=len(classes),
+            names=tuple(whole.names[label] for label in classes),
+        )
+    return found
 
 
 def photographs():

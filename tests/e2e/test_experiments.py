@@ -19,6 +19,7 @@ from kdjax.config import (
     Run,
     Teacher,
     load_experiment,
+    load_function,
     runs_beside,
     to_dict,
 )
@@ -222,3 +223,34 @@ def test_the_papers_networks_take_a_step(tmp_path, monkeypatch):
     assert [x["step"] for x in lines] == [1] and lines[0]["loss"][0] > 0
     summary = runlog.read_summary(folder)
     assert summary is not None and np.isfinite(summary["test"]["kl"]).all()
+
+
+def test_the_teacher_of_vehicles_answers_for_them_alone(monkeypatch):
+    """Its four logits are the published network's for the classes that the images of
+    its set are of, in the order of their labels there."""
+    images = np.arange(20 * 32 * 32 * 3, dtype=np.uint32).reshape(20, 32, 32, 3) % 251
+    labels = np.tile(np.arange(10), 2)
+    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    whole = from_arrays(images.astype(np.uint8), labels)
+    whole = dataclasses.replace(whole, names=tuple(names))
+    monkeypatch.setattr("kdjax.data.sources.load_splits", lambda _: {"train": whole})
+    run = load_experiment(FOLDER / "function_matching/out_of_domain.py").run(
+        "own", "cifar", 1
+    )
+    part = load_function(run.data.name, "data.name")()["train"]
+    assert part.names == ("airplane", "automobile", "ship", "truck")
+    assert part.classes == 4 and part.labels.tolist() == [0, 1, 2, 3] * 2
+    places = [0, 1, 8, 9, 10, 11, 18, 19]
+    for i, place in enumerate(places):
+        np.testing.assert_array_equal(part.read(i), whole.read(place))
+
+    assert run.teacher is not None
+    asked = run.teacher.model
+    plain = make_model(dataclasses.replace(asked, name="resnet56"), 10)
+    narrow = make_model(asked, 4)
+    seen = images[:2].astype(np.float32) / 127.5 - 1
+    variables = plain.init(jax.random.key(0), seen)
+    logits = narrow.apply(variables, seen, train=False, rngs=None)[0].logits
+    every = plain.apply(variables, seen, train=False, rngs=None)[0].logits
+    assert np.ptp(every) > 0.01
+    np.testing.assert_array_equal(logits, every[:, [0, 1, 8, 9]])
