@@ -44,6 +44,17 @@ def large(scale: str = "digits") -> Run:
     return _imagenet() if scale == "paper" else base(scale)
 
 
+def resnet(depth: int) -> Model:
+    """A published network of CIFAR-10 (arXiv 1512.03385) with its weights."""
+    return Model(
+        name=f"resnet{depth}",
+        norm="batch",
+        resolution=32,
+        weights=f"{WEIGHTS}/cifar10_resnet{depth}.safetensors",
+        pixels="imagenet",
+    )
+
+
 def beside_me(name: str) -> str:
     """`FILE.py` of a function in a file of this folder, from where the command runs."""
     return os.path.relpath(pathlib.Path(__file__).parent / name)
@@ -91,17 +102,10 @@ def _tiny() -> Run:
 
 
 def _cifar() -> Run:
-    teacher = Model(
-        name="resnet56",
-        norm="batch",
-        resolution=32,
-        weights=f"{WEIGHTS}/cifar10_resnet56.safetensors",
-        pixels="imagenet",
-    )
     return Run(
         data=Data("cifar10", "train[:1000]", "train[48000:]", "test"),
         model=Model(name="resnet8", norm="group", resolution=32),
-        teacher=Teacher(model=teacher),
+        teacher=Teacher(model=resnet(56)),
         views=Views(),
         terms={"soft": Term(temperature=Scalar(2.0))},
         optim=Optim(lr=3e-3, warmup=50),

@@ -3,19 +3,30 @@
 import dataclasses
 
 import common
-from common import base, seen
+from common import base, resnet, seen
 
-from kdjax.config import Expectation, Run, above
+from kdjax.config import Expectation, Run, Teacher, above
 
 CLAIM = (
     "A student that could be its teacher becomes it: with duration, agreement on "
     "held-out images rises and the divergence falls (what arXiv 2106.05237 is after)"
 )
 DURATIONS = common.DURATIONS
+RESNET20 = Teacher(model=resnet(20))
 
 
-def _twin(run: Run) -> Run:
-    """The student is the teacher's network, drawn anew."""
+def smaller(scale: str = "digits") -> Run:
+    """Function matching of the student of the other experiments.
+
+    The teacher of scale `cifar` is a ResNet-20, which a twin can follow on two cores.
+    """
+    run = base(scale)
+    return dataclasses.replace(run, teacher=RESNET20) if scale == "cifar" else run
+
+
+def mix(scale: str = "digits") -> Run:
+    """Function matching of a twin: the teacher's network, drawn anew."""
+    run = smaller(scale)
     assert run.teacher is not None
     model = dataclasses.replace(run.teacher.model, weights="")
     return dataclasses.replace(run, model=model)
@@ -23,17 +34,7 @@ def _twin(run: Run) -> Run:
 
 def consistent(scale: str = "digits") -> Run:
     """Consistent teaching of a twin."""
-    return _twin(seen(base(scale), mode="consistent"))
-
-
-def mix(scale: str = "digits") -> Run:
-    """Function matching of a twin."""
-    return _twin(base(scale))
-
-
-def smaller(scale: str = "digits") -> Run:
-    """Function matching of the student of the other experiments."""
-    return base(scale)
+    return seen(mix(scale), mode="consistent")
 
 
 VARIANTS = {"twin same/ic": consistent, "twin mix": mix, "student mix": smaller}

@@ -3,7 +3,7 @@
 import dataclasses
 
 import common
-from common import WEIGHTS, large
+from common import WEIGHTS, large, resnet
 
 from kdjax.config import (
     Member,
@@ -29,7 +29,7 @@ def first(scale: str = "digits") -> Run:
     """One teacher."""
     run = large(scale)
     if scale == "cifar":
-        return dataclasses.replace(run, teacher=Teacher(model=_resnet(32)))
+        return dataclasses.replace(run, teacher=Teacher(model=resnet(32)))
     return run
 
 
@@ -66,19 +66,9 @@ def deep(scale: str = "digits") -> Run:
     )
 
 
-def _resnet(depth: int) -> Model:
-    return Model(
-        name=f"resnet{depth}",
-        norm="batch",
-        resolution=32,
-        weights=f"{WEIGHTS}/cifar10_resnet{depth}.safetensors",
-        pixels="imagenet",
-    )
-
-
 def _stronger(scale: str) -> Member:
     if scale == "cifar":
-        return Member(model=_resnet(56))
+        return Member(model=resnet(56))
     if scale == "paper":
         weights = f"{WEIGHTS}/R152x2_T_384.npz"
         return Member(model=Model(name="bit_r152x2", resolution=384, weights=weights))
