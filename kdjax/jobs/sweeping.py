@@ -122,6 +122,9 @@ def _check(run: Run) -> None:
     try:
         run.check()
         zoo.maker(run.model)
+        if run.teacher is not None:
+            for member in (run.teacher, *run.teacher.also):
+                zoo.maker(member.model, "teacher.model")
     except ConfigError as error:
         raise ConfigError(f"{run.name}: {error}") from error
 

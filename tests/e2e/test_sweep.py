@@ -122,6 +122,11 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text(FILE.replace(data, model))
     with pytest.raises(ConfigError, match="spoilt x1: model.name: expected one of"):
         jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+    named = "dataclasses.replace(run.model, name='resnett', weights='published.npz')"
+    teacher = f"run, teacher=dataclasses.replace(run.teacher, model={named})"
+    file.write_text(FILE.replace(data, teacher))
+    with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: expected"):
+        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
     assert not root.exists()
     file.write_text(FILE)
     mix, *_ = plan(load_experiment(file), root, "tiny", 1)
