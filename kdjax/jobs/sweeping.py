@@ -113,7 +113,8 @@ def sweep(
         reports.write_sweep_report(root)
         console.print(f"report: {root / 'report.md'}", highlight=False, soft_wrap=True)
     if failed:
-        raise SweepError("\n  ".join([f"{len(failed)} runs failed:", *failed]))
+        runs = "run" if len(failed) == 1 else "runs"
+        raise SweepError("\n  ".join([f"{len(failed)} {runs} failed:", *failed]))
     return root
 
 
@@ -297,7 +298,8 @@ def _run_all(tasks: list[_Task], console: Console) -> list[str]:
             console.print("another process is training it", highlight=False)
         except Exception as error:
             failed.append(f"{task.run.name}: {error}")
-            console.print(f"failed: {failed[-1]}", style="red", highlight=False)
+            text = f"failed: {failed[-1]}"
+            console.print(text, style="red", highlight=False, markup=False)
         else:
             done.append((task.run.steps, seconds))
         # Some hundred programs are more than a process has memory maps for.

@@ -106,6 +106,7 @@ def fit(
             # the losses so far, nor the parameters that the last of them led to.
             if window:
                 _means(window)
+            clock.pause()
             now = compiled.leave(running)
             _check_parameters(now, step)
             accuracy = None
@@ -121,17 +122,17 @@ def fit(
                 checkpoints.wait()
                 number = stop[0] if stop else signal.SIGTERM
                 raise Interrupted(f"stopped at step {step} of {plan.steps}", number)
-            clock.skip()
+            clock.resume()
     checkpoints.wait()
     return compiled.leave(running), clock.seconds()
 
 
 class _Clock:
-    """Seconds of the run, and images per second without evaluations."""
+    """Seconds of the run, and images per second without what it pauses for."""
 
     def __init__(self, before: float):
         self._start = time.perf_counter() - before
-        self._mark = time.perf_counter()
+        self._mark = self._paused = time.perf_counter()
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
@@ -141,8 +142,11 @@ class _Clock:
         spent, self._mark = now - self._mark, now
         return images / max(spent, 1e-9)
 
-    def skip(self) -> None:
-        self._mark = time.perf_counter()
+    def pause(self) -> None:
+        self._paused = time.perf_counter()
+
+    def resume(self) -> None:
+        self._mark += time.perf_counter() - self._paused
 
 
 @contextlib.contextmanager

@@ -78,7 +78,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
         experiment = load_experiment(file)
         jobs.sweep(experiment, "tiny", seeds=seeds, workdir=str(root), **part)
 
-    with pytest.raises(SweepError, match="1 runs failed:\n  spoilt x1: data.train"):
+    with pytest.raises(SweepError, match="1 run failed:\n  spoilt x1: data.train"):
         go()
     first = output.getvalue()
     assert "3 runs, 0 finished" in first and "[3/3] spoilt x1" in first

@@ -1,0 +1,52 @@
+"""The loop's own account of its speed."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax.train import loop
+from kdjax.train.compiled import Compiled
+from kdjax.train.state import TrainState
+
+
+def test_images_per_second_are_of_training_alone(monkeypatch):
+    """An update takes 2 s, an evaluation 50 and a checkpoint 30, at steps that are not
+    those of the log: every line says 64 images an update / 2 s."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+    def spend(seconds, result=None):
+        now[0] += seconds
+        return result
+
+    def call(state, batch, given):
+        steps = len(batch["place"])
+        metrics = {"loss": np.zeros((steps, 1))}
+        return spend(2.0 * steps, (state, metrics))
+
+    state = TrainState(jnp.array(0), {"student": jnp.zeros(1)}, {}, (), {})
+    checkpoints = types.SimpleNamespace(
+        save=lambda *_: spend(30.0),
+        wait=lambda: None,
+        would_be_best=lambda _: False,
+        reached_preemption=lambda _: False,
+    )
+    lines = []
+    loop.fit(
+        Compiled(enter=lambda x: x, call=call, leave=lambda x: x),
+        state,
+        {},
+        loop.Plan("run", 30, 64, 10, 6, 14, 4),
+        batches=lambda _: iter([{"place": np.zeros(())}] * 30),
+        evaluate=lambda _: spend(50.0, {"accuracy": [0.5]}),
+        write=lines.append,
+        checkpoints=checkpoints,
+        bar=types.SimpleNamespace(show=lambda *_: None),
+    )
+    logged = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in logged] == [10, 20, 30]
+    assert [line["images_per_second"] for line in logged] == pytest.approx([32.0] * 3)
+    # Evaluations at 6, 12, 18, 24, 30, checkpoints at 14, 28, 30.
+    assert now[0] == 30 * 2 + 5 * 50 + 3 * 30
