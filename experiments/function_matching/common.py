@@ -3,8 +3,7 @@
     tiny     two updates, to see that everything is in place
     digits   200 of scikit-learn's digits, 1 384 parameters: minutes on two CPU cores
     cifar    1 000 images of CIFAR-10 under a published ResNet-56 (the folder of its
-             weights is the environment variable KDJAX_WEIGHTS): minutes on a GPU, hours
-             on CPU
+             weights is the environment variable KDJAX_WEIGHTS): hours on CPU
     paper    flowers102 at 128 pixels, BiT-M R152x2 to R50x1, as arXiv 2106.05237 has it
              (the folder of the teachers' weights is KDJAX_WEIGHTS)
 

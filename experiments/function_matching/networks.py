@@ -9,7 +9,7 @@ from kdjax.config import Model as Config
 
 
 def mobile(config: Config, classes: int):
-    """Six blocks of MobileNetV3 behind a stem that keeps the resolution."""
+    """Five blocks of MobileNetV3 behind a stem that keeps the resolution."""
     from flax import linen as nn
 
     from kdjax.models import mobilenet_v3

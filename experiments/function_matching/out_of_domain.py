@@ -73,7 +73,8 @@ def _low_digits(scale: str) -> Run:
 
 def _vehicles(scale: str) -> Run:
     """CIFAR-10's vehicles, of which there are 20 000. The published teacher knows the
-    animals too: it is asked about vehicles alone, as the paper's teacher of pets is."""
+    animals too: it is asked about vehicles alone, as the paper's teacher of pets is, but
+    it has learnt from the animals that the student is taught on."""
     data = Data(
         f"{SETS}:vehicles",
         "train[:1000]",
@@ -111,7 +112,7 @@ def _pets(scale: str) -> Run:
 
 VARIANTS = {"own": own, "related": related, "unrelated": unrelated, "noise": noise}
 PAPER = "figure 6, no table: pets from food alone about 30 %"
-# Chance is one of five digits, one of four vehicles.
+# The largest chance of any scale: one of four vehicles (five digits, 37 pets).
 CHANCE = 0.25
 EXPECTED = (
     above("11: own above related, longest", "own", "related", paper=PAPER),

@@ -18,7 +18,8 @@ RESNET20 = Teacher(model=resnet(20))
 def smaller(scale: str = "digits") -> Run:
     """Function matching of the student of the other experiments.
 
-    The teacher of scale `cifar` is a ResNet-20, which a twin can follow on two cores.
+    The teacher of scale `cifar` is a ResNet-20, which a twin can follow on two cores;
+    its shortcuts are held as projections, which the twin has to learn.
     """
     run = base(scale)
     return dataclasses.replace(run, teacher=RESNET20) if scale == "cifar" else run

@@ -34,7 +34,8 @@ def first(scale: str = "digits") -> Run:
 
 
 def stronger(scale: str = "digits") -> Run:
-    """A better one: deeper; at the paper's scale the same at 384 pixels."""
+    """A better one: deeper; at the paper's scale the same at 384 pixels, whose images
+    are kept larger and cropped on the device."""
     run, better = _large_images(large(scale)), _stronger(scale)
     assert run.teacher is not None
     teacher = dataclasses.replace(run.teacher, run=better.run, model=better.model)
