@@ -73,8 +73,8 @@ def _low_digits(scale: str) -> Run:
 
 def _vehicles(scale: str) -> Run:
     """CIFAR-10's vehicles, of which there are 20 000. The published teacher knows the
-    animals too: it is asked about vehicles alone, as the paper's teacher of pets is, but
-    it has learnt from the animals that the student is taught on."""
+    animals too: it is asked about vehicles alone, as the paper's teacher of pets is.
+    But it has learnt from the animals that the student is taught on."""
     data = Data(
         f"{SETS}:vehicles",
         "train[:1000]",
