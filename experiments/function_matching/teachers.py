@@ -38,7 +38,9 @@ def stronger(scale: str = "digits") -> Run:
     are kept larger and cropped on the device."""
     run, better = _large_images(large(scale)), _stronger(scale)
     assert run.teacher is not None
-    teacher = dataclasses.replace(run.teacher, run=better.run, model=better.model)
+    # A run brings its own model.
+    model = run.teacher.model if better.run else better.model
+    teacher = dataclasses.replace(run.teacher, run=better.run, model=model)
     return dataclasses.replace(run, teacher=teacher)
 
 
