@@ -19,7 +19,7 @@ import os
 
 from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 
-WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "../shared/weights")
+WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "$KDJAX_WEIGHTS")
 
 TEACHER = Teacher(
     model=Model(

@@ -18,6 +18,7 @@ from kdjax.config import (
     ConfigError,
     Experiment,
     Run,
+    Teacher,
     load_experiment,
     put_beside,
     require,
@@ -29,6 +30,7 @@ from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.start import BusyFolderError, held, refuse_other_config
+from kdjax.jobs.teachers import check_described
 from kdjax.models import zoo
 from kdjax.train.loop import Interrupted
 
@@ -80,8 +82,9 @@ def sweep(
 
     Raises:
       ConfigError: the scale, one of `variants` or of `times` is unknown, or a variant
-        has a field that is no good or names no model, before any run. Data and weights
-        are looked for when a run begins.
+        has a field that is no good, names no model, or describes a teacher otherwise
+        than the run that trains it, before any run. Data and weights are looked for
+        when a run begins.
       RunFolderError: a folder is of another number of seeds, scale or config, or what a
         finished run left in it cannot be read; before any run.
       SweepError: at the end, where runs have failed; the text names them.
@@ -101,8 +104,8 @@ def sweep(
     tasks = _part(experiment, whole, variants, times)
     # The report is of all runs, also of those that are not asked for.
     for task in whole:
+        check(task)
         for run in (*task.before, task.run):
-            _check(run)
             refuse_other_config(run.folder, run)
     reports.finished_runs(experiment, root, scale)
     if hosts.is_first():
@@ -118,16 +121,26 @@ def sweep(
     return root
 
 
-def _check(run: Run) -> None:
+def check(task: _Task) -> None:
     """Raise `ConfigError`, naming the run, for what can be told without its data."""
-    try:
-        run.check()
-        zoo.maker(run.model)
-        if run.teacher is not None:
-            for member in (run.teacher, *run.teacher.also):
-                zoo.maker(member.model, "teacher.model")
-    except ConfigError as error:
-        raise ConfigError(f"{run.name}: {error}") from error
+    for run in (*task.before, task.run):
+        try:
+            run.check()
+            zoo.maker(run.model)
+            if run.teacher is not None:
+                _check_teachers(run.teacher, task.before)
+        except ConfigError as error:
+            raise ConfigError(f"{run.name}: {error}") from error
+
+
+def _check_teachers(teacher: Teacher, before: tuple[Run, ...]) -> None:
+    runs = {run.folder.name: run for run in before}
+    fields = ("teacher", *(f"teacher.also.{i}" for i in range(len(teacher.also))))
+    for field, member in zip(fields, (teacher, *teacher.also), strict=True):
+        zoo.maker(member.model, f"{field}.model")
+        its = runs.get(pathlib.Path(member.run).name)
+        if its is not None:
+            check_described(member, its, field)
 
 
 def _part(

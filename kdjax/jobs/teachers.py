@@ -123,9 +123,7 @@ def _load(
     found = folder / "config.json"
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
     its = build.read_run(folder)
-    ok = asked.model in (its.model, type(asked).model)
-    want = f"as it is by default, or that of {folder}"
-    require(ok, f"{field}.model", want, asked.model)
+    check_described(asked, its, field)
     step = asked.step or None
     trained = build.load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
@@ -134,6 +132,13 @@ def _load(
         want = "a teacher of the same classes in the same order"
         check_same_names(names, source.names, f"{field}.run", want)
     return build.fit_seeds(trained, its.seeds, run, f"{field}.run")
+
+
+def check_described(asked: TeacherConfig | Member, its: Run, field: str) -> None:
+    """A teacher that is another run brings that run's model: refuse a third one."""
+    ok = asked.model in (its.model, type(asked).model)
+    want = f"as it is by default, or that of {its.folder}"
+    require(ok, f"{field}.model", want, asked.model)
 
 
 def _classes(teacher: Trained, source: Source) -> int:

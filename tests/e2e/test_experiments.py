@@ -20,14 +20,13 @@ from kdjax.config import (
     Teacher,
     load_experiment,
     load_function,
-    runs_beside,
     to_dict,
 )
 from kdjax.core import runlog
 from kdjax.core.seeds import map_seeds
 from kdjax.data.source import Source
 from kdjax.data.sources import from_arrays
-from kdjax.jobs.sweeping import plan
+from kdjax.jobs.sweeping import check, plan
 from kdjax.models.zoo import make_model
 from kdjax.train import compiled, sharding
 
@@ -38,15 +37,11 @@ built: set[str] = set()
 
 
 @BY_NAME
-def test_every_scale_of_every_experiment_is_a_good_config(file):
+def test_every_scale_of_every_experiment_is_a_good_config(file, tmp_path):
     experiment = load_experiment(file)
     for scale in experiment.durations:
-        for variant in experiment.variants:
-            for times in experiment.times(scale):
-                run = experiment.run(variant, scale, times)
-                run.check()
-                for name in runs_beside(run):
-                    experiment.first_run(name, scale).check()
+        for task in plan(experiment, tmp_path, scale, seeds=1):
+            check(task)
 
 
 @BY_NAME

@@ -127,6 +127,13 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text(FILE.replace(data, teacher))
     with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: expected"):
         jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+    # A teacher that is another run of the sweep is not described otherwise than it is.
+    member = 'Member(beside("early"))'
+    assert member in FIRST
+    otherwise = 'Member(beside("early"), model=Model(width=3))'
+    file.write_text("from kdjax.config import Model" + FIRST.replace(member, otherwise))
+    with pytest.raises(ConfigError, match="two x1: teacher.also.0.model: expected as"):
+        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
     assert not root.exists()
     file.write_text(FILE)
     mix, *_ = plan(load_experiment(file), root, "tiny", 1)
