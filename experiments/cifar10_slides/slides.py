@@ -14,7 +14,6 @@ plain networks of ours, the teacher trained first.
 """
 
 import dataclasses
-import os
 
 from kdjax.config import (
     HARD,
@@ -30,7 +29,7 @@ from kdjax.config import (
     labelled,
 )
 
-WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "$KDJAX_WEIGHTS")
+WEIGHTS = "$KDJAX_WEIGHTS"
 DURATIONS = {"tiny": (1,), "digits": (1,), "cifar": (1,), "paper": (1,)}
 VIEWS = Views(mode="consistent", crop="random")
 SHORT = Optim(name="sgd", lr=0.1, wd=1e-4, clip=0.0, warmup=0)

@@ -15,11 +15,10 @@ The teacher's targets ahead of time, and images decoded as they are needed:
 """
 
 import dataclasses
-import os
 
 from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 
-WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "$KDJAX_WEIGHTS")
+WEIGHTS = "$KDJAX_WEIGHTS"
 
 TEACHER = Teacher(
     model=Model(

@@ -20,7 +20,7 @@ from typing import Any
 
 from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 
-WEIGHTS = os.environ.get("KDJAX_WEIGHTS", "$KDJAX_WEIGHTS")
+WEIGHTS = "$KDJAX_WEIGHTS"
 
 # Multiples of the shortest run. Of the paper's flowers: 1 000 to 1 000 000 epochs.
 DURATIONS = {

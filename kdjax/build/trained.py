@@ -1,6 +1,5 @@
 """Models with values for their variables: trained, published, or several as one."""
 
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -99,7 +98,7 @@ def published(
     field: the config's own.
     """
     name = config.weights
-    if "://" not in name and runlog.is_finished(os.path.expanduser(name)):
+    if "://" not in name and runlog.is_finished(weights.expanded(name)):
         where = f"{field.removesuffix('.model')}.run"
         want = f"published weights (a run folder goes in {where})"
         raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
@@ -123,7 +122,7 @@ def starting_variables(
     folder = run.model.weights
     if not folder:
         return None, None
-    folder = folder if "://" in folder else os.path.expanduser(folder)
+    folder = folder if "://" in folder else weights.expanded(folder)
     if "://" in folder or not runlog.is_finished(folder):
         return zoo.published(run.model, classes, channels), None
     found = load_trained(folder, mesh).variables

@@ -151,8 +151,8 @@ class Experiment:
 
     def first_run(self, name: str, scale: str) -> Run:
         """One of the runs that others begin from or are taught by."""
-        known = ", ".join(self.first) or "none"
-        require(name in self.first, "FIRST", f"one of {known}", name)
+        want = f"{name!r}, which a variant begins from or is taught by"
+        require(name in self.first, "FIRST", want, ", ".join(self.first) or None)
         run = _called(self.first[name], f"FIRST[{name!r}]", scale)
         return _paced(dataclasses.replace(run, teacher=None), name, 1)
 
@@ -193,6 +193,7 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
             that cannot be run, named.
     """
     path = pathlib.Path(file)
+    require(path.suffix == ".py", "experiment", "a .py file", str(file))
     module = load_module(str(path), "experiment")
     parts = []
     for name in ("CLAIM", "VARIANTS", "DURATIONS", "EXPECTED"):
@@ -299,7 +300,12 @@ def _is_term(term: Any) -> bool:
 
 
 def experiment_files(folder: str | pathlib.Path) -> list[pathlib.Path]:
-    """The files of experiments in a folder and those beneath it, by name."""
+    """The files of experiments in a folder and those beneath it, by name: those with a
+    `CLAIM` or something `EXPECTED`, complete or not."""
     root = pathlib.Path(folder)
     require(root.is_dir(), "folder", "a folder of experiments", str(folder))
-    return [f for f in sorted(root.rglob("*.py")) if b"\nEXPECTED" in f.read_bytes()]
+    part = re.compile(rb"^(CLAIM|EXPECTED)\b", re.MULTILINE)
+    found = [f for f in sorted(root.rglob("*.py")) if part.search(f.read_bytes())]
+    want = "a folder with files of experiments (CLAIM, VARIANTS, DURATIONS, EXPECTED)"
+    require(bool(found), "folder", want, str(folder))
+    return found

@@ -37,9 +37,10 @@ class Model:
     resolution: int = 8
     """Side in pixels of the square that this model sees."""
     weights: str = ""
-    """Published weights to start from: a file (.npz, .safetensors, a tfjs folder) or a
-    name on the Hugging Face hub (hf:owner/name). For a student also the folder of a
-    finished run of this very model, seed by seed. Empty: drawn at random."""
+    """Published weights to start from: a file (.npz, .safetensors, a tfjs folder; ~ and
+    $VARIABLES are filled in) or a name on the Hugging Face hub (hf:owner/name). For a
+    student also the folder of a finished run of this very model, seed by seed. Empty:
+    drawn at random."""
     adapt: tuple[Adapt, ...] = ()
     """What of these weights may be fitted to this model: its head (another number of
     classes; not a teacher's, which nobody would train), position embeddings (another

@@ -17,6 +17,8 @@ from kdjax import build, reports
 from kdjax.config import (
     ConfigError,
     Experiment,
+    Member,
+    Model,
     Run,
     Teacher,
     load_experiment,
@@ -31,7 +33,7 @@ from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.start import BusyFolderError, held, refuse_other_config
 from kdjax.jobs.teachers import check_described
-from kdjax.models import zoo
+from kdjax.models import weights, zoo
 from kdjax.train.loop import Interrupted
 
 
@@ -82,9 +84,9 @@ def sweep(
 
     Raises:
       ConfigError: the scale, one of `variants` or of `times` is unknown, or a variant
-        has a field that is no good, names no model, or describes a teacher otherwise
-        than the run that trains it, before any run. Data and weights are looked for
-        when a run begins.
+        has a field that is no good, names no model or no weights, or describes a
+        teacher otherwise than the run that trains it; before any run. Data are looked
+        for when a run begins, and what is on the hub of Hugging Face.
       RunFolderError: a folder is of another number of seeds, scale or config, or what a
         finished run left in it cannot be read; before any run.
       SweepError: at the end, where runs have failed; the text names them.
@@ -107,6 +109,8 @@ def sweep(
         check(task)
         for run in (*task.before, task.run):
             refuse_other_config(run.folder, run)
+    for task in tasks:
+        _check_weights(task)
     reports.finished_runs(experiment, root, scale)
     if hosts.is_first():
         _make(root, about)
@@ -122,25 +126,47 @@ def sweep(
 
 
 def check(task: _Task) -> None:
-    """Raise `ConfigError`, naming the run, for what can be told without its data."""
+    """Raise `ConfigError`, naming the run, for what can be told from its config."""
+    trained = {run.folder.name: run for run in task.before}
     for run in (*task.before, task.run):
         try:
             run.check()
-            zoo.maker(run.model)
-            if run.teacher is not None:
-                _check_teachers(run.teacher, task.before)
+            for field, model in _models(run):
+                zoo.maker(model, field)
+            for field, member in _teachers(run):
+                its = trained.get(pathlib.Path(member.run).name)
+                if its is not None:
+                    check_described(member, its, field)
         except ConfigError as error:
             raise ConfigError(f"{run.name}: {error}") from error
 
 
-def _check_teachers(teacher: Teacher, before: tuple[Run, ...]) -> None:
-    runs = {run.folder.name: run for run in before}
-    fields = ("teacher", *(f"teacher.also.{i}" for i in range(len(teacher.also))))
-    for field, member in zip(fields, (teacher, *teacher.also), strict=True):
-        zoo.maker(member.model, f"{field}.model")
-        its = runs.get(pathlib.Path(member.run).name)
-        if its is not None:
-            check_described(member, its, field)
+def _check_weights(task: _Task) -> None:
+    """Raise `ConfigError` for weights of a run that are not there, while it is left."""
+    made = {str(run.folder) for run in task.before}
+    for run in () if task.finished else (*task.before, task.run):
+        for field, model in _models(run):
+            if not model.weights or model.weights in made:
+                continue
+            try:
+                weights.find(model.weights)
+            except weights.WeightsError as error:
+                raise ConfigError(f"{run.name}: {field}.weights: {error}") from error
+
+
+def _models(run: Run) -> Iterator[tuple[str, Model]]:
+    """The models of a run's config, by their fields."""
+    yield "model", run.model
+    for field, teacher in _teachers(run):
+        yield f"{field}.model", teacher.model
+
+
+def _teachers(run: Run) -> Iterator[tuple[str, Teacher | Member]]:
+    """The teachers of a run's config, by their fields."""
+    if run.teacher is not None:
+        yield "teacher", run.teacher
+        for i, member in enumerate(run.teacher.also):
+            yield f"teacher.also.{i}", member
 
 
 def _part(

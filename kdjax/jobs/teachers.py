@@ -137,7 +137,7 @@ def _load(
 def check_described(asked: TeacherConfig | Member, its: Run, field: str) -> None:
     """A teacher that is another run brings that run's model: refuse a third one."""
     ok = asked.model in (its.model, type(asked).model)
-    want = f"as it is by default, or that of {its.folder}"
+    want = f"as it is by default (a run brings its own), or that of {its.folder}"
     require(ok, f"{field}.model", want, asked.model)
 
 

@@ -19,7 +19,9 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "own"
     folder.mkdir()
     broken = GOOD.replace("Run(steps=10)", "3")
-    for name, text in {"a_broken": broken, "b_good": GOOD}.items():
+    lacking = GOOD.replace("EXPECTED", "EXPECT")
+    texts = {"a_broken": broken, "b_good": GOOD, "c_lacking": lacking, "d_no": "X = 1"}
+    for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
     with pytest.raises(SystemExit) as stop:
         main(["experiments", "own"])
@@ -32,4 +34,15 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     )
     assert told.err == (
         "kdjax: own/a_broken.py: VARIANTS['a']: expected a Run, got 3\n"
+        "  own/c_lacking.py: experiment: expected EXPECTED in own/c_lacking.py, got "
+        "none\n"
     )
+
+
+def test_a_folder_without_any_says_so(tmp_path, capsys):
+    (tmp_path / "config.py").write_text("X = 1")
+    with pytest.raises(SystemExit):
+        main(["experiments", str(tmp_path)])
+    told = capsys.readouterr()
+    assert "folder: expected a folder with files of experiments" in told.err
+    assert not told.out

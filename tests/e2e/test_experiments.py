@@ -79,7 +79,7 @@ def _shape_of(run: Run) -> str:
 
 def _alone(run: Run) -> Run:
     """The run without what has to be there before it: a store, the start's weights."""
-    model = dataclasses.replace(run.model, weights="")
+    model = dataclasses.replace(run.model, weights="", adapt=())
     if run.teacher is None:
         return dataclasses.replace(run, model=model)
     teacher = dataclasses.replace(run.teacher, cache=Cache())

@@ -134,6 +134,16 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text("from kdjax.config import Model" + FIRST.replace(member, otherwise))
     with pytest.raises(ConfigError, match="two x1: teacher.also.0.model: expected as"):
         jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+    # Weights that are nowhere; a variant that is not asked for wants none.
+    there = "teacher=Teacher(model=Model(weights='$NOWHERE/x.npz'))"
+    file.write_text(
+        "from kdjax.config import Model" + FILE.replace(data, f"run, {there}")
+    )
+    want = (
+        r"spoilt x1: teacher.model.weights: \$NOWHERE/x.npz: expected the environment"
+    )
+    with pytest.raises(ConfigError, match=want):
+        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
     assert not root.exists()
     file.write_text(FILE)
     mix, *_ = plan(load_experiment(file), root, "tiny", 1)
@@ -251,7 +261,9 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
     assert tasks["mix x1"].before == tasks["mix x64"].before
     assert tasks["two x64"].before[1] == early
     file.write_text(FIRST.replace('FIRST = {"early"', 'FIRST = {"late"'))
-    with pytest.raises(ConfigError, match="FIRST: expected one of late, got 'early'"):
+    with pytest.raises(
+        ConfigError, match="FIRST: expected 'early', which a variant .* got 'late'"
+    ):
         plan(load_experiment(file), root, "tiny", seeds=3)
 
 

@@ -17,6 +17,7 @@ _SUFFIXES = (".npz", ".safetensors", ".json", *PICKLES)
 _NAME = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<file>.+))?"
 )
+_VARIABLE = re.compile(r"\$\{?(?P<name>\w+)")
 
 
 class HubFile(NamedTuple):
@@ -45,25 +46,46 @@ def parse_name(source: str) -> HubFile | None:
     return HubFile(match["repo"], file, match["revision"])
 
 
-def resolve(source: str | os.PathLike) -> pathlib.Path:
-    """The local path of `source`, fetched from the hub if it is a name there.
+def expanded(source: str | os.PathLike) -> str:
+    """`source` with the user's home in place of ~ and with $VARIABLES filled in; those
+    that are not set stay as they are."""
+    return os.path.expanduser(os.path.expandvars(os.fspath(source)))
+
+
+def find(source: str | os.PathLike) -> pathlib.Path | HubFile:
+    """The local path of `source`, or the file on the hub that it names.
 
     A path that exists is taken as a path, whatever it looks like.
+
+    Raises `WeightsError` naming `source` if it is neither.
+    """
+    check_path("source", source)
+    text = expanded(source)
+    path = pathlib.Path(text)
+    if path.exists():
+        return path
+    wanted = parse_name(source) if isinstance(source, str) else None
+    if wanted is not None:
+        refuse_pickle(wanted.file, str(source))
+        return wanted
+    refuse_pickle(str(source))
+    unset = _VARIABLE.search(text)
+    if unset:
+        expected = f"the environment variable {unset['name']} to be set"
+        raise WeightsError(f"{source}: expected {expected}, got none")
+    expected = f"{FORMATS}, or a hub name hf:owner/name[@revision][:file]"
+    at = "" if text == os.fspath(source) else f" ({text})"
+    raise WeightsError(f"{source}: expected {expected}, got nothing there{at}")
+
+
+def resolve(source: str | os.PathLike) -> pathlib.Path:
+    """The local path of `source`, fetched from the hub if it is a name there.
 
     Raises `WeightsError` naming `source` if there is no such file or repository, if the
     hub cannot be reached, or if `huggingface_hub` (extra `hub`) is not installed.
     """
-    check_path("source", source)
-    path = pathlib.Path(source).expanduser()
-    if path.exists():
-        return path
-    wanted = parse_name(os.fspath(source)) if isinstance(source, str) else None
-    if wanted is None:
-        refuse_pickle(str(source))
-        expected = f"{FORMATS}, or a hub name hf:owner/name[@revision][:file]"
-        raise WeightsError(f"{source}: expected {expected}, got nothing there")
-    refuse_pickle(wanted.file, str(source))
-    return _download(str(source), wanted)
+    found = find(source)
+    return _download(str(source), found) if isinstance(found, HubFile) else found
 
 
 def _download(source: str, wanted: HubFile) -> pathlib.Path:

@@ -53,10 +53,10 @@ def load_weights(
         variables: what the model's `init` returns; shapes (`jax.eval_shape`) are
             enough. Gives the tree, the shapes and the dtypes.
         source: an .npz or .safetensors file, a folder with the model.json of
-            TensorFlow.js, or a name on the Hugging Face hub,
-            `[hf:]owner/name[@revision][:file]` (file: model.safetensors), which needs
-            `huggingface_hub`. Pickles (.pth, .pt, .bin, ...) are refused; see
-            `kdjax.models.weights.convert_pth`.
+            TensorFlow.js (~ and $VARIABLES are filled in), or a name on the Hugging
+            Face hub, `[hf:]owner/name[@revision][:file]` (file: model.safetensors),
+            which needs `huggingface_hub`. Pickles (.pth, .pt, .bin, ...) are refused;
+            see `kdjax.models.weights.convert_pth`.
         names: how the file names its arrays, a key of `SCHEMES`; by default the scheme
             that fits best.
         adapt: what may have another shape in the file. "head": such leaves, and missing

@@ -39,6 +39,23 @@ def test_nothing_there(tmp_path):
         resolve(tmp_path / "x.npz")
 
 
+def test_home_and_variables_are_filled_in(tmp_path, monkeypatch):
+    (tmp_path / "x.npz").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SOMEWHERE", f"{tmp_path}/")
+    for source in ("~/x.npz", "$SOMEWHERE/x.npz", "${SOMEWHERE}/x.npz"):
+        assert resolve(source).samefile(tmp_path / "x.npz")
+    with pytest.raises(WeightsError, match=rf"y.npz: .* there \({tmp_path}//y.npz\)"):
+        resolve("$SOMEWHERE/y.npz")
+    monkeypatch.delenv("SOMEWHERE")
+    want = "the environment variable SOMEWHERE to be set, got none"
+    with pytest.raises(WeightsError, match=f"x.npz: expected {want}"):
+        resolve("$SOMEWHERE/x.npz")
+    # A dollar in a name that is there is a letter like any other.
+    (tmp_path / "$SOMEWHERE.npz").touch()
+    assert resolve(tmp_path / "$SOMEWHERE.npz").is_file()
+
+
 @pytest.mark.parametrize(
     "source", ["here/weights.pth", "here/weights.PTH", "hf:o/n:pytorch_model.bin"]
 )
