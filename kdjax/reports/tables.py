@@ -31,6 +31,8 @@ def terminal_table(records: Sequence[RunRecord]) -> Table:
     """The cells of `results_table` for a terminal."""
     rows = _rows(records)
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.caption = "± is the sample standard deviation over the seeds"
+    table.caption_justify = "left"
     table.add_column("run", overflow="fold")
     for number, column in enumerate(_COLUMNS, start=1):
         # Only headings and run names are broken over lines, never a number.
