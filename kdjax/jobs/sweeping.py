@@ -136,7 +136,7 @@ def check(task: _Task) -> None:
             for field, member in _teachers(run):
                 its = trained.get(pathlib.Path(member.run).name)
                 if its is not None:
-                    check_described(member, its, field)
+                    check_described(member, its.model, its.folder, field)
         except ConfigError as error:
             raise ConfigError(f"{run.name}: {error}") from error
 

@@ -123,7 +123,7 @@ def _load(
     found = folder / "config.json"
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
     its = build.read_run(folder)
-    check_described(asked, its, field)
+    check_described(asked, its.model, folder, field)
     step = asked.step or None
     trained = build.load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
@@ -134,10 +134,12 @@ def _load(
     return build.fit_seeds(trained, its.seeds, run, f"{field}.run")
 
 
-def check_described(asked: TeacherConfig | Member, its: Run, field: str) -> None:
-    """A teacher that is another run brings that run's model: refuse a third one."""
-    ok = asked.model in (its.model, type(asked).model)
-    want = f"as it is by default (a run brings its own), or that of {its.folder}"
+def check_described(
+    asked: TeacherConfig | Member, model: ModelConfig, folder: pathlib.Path, field: str
+) -> None:
+    """A teacher that is the run in `folder` brings its `model`: refuse another one."""
+    ok = asked.model in (model, type(asked).model)
+    want = f"as it is by default (a run brings its own), or that of {folder}"
     require(ok, f"{field}.model", want, asked.model)
 
 
