@@ -27,28 +27,7 @@ from kdjax.core import runlog
 from kdjax.data import sources
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
-
-
-def saved(folder):
-    """The last checkpoint as plain arrays by name."""
-    import orbax.checkpoint as ocp
-
-    step = Checkpoints(folder, read_only=True).last_step()
-    path = pathlib.Path(folder) / "checkpoints" / str(step) / "default"
-    with ocp.PyTreeCheckpointer() as reader:
-        shapes = reader.metadata(path).item_metadata.tree
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-        tree = reader.restore(path, args=ocp.args.PyTreeRestore(restore_args=plain))
-    return {
-        jax.tree_util.keystr(path): np.asarray(x)
-        for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+from tests.e2e.saved import assert_same, saved
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +57,7 @@ def finished(tmp_path_factory, request):
     return run, kdjax.distill(run)
 
 
+@pytest.mark.full
 def test_a_run_leaves_all_its_files(finished):
     run, root = finished
     for folder in (root, root / "teacher", root / "labels_mixup"):
@@ -88,6 +68,7 @@ def test_a_run_leaves_all_its_files(finished):
         assert (folder / "checkpoints" / str(run.steps)).is_dir()
 
 
+@pytest.mark.full
 def test_the_config_in_the_folder_is_the_run(finished):
     run, root = finished
     assert build.read_run(root) == run
@@ -101,6 +82,7 @@ def test_the_config_in_the_folder_is_the_run(finished):
     assert baseline.views == run.views
 
 
+@pytest.mark.full
 def test_training_does_what_it_should(finished):
     """The loss falls, the teacher is good, the student comes closer to it."""
     run, root = finished
@@ -117,6 +99,7 @@ def test_training_does_what_it_should(finished):
     assert len(runlog.read_summary(root)["test"]["agreement"]) == 2
 
 
+@pytest.mark.full
 def test_the_teacher_is_in_no_student_checkpoint(finished):
     _, root = finished
     names = set(saved(root))
@@ -125,6 +108,7 @@ def test_the_teacher_is_in_no_student_checkpoint(finished):
     assert {n.split("'")[1] for n in names} == {"params", "opt_state", "step"}
 
 
+@pytest.mark.full
 def test_the_report_has_every_part(finished):
     _, root = finished
     text = (root / "report.md").read_text()
@@ -133,6 +117,7 @@ def test_the_report_has_every_part(finished):
     assert "curves.png" in text and "±" in text
 
 
+@pytest.mark.full
 def test_the_same_command_again_changes_nothing(finished, capsys):
     run, root = finished
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*.jsonl")}
@@ -141,6 +126,7 @@ def test_the_same_command_again_changes_nothing(finished, capsys):
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*.jsonl")} == before
 
 
+@pytest.mark.full
 def test_another_config_in_the_same_folder_is_refused(finished):
     run, root = finished
     before = (root / "config.json").read_bytes()
@@ -154,6 +140,7 @@ def test_another_config_in_the_same_folder_is_refused(finished):
     assert (root / "config.json").read_bytes() == before
 
 
+@pytest.mark.full
 def test_a_folder_from_before_a_field_was_added_is_the_same_run(finished, capsys):
     run, root = finished
     whole = (root / "config.json").read_bytes()
@@ -170,6 +157,7 @@ def test_a_folder_from_before_a_field_was_added_is_the_same_run(finished, capsys
         (root / "config.json").write_bytes(whole)
 
 
+@pytest.mark.full
 def test_evaluate_repeats_the_summary(finished):
     _, root = finished
     summary = runlog.read_summary(root)["test"]
@@ -183,6 +171,7 @@ def test_evaluate_repeats_the_summary(finished):
     np.testing.assert_allclose(np.mean(best["accuracy"]), top, atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
     run, root = finished
     teacher = dataclasses.replace(run.teacher, run=str(root / "teacher"))
@@ -214,6 +203,7 @@ def interrupted_run(run, at, start, monkeypatch):
     return start(run)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("compute", ["jit", "pmap"])
 def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     tiny_run, tmp_path, monkeypatch, compute

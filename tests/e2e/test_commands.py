@@ -1,0 +1,197 @@
+"""Every command once, from its arguments to its files, on linear networks."""
+
+import os
+import pathlib
+import signal
+import threading
+import warnings
+
+import pytest
+
+from kdjax.cli import main as cli
+from kdjax.core import runlog
+from tests.e2e.saved import assert_same, saved
+
+MODEL = '''
+"""A linear model of small gray images."""
+
+import jax
+
+from kdjax.models import from_function
+
+
+def linear(model, classes):
+    def apply(params, images):
+        return images.reshape(len(images), -1) @ params["w"]
+
+    def init(key, images):
+        return {"w": 0.1 * jax.random.normal(key, (images[0].size, classes))}
+
+    return from_function(apply, init=init)
+'''
+EXPERIMENT = """
+from kdjax.config import Compute, Model, Optim, Run, Teacher
+
+CLAIM = "two runs"
+DURATIONS = {{"tiny": (1,)}}
+LINEAR = Model(name="{model}:linear")
+OPTIM = Optim(warmup=0)
+
+
+def mix(scale="tiny"):
+    teacher = Teacher(model=LINEAR, steps=4, optim=OPTIM)
+    one = Compute(data=1)
+    common = dict(optim=OPTIM, steps=4, batch=8, compute=one)
+    return Run(model=LINEAR, teacher=teacher, **common)
+
+
+VARIANTS = {{"mix": mix}}
+EXPECTED = ()
+"""
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """Run commands in one folder, in this process, as the shell would."""
+    root = tmp_path_factory.mktemp("commands")
+    (root / "own.py").write_text(MODEL)
+    (root / "two.py").write_text(EXPERIMENT.format(model=root / "own.py"))
+    patch = pytest.MonkeyPatch()
+    patch.chdir(root)
+    # The command line quiets other libraries for a whole process.
+    patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    patch.setattr(threading, "excepthook", threading.excepthook)
+    yield root
+    patch.undo()
+
+
+def options(**more):
+    named = {
+        "--model.name": "own.py:linear",
+        "--teacher.model.name": "own.py:linear",
+        "--teacher.steps": "12",
+        "--teacher.optim.warmup": "2",
+        "--optim.warmup": "2",
+        "--steps": "12",
+        "--batch": "16",
+        "--seeds": "2",
+        "--evaluate-every": "6",
+        "--checkpoint-every": "6",
+        "--log-every": "4",
+        "--compute.data": "1",
+        "--baselines": "labels",
+        **more,
+    }
+    return [word for pair in named.items() for word in pair]
+
+
+def run(*args):
+    cli.main(list(args))
+
+
+@pytest.fixture(scope="module")
+def finished(shell):
+    """A distillation with a teacher of its own and one baseline."""
+    run("distill", *options(**{"--workdir": "run"}))
+    return shell / "run"
+
+
+def test_distill_leaves_its_files_and_a_table(finished):
+    for folder in (finished, finished / "teacher", finished / "labels"):
+        assert (folder / "checkpoints" / "12").is_dir()
+        assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+        assert len(runlog.read_summary(folder)["test"]["accuracy"]) == 2
+    report = (finished / "report.md").read_text()
+    assert all(f"| {name} |" in report for name in ("teacher", "labels", "funmatch"))
+
+
+def test_distill_again_says_that_it_is_finished(finished, capsys):
+    before = (finished / "metrics.jsonl").read_bytes()
+    run("distill", *options(**{"--workdir": "run"}))
+    assert "finished" in capsys.readouterr().out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_in_the_same_folder_is_refused(finished, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("distill", *options(**{"--workdir": "run", "--steps": "13"}))
+    assert stop.value.code == 2
+    assert "steps: folder has 12, this run has 13" in capsys.readouterr().err
+
+
+def test_a_stopped_run_continues_bitwise(finished, shell, monkeypatch, capsys):
+    """SIGTERM between two checkpoints, then the same command."""
+    append = runlog.append_metrics
+
+    def stop_at_8(folder, line):
+        append(folder, line)
+        if pathlib.Path(folder).name == "stopped" and line["step"] == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["distill", *options(**{"--workdir": "stopped"})]
+    with monkeypatch.context() as patch:
+        patch.setattr(runlog, "append_metrics", stop_at_8)
+        with pytest.raises(SystemExit) as stop:
+            run(*command)
+    assert stop.value.code == 143
+    assert "stopped at step 9 of 12" in capsys.readouterr().err
+    run(*command)
+    assert_same(saved(shell / "stopped"), saved(finished))
+
+
+def test_evaluate_repeats_the_summary(finished, capsys):
+    run("evaluate", "run")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    shown = {name: [float(x) for x in values] for name, *values in lines}
+    summary = runlog.read_summary(finished)["test"]
+    assert shown.keys() >= {"accuracy", "agreement", "kl"}
+    for name, values in shown.items():
+        assert values == pytest.approx(summary[name], abs=1e-6), name
+
+
+def test_report_compares_folders(finished, shell, capsys):
+    run("report", "run", "run/labels", "--out", "both")
+    assert "| labels |" in capsys.readouterr().out
+    assert (shell / "both" / "curves.png").is_file()
+
+
+def test_views_draws_a_picture(finished, capsys):
+    run("views", "run", "--count", "2")
+    assert "views.png" in capsys.readouterr().out
+    assert (finished / "views.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_cached_teacher_teaches_as_the_live_one(finished, shell):
+    more = {"--teacher.run": "run/teacher", "--baselines": "", "--steps": "6"}
+    more |= {"--evaluate-every": "6"}
+    named = options(**more)
+    # A teacher of a run has its own config; no baseline is trained.
+    named = [x for x in named if x]
+    for option in ("--teacher.model.name", "--teacher.steps", "--teacher.optim.warmup"):
+        at = named.index(option)
+        del named[at : at + 2]
+    run("distill", *named, "--workdir", "live")
+    store = ["--teacher.cache.path", "store"]
+    run("cache-targets", *named, "--workdir", "cached", *store)
+    run("distill", *named, "--workdir", "cached", *store)
+    live, cached = (runlog.read_summary(shell / x)["test"] for x in ("live", "cached"))
+    assert live["kl"] == pytest.approx(cached["kl"], rel=1e-4)
+
+
+def test_train_learns_from_labels(shell):
+    more = options(**{"--workdir": "alone"})
+    named = []
+    for option, value in zip(more[::2], more[1::2], strict=True):
+        if not option.startswith(("--teacher", "--baselines")):
+            named += [option, value]
+    run("train", *named)
+    assert "agreement" not in runlog.read_summary(shell / "alone")["test"]
+
+
+def test_a_sweep_trains_and_judges(shell, capsys):
+    run("sweep", "two.py", "--scale", "tiny", "--seeds", "1", "--workdir", "sweep")
+    assert "two runs" in (shell / "sweep" / "report.md").read_text()
+    capsys.readouterr()
+    run("report", "sweep")
+    run("experiments", str(shell))
+    assert "two: two runs" in capsys.readouterr().out
