@@ -203,6 +203,7 @@ def test_bad_options_fail_before_jax_starts(args, capsys, monkeypatch):
     assert BAD[args].lower() in capsys.readouterr().err.lower()
 
 
+@pytest.mark.full
 def test_the_whole_path_from_the_shell(tmp_path):
     """`python -m kdjax`: distil, see it finished, evaluate, report, refuse."""
     file = ROOT / "experiments" / "function_matching" / "digits.py"

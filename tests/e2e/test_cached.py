@@ -29,6 +29,9 @@ from kdjax.teachers.frozen import frozen
 from kdjax.train import sharding
 from tests.e2e.linear_runs import parts_of, stored, taught
 
+# Runs of convolutional networks: the full tier.
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("mode", ["function_matching", "independent", "fixed"])
 def test_all_classes_replayed_are_the_live_teacher_to_the_bit(small, tmp_path, mode):

@@ -14,6 +14,9 @@ from kdjax.config import HARD, ConfigError, Data
 from kdjax.core.runlog import RunFolderError
 from kdjax.models import from_function
 
+# Runs of convolutional networks: the full tier.
+pytestmark = pytest.mark.full
+
 
 def _init(key, images):
     return {"w": jnp.zeros((images[0].size, 2))}

@@ -241,12 +241,14 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     assert different == [8]
 
 
+@pytest.mark.full
 def test_at_its_last_step_a_run_is_told_to_stop_too(tiny_run, monkeypatch):
     """Else a sweep would go on with the next, and whoever sent the signal wait."""
     run = tiny_run(teacher=None, terms={"hard": HARD}, steps=4, log_every=1)
     assert runlog.is_finished(interrupted_run(run, 4, jobs.train, monkeypatch))
 
 
+@pytest.mark.full
 def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
     run = tiny_run(
         teacher=None,
@@ -335,6 +337,7 @@ def test_bad_input_is_named_before_anything_is_written(tiny_run, message, tmp_pa
     assert not pathlib.Path(run.workdir).exists()
 
 
+@pytest.mark.full
 def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
     five = {
         name: (x[y < 5], y[y < 5])
@@ -354,6 +357,7 @@ def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
     assert not (tmp_path / "ten").exists()
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_another_architecture(tiny_run, tmp_path):
     """Another model's checkpoint put in the folder is refused, and stays."""
     import shutil

@@ -44,6 +44,7 @@ def test_every_scale_of_every_experiment_is_a_good_config(file, tmp_path):
             check(task)
 
 
+@pytest.mark.full
 @BY_NAME
 def test_the_step_of_every_variant_can_be_built(file, tmp_path):
     """Traced, with shapes in place of teachers; a step that differs from one built

@@ -9,12 +9,16 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import kdjax
 from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
 from kdjax.data.store import open_store
 from tests.e2e.linear_runs import TEACHER, linear
+
+# Real processes: the full tier.
+pytestmark = pytest.mark.full
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = f"{ROOT / 'experiments' / 'function_matching' / 'digits.py'}:tiny"

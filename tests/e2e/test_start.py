@@ -16,6 +16,9 @@ from kdjax.models.weights import save_weights
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
+# Runs of convolutional networks: the full tier.
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def early(tiny_run, tmp_path):

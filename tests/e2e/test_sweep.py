@@ -13,6 +13,9 @@ from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.sweeping import SweepError, plan, time_left
 
+# Runs of convolutional networks: the full tier.
+pytestmark = pytest.mark.full
+
 FILE = """
 import dataclasses
 

@@ -30,6 +30,9 @@ from kdjax.models.weights import save_weights
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
+# Runs of convolutional networks: the full tier.
+pytestmark = pytest.mark.full
+
 SMALL = Model(depth=8, width=2)
 
 

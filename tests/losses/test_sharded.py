@@ -36,7 +36,17 @@ def _identity(case):
     return f"{case.name}[{','.join(f'{k}={v}' for k, v in case.knobs)}]"
 
 
-every = pytest.mark.parametrize("case", CASES, ids=_identity)
+# One kernel a family for the gate: distances, correlations, contrast.
+_GATE = {"rkd_distance", "dist_intra", "info_nce"}
+
+
+def _param(case):
+    first = case.name in _GATE and not case.knobs
+    marks = () if first else pytest.mark.full
+    return pytest.param(case, id=_identity(case), marks=marks)
+
+
+every = pytest.mark.parametrize("case", [_param(case) for case in CASES])
 
 
 def _inputs(case):
