@@ -142,6 +142,12 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tm
         assert baseline.mean_at == want and set(baseline.terms) == {"hard"}
 
 
+def test_the_baseline_with_mixup_is_the_one_that_mixes(tmp_path):
+    for name, mode in (("labels", "consistent"), ("labels_mixup", "function_matching")):
+        baseline = build.baseline_run(Run(), name, tmp_path)
+        assert baseline.views == dataclasses.replace(Run().views, mode=mode)
+
+
 def test_crops_of_stored_images_know_their_own_sizes(photos):
     """A whole update is traced with sizes, on the labels of the folder."""
     train = load("validation", name=photos, store=8)

@@ -1,5 +1,6 @@
 """A teacher with BatchNorm uses its running statistics, and does not move them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -55,3 +56,10 @@ def test_a_teacher_predicts_as_in_evaluation(predict):
     # The same image alone: no other row has a part in it.
     alone = predict(jnp.asarray(IMAGES[:1])).logits
     np.testing.assert_allclose(alone, found[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("predict", [live, one_of_two, average])
+def test_no_gradient_goes_through_a_teacher(predict):
+    """Not even back to the images that it sees."""
+    slope = jax.grad(lambda images: predict(images).logits.sum())(jnp.asarray(IMAGES))
+    np.testing.assert_array_equal(slope, np.zeros_like(IMAGES))
