@@ -145,15 +145,6 @@ def test_an_example_without_label_is_zero(kernel):
 
 
 @pytest.mark.parametrize("kernel", LABELLED)
-def test_a_class_left_out_by_the_mask_is_as_if_it_were_not_there(kernel):
-    student, teacher = draw()
-    labels, where = np.minimum(CLASSES, 5), np.arange(7) < 6
-    found = kernel(student, teacher, labels=labels, where=where)
-    want = kernel(student[:, :6], teacher[:, :6], labels=labels)
-    np.testing.assert_allclose(found, want, rtol=1e-9)
-
-
-@pytest.mark.parametrize("kernel", LABELLED)
 def test_labels_of_pixels_along_another_axis(kernel):
     rng = np.random.default_rng(3)
     student, teacher = rng.normal(size=(2, 2, 5, 3))
