@@ -225,7 +225,9 @@ BOUNDS = [
 ]
 
 
-@pytest.mark.parametrize("field, within, beyond, also", BOUNDS)
+@pytest.mark.parametrize(
+    "field, within, beyond, also", BOUNDS, ids=[x[0] for x in BOUNDS]
+)
 def test_bounds_are_at_the_last_value_that_runs(field, within, beyond, also):
     for value in within:
         changed({**also, field: value}).check()

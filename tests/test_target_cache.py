@@ -91,7 +91,7 @@ VIEWS = [
 FIELDS += [(f"views.{name}", value, also) for name, value, also in VIEWS]
 
 
-@pytest.mark.parametrize("field, value, also", FIELDS)
+@pytest.mark.parametrize("field, value, also", FIELDS, ids=[x[0] for x in FIELDS])
 def test_each_field_alone_changes_the_fingerprint(field, value, also):
     assert fingerprint(also) == fingerprint(also)
     assert fingerprint({**also, field: value}) != fingerprint(also)
