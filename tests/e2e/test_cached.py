@@ -239,26 +239,20 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
 
     stored(asking("uniform"))
     w = 0.1 * np.eye(64, 10, dtype="f")
+    parts = parts_of(asking("uniform"))
+    batch, given = next(build.make_batches(parts)(0)), build.place_given(parts)
+    one = {k: jax.tree.map(lambda x: x[0], batch[k]) for k in ("seed", "rows")}
+    batch = {**batch, **one}
+    view = jax.jit(lambda: parts.view(0, batch, given))()
+    targets = parts.teacher.targets({}, view, batch, given)
 
     def first_loss(tail):
-        parts = parts_of(asking(tail))
-        batch, given = next(build.make_batches(parts)(0)), build.place_given(parts)
-        one = {k: jax.tree.map(lambda x: x[0], batch[k]) for k in ("seed", "rows")}
-        batch = {**batch, **one}
+        params, state = {"student": {"w": w}}, {"student": {}}
+        strategy, numbers = parts_of(asking(tail)).strategy, batch["knobs"]
+        losses, _ = strategy.loss(params, state, view, targets, numbers, None)
+        return losses["student"]
 
-        @jax.jit
-        def first(batch, given):
-            view = parts.view(0, batch, given)
-            targets = parts.teacher.targets({}, view, batch, given)
-            params, state = {"student": {"w": w}}, {"student": {}}
-            numbers = batch["knobs"]
-            found = parts.strategy.loss(params, state, view, targets, numbers, None)
-            return view.student, found[0]["student"]
-
-        return first(batch, given)
-
-    images, uniform = first_loss("uniform")
-    pixels = np.float64(images).reshape(16, -1)
+    pixels = np.float64(view.student).reshape(16, -1)
     logits = pixels @ np.float64(TEACHER[1]["params"]["w"]), pixels @ np.float64(w)
     p, q = (np.exp(x / 3) / np.exp(x / 3).sum(-1, keepdims=True) for x in logits)
     order = np.argsort(-p, axis=-1)
@@ -272,6 +266,6 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     kept = (x[:, :3] / x[:, :3].sum(-1, keepdims=True) for x in (p, q))
     # Targets are kept in half precision.
     close = functools.partial(np.testing.assert_allclose, rtol=2e-3)
-    close(uniform, by_hand(evened, q))
-    close(first_loss("bucket")[1], by_hand(*bucket))
-    close(first_loss("renormalise")[1], by_hand(*kept))
+    close(first_loss("uniform"), by_hand(evened, q))
+    close(first_loss("bucket"), by_hand(*bucket))
+    close(first_loss("renormalise"), by_hand(*kept))
