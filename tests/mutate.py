@@ -3,9 +3,11 @@
     python tests/mutate.py [--only TEXT] [--jobs 2] [--list]
 
 Each change is made alone, in a temporary copy of the checkout; the checkout itself is
-never touched. The tests must pass without any change first. Exit status 1: fewer than
-28 of the 30 changes (all, of a selection) made a test fail. Exit status 2: a change whose old text is not in
-the package exactly once, tests that are not found, or tests that fail unchanged.
+never touched. The tests must pass without any change first.
+
+Exit status 1: fewer than 28 of the 30 changes (or not all of a selection) made a test
+fail. Exit status 2: a change whose old text is not in the package exactly once, tests
+that are not found, or tests that fail unchanged.
 """
 
 import argparse
