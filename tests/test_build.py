@@ -21,6 +21,7 @@ from kdjax.config import (
     labelled,
 )
 from kdjax.data import sources
+from kdjax.models import from_function
 
 ONE = Compute(data=1)
 
@@ -141,6 +142,12 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tm
         assert baseline.mean_at == want and set(baseline.terms) == {"hard"}
 
 
+def test_the_baseline_with_mixup_is_the_one_that_mixes(tmp_path):
+    for name, mode in (("labels", "consistent"), ("labels_mixup", "function_matching")):
+        baseline = build.baseline_run(Run(), name, tmp_path)
+        assert baseline.views == dataclasses.replace(Run().views, mode=mode)
+
+
 def test_crops_of_stored_images_know_their_own_sizes(photos):
     """A whole update is traced with sizes, on the labels of the folder."""
     train = load("validation", name=photos, store=8)
@@ -227,3 +234,41 @@ def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
         assert cache.manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
         both = build.together(teacher, [], run)
         assert both.pixels == (scale,)
+
+
+@pytest.mark.parametrize(
+    "mean, mean_at, at",
+    [("logits", 0.0, None), ("probabilities", 0.0, 3.0), ("probabilities", 2.0, 2.0)],
+)
+def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
+    mean, mean_at, at
+):
+    """Two linear members; probabilities are averaged at the loss's temperature 3, or
+    at `mean_at`."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 5, 4)).astype(np.float32)
+    params = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    model = from_function(lambda w, x: x @ w, params=0)
+    first, second = (build.Trained(model, {"params": w}, None, 8) for w in params)
+    run = Run(
+        terms={"soft": Term(temperature=Scalar(3.0))},
+        teacher=Teacher(
+            weight=3.0,
+            temperature=2.0,
+            also=(Member(run="x", weight=1.0, temperature=0.5),),
+            mean=mean,
+            mean_at=mean_at,
+        ),
+    )
+    both = build.together(first, [second], run)
+    found = both.model.apply(both.variables, tuple(images), train=False, rngs=None)
+    found = np.float64(found[0].logits)
+    a, b = (np.float64(x) @ np.float64(w) for x, w in zip(images, params, strict=True))
+    a, b = a / 2.0, b / 0.5
+    if at is None:
+        want = 0.75 * a + 0.25 * b
+    else:
+        found, a, b = (np.exp(x / at) for x in (found, a, b))
+        found, a, b = (x / x.sum(-1, keepdims=True) for x in (found, a, b))
+        want = 0.75 * a + 0.25 * b
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)

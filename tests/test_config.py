@@ -1,5 +1,6 @@
 """Configs: to JSON and back, errors that name the field."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -40,14 +41,23 @@ def test_the_defaults_are_good():
     config.labelled(Run(), teacher=None).check()
 
 
-def change(path, value):
-    values = config.to_dict(Run())
+def change(path, value, values=None):
+    """The default run as plain values, or `values`, with one of its fields changed."""
+    values = config.to_dict(Run()) if values is None else values
     at = values
     *parents, last = path.split(".")
     for name in parents:
-        at = at[name]
+        at = at[int(name) if isinstance(at, list) else name]
     at[last] = value
     return values
+
+
+def changed(fields):
+    """The default run with several fields changed, by dotted name."""
+    values = config.to_dict(Run())
+    for path, value in fields.items():
+        change(path, copy.deepcopy(value), values)
+    return config.from_dict(values)
 
 
 def test_a_field_that_is_younger_than_a_config_has_its_default():
@@ -132,6 +142,98 @@ def test_bad_json_is_named(path, value, message):
 def test_fields_that_cannot_be_run_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(Run(), **changes).check()
+
+
+def at(index, value):
+    """Jitter of one kind alone."""
+    return [value if i == index else 0.0 for i in range(4)]
+
+
+SECOND = {"teacher.also": [dataclasses.asdict(Member(run="runs/x"))]}
+LONG = {"steps": 300}
+# A field, the last values within its bounds, and the first ones beyond.
+BOUNDS = [
+    ("seed", [0, 2**31 - 1], [-1, 2**31], {}),
+    *[
+        (name, [1], [0], {})
+        for name in ("seeds", "batch", "evaluate_every", "checkpoint_every")
+    ],
+    ("log_every", [1], [0], {}),
+    ("steps", [1], [0], {"optim.warmup": 0}),
+    ("optim.warmup", [0, 299], [-1, 300], LONG),
+    ("optim.lr", [0.0], [-1e-9], {}),
+    ("optim.wd", [0.0], [-1e-9], {}),
+    ("optim.clip", [0.0], [-1e-9], {}),
+    ("optim.gamma", [0.0], [-1e-9], {}),
+    ("optim.momentum", [0.0, 0.999], [-1e-9, 1.0], {}),
+    ("optim.milestones", [[0.001], [0.999]], [[0.0], [1.0], [-0.1], [1.1]], {}),
+    # Drops after steps 201, 202 of 300; the warm-up ends at 200.
+    (
+        "optim.milestones",
+        [[201 / 300, 202 / 300]],
+        [[200 / 300, 202 / 300], [202 / 300, 202 / 300], [202 / 300, 201 / 300]],
+        {**LONG, "optim.schedule": "steps"},
+    ),
+    ("terms.soft.weight.value", [0.0], [-1e-9], {}),
+    ("terms.soft.weight.end", [0.0], [-1e-9], {"terms.soft.weight.schedule": "cosine"}),
+    ("terms.soft.temperature.value", [1e-9], [0.0, -1.0], {}),
+    (
+        "terms.soft.temperature.end",
+        [1e-9],
+        [0.0, -1.0],
+        {"terms.soft.temperature.schedule": "linear"},
+    ),
+    ("compute.data", [0, 1], [-1], {}),
+    ("compute.fsdp", [1], [0], {}),
+    ("compute.fsdp", [1], [2], {"compute.how": "pmap"}),
+    ("compute.steps_per_call", [0], [-1], {}),
+    ("data.classes", [0, 2], [1, -1], {}),
+    ("data.store", [0], [-1], {}),
+    ("data.workers", [0], [-1], {}),
+    ("views.area", [[1e-9, 1.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 1.001]], {}),
+    ("views.area", [[1.0, 1.0]], [[0.6, 0.5]], {}),
+    ("views.aspect", [[1.0, 1.0], [1e-9, 1.0]], [[0.0, 1.0], [1.01, 2.0]], {}),
+    ("views.aspect", [[0.5, 1.0]], [[0.5, 0.99]], {}),
+    ("views.share", [1e-9, 1.0], [0.0, 1.001], {}),
+    *[
+        ("views.jitter", [[0.0] * 4, at(i, x)], [at(i, -1e-9), at(i, x + 0.001)], {})
+        for i, x in enumerate([1.0, 1.0, 1.0, 0.5])
+    ],
+    ("views.randaugment", [[0, 0], [1, 10]], [[-1, 5], [1, -1], [1, 11]], {}),
+    ("views.central", [0.0, 1.0], [0.999, -1.0], {}),
+    ("model.depth", [8, 14], [2, 7, 9], {}),
+    ("model.width", [1], [0], {}),
+    ("model.resolution", [4], [3], {}),
+    ("teacher.steps", [1], [0], {"teacher.optim.warmup": 0}),
+    ("teacher.optim.warmup", [0, 299], [-1, 300], {"teacher.steps": 300}),
+    ("teacher.decay", [0.0, 0.9999], [-1e-9, 1.0], {"teacher.kind": "average"}),
+    ("teacher.step", [0, 1], [-1], {"teacher.run": "runs/x"}),
+    ("teacher.cache.epochs", [0.0], [-1e-9], {"teacher.cache.path": "store"}),
+    ("teacher.cache.top_k", [0], [-1], {"teacher.cache.path": "store"}),
+    (
+        "teacher.cache.crops",
+        [0, 1],
+        [-1],
+        {"teacher.cache.path": "store", "views.mode": "fixed"},
+    ),
+    ("teacher.weight", [1e-9], [0.0, -1.0], SECOND),
+    ("teacher.temperature", [1e-9], [0.0, -1.0], SECOND),
+    ("teacher.also.0.weight", [1e-9], [0.0, -1.0], SECOND),
+    ("teacher.also.0.temperature", [1e-9], [0.0, -1.0], SECOND),
+    ("teacher.also.0.step", [0, 1], [-1], SECOND),
+    ("teacher.mean_at", [0.0], [-1e-9], {**SECOND, "teacher.mean": "probabilities"}),
+]
+
+
+@pytest.mark.parametrize(
+    "field, within, beyond, also", BOUNDS, ids=[x[0] for x in BOUNDS]
+)
+def test_bounds_are_at_the_last_value_that_runs(field, within, beyond, also):
+    for value in within:
+        changed({**also, field: value}).check()
+    for value in beyond:
+        with pytest.raises(ConfigError, match=f"^{field}: expected"):
+            changed({**also, field: value}).check()
 
 
 def test_every_field_is_documented():

@@ -83,6 +83,24 @@ def test_boxes_obey_their_ranges(area, aspect, image_size):
     assert 0.45 < np.asarray(crop.flip).mean() < 0.55
 
 
+def uniform(x, low=0.0, high=1.0):
+    """Kolmogorov-Smirnov test of the uniform law; 1.95 / sqrt(n) is p = 0.001."""
+    x = (np.sort(x) - low) / (high - low)
+    distance = np.abs(x - (np.arange(len(x)) + 0.5) / len(x)).max()
+    return distance < 1.95 / np.sqrt(len(x))
+
+
+def test_crops_have_uniform_aspect_area_and_position_each_by_itself():
+    """At areas that fit at every aspect ratio, so that no range is cut."""
+    crop = draw(4000, area=(0.1, 0.4), aspect=(0.5, 2.0))
+    top, left, h, w = np.asarray(crop.box, np.float64).T
+    assert uniform(w / h, 0.5, 2.0) and uniform(h * w, 0.1, 0.4)
+    assert uniform(top / (1 - h)) and uniform(left / (1 - w))
+    draws = [w / h, h * w, top / (1 - h), left / (1 - w), np.asarray(crop.flip)]
+    # 0.016 is one standard deviation of a correlation of 4000 independent pairs.
+    np.testing.assert_allclose(np.corrcoef(draws), np.eye(5), atol=0.07)
+
+
 def test_each_image_s_own_size_is_as_good_as_one_for_all():
     """The same keys: per-image sizes give the boxes that this size alone would give."""
     sizes = np.array([(8, 8), (20, 30), (400, 100)] * 50, np.int32)

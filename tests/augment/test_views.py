@@ -15,6 +15,8 @@ from kdjax.augment.geometry import Crop
 from kdjax.config import Mode, Views
 
 N = 16
+# Programs that run once take longer to optimise than to run.
+ONCE = {"xla_backend_optimization_level": 0}
 
 
 @pytest.fixture
@@ -207,10 +209,7 @@ def test_colours_are_shared_and_drawn_again_as_crops_are(mode):
     ids, epochs = jnp.asarray(rows), jnp.full(6, 3)
     view_id = views.name_views(ids, epochs, jnp.int32(5), config)
 
-    # Run once: it takes longer to optimise than to run.
-    once = {"xla_backend_optimization_level": 0}
-
-    @functools.partial(jax.jit, compiler_options=once)
+    @functools.partial(jax.jit, compiler_options=ONCE)
     def both(chosen, partners, chosen_sizes, partner_sizes):
         draw = views.draw_views(1, view_id, config, chosen_sizes)
         seen = views.apply_views(draw, chosen, ids, student_size=6, teacher_size=6)
@@ -348,3 +347,52 @@ def test_mild_crops_and_a_still_centre(images):
     assert (np.asarray(later.student) != np.asarray(first.student)).any()
     _, same = seen("consistent", 0)
     assert same.teacher is same.student
+
+
+def test_no_two_draws_of_a_view_are_correlated():
+    """Crop, flip, jitter and RandAugment of student and teacher, all different."""
+    n = 2000
+    config = dataclasses.replace(RICH, mode="independent", randaugment=(1, 5))
+    config = dataclasses.replace(config, area=(0.1, 0.4), aspect=(0.5, 2.0))
+    view_id = views.name_views(jnp.arange(n), jnp.zeros(n, int), jnp.int32(0), config)
+    draw = jax.jit(lambda: views.draw_views(0, view_id, config, (8, 8)))()
+    columns = []
+    for crop, jitter, operations in (
+        (draw.student, draw.student_jitter, draw.student_operations),
+        (draw.teacher, draw.teacher_jitter, draw.teacher_operations),
+    ):
+        top, left, h, w = np.asarray(crop.box, np.float64).T
+        columns += [top / (1 - h), left / (1 - w), w / h, h * w, crop.flip, *jitter]
+        columns += [operations.which[:, 0], operations.level[:, 0] > 0]
+    found = np.corrcoef(np.array([np.asarray(x, np.float64) for x in columns]))
+    # 0.022 is one standard deviation of a correlation of 2000 independent pairs.
+    np.testing.assert_allclose(found, np.eye(len(columns)), atol=0.1)
+
+
+def test_the_box_of_cutmix_is_not_correlated_with_its_weight():
+    steps = jnp.arange(2000)
+    weight = jax.vmap(lambda step: views.mix.draw_mix(0, step))(steps)
+    small = jnp.full(len(steps), 0.99)
+    box = jax.vmap(lambda step, w: views.mix.draw_box(0, step, w))(steps, small)
+    found = np.corrcoef([weight, box[:, 0], box[:, 1]])
+    np.testing.assert_allclose(found, np.eye(3), atol=0.1)
+
+
+def test_a_batch_that_spans_two_epochs_is_drawn_again_from_its_ids(images):
+    """The last two rows of one epoch and the first two of the next."""
+    config = Views()
+    examples, epochs = jnp.array([7, 3, 3, 9]), jnp.array([0, 0, 1, 1])
+    view_id = views.name_views(examples, epochs, jnp.int32(5), config)
+    np.testing.assert_array_equal(view_id.partner, [9, 7, 3, 3])
+    np.testing.assert_array_equal(view_id.partner_epoch, [1, 0, 0, 1])
+    sizes = dict(student_size=8, teacher_size=8)
+
+    @functools.partial(jax.jit, compiler_options=ONCE)
+    def both(chosen, others):
+        draw = views.draw_views(0, view_id, config, (8, 8))
+        seen = views.apply_views(draw, chosen, examples, **sizes)
+        return seen, views.replay(0, view_id, chosen, others, config, **sizes)
+
+    rows = (np.asarray(x) for x in (view_id.example, view_id.partner))
+    seen, again = both(*(images[x] for x in rows))
+    np.testing.assert_allclose(again.student, seen.student, atol=1e-6)

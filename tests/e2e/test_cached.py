@@ -1,6 +1,7 @@
 """A teacher replayed from its store teaches as it does live."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -27,7 +28,7 @@ from kdjax.jobs import caching
 from kdjax.models import from_function
 from kdjax.teachers.frozen import frozen
 from kdjax.train import sharding
-from tests.e2e.linear_runs import parts_of, stored, taught
+from tests.e2e.linear_runs import TEACHER, parts_of, stored, taught
 
 # Runs of convolutional networks: the full tier.
 pytestmark = pytest.mark.full
@@ -230,3 +231,44 @@ def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
         trained = build.load_trained(kdjax.distill(run, splits=splits), mesh)
         outcomes.append(jax.device_get(trained.variables))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
+def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
+    """The first step's loss by NumPy: 3 of 10 classes kept, temperature 3."""
+
+    def asking(tail):
+        cache = Cache(str(tmp_path / "store"), epochs=1.0, top_k=3, tail=tail)
+        return small("run", "consistent", cache, seeds=1)
+
+    stored(asking("uniform"))
+    w = 0.1 * np.eye(64, 10, dtype="f")
+    parts = parts_of(asking("uniform"))
+    batch, given = next(build.make_batches(parts)(0)), build.place_given(parts)
+    one = {k: jax.tree.map(lambda x: x[0], batch[k]) for k in ("seed", "rows")}
+    batch = {**batch, **one}
+    view = jax.jit(lambda: parts.view(0, batch, given))()
+    targets = parts.teacher.targets({}, view, batch, given)
+
+    def first_loss(tail):
+        params, state = {"student": {"w": w}}, {"student": {}}
+        strategy, numbers = parts_of(asking(tail)).strategy, batch["knobs"]
+        losses, _ = strategy.loss(params, state, view, targets, numbers, None)
+        return losses["student"]
+
+    pixels = np.float64(view.student).reshape(16, -1)
+    logits = pixels @ np.float64(TEACHER[1]["params"]["w"]), pixels @ np.float64(w)
+    p, q = (np.exp(x / 3) / np.exp(x / 3).sum(-1, keepdims=True) for x in logits)
+    order = np.argsort(-p, axis=-1)
+    p, q = (np.take_along_axis(x, order, -1) for x in (p, q))
+
+    def by_hand(p, q):
+        return 9 * (p * np.log(p / q)).sum(-1).mean()
+
+    evened = np.c_[p[:, :3], np.tile(p[:, 3:].mean(-1, keepdims=True), 7)]
+    bucket = (np.c_[x[:, :3], x[:, 3:].sum(-1)] for x in (p, q))
+    kept = (x[:, :3] / x[:, :3].sum(-1, keepdims=True) for x in (p, q))
+    # Targets are kept in half precision.
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3)
+    close(first_loss("uniform"), by_hand(evened, q))
+    close(first_loss("bucket"), by_hand(*bucket))
+    close(first_loss("renormalise"), by_hand(*kept))

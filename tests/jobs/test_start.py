@@ -7,13 +7,15 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import Optim, Run, Teacher, load_experiment
+from kdjax.config import Data, Optim, Run, Teacher, load_experiment
 from kdjax.core import runlog
-from kdjax.jobs.start import BusyFolderError, held
+from kdjax.core.runlog import RunFolderError
+from kdjax.jobs.start import BusyFolderError, claimed, held, refuse_other, start
 
 OTHER = """
 import sys, time
@@ -124,3 +126,26 @@ def test_sweeps_share_what_is_left(tmp_path):
     said = go(Listening())
     assert "2 runs, 1 finished" in said and "left to" not in said
     assert "2 of 2 runs are finished" in (root / "report.md").read_text()
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
+    """One pixel of one of them is another run."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 6, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(6) % 3
+    names = "train", "validation", "test"
+    splits = {k: (x, labels) for k, x in zip(names, images, strict=True)}
+    data = Data(train="train", validation="validation", test="test")
+    run = Run(workdir=str(tmp_path / "run"), batch=2, data=data)
+
+    def job(splits):
+        return start(run, splits, None, None, Console(file=io.StringIO()))
+
+    with claimed(run.folder, run, job(splits)):
+        refuse_other(run.folder, run, job(splits))
+    other = images[names.index(split)].copy()
+    other[5, 7, 7] ^= 1
+    changed = job({**splits, split: (other, labels)})
+    with pytest.raises(RunFolderError, match=f"content.{split}: folder has"):
+        refuse_other(run.folder, run, changed)

@@ -17,7 +17,7 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.reports import sweep_figures, write_sweep_report
+from kdjax.reports import collect, sweep_figures, write_sweep_report
 from kdjax.reports.sweep_results import choose, epochs, finished_runs, values
 from kdjax.reports.sweeps import judge, results_by_duration, verdict_table
 
@@ -378,3 +378,16 @@ def test_columns_name_updates_only_where_they_are_all_the_same(tmp_path, experim
     other = dataclasses.replace(experiment, variants=variants)
     table = results_by_duration(other, {}, "tiny", "accuracy")
     assert table.startswith("| variant | x1 | x4 |")
+
+
+@pytest.mark.parametrize("steps", [100, 160, 1000, 6400])
+def test_a_line_at_nine_tenths_is_no_part_of_the_last_tenth(tmp_path, steps):
+    """Of the ten lines the ninth, at nine tenths exactly, is about what was before."""
+    losses = [(steps * i // 10, [float(i), 100.0 * i]) for i in range(1, 11)]
+    write_run(tmp_path / "run", [0.5, 0.5], steps=steps, losses=losses)
+    (record,) = collect([tmp_path / "run"])
+    assert values(record, "train_loss") == [10.0, 1000.0]
+    losses = [(steps * i // 20, [float(i)]) for i in range(1, 21)]
+    write_run(tmp_path / "finer", [0.5], steps=steps, losses=losses)
+    (record,) = collect([tmp_path / "finer"])
+    assert values(record, "train_loss") == [19.5]

@@ -11,9 +11,11 @@ from kdjax.train.compiled import Compiled
 from kdjax.train.state import TrainState
 
 
-def test_images_per_second_are_of_training_alone(monkeypatch):
+@pytest.mark.parametrize("before", [0.0, 100.0])
+def test_images_per_second_are_of_training_alone(monkeypatch, before):
     """An update takes 2 s, an evaluation 50 and a checkpoint 30, at steps that are not
-    those of the log: every line says 64 images an update / 2 s."""
+    those of the log: every line says 64 images an update / 2 s. A run that is resumed
+    adds the seconds spent before."""
     now = [0.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
 
@@ -34,7 +36,7 @@ def test_images_per_second_are_of_training_alone(monkeypatch):
         reached_preemption=lambda _: False,
     )
     lines = []
-    loop.fit(
+    _, spent = loop.fit(
         Compiled(enter=lambda x: x, call=call, leave=lambda x: x),
         state,
         {},
@@ -44,9 +46,12 @@ def test_images_per_second_are_of_training_alone(monkeypatch):
         write=lines.append,
         checkpoints=checkpoints,
         bar=types.SimpleNamespace(show=lambda *_: None),
+        seconds=before,
     )
     logged = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in logged] == [10, 20, 30]
     assert [line["images_per_second"] for line in logged] == pytest.approx([32.0] * 3)
     # Evaluations at 6, 12, 18, 24, 30, checkpoints at 14, 28, 30.
     assert now[0] == 30 * 2 + 5 * 50 + 3 * 30
+    assert spent == pytest.approx(before + now[0])
+    assert lines[0]["seconds"] == pytest.approx(before + 6 * 2 + 50)

@@ -138,6 +138,14 @@ def test_sgd_with_momentum_and_coupled_decay():
     np.testing.assert_allclose(params["bias"], [0.4725], rtol=1e-6)
 
 
+def test_sgd_clips_the_gradient_alone_and_decays_after():
+    """(3, 4) is clipped to (0.6, 0.8); then half of w = (2, -1) is added."""
+    optim = Optim(name="sgd", lr=1.0, wd=0.5, momentum=0, warmup=0, schedule="constant")
+    params = {"w": jnp.array([2.0, -1.0])}
+    new = one_update(optim, params, {"w": jnp.array([3.0, 4.0])})
+    np.testing.assert_allclose(new["w"], [2 - 1.6, -1 - 0.3], rtol=1e-6)
+
+
 def test_kernels_only_and_matrices_where_nothing_is_called_kernel():
     named = {"conv": {"kernel": jnp.ones((3, 3)), "scale": jnp.ones((1, 1, 4))}}
     mask = optimizer.kernel_mask(named)

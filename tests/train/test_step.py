@@ -10,9 +10,15 @@ import pytest
 from kdjax import build
 from kdjax.build import Trained
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.core.types import Model as Network
+from kdjax.core.types import Output, Strategy, View
 from kdjax.data import sources
-from kdjax.models import zoo
-from kdjax.train import compiled, sharding
+from kdjax.models import from_function, zoo
+from kdjax.strategies.offline import offline
+from kdjax.teachers.ema import moving_average
+from kdjax.train import compiled, optimizer, sharding
+from kdjax.train.state import create_state
+from kdjax.train.step import make_train_step
 
 STEPS = 5
 TERMS = {
@@ -282,3 +288,77 @@ def test_labels_do_not_enter_function_matching(tiny_run):
         state, _ = call.call(state, batch, build.place_given(parts))
         outcomes.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
+
+
+def linear_step(average=None, drop=False):
+    """A student `w` of gradient (1, 2), rate 0.1, and its state before step 0.
+
+    drop: the loss is a draw of the step's key, and nothing is learned.
+    """
+
+    def init(key, view, targets):
+        return {"student": {"params": {"w": jnp.array([1.0, 0.0])}, "seen": 0.0}}
+
+    def loss(params, state, view, targets, numbers, key):
+        w = params["student"]["w"]
+        value = jax.random.uniform(key) if drop else w @ jnp.array([1.0, 2.0])
+        state = {"student": {"seen": state["student"]["seen"] + 1.0}}
+        return {"student": value}, (state, {})
+
+    optim = Optim(
+        name="sgd", lr=0.1, wd=0, clip=0, momentum=0, warmup=0, schedule="constant"
+    )
+    update = optimizer.by_player({"student": optimizer.make_optimizer(optim)})
+    strategy = Strategy(init, loss, lambda step: {})
+    step = make_train_step(
+        strategy, update, view=lambda *_: View(None, None, None), teacher=average
+    )
+    rates = optimizer.make_rates(optim, 10)(0)
+
+    def one(state, seed=0):
+        return step(state, {"seed": seed, "knobs": {}, "rates": rates}, {})
+
+    return one, create_state(init(None, None, None), update, average)
+
+
+def test_the_moving_average_is_of_the_variables_after_the_step():
+    """w = (1, 0), (0.9, -0.2), (0.8, -0.4); a mean of the last two after step 1."""
+    average = moving_average(from_function(lambda p, x: x, params=0))._replace(
+        targets=lambda *_: None
+    )
+    one, state = linear_step(average)
+    wanted = [([0.9, -0.2], 1.0), ([0.85, -0.3], 1.5)]
+    for w, seen in wanted:
+        state, _ = one(state)
+        found = state.teacher["average"]
+        np.testing.assert_allclose(found["params"]["w"], w, rtol=1e-6)
+        np.testing.assert_allclose(found["seen"], seen, rtol=1e-6)
+
+
+def test_the_key_of_a_step_is_its_own_and_the_same_again():
+    one, state = linear_step(drop=True)
+    later, first = one(state)
+    _, second = one(later)
+    _, other = one(state, seed=1)
+    assert len({float(x["loss"]) for x in (first, second, other)}) == 3
+    assert one(state)[1]["loss"] == first["loss"]
+
+
+def test_dropout_of_the_student_has_the_key_of_the_step():
+    """By hand: logits 4 and 0, or 0 and 0 where the first is dropped; label 0."""
+
+    def apply(variables, images, *, train, rngs):
+        kept = jax.random.bernoulli(rngs["dropout"], shape=(len(images), 1))
+        logits = jnp.array([[4.0, 0.0]]) * kept
+        return Output(logits, {}), {}
+
+    model = Network(lambda key, images: {"params": {}}, apply)
+    strategy = offline(model, {"hard": HARD}, steps=1)
+    view = View(jnp.zeros((20, 1)), None, jnp.zeros(20, jnp.int32))
+    for seed in (0, 1):
+        key = jax.random.key(seed)
+        kept = np.asarray(jax.random.bernoulli(key, shape=(20, 1)), np.float64)
+        want = np.log1p(np.exp(-4 * kept)).mean()
+        empty = {"student": {}}
+        losses, _ = strategy.loss(empty, empty, view, None, strategy.knobs(0), key)
+        np.testing.assert_allclose(losses["student"], want, rtol=1e-5)
