@@ -30,10 +30,8 @@ from kdjax.teachers.frozen import frozen
 from kdjax.train import sharding
 from tests.e2e.linear_runs import TEACHER, parts_of, stored, taught
 
-# Runs of convolutional networks: the full tier.
-pytestmark = pytest.mark.full
 
-
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["function_matching", "independent", "fixed"])
 def test_all_classes_replayed_are_the_live_teacher_to_the_bit(small, tmp_path, mode):
     live = taught(small("live", mode))
@@ -44,6 +42,7 @@ def test_all_classes_replayed_are_the_live_teacher_to_the_bit(small, tmp_path, m
     assert kind == ("fixed" if mode == "fixed" else "replayed")
 
 
+@pytest.mark.full
 def test_the_likeliest_classes_come_close(small, tmp_path):
     """Of 10 classes; what is not kept is spread evenly."""
     live = taught(small("live"))
@@ -55,6 +54,7 @@ def test_the_likeliest_classes_come_close(small, tmp_path):
         assert 0 < gap < bound, (top_k, gap)
 
 
+@pytest.mark.full
 def test_fewer_passes_are_replayed_in_a_circle(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), epochs=2.0)
     run = small("cached", cache=cache)
@@ -75,6 +75,7 @@ def test_fewer_passes_are_replayed_in_a_circle(small, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, x, again["rows"][name])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["function_matching", "fixed"])
 def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
     def asking(store, top_k, **changes):
@@ -108,6 +109,7 @@ def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
         stored(asking(5, 3))
 
 
+@pytest.mark.full
 def test_pmap_and_several_devices_store_the_same(small, tmp_path):
     rows = []
     for compute in (Compute(data=1), Compute(how="pmap", data=4)):
@@ -118,6 +120,7 @@ def test_pmap_and_several_devices_store_the_same(small, tmp_path):
     np.testing.assert_allclose(rows[1], rows[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.full
 def test_only_what_is_stored_comes_out_of_the_program(small, tmp_path):
     """One more output is another program to XLA, and another rounding."""
     run = small("run")
@@ -133,6 +136,7 @@ def test_only_what_is_stored_comes_out_of_the_program(small, tmp_path):
         jax.eval_shape(caching._answer(asked, Cache(taps=("c",))), batch, given)
 
 
+@pytest.mark.full
 def test_the_mean_over_crops_is_fixed(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), crops=3)
     run = small("cached", "fixed", cache)
@@ -151,6 +155,7 @@ def test_the_mean_over_crops_is_fixed(small, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.full
 def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
     model = kdjax.make_model(Model(depth=8, width=4), classes=10)
     teacher = model, model.init(jax.random.key(3), np.zeros((1, 8, 8, 1), "f"))
@@ -166,6 +171,7 @@ def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
 
+@pytest.mark.full
 def test_streamed_teaches_as_resident(small):
     resident = taught(small("resident"))
     data = Data(train="train[:72]", feed="streamed")
@@ -176,6 +182,7 @@ def test_streamed_teaches_as_resident(small):
     np.testing.assert_array_equal(taught(again), resident)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", ["jit", "pmap"])
 def test_streamed_and_cached_over_several_devices(small, tmp_path, how):
     one = taught(small("one"))
@@ -187,6 +194,7 @@ def test_streamed_and_cached_over_several_devices(small, tmp_path, how):
     np.testing.assert_allclose(several, one, rtol=0, atol=2e-4)
 
 
+@pytest.mark.full
 def test_crops_cut_on_the_host_teach_as_those_of_the_device(small):
     """Views are equal but for the few pixels that lie halfway between two levels."""
     views = Views(flip=True, method="cubic")
@@ -197,6 +205,7 @@ def test_crops_cut_on_the_host_teach_as_those_of_the_device(small):
     assert gap < 5e-4
 
 
+@pytest.mark.full
 @pytest.mark.data
 @pytest.mark.parametrize("depth", [20, 56])
 def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
