@@ -1,4 +1,4 @@
-"""The pages: examples run, commands parse, links lead somewhere, sentences are short."""
+"""Pages: examples run, commands parse, links lead somewhere, sentences are short."""
 
 import ast
 import contextlib
@@ -24,6 +24,7 @@ PAGES = sorted(
         *(ROOT / "kdjax").rglob("README.md"),
     )
 )
+REFERENCE = re.compile(r"^\[[^\]]+\]: (\S+)$", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -131,9 +132,12 @@ def test_a_wrong_command_is_found():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page):
+def test_links_and_files_exist(page):
+    for file in re.findall(r"(?:experiments|tests|kdjax)/[\w/]+\.py", read(page)):
+        assert (ROOT / file).is_file(), file
     text = FENCE.sub("", read(page))
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+    inline = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
+    for target in (*inline, *REFERENCE.findall(text)):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
 
@@ -147,7 +151,7 @@ def prose(text):
     Inline code counts as one word.
     """
     text = FENCE.sub("\n", text)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = REFERENCE.sub("", text)
     text = re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
     text = re.sub(r"``?[^`]+``?", "CODE", text)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
@@ -260,7 +264,7 @@ WRONG = {
 
 def wrong_words(text):
     text = re.sub(r"``?[^`]+``?", "CODE", FENCE.sub("", text))
-    text = re.sub(r"\]\([^)]*\)", "]", text)
+    text = re.sub(r"\]\([^)]*\)|\]\[[^\]]*\]", "]", REFERENCE.sub("", text))
     found = [(re.search(rf"\b({w})\b", text, re.I), w) for w in WRONG]
     return [f"{hit[0]!r}: {WRONG[word]}" for hit, word in found if hit]
 
@@ -280,8 +284,65 @@ def test_the_word_list_bites():
 # What a page repeats from elsewhere.
 
 
-def test_the_front_page_is_short():
-    assert len(read("README.md").splitlines()) <= 150
+def claims(path):
+    """`{claim: (numbers, verdict)}` of a report."""
+    rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines()]
+    rows = [row for row in rows if len(row) == 6 and "±" in row[2]]
+    return {re.sub(r" \(so far: .*\)", "", r[0]): (r[2], r[5]) for r in rows}
+
+
+def table():
+    """The rows of the experiments' table that have reports: cells, then the reports of
+    each scale by name."""
+    page = read("experiments/README.md")
+    paths = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", page, re.M))
+    for line in page.splitlines():
+        names = re.findall(r"\]\[([^\]]+)\]", line)
+        if line.startswith("| ") and names:
+            reports = {
+                n.rpartition("-")[2]: ROOT / "experiments" / paths[n] for n in names
+            }
+            yield [cell.strip() for cell in line.strip("|").split("|")], reports
+
+
+def test_the_table_of_claims_is_that_of_the_reports():
+    compared = 0
+    for (claim, digits, cifar, number, _), reports in table():
+        if "±" not in number:
+            continue
+        rows = claims(reports["digits"]).items()
+        named = [
+            k for k, (n, v) in rows if n.startswith(number) and digits.startswith(v)
+        ]
+        assert named, (claim, number)
+        if "cifar" in reports:
+            verdicts = {
+                v for k, (_, v) in claims(reports["cifar"]).items() if k in named
+            }
+            assert verdicts == {cifar.split()[0]}, (claim, cifar)
+        compared += 1
+    assert compared > 60
+
+
+def test_no_reversed_claim_is_lost():
+    listed = {
+        (path, verdict)
+        for (_, *verdicts, _, _), reports in table()
+        for verdict, path in zip(verdicts, reports.values(), strict=False)
+    }
+    for path in (ROOT / "experiments").rglob("results/*/report.md"):
+        for claim, (_, verdict) in claims(path).items():
+            assert verdict != "reversed" or (path, verdict) in listed, (path, claim)
+
+
+def test_the_front_page_is_short_and_has_the_two_commands():
+    page = read("README.md")
+    assert len(page.splitlines()) <= 150
+    # `.ci/run` takes the second from here.
+    assert re.findall(r"^(?:run|test): .*$", page, re.M) == [
+        "run:  pip install -e . && kdjax distill",
+        "test: pip install -e '.[test]' && .ci/check",
+    ]
 
 
 def test_the_rooms_are_those_that_are_checked():
@@ -293,4 +354,6 @@ def test_the_rooms_are_those_that_are_checked():
 
 def test_no_path_of_one_machine():
     for page in PAGES:
-        assert not re.search(r"/(tmp|home|root|Users)/", FENCE.sub("", read(page))), page
+        assert not re.search(r"/(tmp|home|root|Users)/", FENCE.sub("", read(page))), (
+            page
+        )
