@@ -60,20 +60,25 @@ def run_block(code, scope):
     return compared
 
 
+def write_files(page, folder):
+    """Write the blocks of a page that begin with `# NAME.py` to files of that name."""
+    for code in blocks(read(page), "python"):
+        name = re.match(r"# (\w+\.py)\n", code)
+        if name:
+            (folder / name[1]).write_text(code)
+
+
 WITH_PYTHON = [page for page in PAGES if blocks(read(page), "python")]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_examples_run(page, tmp_path, monkeypatch):
-    """The Python blocks of a page, one after another in one namespace. A block that
-    begins with `# NAME.py` is a file of that name too, as later blocks use it."""
+    """The Python blocks of a page, one after another in one namespace."""
+    write_files(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     scope = {"__name__": "page"}
     for code in blocks(read(page), "python"):
-        name = re.match(r"# (\w+\.py)\n", code)
-        if name:
-            (tmp_path / name[1]).write_text(code)
         run_block(code, scope)
 
 
@@ -87,12 +92,27 @@ def test_the_front_page_prints_values():
     assert sum(run_block(code, {}) for code in blocks(read("README.md"), "python")[:1])
 
 
+def test_the_front_page_trains_your_model_on_your_data(tmp_path, monkeypatch):
+    """Its two files, named on the command line as it says, for two steps."""
+    write_files("README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ours = re.findall(r"`kdjax distill (--\S+ my_[^`]+)`", read("README.md"))
+    assert len(ours) == 2
+    model = "--teacher.model.name my_model.py:small"
+    short = "--steps 2 --teacher.steps 2 --optim.warmup 1 --teacher.optim.warmup 1"
+    words = " ".join([*ours, model, short, "--seeds 1 --baselines --workdir runs/a"])
+    cli.main(["distill", *words.split()])
+    assert (tmp_path / "runs" / "a" / "summary.json").is_file()
+
+
 # Commands.
 
 
 def commands(text):
-    """The `kdjax ...` lines of a page's shell blocks, as lists of words."""
-    text = "\n".join(blocks(text, "", "sh", "bash", "console"))
+    """The `kdjax ...` lines of a page's shell blocks and of its inline code, as lists
+    of words."""
+    inline = re.findall(r"`(kdjax [^`]+)`", FENCE.sub("", text))
+    text = "\n".join([*blocks(text, "", "sh", "bash", "console"), *inline])
     text = re.sub(r"^ *(run|test): .*$", "", text.replace("\\\n", " "), flags=re.M)
     lines = [line.strip() for line in text.splitlines()]
     return [shlex.split(x, comments=True) for x in lines if x.startswith("kdjax ")]
@@ -102,10 +122,12 @@ WITH_COMMANDS = [page for page in PAGES if commands(read(page))]
 
 
 @pytest.mark.parametrize("page", WITH_COMMANDS)
-def test_commands_parse(page, monkeypatch, capsys):
+def test_commands_parse(page, tmp_path, monkeypatch, capsys):
     """Every command of a page exists, and so does every option. Training commands are
     parsed and checked as a whole, everything but the job itself."""
-    monkeypatch.chdir(ROOT)
+    write_files(page, tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "_start", lambda job, several_processes=False: None)
     monkeypatch.setenv("COLUMNS", "200")
     for _, command, *arguments in commands(read(page)):
