@@ -98,11 +98,17 @@ def test_the_front_page_trains_your_model_on_your_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ours = re.findall(r"`kdjax distill (--\S+ my_[^`]+)`", read("README.md"))
     assert len(ours) == 2
-    model = "--teacher.model.name my_model.py:small"
-    short = "--steps 2 --teacher.steps 2 --optim.warmup 1 --teacher.optim.warmup 1"
-    words = " ".join([*ours, model, short, "--seeds 1 --baselines --workdir runs/a"])
-    cli.main(["distill", *words.split()])
+    # By labels alone, without a teacher to compile.
+    short = "--steps 2 --optim.warmup 1 --seeds 1 --views.mode fixed --workdir runs/a"
+    cli.main(["train", *" ".join([*ours, short]).split()])
     assert (tmp_path / "runs" / "a" / "summary.json").is_file()
+
+
+def test_your_own_loop_is_short():
+    page = read("kdjax/train/README.md").split("## A loop of your own")[1]
+    code = blocks(page, "python")[0]
+    assert "for i in range" in code
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
 
 
 # Commands.
