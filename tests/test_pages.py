@@ -164,6 +164,12 @@ def test_links_and_files_exist(page):
     for file in re.findall(r"(?:experiments|tests|kdjax)/[\w/]+\.py", read(page)):
         assert (ROOT / file).is_file(), file
     text = FENCE.sub("", read(page))
+    for target, anchor in re.findall(r"\]\(([^)\s#]*\.md)#([^)\s]+)\)", text):
+        headings = re.findall(
+            r"^#+ (.*)$", ((ROOT / page).parent / target).read_text(), re.M
+        )
+        slugs = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+        assert anchor in slugs, (target, anchor)
     inline = re.findall(r"\]\(([^)#\s]+)[^)]*\)", text)
     for target in (*inline, *REFERENCE.findall(text)):
         if "://" not in target:
@@ -279,7 +285,11 @@ WRONG = {
     "misfits?": "mismatch",
     "ask(s|ed)?": "call, request",
     "answer(s|ed)?": "outputs, targets, predictions",
-    "is told|are told": "the message says",
+    "is told|are told|told": "prints, states",
+    "knows": "records, contains",
+    "sees?|seen": "receives, has",
+    "mend(s|ed)?": "repair",
+    "the sides": "student and teacher",
     "handed over": "passed",
     "beneath|put beside": "under, next to",
     "learnt": "learned",
