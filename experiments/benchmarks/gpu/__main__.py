@@ -1,0 +1,339 @@
+"""Order, limits and report of the parts of the GPU script. Needs no JAX itself.
+
+Each part is a process of its own with a time limit. The report and its copy are made
+again whenever a part has written, so a stop at any second loses one row at most.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from importlib import metadata
+
+from experiments.benchmarks.gpu.tables import write
+
+# Seconds a part may take. Their sum leaves 20 s of 8 minutes for the start.
+LIMITS = {"laws": 95, "cifar": 160, "bit": 110, "kernels": 45, "profile": 50}
+# Seconds before its limit from which a part starts no row.
+MARGIN = 3
+ROOT = pathlib.Path(__file__).parents[3]
+ALL, DIGITS = "all parts", "the digits job of laws"
+# A module, and who needs it.
+MODULES = {
+    **{name: ALL for name in ("jax", "flax", "optax", "orbax.checkpoint", "numpy")},
+    **{name: ALL for name in ("grain", "filelock", "rich", "tensorstore", "scipy")},
+    **{name: ALL for name in ("safetensors", "absl", "matplotlib")},
+    "sklearn": DIGITS,
+    "torch": "the PyTorch rows of cifar",
+    "tyro": "no part: the command line alone",
+    "tensorflow_datasets": "no part: data sets by name alone",
+}
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "torch")
+
+
+class Stopped(Exception):
+    """A signal asked the script to end."""
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Options, checked; a wrong one ends the program with status 2."""
+    parser = argparse.ArgumentParser(prog="gpu.sh")
+    parser.add_argument("out", nargs="?", type=pathlib.Path, default="runs/gpu")
+    parser.add_argument("--parts", default=",".join(LIMITS))
+    parser.add_argument("--dry", action="store_true", help="toy sizes on CPU")
+    parser.add_argument("--cifar", type=pathlib.Path, help="images and labels (.npz)")
+    parser.add_argument("--copy", type=pathlib.Path, help="gpu.md and gpu.tar.gz too")
+    parser.add_argument("--commit", default="", help="of a checkout without .git")
+    parser.add_argument("--limit", action="append", default=[], help="PART=SECONDS")
+    options = parser.parse_args(given)
+    try:
+        check(options)
+    except ValueError as error:
+        print(f"gpu.sh: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise ValueError, with one line, for the first wrong option."""
+    wanted = [name for name in options.parts.split(",") if name]
+    unknown = [name for name in wanted if name not in LIMITS]
+    known = ", ".join(LIMITS)
+    if unknown or not wanted:
+        got = ", ".join(unknown) or "none"
+        raise ValueError(f"--parts: expected some of {known}; got {got}")
+    options.parts = [name for name in LIMITS if name in wanted]
+    options.limits = dict(LIMITS)
+    for text in options.limit:
+        name, _, seconds = text.partition("=")
+        if name not in LIMITS or not seconds.replace(".", "", 1).isdigit():
+            raise ValueError(f"--limit: expected PART=SECONDS, got {text}")
+        options.limits[name] = float(seconds)
+    if options.cifar is not None:
+        check_arrays(options.cifar)
+
+
+def check_arrays(path: pathlib.Path) -> None:
+    """Raise ValueError unless a file holds CIFAR's images and labels."""
+    import numpy as np
+
+    want = "--cifar: expected a .npz of images uint8 [n, 32, 32, 3] and labels [n]"
+    if not path.is_file():
+        raise ValueError(f"{want}; no file {path}")
+    try:
+        with np.load(path) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        text = str(error).splitlines()[0]
+        raise ValueError(f"{want}; {path}: {text}") from None
+    good = images.shape[1:] == (32, 32, 3) and labels.shape == images.shape[:1]
+    if not good or images.dtype != np.uint8 or len(images) < 512:
+        got = f"{images.dtype} {images.shape} and {labels.shape}"
+        raise ValueError(f"{want}, n >= 512; got {got}")
+
+
+def run_quiet(*command: str, seconds: float = 60) -> tuple[int, str]:
+    """Status and output of a command; status 1 where it does not exist."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, (done.stdout.strip() or done.stderr.strip())
+
+
+def missing() -> list[str]:
+    """A line for each module that is not there."""
+    lines = []
+    for name, need in MODULES.items():
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            lines.append(f"missing: {name} (needed by {need})")
+    return lines
+
+
+def versions() -> str:
+    """The packages that the numbers depend on, with their versions."""
+    texts = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            texts.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            texts.append(f"{name} not installed")
+    return ", ".join(texts)
+
+
+def environment(dry: bool, cache: str) -> dict[str, str]:
+    """Variables of the parts."""
+    values = dict(os.environ)
+    values["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    values.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    values["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    values["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    if dry:
+        values.update(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1")
+    else:
+        # One GPU, and the CPU beside it to compare with.
+        values.pop("JAX_PLATFORMS", None)
+        values.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    return values
+
+
+PROBE = """
+import jax
+import kdjax.jobs
+device = jax.devices()[0]
+limit = (device.memory_stats() or {}).get("bytes_limit", 0) / 2**30
+print(f"{device.platform}: {device.device_kind}, {limit:.1f} GiB for JAX")
+"""
+
+
+def probe(options: argparse.Namespace, env: dict[str, str]) -> str:
+    """The device that JAX finds; status 2 where kdjax or the GPU is missing."""
+    command = [sys.executable, "-c", PROBE]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        fail("importing kdjax took more than 120 s")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        fail(f"kdjax cannot be imported: {last}")
+    device = done.stdout.strip().splitlines()[-1]
+    if not options.dry and not device.startswith(("gpu", "cuda")):
+        fail(f"expected a GPU, found {device}; --dry runs toy sizes on CPU")
+    return device
+
+
+def fail(text: str):
+    """End with status 2 and one line."""
+    print(f"gpu.sh: {text}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def heading(options: argparse.Namespace, device: str, gaps: list[str]) -> str:
+    """The first lines of the report: what is there, and what is missing."""
+    git = run_quiet("git", "describe", "--always", "--dirty", "--abbrev=12")
+    commit = options.commit or (git[1] if git[0] == 0 else "not known (see --commit)")
+    query = "--query-gpu=name,driver_version,memory.total"
+    smi = run_quiet("nvidia-smi", query, "--format=csv,noheader")
+    now = datetime.datetime.now(datetime.UTC)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    lines = [
+        "# One run of gpu.sh" + (", dry: toy sizes on CPU" if options.dry else ""),
+        "",
+        f"- {now:%Y-%m-%d %H:%M} UTC; commit {commit}",
+        f"- GPU and driver: {smi[1].splitlines()[0] if smi[0] == 0 else 'none found'}",
+        f"- JAX on {device}",
+        f"- host: {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB",
+        f"- {versions()}",
+        f"- CIFAR images: {options.cifar.name if options.cifar else 'synthetic'}",
+        *[f"- {line}" for line in gaps],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def report(options: argparse.Namespace, head: str, states: dict[str, str]) -> None:
+    """Write gpu.md anew from the files of the parts, and the copy."""
+    folder, texts = options.out / "parts", [head]
+    texts.append("".join(f"- {name}: {state}\n" for name, state in states.items()))
+    for name in options.parts:
+        file = folder / f"{name}.md"
+        texts.append(file.read_text() if file.exists() else f"## {name}\n\nNo rows.\n")
+    write(options.out / "gpu.md", "\n".join(texts))
+    if options.copy is None:
+        return
+    options.copy.mkdir(parents=True, exist_ok=True)
+    archive = options.copy / ".gpu.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for file in sorted(folder.glob("[!.]*")):
+            tar.add(file, f"parts/{file.name}")
+    archive.replace(options.copy / "gpu.tar.gz")
+    write(options.copy / "gpu.md", (options.out / "gpu.md").read_text())
+
+
+def stamp(folder: pathlib.Path, name: str) -> float:
+    """The time of the last change of a part's rows."""
+    file = folder / f"{name}.md"
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a part and everything that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def run_part(name: str, options, env: dict[str, str], refresh) -> str:
+    """Run one part to its end or limit; its state in one phrase."""
+    limit, folder = options.limits[name], options.out / "parts"
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu.part", name]
+    command += [str(folder.resolve()), "--seconds", str(max(limit - MARGIN, 0.1))]
+    command += ["--dry"] if options.dry else []
+    command += ["--cifar", str(options.cifar.resolve())] if options.cifar else []
+    start, last = time.monotonic(), 0.0
+    with open(folder / f"{name}.log", "w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                if time.monotonic() - start > limit:
+                    return f"stopped at its limit of {limit:g} s"
+                if stamp(folder, name) != last:
+                    last = stamp(folder, name)
+                    refresh()
+                time.sleep(0.2)
+        finally:
+            # Also what a finished part may have left behind.
+            stop(process)
+    seconds = f"{time.monotonic() - start:.1f} s"
+    code = process.returncode
+    return f"done in {seconds}" if code == 0 else f"failed, status {code}, {seconds}"
+
+
+def counts(options: argparse.Namespace, name: str) -> str:
+    """How many rows a part measured, and how many it did not."""
+    file = options.out / "parts" / f"{name}.json"
+    if not file.exists():
+        return "no rows"
+    rows = json.loads(file.read_text())["rows"]
+    done = sum(not row["state"] for row in rows)
+    errors = sum(row["state"].startswith("error") for row in rows)
+    text = f"{done} of {len(rows)} rows measured"
+    return text + (f", {errors} with an error" if errors else "")
+
+
+def main() -> int:
+    """Run the parts; 0 where all ended by themselves, 1 where not, 2 before any."""
+    options = arguments()
+    gaps = missing()
+    for line in gaps:
+        print(line)
+    cache = tempfile.mkdtemp(prefix="gpu-cache-")
+    env = environment(options.dry, cache)
+
+    def stopped(number: int, _frame) -> None:
+        raise Stopped(f"stopped by signal {number}")
+
+    signal.signal(signal.SIGTERM, stopped)
+    try:
+        device = probe(options, env)
+        head = heading(options, device, gaps)
+        print(head)
+        folder = options.out / "parts"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in options.parts:
+            for suffix in ("json", "md", "log"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+        return run_parts(options, env, head)
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def run_parts(options: argparse.Namespace, env: dict[str, str], head: str) -> int:
+    """All parts in order; the script's status."""
+    states = dict.fromkeys(options.parts, "not run")
+
+    def refresh() -> None:
+        report(options, head, states)
+
+    refresh()
+    try:
+        for name in options.parts:
+            states[name] = "running"
+            states[name] = run_part(name, options, env, refresh)
+            states[name] += f"; {counts(options, name)}"
+            print(f"{name}: {states[name]}", flush=True)
+            refresh()
+    except (Stopped, KeyboardInterrupt) as error:
+        running = [name for name, state in states.items() if state == "running"]
+        for name in running:
+            states[name] = str(error) or "interrupted"
+        print(f"gpu.sh: {error or 'interrupted'}", file=sys.stderr)
+    refresh()
+    print(f"\n{(options.out / 'gpu.md').read_text()}")
+    return 0 if all(state.startswith("done") for state in states.values()) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
