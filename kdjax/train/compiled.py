@@ -52,9 +52,10 @@ def compile_step(
       how: "jit" or "pmap", equal in value.
       unroll: write the seeds out one after another; None does so on CPU alone.
     """
-    if unroll is None:
-        unroll = mesh.devices.flat[0].platform == "cpu"
-    all_seeds = map_seeds(step, (0, SEED_AXES, given_axes), seeds, unroll=unroll)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    one_by_one = on_cpu if unroll is None else unroll
+    axes = 0, SEED_AXES, given_axes
+    all_seeds = map_seeds(step, axes, seeds, unroll=one_by_one)
     make = {"jit": _jit, "pmap": _pmap}
     return make[how](all_seeds, mesh)
 

@@ -74,7 +74,9 @@ def check(options: argparse.Namespace) -> None:
         got = ", ".join(unknown) or "none"
         raise ValueError(f"--parts: expected some of {known}; got {got}")
     options.parts = [name for name in LIMITS if name in wanted]
-    options.limits = dict(LIMITS)
+    # A dry run is a test of the script; its machine may be slow and busy.
+    factor = 4.0 if options.dry else 1.0
+    options.limits = {name: factor * seconds for name, seconds in LIMITS.items()}
     for text in options.limit:
         name, _, seconds = text.partition("=")
         if name not in LIMITS or not seconds.replace(".", "", 1).isdigit():
@@ -142,6 +144,7 @@ def environment(dry: bool, cache: str) -> dict[str, str]:
     """Variables of the parts."""
     values = dict(os.environ)
     values["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    values.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     values.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     values["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     values["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -253,7 +256,7 @@ def run_part(name: str, options, env: dict[str, str], refresh) -> str:
     start, last = time.monotonic(), 0.0
     with open(folder / f"{name}.log", "w") as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+            command, cwd=ROOT, env=env, stdout=log, stderr=log, process_group=0
         )
         try:
             while process.poll() is None:
@@ -306,6 +309,9 @@ def main() -> int:
             for suffix in ("json", "md", "log"):
                 (folder / f"{name}.{suffix}").unlink(missing_ok=True)
         return run_parts(options, env, head)
+    except Stopped as reason:
+        print(f"gpu.sh: {reason}", file=sys.stderr)
+        return 1
     finally:
         shutil.rmtree(cache, ignore_errors=True)
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 import kdjax
 from experiments.benchmarks.common import Prepared, base, prepare, splits
 from experiments.benchmarks.flops import count_flops
+from experiments.benchmarks.gpu import toys
 from experiments.benchmarks.gpu.kernels import normal, seconds
 from experiments.benchmarks.gpu.steps import (
     MIB,
@@ -27,8 +27,6 @@ from experiments.benchmarks.gpu.steps import (
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import build
 from kdjax.config import Model, Run, Teacher
-from kdjax.models import from_linen
-from kdjax.models.resnet_v2 import Block, Root
 
 RATE, STEP = "matrix rate", "BiT step"
 CLASSES = 1000
@@ -47,27 +45,15 @@ class Size(NamedTuple):
 
 
 FULL = Size("bit_r50x1", "bit_r152x2", (128, 224), (256, 128, 64, 32), 8192, 5, 5)
-_HERE = "experiments.benchmarks.gpu.bit"
-DRY = Size(f"{_HERE}:toy", f"{_HERE}:toy", (16,), (2,), 64, 1, 3)
+DRY = Size(toys.BIT, toys.BIT, (16,), (2,), 64, 1, 3)
 
 
-class Toy(nn.Module):
-    """One bottleneck between the family's root and head."""
+class TooLarge(Exception):
+    """A program that needs more memory than the device has."""
 
-    classes: int
-
-    @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False):
-        """Logits and no taps."""
-        del train
-        x = Block(1, 32, 1)(Root(32)(images))
-        return nn.Dense(self.classes)(x.mean((1, 2))), {}
-
-
-def toy(config: Model, classes: int) -> Any:
-    """The smallest network of the family, for a dry run."""
-    del config
-    return from_linen(Toy(classes))
+    def __init__(self, mib: float, limit: int):
+        super().__init__(f"needs {mib:,.0f} MiB of {limit / MIB:,.0f}")
+        self.share = limit / (mib * MIB)
 
 
 def measure(table: Table, options: argparse.Namespace) -> None:
@@ -135,26 +121,33 @@ def make_step(size: Size, px: int, batch: int) -> tuple[Prepared, Program]:
     return ready, compile_call(ready, 1)
 
 
-def fitting(size: Size, px: int) -> tuple[int, Prepared, Program]:
-    """The largest batch whose program fits into the memory of the device."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+def step_row(size: Size, px: int, rate: float | None) -> dict[str, Any]:
+    """The row of one resolution, at the largest batch that fits."""
     sizes = list(size.batches)
     while True:
-        batch = sizes.pop(0)
-        ready, program = make_step(size, px, batch)
-        if limit is None or program.mib * MIB < 0.95 * limit or not sizes:
-            return batch, ready, program
-        share = limit / (program.mib * MIB)
+        try:
+            return at_batch(size, px, sizes[0], rate)
+        except TooLarge as error:
+            if len(sizes) == 1:
+                raise
+            share = error.share
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or len(sizes) == 1:
+                raise
+            share = 1.0
         # Memory grows with the batch; go at once to the one that should fit.
-        sizes = [b for b in sizes if b <= share * batch] or sizes[-1:]
+        smaller = [b for b in sizes[1:] if b <= share * sizes[0]]
+        sizes = smaller or sizes[-1:]
 
 
-def step_row(size: Size, px: int, rate: float | None) -> dict[str, Any]:
-    """Images a second, operations and memory of one resolution."""
+def at_batch(size: Size, px: int, batch: int, rate: float | None) -> dict[str, Any]:
+    """Images a second, operations and memory of one batch."""
     before = peak()
-    batch, ready, program = fitting(size, px)
-    coming = ready.batches(0)
-    one = jax.tree.map(lambda x: x[None], next(coming))
+    ready, program = make_step(size, px, batch)
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    if limit is not None and program.mib * MIB > limit:
+        raise TooLarge(program.mib, limit)
+    one = jax.tree.map(lambda x: x[None], next(ready.batches(0)))
     flops = count_flops(ready.call.call, ready.state, one, ready.given)
     spent = timed(turns(ready, program, size.steps), size.repeats) / size.steps
     values = {

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import functools
 import json
 import pathlib
@@ -51,10 +52,10 @@ def cifar_step(options: argparse.Namespace) -> tuple[Prepared, Program, str]:
     variant = cifar.Variant(size.batches[0], 1)
     with tempfile.TemporaryDirectory() as name:
         bench = cifar.Bench(size, options.cifar, pathlib.Path(name))
-    run = cifar.make_run(size, variant)
+    run = dataclasses.replace(cifar.make_run(size, variant), steps=1000)
     train = build.load_source(run, "train", bench.data)
     teacher = build.Trained(*bench.teacher, None, 32)
-    ready = prepare(run, train, teacher)
+    ready = prepare(run, train, teacher, start=bench.student[1])
     return ready, compile_call(ready, 1), f"batch {variant.batch}"
 
 
@@ -96,14 +97,15 @@ def largest(
     events: list[tuple[str, float]], steps: int
 ) -> list[tuple[str, int, float]]:
     """`(name, calls a step, share)` of the largest costs."""
-    times, calls = collections.Counter(), collections.Counter()
+    times: dict[str, float] = collections.defaultdict(float)
+    calls: collections.Counter[str] = collections.Counter()
     for name, seconds in events:
         times[name] += seconds
         calls[name] += 1
     total = sum(times.values())
     return [
         (name, round(calls[name] / steps), seconds / total)
-        for name, seconds in times.most_common(COUNT)
+        for name, seconds in sorted(times.items(), key=lambda x: -x[1])[:COUNT]
     ]
 
 

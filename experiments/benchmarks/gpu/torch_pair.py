@@ -145,7 +145,7 @@ def make_step(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> Any:
         loss = forward()
         loss.backward()
         optimizer.step()
-        return loss
+        return loss.detach()
 
     return step
 
@@ -158,15 +158,15 @@ def row(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> dict[str, An
         torch.cuda.reset_peak_memory_stats()
     step = make_step(torch, mode, kind, batch, dry)
     start = time.perf_counter()
-    float(step())
+    step().item()
     first = time.perf_counter() - start
     times, count = [], 2 if dry else STEPS
     for _ in range(2 if dry else TURNS + 1):
-        start, loss = time.perf_counter(), None
-        for _ in range(count):
+        start, loss = time.perf_counter(), step()
+        for _ in range(count - 1):
             loss = step()
         # The loss on the host: everything before it has run.
-        float(loss)  # pyright: ignore[reportArgumentType]
+        loss.item()
         times.append(time.perf_counter() - start)
     spent = statistics.median(times[1:]) / count
     values = {
