@@ -48,7 +48,7 @@ def numbers(row: dict) -> list[float]:
 def test_a_dry_run_measures_every_row_of_every_part(tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy"
     process = start(out, "--dry", "--copy", copy)
-    printed, _ = process.communicate(timeout=600)
+    printed, _ = process.communicate(timeout=900)
     assert process.returncode == 0, printed
     for part in PARTS:
         rows = rows_of(out, part)
