@@ -17,17 +17,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
 
 import kdjax
-from experiments.benchmarks.common import circumstances
+from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
 from kdjax import build
-from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Cache, Run
 from kdjax.teachers.cached import bytes_per_view
-from kdjax.train import compiled, sharding
 
 CLASSES, SEED = 10, 1
 # Steps before the first that counts.
@@ -41,43 +39,14 @@ quotient of the two medians. See `teachers.py` for what a step is.
 """
 
 
-def base(student: str, teacher: str, steps: int, batch: int) -> Run:
-    return Run(
-        name="benchmark",
-        data=Data(train="train", validation="validation", test="validation"),
-        model=Model(name=student, resolution=32),
-        teacher=Teacher(model=Model(name=teacher, resolution=32)),
-        views=Views(mode="function_matching"),
-        terms={"soft": Term(temperature=Scalar(2.0))},
-        baselines=(),
-        optim=Optim(warmup=0),
-        seeds=1,
-        steps=steps,
-        batch=batch,
-    )
-
-
-def splits() -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (512, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(512) % CLASSES
-    return {"train": (images, labels), "validation": (images[:64], labels[:64])}
-
-
 def stepper(run: Run, train, teacher) -> Iterator[float]:
     """Seconds of one update after another."""
-    parts = build.make_parts(run, train=train, teacher=teacher)
-    call = compiled.compile_step(
-        parts.step, parts.mesh, parts.given_axes, 1, run.compute.how
-    )
-    seeds = np.arange(1, dtype=np.int32)
-    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
-    running, given = call.enter(state), build.place_given(parts)
-    coming = build.make_batches(parts)(0)
+    ready = prepare(run, train, teacher)
+    running, coming = ready.state, ready.batches(0)
     while True:
         start = time.perf_counter()
         batch = jax.tree.map(lambda x: x[None], next(coming))
-        running, metrics = call.call(running, batch, given)
+        running, metrics = ready.call.call(running, batch, ready.given)
         jax.device_get(metrics["loss"])
         yield time.perf_counter() - start
 
@@ -103,8 +72,7 @@ def measure(
     kdjax.cache_targets(cached, splits=data, teacher=(model, variables))
     train = build.load_source(run, "train", data)
     teacher = build.Trained(model, variables, None, 32)
-    hard = {"hard": Term("hard_cross_entropy", teacher="labels")}
-    plain = dataclasses.replace(run, terms=hard)
+    plain = dataclasses.replace(run, terms=HARD)
     steps = {
         "none": stepper(plain, train, None),
         "cached": stepper(cached, train, teacher),

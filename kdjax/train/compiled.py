@@ -34,7 +34,13 @@ class Compiled(NamedTuple):
 
 
 def compile_step(
-    step: Step, mesh: Mesh, given_axes: dict[str, int | None], seeds: int, how: str
+    step: Step,
+    mesh: Mesh,
+    given_axes: dict[str, int | None],
+    seeds: int,
+    how: str,
+    *,
+    unroll: bool | None = None,
 ) -> Compiled:
     """Compile one pure update for all seeds, over the devices of a mesh.
 
@@ -44,9 +50,12 @@ def compile_step(
       given_axes: for each entry of `given`, 0 if it has one value a seed, else None.
       seeds: how many.
       how: "jit" or "pmap", equal in value.
+      unroll: write the seeds out one after another; None does so on CPU alone.
     """
-    unroll = mesh.devices.flat[0].platform == "cpu"
-    all_seeds = map_seeds(step, (0, SEED_AXES, given_axes), seeds, unroll=unroll)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    one_by_one = on_cpu if unroll is None else unroll
+    axes = 0, SEED_AXES, given_axes
+    all_seeds = map_seeds(step, axes, seeds, unroll=one_by_one)
     make = {"jit": _jit, "pmap": _pmap}
     return make[how](all_seeds, mesh)
 

@@ -84,7 +84,7 @@ def fit(
     with _stop_signals() as stop:
         while step < plan.steps:
             end = plan.next_stop(step)
-            batch = _stack([next(coming) for _ in range(step, end)])
+            batch = stack([next(coming) for _ in range(step, end)])
             running, metrics = compiled.call(running, batch, given)
             window.append((step, metrics))
             step = end
@@ -172,7 +172,7 @@ def _stop_signals() -> Iterator[list[int]]:
         yield seen
 
 
-def _stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
+def stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
     """One first axis for the updates of a call; arrays on devices stay there."""
     if len(batches) == 1:
         return jax.tree.map(lambda x: x[None], batches[0])
