@@ -15,7 +15,7 @@ def _knobs(**knobs) -> tuple[tuple[str, Any], ...]:
     return tuple(knobs.items())
 
 
-_LABELLED: dict[str, Any] = {"arrays": _labels, "rowwise": ("labels",)}
+_LABELED: dict[str, Any] = {"arrays": _labels, "rowwise": ("labels",)}
 _HARD: dict[str, Any] = {"zero_if_equal": False, "teacher_gradient": False}
 
 
@@ -47,12 +47,12 @@ CASES = [
     Case("hard_cross_entropy", knobs=_knobs(label_smoothing=0.1), **_HARD),
     Case(
         "hard_cross_entropy",
-        knobs=_knobs(label_smoothing=0.1, convention="big_vision"),
+        knobs=_knobs(label_smoothing=0.1, variant="big_vision"),
         **_HARD,
     ),
     Case("hard_cross_entropy", teacher="ids", **_HARD),
     Case("logit_mse"),
-    Case("logit_mse", knobs=_knobs(centre=True)),
+    Case("logit_mse", knobs=_knobs(center=True)),
     Case("logit_l2"),
     Case("log_softmax_l2"),
     Case("probability_mse"),
@@ -60,37 +60,37 @@ CASES = [
     Case("probability_l1"),
     Case("sigmoid_kl"),
     Case("sigmoid_kl", knobs=_knobs(temperature=4.0)),
-    Case("decoupled_kd", **_LABELLED),
-    Case("decoupled_kd", knobs=_knobs(beta=0.5, temperature=1.0), **_LABELLED),
-    Case("decoupled_target", **_LABELLED),
-    Case("decoupled_non_target", **_LABELLED),
+    Case("dkd", **_LABELED),
+    Case("dkd", knobs=_knobs(beta=0.5, temperature=1.0), **_LABELED),
+    Case("dkd_target", **_LABELED),
+    Case("dkd_non_target", **_LABELED),
     Case("standardized_kl"),
     Case("standardized_kl", knobs=_knobs(ddof=0)),
-    Case("lwf_kd", zero_if_equal=False),
-    Case("lwf_kd", knobs=_knobs(eps=1e-5), zero_if_equal=False),
-    Case("weighted_soft_label", zero_if_equal=False, **_LABELLED),
+    Case("lwf", zero_if_equal=False),
+    Case("lwf", knobs=_knobs(eps=1e-5), zero_if_equal=False),
+    Case("wsld", zero_if_equal=False, **_LABELED),
     Case(
-        "weighted_soft_label",
-        knobs=_knobs(form="described"),
+        "wsld",
+        knobs=_knobs(variant="described"),
         zero_if_equal=False,
-        **_LABELLED,
+        **_LABELED,
     ),
-    Case("teacher_free_kl", teacher="ids"),
-    Case("teacher_free_kl", teacher="ids", knobs=_knobs(form="described")),
+    Case("tf_kd", teacher="ids"),
+    Case("tf_kd", teacher="ids", knobs=_knobs(variant="described")),
     Case("dist_inter"),
     Case("dist_inter", knobs=_WARM),
     Case("dist_intra", **_DIST),
     Case("dist_intra", knobs=_WARM, **_DIST),
     Case("dist", **_DIST),
     Case("dist", knobs=_knobs(beta=0.5, gamma=2.0), **_DIST),
-    Case("multi_level_logit", **_LEVELS),
-    Case("multi_level_logit", knobs=_knobs(form="described"), **_LEVELS),
+    Case("mlld", **_LEVELS),
+    Case("mlld", knobs=_knobs(variant="described"), **_LEVELS),
     # Nothing but divergences is left of it.
-    Case("multi_level_logit", knobs=_knobs(view="strong"), mask=0),
-    Case("multi_level_logit", knobs=_knobs(standardize=True), **_LEVELS),
+    Case("mlld", knobs=_knobs(view="strong"), mask=0),
+    Case("mlld", knobs=_knobs(standardize=True), **_LEVELS),
     Case("logit_l1"),
     Case(
-        "policy_kl",
+        "policy_distillation",
         knobs=_knobs(temperature=0.5, student_temperature=2.0),
         zero_if_equal=False,
     ),

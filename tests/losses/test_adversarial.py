@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.adversarial import (
-    CRITIC_FORMS,
-    STUDENT_FORMS,
+from kdjax.losses import (
     adversarial_critic,
     adversarial_student,
-    gradient_penalty,
-    reverse_gradient,
-)
-from kdjax.losses.generator import (
     generator_activation,
     generator_class_logit,
     generator_entropy,
     generator_one_hot,
+    gradient_penalty,
     image_l2,
     image_total_variation,
+    reverse_gradient,
 )
+from kdjax.losses._generative.gan import CRITIC_VARIANTS, STUDENT_VARIANTS
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -34,51 +31,53 @@ def _sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def _numpy_critic(s, t, form):
+def _numpy_critic(s, t, variant):
     return {
         "non_saturating": -np.log(_sigmoid(t)) - np.log(1 - _sigmoid(s)),
         "least_squares": 0.5 * (t - 1) ** 2 + 0.5 * s**2,
         "hinge": np.maximum(0, 1 - t) + np.maximum(0, 1 + s),
         "wasserstein": s - t,
-    }[form]
+    }[variant]
 
 
-def _numpy_student(s, form):
+def _numpy_student(s, variant):
     return {
         "non_saturating": -np.log(_sigmoid(s)),
         "saturating": np.log(1 - _sigmoid(s)),
         "least_squares": 0.5 * (s - 1) ** 2,
         "hinge": -s,
         "wasserstein": -s,
-    }[form]
+    }[variant]
 
 
-@pytest.mark.parametrize("form", CRITIC_FORMS)
-def test_critic_is_the_formula(form, float64):
+@pytest.mark.parametrize("variant", CRITIC_VARIANTS)
+def test_critic_is_the_formula(variant, float64):
     student, teacher = _scores()
-    value = adversarial_critic(student, teacher, form=form)
-    expected = _numpy_critic(student, teacher, form)
+    value = adversarial_critic(student, teacher, variant=variant)
+    expected = _numpy_critic(student, teacher, variant)
     np.testing.assert_allclose(value, expected.mean(1), rtol=1e-9)
     keep = np.arange(5) != 2
-    value = adversarial_critic(student, teacher, form=form, where=keep)
+    value = adversarial_critic(student, teacher, variant=variant, where=keep)
     np.testing.assert_allclose(value, expected[:, keep].mean(1), rtol=1e-9)
-    value = adversarial_critic(student[:, 0], teacher[:, 0], form=form)
+    value = adversarial_critic(student[:, 0], teacher[:, 0], variant=variant)
     np.testing.assert_allclose(value, expected[:, 0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("form", STUDENT_FORMS)
-def test_student_is_the_formula(form, float64):
+@pytest.mark.parametrize("variant", STUDENT_VARIANTS)
+def test_student_is_the_formula(variant, float64):
     student, _ = _scores()
-    value = adversarial_student(student, form=form)
-    np.testing.assert_allclose(value, _numpy_student(student, form).mean(1), rtol=1e-9)
+    value = adversarial_student(student, variant=variant)
+    np.testing.assert_allclose(
+        value, _numpy_student(student, variant).mean(1), rtol=1e-9
+    )
     keep = np.arange(5) != 2
     dirty = np.where(keep, student, np.nan)
     loss = jax.value_and_grad(
-        lambda s: adversarial_student(s, form=form, where=keep).sum()
+        lambda s: adversarial_student(s, variant=variant, where=keep).sum()
     )
     value, gradient = loss(dirty)
     np.testing.assert_allclose(
-        value, _numpy_student(student, form)[:, keep].mean(1).sum()
+        value, _numpy_student(student, variant)[:, keep].mean(1).sum()
     )
     assert np.isfinite(gradient).all() and (gradient[:, ~keep] == 0).all()
 
@@ -87,15 +86,15 @@ def test_a_critic_that_cannot_tell():
     zero, half = np.zeros(3, np.float32), np.full(3, 0.5, np.float32)
     np.testing.assert_allclose(adversarial_critic(zero, zero), 2 * np.log(2), 1e-6)
     np.testing.assert_allclose(adversarial_student(zero), np.log(2), rtol=1e-6)
-    value = adversarial_critic(half, half, form="least_squares")
+    value = adversarial_critic(half, half, variant="least_squares")
     np.testing.assert_allclose(value, 0.25)
-    np.testing.assert_allclose(adversarial_critic(zero, zero, form="hinge"), 2)
+    np.testing.assert_allclose(adversarial_critic(zero, zero, variant="hinge"), 2)
 
 
-@pytest.mark.parametrize("form", STUDENT_FORMS)
-def test_the_student_gains_from_higher_scores(form):
+@pytest.mark.parametrize("variant", STUDENT_VARIANTS)
+def test_the_student_gains_from_higher_scores(variant):
     scores = np.array([-3.0, -0.5, 0.5], np.float32)
-    gradient = jax.grad(lambda s: adversarial_student(s, form=form).sum())(scores)
+    gradient = jax.grad(lambda s: adversarial_student(s, variant=variant).sum())(scores)
     assert (gradient < 0).all()
 
 
@@ -111,7 +110,7 @@ def test_a_reversed_gradient_is_two_alternating_ones(float64):
         return adversarial_critic(student @ weight, teacher @ weight).mean()
 
     def adversary(student):
-        return adversarial_student(student @ weight, form="saturating").mean()
+        return adversarial_student(student @ weight, variant="saturating").mean()
 
     for_student, for_critic = jax.grad(together, (0, 1))(student, weight)
     np.testing.assert_allclose(for_critic, jax.grad(critic)(weight), rtol=1e-9)
@@ -224,7 +223,7 @@ def test_entropy_of_ten_classes_alike_is_minus_one():
 
 
 def _numpy_variation(x):
-    """The four differences, with their neighbours written out."""
+    """The four differences, with their neighbors written out."""
     pairs = [
         (x[:, :, 1:], x[:, :, :-1]),
         (x[:, 1:], x[:, :-1]),
@@ -240,29 +239,29 @@ def test_images_are_the_formula(float64):
     whole = sum(np.sqrt((g**2).sum()) for g in gaps)
     np.testing.assert_allclose(image_total_variation(images).mean(), whole, rtol=1e-9)
     each = sum(np.sqrt((g**2).sum((1, 2, 3))) for g in gaps)
-    value = image_total_variation(images, convention="example")
+    value = image_total_variation(images, variant="example")
     np.testing.assert_allclose(value, each, rtol=1e-9)
     np.testing.assert_allclose(image_l2(images), np.sqrt((images**2).sum((1, 2, 3))))
-    value = image_l2(images, convention="batch").mean()
+    value = image_l2(images, variant="batch").mean()
     np.testing.assert_allclose(value, np.sqrt((images**2).sum()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("convention", ["batch", "example"])
+@pytest.mark.parametrize("variant", ["batch", "example"])
 @pytest.mark.parametrize("kernel", [image_total_variation, image_l2])
-def test_masked_images_do_not_count(kernel, convention):
+def test_masked_images_do_not_count(kernel, variant):
     images = np.random.default_rng(2).normal(size=(4, 3, 3, 2)).astype(np.float32)
     keep = np.array([True, True, False, True])
     dirty = np.where(keep[:, None, None, None], images, np.nan)
 
     def loss(x):
-        values = kernel(x, convention=convention, where=keep)
+        values = kernel(x, variant=variant, where=keep)
         return values.sum(), values
 
     gradient, values = jax.grad(loss, has_aux=True)(dirty)
-    expected = kernel(images[keep], convention=convention)
+    expected = kernel(images[keep], variant=variant)
     np.testing.assert_allclose(values[keep], expected, rtol=1e-5)
     assert (values[~keep] == 0).all() and np.isfinite(gradient).all()
-    nothing = kernel(images, convention=convention, where=np.zeros(4, bool))
+    nothing = kernel(images, variant=variant, where=np.zeros(4, bool))
     np.testing.assert_array_equal(nothing, 0)
 
 
@@ -275,9 +274,9 @@ def test_any_scale_is_finite(scale):
         flat = x.reshape(3, -1)
         for kernel, argument in (
             (image_total_variation, x),
-            (lambda x: image_total_variation(x, convention="example"), x),
+            (lambda x: image_total_variation(x, variant="example"), x),
             (image_l2, x),
-            (lambda x: image_l2(x, convention="batch"), x),
+            (lambda x: image_l2(x, variant="batch"), x),
             (image_total_variation, x[:, :1, :1]),
             (generator_one_hot, flat),
             (generator_activation, flat),
@@ -293,15 +292,19 @@ def test_any_scale_is_finite(scale):
 def test_gradients_are_those_of_finite_differences(float64):
     student, teacher = (jnp.asarray(x[:2]) for x in _scores())
     images = jnp.asarray(np.random.default_rng(2).normal(size=(2, 3, 3, 1)))
-    for form in CRITIC_FORMS:
-        loss = jax.jit(lambda s, t, form=form: adversarial_critic(s, t, form=form))
+    for variant in CRITIC_VARIANTS:
+        loss = jax.jit(
+            lambda s, t, variant=variant: adversarial_critic(s, t, variant=variant)
+        )
         check_grads(loss, (student, teacher), order=1, modes="rev", rtol=1e-5)
-    for form in STUDENT_FORMS:
-        loss = jax.jit(lambda s, form=form: adversarial_student(s, form=form))
+    for variant in STUDENT_VARIANTS:
+        loss = jax.jit(
+            lambda s, variant=variant: adversarial_student(s, variant=variant)
+        )
         check_grads(loss, (student,), order=1, modes="rev", rtol=1e-5)
     for kernel in (image_total_variation, image_l2):
-        for convention in ("batch", "example"):
-            loss = jax.jit(lambda x, k=kernel, c=convention: k(x, convention=c))
+        for variant in ("batch", "example"):
+            loss = jax.jit(lambda x, k=kernel, c=variant: k(x, variant=c))
             check_grads(loss, (images,), order=1, modes="rev", rtol=1e-5)
     loss = jax.jit(generator_entropy)
     check_grads(loss, (jnp.asarray(_logits()),), order=1, modes="rev", rtol=1e-5)
@@ -310,16 +313,16 @@ def test_gradients_are_those_of_finite_differences(float64):
 def test_errors_name_the_argument():
     x = np.ones((2, 3), np.float32)
     for kernel in (adversarial_student, lambda s, **k: adversarial_critic(s, s, **k)):
-        with pytest.raises(ValueError, match="^form: expected one of"):
-            kernel(x, form="other")
+        with pytest.raises(ValueError, match="^variant: expected one of"):
+            kernel(x, variant="other")
         with pytest.raises(ValueError, match="^student_scores: expected at least"):
             kernel(x[:0])
         with pytest.raises(ValueError, match="^student_scores: expected rank"):
             kernel(x[0, 0])
         with pytest.raises(ValueError, match=r"^where: expected .*\(7,\)"):
             kernel(x, where=np.ones(7, bool))
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        adversarial_critic(x, x, form="saturating")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        adversarial_critic(x, x, variant="saturating")
     with pytest.raises(ValueError, match=r"^share: expected shape \(2,\)"):
         gradient_penalty(lambda x: x, x, x, share=x[:1, 0])
     with pytest.raises(ValueError, match="^target: expected"):
@@ -330,8 +333,8 @@ def test_errors_name_the_argument():
         generator_entropy(x, where=np.ones(3, bool))
     with pytest.raises(ValueError, match="^images: expected rank 4"):
         image_total_variation(x)
-    with pytest.raises(ValueError, match="^convention: expected one of"):
-        image_l2(x, convention="mean")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        image_l2(x, variant="mean")
     with pytest.raises(ValueError, match="^teacher_features: expected rank at least"):
         generator_activation(x[0])
     with pytest.raises(ValueError, match="^teacher_logits: expected .*floating"):

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.boundary import (
-    activation_boundary,
-    overhaul_margin,
-    overhaul_margins,
-)
+from kdjax.losses import ab, ofd, ofd_margins
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -23,16 +19,16 @@ def test_boundary_fixture():
     """methods.md, 3.5, entry by entry."""
     student = np.array([0.5, -2.0, 0.5, 2.0])[:, None]
     teacher = np.array([-1.0, -1.0, 1.0, 1.0])[:, None]
-    values = activation_boundary(student, teacher)
+    values = ab(student, teacher)
     np.testing.assert_allclose(values, [2.25, 0, 0.25, 0], rtol=1e-12)
-    whole = activation_boundary(student.T, teacher.T, convention="mean")
+    whole = ab(student.T, teacher.T, variant="mean")
     np.testing.assert_allclose(whole, [0.625], rtol=1e-12)
 
 
 def test_boundary_counts_zero_as_off():
     zero = np.zeros((1, 1))
-    np.testing.assert_allclose(activation_boundary(zero, zero), 1)
-    np.testing.assert_allclose(activation_boundary(zero - 1, zero), 0)
+    np.testing.assert_allclose(ab(zero, zero), 1)
+    np.testing.assert_allclose(ab(zero - 1, zero), 0)
 
 
 @pytest.mark.parametrize("margin", [0.5, 2.0])
@@ -45,11 +41,11 @@ def test_boundary_against_numpy(margin):
                 expected[n] += (s + margin) ** 2
             if t > 0 and s <= margin:
                 expected[n] += (s - margin) ** 2
-    values = activation_boundary(student, teacher, margin=margin)
+    values = ab(student, teacher, margin=margin)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
-    values = activation_boundary(student, teacher, margin=margin, convention="mean")
+    values = ab(student, teacher, margin=margin, variant="mean")
     np.testing.assert_allclose(values, expected / 60, rtol=1e-10)
-    values = activation_boundary(student, 9 * teacher, margin=margin)
+    values = ab(student, 9 * teacher, margin=margin)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
@@ -59,7 +55,7 @@ def test_boundary_gradients():
     weights = jnp.arange(1.0, 3)
 
     def loss(student, teacher):
-        return (weights * activation_boundary(student, teacher)).sum()
+        return (weights * ab(student, teacher)).sum()
 
     check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-6, 1e-6)
     np.testing.assert_array_equal(jax.grad(loss, 1)(student, teacher), 0)
@@ -72,18 +68,18 @@ def test_margins_are_means_of_the_negative_part():
     normal = np.random.default_rng(0).normal(size=(1_000_000, 1))
     samples = bias + scale * normal
     expected = [x[x < 0].mean() for x in samples.T]
-    margins = overhaul_margins(scale, bias)
+    margins = ofd_margins(scale, bias)
     np.testing.assert_allclose(margins, expected, rtol=5e-3)
     np.testing.assert_allclose(margins[0], -np.sqrt(2 / np.pi), rtol=1e-12)
-    rare = overhaul_margins(np.array([0.5, -0.5]), np.array([1.6, 1.6]))
+    rare = ofd_margins(np.array([0.5, -0.5]), np.array([1.6, 1.6]))
     np.testing.assert_allclose(rare, [-1.5, -1.5], rtol=1e-12)
 
 
 def test_margins_of_dead_channels():
     zero = np.zeros(2)
-    np.testing.assert_array_equal(overhaul_margins(zero, np.array([2.0, -2])), [0, -2])
+    np.testing.assert_array_equal(ofd_margins(zero, np.array([2.0, -2])), [0, -2])
     with np.errstate(all="raise"):
-        many = overhaul_margins(
+        many = ofd_margins(
             np.array([1e-30, 1e4, 1.0], np.float32),
             np.array([-1e4, 1e4, 1e30], np.float32),
         )
@@ -94,7 +90,7 @@ def test_slopes_of_margins_of_channels_that_nearly_died():
     """Ratios that overflow: -3 sizes above 0, the bias itself below."""
     scale = np.float32([1e-20, -1e-20, 1e-30, 0.0])
     bias = np.float32([1.0, 1e30, -1.0, -2.0])
-    slopes = jax.grad(lambda s, b: overhaul_margins(s, b).sum(), (0, 1))(scale, bias)
+    slopes = jax.grad(lambda s, b: ofd_margins(s, b).sum(), (0, 1))(scale, bias)
     np.testing.assert_array_equal(slopes[0][:3], [-3, 3, 0])
     np.testing.assert_array_equal(slopes[1], [0, 0, 1, 1])
 
@@ -109,18 +105,18 @@ def test_overhaul_against_numpy():
             expected[n] += (s - t) ** 2
         if t <= m and s > m:
             expected[n] += (s - m) ** 2
-    values = overhaul_margin(student, teacher, margin=margin)
+    values = ofd(student, teacher, margin=margin)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
     moved = [np.moveaxis(x, -1, 1) for x in (student, teacher)]
-    values = overhaul_margin(*moved, margin=margin, axis=1)
+    values = ofd(*moved, margin=margin, axis=1)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
 def test_overhaul_leaves_negative_students_alone():
     teacher = -np.abs(_random()[0])
-    values = overhaul_margin(teacher - 1, teacher, margin=np.array(-0.1))
+    values = ofd(teacher - 1, teacher, margin=np.array(-0.1))
     np.testing.assert_array_equal(values, 0)
-    values = overhaul_margin(teacher, teacher, margin=np.array(-0.1))
+    values = ofd(teacher, teacher, margin=np.array(-0.1))
     np.testing.assert_array_equal(values, 0)
 
 
@@ -130,7 +126,7 @@ def test_overhaul_gradients_against_differences():
     weights = jnp.arange(1.0, 3)
 
     def loss(student, teacher, margin):
-        return (weights * overhaul_margin(student, teacher, margin=margin)).sum()
+        return (weights * ofd(student, teacher, margin=margin)).sum()
 
     arrays = (student, teacher, margin)
     check_grads(jax.jit(loss), arrays, 1, ("fwd", "rev"), 1e-6, 1e-6)
@@ -140,12 +136,12 @@ def test_bad_arguments_are_refused():
     student, teacher = _random()
     for margin in (0, -1.0, np.inf):
         with pytest.raises(ValueError, match="^margin: expected a finite number"):
-            activation_boundary(student, teacher, margin=margin)
-    with pytest.raises(ValueError, match="^convention: expected one of"):
-        activation_boundary(student, teacher, convention="total")
+            ab(student, teacher, margin=margin)
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        ab(student, teacher, variant="total")
     with pytest.raises(ValueError, match=r"^margin: expected shape \(5,\)"):
-        overhaul_margin(student, teacher, margin=np.ones(4))
+        ofd(student, teacher, margin=np.ones(4))
     with pytest.raises(ValueError, match="^bias: expected the shape of scale"):
-        overhaul_margins(np.ones(3), np.ones(4))
+        ofd_margins(np.ones(3), np.ones(4))
     with pytest.raises(ValueError, match="^scale: expected an array of floating"):
-        overhaul_margins(np.ones(3, int), np.ones(3))
+        ofd_margins(np.ones(3, int), np.ones(3))

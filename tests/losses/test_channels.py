@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.channels import (
-    channel_weighted_hint,
-    channel_wise,
-    inter_channel_correlation,
-    neuron_selectivity,
-)
-from kdjax.losses.response import softmax_kl
+from kdjax.losses import channel_weighted_hint, cwd, ickd, nst, softmax_kl
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -47,21 +41,21 @@ def test_channel_wise_against_numpy(temperature):
         p, q = (np.exp(x[n, ..., c] / temperature) for x in (teacher, student))
         p, q = p / p.sum(), q / q.sum()
         expected[n] += temperature**2 * (p * np.log(p / q)).sum() / 5
-    values = channel_wise(student, teacher, temperature=temperature)
+    values = cwd(student, teacher, temperature=temperature)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
 def test_channel_wise_is_a_divergence_of_each_channel():
     """With one channel it is the divergence of logits; a shift changes nothing."""
     student, teacher = _random()
-    values = channel_wise(student[..., :1], teacher[..., :1])
+    values = cwd(student[..., :1], teacher[..., :1])
     flat = (student[..., 0].reshape(3, -1), teacher[..., 0].reshape(3, -1))
     np.testing.assert_allclose(values, softmax_kl(*flat, temperature=4.0), rtol=1e-10)
     shift = np.arange(5.0)
-    expected = channel_wise(student, teacher)
-    values = channel_wise(student + shift, teacher - shift)
+    expected = cwd(student, teacher)
+    values = cwd(student + shift, teacher - shift)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
-    np.testing.assert_allclose(channel_wise(student, student), 0, atol=1e-15)
+    np.testing.assert_allclose(cwd(student, student), 0, atol=1e-15)
 
 
 def test_inter_channel_correlation_against_numpy():
@@ -74,11 +68,11 @@ def test_inter_channel_correlation_against_numpy():
             gram = flat.T @ flat
             rows.append(gram / np.sqrt((gram**2).sum(axis=1, keepdims=True)))
         expected[n] = ((rows[0] - rows[1]) ** 2).sum() / 5
-    values = inter_channel_correlation(student, teacher)
+    values = ickd(student, teacher)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
     order = np.random.default_rng(2).permutation(12)
     moved = student.reshape(3, 12, 5)[:, order]
-    values = inter_channel_correlation(-9 * moved, 1e5 * teacher.reshape(3, 12, 5))
+    values = ickd(-9 * moved, 1e5 * teacher.reshape(3, 12, 5))
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
@@ -105,7 +99,7 @@ def _naive_selectivity(student, teacher, kernel):
 
 
 def test_selectivity_fixture():
-    value = neuron_selectivity(STUDENT, TEACHER)
+    value = nst(STUDENT, TEACHER)
     np.testing.assert_allclose(value, [0.5409090909], atol=1e-10)
 
 
@@ -117,7 +111,7 @@ def test_selectivity_against_numpy(kernel, teacher_channels):
     expected = [
         _naive_selectivity(s, t, kernel) for s, t in zip(student, teacher, strict=True)
     ]
-    values = neuron_selectivity(student, teacher, kernel=kernel)
+    values = nst(student, teacher, kernel=kernel)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
     assert (values >= 0).all()
 
@@ -125,16 +119,16 @@ def test_selectivity_against_numpy(kernel, teacher_channels):
 @pytest.mark.parametrize("kernel", SELECTIVITY)
 def test_selectivity_invariances(kernel):
     student, teacher = _random()
-    expected = neuron_selectivity(student, teacher, kernel=kernel)
+    expected = nst(student, teacher, kernel=kernel)
     rng = np.random.default_rng(2)
     scales = rng.uniform(0.1, 10, size=5)
-    values = neuron_selectivity(
+    values = nst(
         (scales * student)[..., rng.permutation(5)],
         teacher[..., rng.permutation(5)] * scales,
         kernel=kernel,
     )
     np.testing.assert_allclose(values, expected, rtol=1e-9)
-    values = neuron_selectivity(student, student[..., ::-1], kernel=kernel)
+    values = nst(student, student[..., ::-1], kernel=kernel)
     np.testing.assert_allclose(values, 0, atol=1e-12)
 
 
@@ -143,21 +137,19 @@ def test_selectivity_masks(kernel):
     """Positions of sides of unlike widths, and channels of alike ones."""
     student, teacher = _random(teacher_channels=3)
     rows = np.array([True, False, True])
-    values = neuron_selectivity(
-        student, teacher, kernel=kernel, where=rows[:, None, None]
-    )
-    expected = neuron_selectivity(student[:, rows], teacher[:, rows], kernel=kernel)
+    values = nst(student, teacher, kernel=kernel, where=rows[:, None, None])
+    expected = nst(student[:, rows], teacher[:, rows], kernel=kernel)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
     student, teacher = _random()
     some = np.arange(5) > 1
-    values = neuron_selectivity(student, teacher, kernel=kernel, where=some)
-    expected = neuron_selectivity(student[..., some], teacher[..., some], kernel=kernel)
+    values = nst(student, teacher, kernel=kernel, where=some)
+    expected = nst(student[..., some], teacher[..., some], kernel=kernel)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
     "kernel",
-    [channel_wise, inter_channel_correlation, neuron_selectivity],
+    [cwd, ickd, nst],
     ids=lambda k: k.__name__,
 )
 def test_gradients_against_differences(kernel):
@@ -170,21 +162,19 @@ def test_gradients_against_differences(kernel):
 @pytest.mark.parametrize("kernel", ["linear", "gaussian"])
 def test_other_kernels_gradients_against_differences(kernel):
     student, teacher = _random((2, 2, 3, 3), teacher_channels=2)
-    _differentiable(
-        lambda s, t: neuron_selectivity(s, t, kernel=kernel), student, teacher
-    )
+    _differentiable(lambda s, t: nst(s, t, kernel=kernel), student, teacher)
 
 
 def test_bad_arguments_are_refused():
     student, teacher = _random()
     with pytest.raises(ValueError, match="^kernel: expected one of .*'rbf'"):
-        neuron_selectivity(student, teacher, kernel="rbf")
+        nst(student, teacher, kernel="rbf")
     with pytest.raises(ValueError, match=r"^where: .*\(3, 3, 4, 2\), .*\(5,\)"):
-        neuron_selectivity(student, teacher[..., :2], where=np.ones(5, bool))
+        nst(student, teacher[..., :2], where=np.ones(5, bool))
     with pytest.raises(ValueError, match="^temperature: expected"):
-        channel_wise(student, teacher, temperature=0)
+        cwd(student, teacher, temperature=0)
     with pytest.raises(ValueError, match="^student_features: expected rank at least 3"):
-        inter_channel_correlation(student[:, 0, 0], teacher[:, 0, 0])
+        ickd(student[:, 0, 0], teacher[:, 0, 0])
 
 
 def test_channel_weighted_hint_against_numpy():

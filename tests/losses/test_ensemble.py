@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.ensemble import ensemble_logits, teacher_weights
-from kdjax.losses.response import softmax_kl
+from kdjax.losses import softmax_kl
+from kdjax.targets import ensemble_logits, teacher_weights
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 

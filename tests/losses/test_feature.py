@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.feature import hint_cosine, hint_l1, hint_l2, hint_norm
+from kdjax.losses import hint_cosine, hint_l1, hint_l2, hint_norm
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -16,10 +16,10 @@ def _random(shape=(3, 2, 4, 5)):
 
 
 def test_features_one_apart():
-    """methods.md, A03: C / 2 in the original's convention, 1 in the mean's."""
+    """methods.md, A03: C / 2 in the original's variant, 1 in the mean's."""
     student = np.zeros((2, 4, 4, 6))
     np.testing.assert_allclose(hint_l2(student, student + 1), 1)
-    original = hint_l2(student, student + 1, convention="fitnets")
+    original = hint_l2(student, student + 1, variant="fitnets")
     np.testing.assert_allclose(original, 3)
 
 
@@ -27,9 +27,9 @@ def test_hand_worked():
     student = np.array([[[1.0, 2], [3, 4]], [[0, 0], [0, 0]]])
     teacher = np.array([[[1.0, 0], [0, 0]], [[2, 0], [0, 0]]])
     np.testing.assert_allclose(hint_l2(student, teacher), [29 / 4, 1])
-    original = hint_l2(student, teacher, convention="fitnets")
+    original = hint_l2(student, teacher, variant="fitnets")
     np.testing.assert_allclose(original, [29 / 4, 1])
-    across = hint_l2(student[:1, :, :1], teacher[:1, :, :1], convention="fitnets")
+    across = hint_l2(student[:1, :, :1], teacher[:1, :, :1], variant="fitnets")
     np.testing.assert_allclose(across, [9 / 4])
 
 
@@ -39,7 +39,7 @@ def test_against_numpy(axis):
     square = (student - teacher) ** 2
     values = hint_l2(student, teacher, axis=axis)
     np.testing.assert_allclose(values, square.mean(axis=(1, 2, 3)), rtol=1e-12)
-    values = hint_l2(student, teacher, axis=axis, convention="fitnets")
+    values = hint_l2(student, teacher, axis=axis, variant="fitnets")
     expected = 0.5 * square.sum(axis=axis).mean(axis=(1, 2))
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
@@ -47,21 +47,21 @@ def test_against_numpy(axis):
 def test_vectors_have_one_position():
     student, teacher = _random((3, 5))
     expected = 2.5 * hint_l2(student, teacher)
-    values = hint_l2(student, teacher, convention="fitnets")
+    values = hint_l2(student, teacher, variant="fitnets")
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("convention", ["mean", "fitnets"])
-def test_where_selects_positions_and_channels(convention):
+@pytest.mark.parametrize("variant", ["mean", "fitnets"])
+def test_where_selects_positions_and_channels(variant):
     student, teacher = _random()
     columns = np.array([True, False, True, True])
     channels = np.array([True, True, False, False, True])
     mask = columns[:, None] & channels
-    values = hint_l2(student, teacher, convention=convention, where=mask)
+    values = hint_l2(student, teacher, variant=variant, where=mask)
     expected = hint_l2(
         student[:, :, columns][..., channels],
         teacher[:, :, columns][..., channels],
-        convention=convention,
+        variant=variant,
     )
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
@@ -74,14 +74,14 @@ def test_where_may_differ_between_examples():
     np.testing.assert_allclose(values, [expected, 0], rtol=1e-12)
 
 
-@pytest.mark.parametrize("convention", ["mean", "fitnets"])
-def test_gradients_against_differences(convention):
+@pytest.mark.parametrize("variant", ["mean", "fitnets"])
+def test_gradients_against_differences(variant):
     student, teacher = _random((2, 3, 4))
     weights = jnp.arange(1.0, 3)
     mask = np.arange(4) != 1
 
     def loss(student, teacher):
-        values = hint_l2(student, teacher, convention=convention, where=mask)
+        values = hint_l2(student, teacher, variant=variant, where=mask)
         return (weights * values).sum()
 
     check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-7, 1e-7)
@@ -89,8 +89,8 @@ def test_gradients_against_differences(convention):
 
 def test_bad_arguments_are_refused():
     student, teacher = _random()
-    with pytest.raises(ValueError, match="^convention: expected one of .*'sum'"):
-        hint_l2(student, teacher, convention="sum")
+    with pytest.raises(ValueError, match="^variant: expected one of .*'sum'"):
+        hint_l2(student, teacher, variant="sum")
     with pytest.raises(ValueError, match="^student_features: expected rank at least 2"):
         hint_l2(np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="^axis: expected the axis of the channels"):
@@ -200,4 +200,4 @@ def test_hint_norm_at_equality_and_what_it_refuses():
 def test_a_nan_that_counts_is_seen():
     broken, fine = np.array([[np.nan, 1.0]]), np.array([[-1.0, 1.0]])
     for pair in ((broken, fine), (fine, broken)):
-        assert np.isnan(hint_l2(*pair, convention="partial")).all()
+        assert np.isnan(hint_l2(*pair, variant="partial")).all()

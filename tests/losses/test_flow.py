@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.flow import dense_flow, flow, flow_matrix
-from kdjax.losses.singular import singular_value, singular_vectors
+from kdjax.losses import dense_fsp, fsp, fsp_matrix, kdsvd, singular_vectors
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -31,12 +30,12 @@ def _random(batch=3, channels=(4, 5), positions=(3, 2)):
 
 def _flow(student, teacher, student_end, teacher_end, **knobs):
     ends = {"student_end": student_end, "teacher_end": teacher_end}
-    return jax.jit(partial(flow, **knobs))(student, teacher, **ends)
+    return jax.jit(partial(fsp, **knobs))(student, teacher, **ends)
 
 
 def _singular(student, teacher, student_end, teacher_end, **knobs):
     ends = {"student_end": student_end, "teacher_end": teacher_end}
-    return jax.jit(partial(singular_value, **knobs))(student, teacher, **ends)
+    return jax.jit(partial(kdsvd, **knobs))(student, teacher, **ends)
 
 
 def _naive_matrix(start, end):
@@ -49,13 +48,13 @@ def _naive_matrix(start, end):
 
 
 def test_flow_fixture():
-    matrix = flow_matrix(STUDENT, STUDENT_END)
+    matrix = fsp_matrix(STUDENT, STUDENT_END)
     np.testing.assert_allclose(matrix, [[[1], [1]]], atol=1e-12)
-    matrix = flow_matrix(TEACHER, TEACHER_END)
+    matrix = fsp_matrix(TEACHER, TEACHER_END)
     np.testing.assert_allclose(matrix, [[[0.5], [0.5]]], atol=1e-12)
     arrays = (STUDENT, TEACHER, STUDENT_END, TEACHER_END)
     np.testing.assert_allclose(_flow(*arrays), [0.25], atol=1e-12)
-    np.testing.assert_allclose(_flow(*arrays, convention="sum"), [0.5], atol=1e-12)
+    np.testing.assert_allclose(_flow(*arrays, variant="sum"), [0.5], atol=1e-12)
 
 
 def test_flow_against_numpy():
@@ -66,7 +65,7 @@ def test_flow_against_numpy():
         gap -= _naive_matrix(teacher[n], teacher_end[n])
         expected.append((gap**2).mean())
     np.testing.assert_allclose(_flow(*arrays), expected, rtol=1e-10)
-    total = _flow(*arrays, convention="sum")
+    total = _flow(*arrays, variant="sum")
     np.testing.assert_allclose(total, 20 * np.array(expected), rtol=1e-10)
     moved = [np.moveaxis(x, -1, 1) for x in arrays]
     np.testing.assert_allclose(_flow(*moved, axis=1), expected, rtol=1e-10)
@@ -83,8 +82,8 @@ def test_flow_invariances():
     student, teacher, student_end, teacher_end = arrays
     values = _flow(3 * student, teacher, student_end / 3, teacher_end)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
-    matrix = flow_matrix(student, student_end)
-    scaled = flow_matrix(3 * student, student_end)
+    matrix = fsp_matrix(student, student_end)
+    scaled = fsp_matrix(3 * student, student_end)
     np.testing.assert_allclose(scaled, 3 * matrix, rtol=1e-10)
 
 
@@ -105,13 +104,13 @@ def test_flow_mask_leaves_out_positions_of_both_ends():
         np.testing.assert_array_equal(gradient[:, ~keep], 0)
 
 
-@pytest.mark.parametrize("convention", ["mean", "sum"])
-def test_flow_mask_leaves_out_channels_of_the_beginning(convention):
+@pytest.mark.parametrize("variant", ["mean", "sum"])
+def test_flow_mask_leaves_out_channels_of_the_beginning(variant):
     student, teacher, *ends = _random()
     keep = np.array([True, False, True, True])
-    values = _flow(student, teacher, *ends, convention=convention, where=keep)
+    values = _flow(student, teacher, *ends, variant=variant, where=keep)
     cut = student[..., keep], teacher[..., keep]
-    expected = _flow(*cut, *ends, convention=convention)
+    expected = _flow(*cut, *ends, variant=variant)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
@@ -134,30 +133,30 @@ def test_dense_flow_is_the_mean_over_pairs():
     for i, j in itertools.combinations(range(3), 2):
         starts = halved(student[i], j - i), halved(teacher[i], j - i)
         expected.append(_flow(*starts, student[j], teacher[j]))
-    values = dense_flow(student, teacher)
+    values = dense_fsp(student, teacher)
     np.testing.assert_allclose(values, np.mean(expected, axis=0), rtol=1e-10)
-    first = dense_flow(student, teacher, upto=1)
+    first = dense_fsp(student, teacher, upto=1)
     np.testing.assert_allclose(first, expected[0], rtol=1e-10)
 
 
 def test_dense_flow_of_two_equal_sizes_is_flow():
     student, teacher = _taps((4, 4), (3, 2))
-    for convention in ("mean", "sum"):
-        values = dense_flow(student, teacher, convention=convention)
+    for variant in ("mean", "sum"):
+        values = dense_fsp(student, teacher, variant=variant)
         ends = student[1], teacher[1]
-        expected = _flow(student[0], teacher[0], *ends, convention=convention)
+        expected = _flow(student[0], teacher[0], *ends, variant=variant)
         np.testing.assert_allclose(values, expected, rtol=1e-12)
-    np.testing.assert_allclose(dense_flow(student, student), 0, atol=1e-15)
+    np.testing.assert_allclose(dense_fsp(student, student), 0, atol=1e-15)
     moved = [[np.moveaxis(x, -1, 1) for x in side] for side in (student, teacher)]
-    values = dense_flow(*moved, axis=1)
-    np.testing.assert_allclose(values, dense_flow(student, teacher), rtol=1e-12)
+    values = dense_fsp(*moved, axis=1)
+    np.testing.assert_allclose(values, dense_fsp(student, teacher), rtol=1e-12)
 
 
 def test_dense_flow_upto_leaves_later_taps_out():
     student, teacher = _taps()
 
     def loss(student):
-        return dense_flow(student, teacher, upto=1).sum()
+        return dense_fsp(student, teacher, upto=1).sum()
 
     gradients = jax.grad(loss)(student)
     assert (gradients[0] != 0).all() and (gradients[1] != 0).all()
@@ -253,7 +252,7 @@ def test_singular_value_with_equal_singular_values_is_finite():
     "kernel, knobs",
     [
         (_flow, {}),
-        (_flow, {"convention": "sum"}),
+        (_flow, {"variant": "sum"}),
         (_flow, {"where": np.array([True, True, False, True])}),
         (_singular, {}),
         (_singular, {"components": 2}),
@@ -278,12 +277,12 @@ def test_bad_arguments_are_refused():
         _flow(student, teacher, student_end[:, :2], teacher_end)
     with pytest.raises(ValueError, match="^teacher_end: expected the shape of student"):
         _flow(student, teacher, student_end, teacher_end[..., :2])
-    with pytest.raises(ValueError, match="^convention: expected one of"):
-        _flow(*arrays, convention="half")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        _flow(*arrays, variant="half")
     with pytest.raises(ValueError, match="^end: expected an array of floating"):
-        flow_matrix(student, student_end.astype(int))
+        fsp_matrix(student, student_end.astype(int))
     with pytest.raises(ValueError, match="^where: expected"):
-        flow_matrix(student, student_end, where=np.ones(7, bool))
+        fsp_matrix(student, student_end, where=np.ones(7, bool))
     with pytest.raises(
         ValueError, match=r"^components: expected a whole number in \[1, 4\]"
     ):
@@ -291,6 +290,6 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="^student_end: expected 3 examples, got 2"):
         _singular(student, teacher, student_end[:2], teacher_end[:2])
     with pytest.raises(ValueError, match="^teacher_features: expected as many taps"):
-        dense_flow([student], [teacher])
+        dense_fsp([student], [teacher])
     with pytest.raises(ValueError, match=r"^upto: expected a whole .*\[1, 1\], got 2"):
-        dense_flow([student, student_end], [teacher, teacher_end], upto=2)
+        dense_fsp([student, student_end], [teacher, teacher_end], upto=2)

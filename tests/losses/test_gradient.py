@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.gradient import (
+from kdjax.losses import (
     attention_transfer_gradient,
+    hard_cross_entropy,
     input_gradient,
     jacobian_matching,
 )
-from kdjax.losses.response import hard_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -20,7 +20,7 @@ KERNELS = pytest.mark.parametrize(
     [
         attention_transfer_gradient,
         jacobian_matching,
-        lambda s, t, **k: jacobian_matching(s, t, convention="mean", **k),
+        lambda s, t, **k: jacobian_matching(s, t, variant="mean", **k),
     ],
     ids=["attention", "sum", "mean"],
 )
@@ -52,7 +52,7 @@ def test_against_numpy():
     cosine = (rows[0] * rows[1]).sum(axis=1) / (norms[0] * norms[1])
     values = jacobian_matching(student, teacher)
     np.testing.assert_allclose(values, 2 - 2 * cosine, rtol=1e-10)
-    values = jacobian_matching(student, teacher, convention="mean")
+    values = jacobian_matching(student, teacher, variant="mean")
     np.testing.assert_allclose(values, (2 - 2 * cosine) / 40, rtol=1e-10)
     values = jacobian_matching(1e3 * student, teacher / 7)
     np.testing.assert_allclose(values, 2 - 2 * cosine, rtol=1e-10)
@@ -126,8 +126,8 @@ def test_bad_arguments_are_refused():
     student, teacher = _random()
     with pytest.raises(ValueError, match="^teacher_gradients: expected the shape of"):
         jacobian_matching(student, teacher[..., :2])
-    with pytest.raises(ValueError, match="^convention: expected one of"):
-        jacobian_matching(student, teacher, convention="none")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        jacobian_matching(student, teacher, variant="none")
     with pytest.raises(
         ValueError, match="^student_gradients: expected rank at least 2"
     ):

@@ -7,8 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from kdjax.losses import softmax_kl
-from kdjax.losses.linear import linear_softmax_kl
+from kdjax.losses import linear_softmax_kl, softmax_kl
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 WORDS = 50

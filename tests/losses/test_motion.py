@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import checkify
 from jax.test_util import check_grads
 
-from kdjax.losses import motion
+from kdjax import losses
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -32,10 +32,10 @@ def test_flow_against_numpy(float64):
     cost = ((np.abs(student - teacher) + 0.01) ** 0.4).sum(-1)
     count = np.maximum(mask.sum((1, 2)), 1e-9)
     expected = (mask * cost).sum((1, 2)) / count
-    loss = functools.partial(motion.optical_flow, importance=mask)
+    loss = functools.partial(losses.optical_flow, importance=mask)
     np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-9)
     assert loss(student, teacher)[2] == 0
-    traced = jax.jit(lambda m: motion.optical_flow(student, teacher, importance=m))
+    traced = jax.jit(lambda m: losses.optical_flow(student, teacher, importance=m))
     np.testing.assert_allclose(traced(mask > 0), traced((mask > 0) * 1.0), rtol=1e-12)
 
     # With a larger offset: near its default the slope is too steep for differences.
@@ -61,16 +61,16 @@ def _warp(x, flow):
 
 def test_warp_against_numpy(float64):
     x = IMAGES[0]
-    moved = jax.jit(motion.warp)(x, FLOW)
+    moved = jax.jit(losses.warp)(x, FLOW)
     np.testing.assert_allclose(moved, _warp(x, FLOW), rtol=1e-12)
     # At whole numbers, among them the last row and column, and far outside.
     whole = np.array([0.0, 1, -1, 6, -6, 1e4, -1e4])[RNG.integers(7, size=(*SIZE, 2))]
-    np.testing.assert_array_equal(motion.warp(x, 0 * FLOW), x)
-    np.testing.assert_allclose(motion.warp(x, whole), _warp(x, whole), rtol=1e-12)
+    np.testing.assert_array_equal(losses.warp(x, 0 * FLOW), x)
+    np.testing.assert_allclose(losses.warp(x, whole), _warp(x, whole), rtol=1e-12)
     # The first component is the column.
-    right = motion.warp(x, np.zeros((*SIZE, 2)) + [1.0, 0.0])
+    right = losses.warp(x, np.zeros((*SIZE, 2)) + [1.0, 0.0])
     np.testing.assert_array_equal(right, x[:, :, [1, 2, 3, 4, 5, 6, 6]])
-    down = motion.warp(x, np.zeros((*SIZE, 2)) + [0.0, 1.0])
+    down = losses.warp(x, np.zeros((*SIZE, 2)) + [0.0, 1.0])
     np.testing.assert_array_equal(down, x[:, [1, 2, 3, 4, 4]])
 
 
@@ -78,7 +78,7 @@ def test_warp_s_gradients(float64):
     x, weight = IMAGES
 
     def loss(x, flow):
-        return (weight * motion.warp(x, flow)).sum()
+        return (weight * losses.warp(x, flow)).sum()
 
     check_grads(jax.jit(loss), (x, FLOW), 1, ("fwd", "rev"), 1e-6, 1e-6)
     to_x, to_flow = jax.jit(jax.grad(loss, (0, 1)))(x, FLOW)
@@ -101,8 +101,8 @@ def test_warp_s_gradients(float64):
 def test_warp_of_single_rows(size):
     x = RNG.normal(size=(*size, 2)).astype(np.float32)
     flow = RNG.normal(size=(*size, 2)).astype(np.float32)
-    np.testing.assert_allclose(motion.warp(x, flow), _warp(x, flow), 1e-5, 1e-6)
-    slopes = jax.grad(lambda *a: motion.warp(*a).sum(), (0, 1))(x, flow)
+    np.testing.assert_allclose(losses.warp(x, flow), _warp(x, flow), 1e-5, 1e-6)
+    slopes = jax.grad(lambda *a: losses.warp(*a).sum(), (0, 1))(x, flow)
     assert all(np.isfinite(slope).all() for slope in slopes)
 
 
@@ -122,11 +122,11 @@ def test_occlusion_against_numpy(float64):
     there = np.array([2.3, -1.4]) + 0.4 * rng.normal(size=size)
     back = -there + 0.4 * rng.normal(size=size)
     for knobs in ({}, {"relative": 0.3, "absolute": 2.0}, {"relative": 0}):
-        found = jax.jit(motion.occlusion_mask)(there, back, **knobs)
+        found = jax.jit(losses.occlusion_mask)(there, back, **knobs)
         expected = _occluded(there, back, **knobs)
         assert found.dtype == bool and 0.1 < expected.mean() < 0.9
         np.testing.assert_array_equal(found, expected)
-    loose = motion.occlusion_mask(there, back, relative=0, absolute=1e6)
+    loose = losses.occlusion_mask(there, back, relative=0, absolute=1e6)
     assert loose.any() and not loose.all()
 
 
@@ -142,8 +142,8 @@ def test_occlusion_of_a_square_that_moves():
     backward[:, 3:6, 5:8, 0] = -3
     hidden, uncovered = np.zeros((2, 1, 8, 12), bool)
     hidden[:, 3:6, 5:8] = uncovered[:, 3:6, 2:5] = True
-    np.testing.assert_array_equal(motion.occlusion_mask(forward, backward), hidden)
-    np.testing.assert_array_equal(motion.occlusion_mask(backward, forward), uncovered)
+    np.testing.assert_array_equal(losses.occlusion_mask(forward, backward), hidden)
+    np.testing.assert_array_equal(losses.occlusion_mask(backward, forward), uncovered)
 
 
 def test_occlusion_of_a_camera_that_moves():
@@ -151,10 +151,10 @@ def test_occlusion_of_a_camera_that_moves():
     forward = np.zeros((1, 5, 6, 2), np.float32) + np.float32([2, -1])
     expected = np.zeros((1, 5, 6), bool)
     expected[:, :, 4:] = expected[:, 0] = True
-    found = motion.occlusion_mask(forward, -forward)
+    found = losses.occlusion_mask(forward, -forward)
     np.testing.assert_array_equal(found, expected)
     forward[0, 3, 1] = np.nan
-    assert motion.occlusion_mask(forward, -forward)[0, 3, 1]
+    assert losses.occlusion_mask(forward, -forward)[0, 3, 1]
 
 
 def test_no_gradient_of_a_mask():
@@ -162,14 +162,14 @@ def test_no_gradient_of_a_mask():
     flow = jnp.asarray(FLOW, jnp.float32)
 
     def loss(flow):
-        seen = ~motion.occlusion_mask(flow, -flow)
-        return motion.census_loss(x, x[::-1], importance=seen, patch=3).sum()
+        seen = ~losses.occlusion_mask(flow, -flow)
+        return losses.census_loss(x, x[::-1], importance=seen, patch=3).sum()
 
     np.testing.assert_array_equal(jax.grad(loss)(flow), 0)
 
 
 def _census(first, second, m, patch=7, levels=255.0, power=0.4, eps=0.01):
-    """A patch and a neighbour at a time."""
+    """A patch and a neighbor at a time."""
     if first.shape[-1] == 3:
         first, second = (x @ [0.2989, 0.587, 0.114] for x in (first, second))
     first, second = (levels * x.reshape(m.shape) for x in (first, second))
@@ -196,18 +196,18 @@ def _census(first, second, m, patch=7, levels=255.0, power=0.4, eps=0.01):
 def test_census_against_numpy(float64):
     first, second = IMAGES
     for knobs in (MILD, {"patch": 5}, {"patch": 3, "levels": 1.0, "power": 1.3}):
-        found = motion.census_loss(first, second, importance=WEIGHTS, **knobs)
+        found = losses.census_loss(first, second, importance=WEIGHTS, **knobs)
         expected = _census(first, second, WEIGHTS, **knobs)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
     first, second = RNG.normal(size=(2, 2, 9, 8, 1)) / 50
     seen = RNG.uniform(size=(2, 9, 8)) > 0.5
-    found = motion.census_loss(first, second, importance=seen)
+    found = losses.census_loss(first, second, importance=seen)
     np.testing.assert_allclose(found, _census(first, second, seen * 1.0), rtol=1e-9)
 
 
 def test_census_s_gradients(float64):
     def loss(first, second):
-        values = motion.census_loss(first, second, importance=WEIGHTS, **MILD)
+        values = losses.census_loss(first, second, importance=WEIGHTS, **MILD)
         return (jnp.array([1.0, 2.0]) * values).sum()
 
     check_grads(jax.jit(loss), tuple(IMAGES), 1, ("fwd", "rev"), 1e-6, 1e-6)
@@ -222,7 +222,7 @@ def test_census_of_no_pixel_is_zero():
     first[0] = np.nan
 
     def loss(first, second):
-        values = motion.census_loss(first, second, importance=mask, patch=3)
+        values = losses.census_loss(first, second, importance=mask, patch=3)
         return values.sum(), values
 
     slopes, values = jax.grad(loss, (0, 1), has_aux=True)(first, second)
@@ -237,7 +237,7 @@ def test_census_sees_its_patches_alone():
     mask[:, 2, 2] = True
 
     def loss(first, second):
-        values = motion.census_loss(first, second, importance=mask, patch=3)
+        values = losses.census_loss(first, second, importance=mask, patch=3)
         return values.sum(), values
 
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
@@ -253,10 +253,10 @@ def test_census_sees_its_patches_alone():
 
 
 def test_census_laws():
-    """A permuted batch, vmap, a shift of the greys, equal images, either order."""
+    """A permuted batch, vmap, a shift of the grays, equal images, either order."""
     first, second = IMAGES.astype(np.float32)
     mask = WEIGHTS.astype(np.float32)
-    loss = jax.jit(functools.partial(motion.census_loss, patch=3))
+    loss = jax.jit(functools.partial(losses.census_loss, patch=3))
     expected = loss(first, second, importance=mask)
     assert expected.shape == (2,) and (expected > 0).all()
     turned = loss(first[::-1], second[::-1], importance=mask[::-1])
@@ -277,9 +277,9 @@ def test_half_precision_is_widened(dtype):
     wide, exact = half.astype(jnp.float32), flow.astype(jnp.float32)
 
     def loss(first, second, flow):
-        moved = motion.warp(second, flow)
-        seen = ~motion.occlusion_mask(flow, -flow)
-        values = motion.census_loss(first, moved, importance=seen, patch=3)
+        moved = losses.warp(second, flow)
+        seen = ~losses.occlusion_mask(flow, -flow)
+        values = losses.census_loss(first, moved, importance=seen, patch=3)
         return values.sum(), (values, moved, seen)
 
     gradient = jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))
@@ -290,7 +290,7 @@ def test_half_precision_is_widened(dtype):
     for a, b in zip(found, gradient(*wide, exact)[1], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     # The wider of two, for images beside a field of another precision.
-    assert motion.warp(half[0], exact).dtype == jnp.float32
+    assert losses.warp(half[0], exact).dtype == jnp.float32
 
 
 EXTREMES = [(0.0, 0.0), (1e4, -1e4), (1e4, 0.0), (1e-20, 1e-20), (1.0, 1e4)]
@@ -303,9 +303,9 @@ def test_finite_values_and_gradients(scales):
     )
 
     def loss(first, second, flow):
-        moved = motion.warp(second, flow)
+        moved = losses.warp(second, flow)
         seen = jnp.ones(SIZE, bool)
-        return motion.census_loss(first, moved, importance=seen, patch=3).sum()
+        return losses.census_loss(first, moved, importance=seen, patch=3).sum()
 
     gradient = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
     for flow in (0 * FLOW, FLOW, 1e4 * FLOW, 1e-20 * FLOW):
@@ -363,7 +363,7 @@ def test_refusals_name_the_argument(call, name, bad):
     }[call]
     knobs = {"patch": 3} if call == "census_loss" else {}
     with pytest.raises(ValueError, match=f"^{name}: expected .*got"):
-        getattr(motion, call)(**{**good, **knobs, **bad})
+        getattr(losses, call)(**{**good, **knobs, **bad})
 
 
 def test_even_patches_and_traced_values_are_refused():
@@ -371,8 +371,8 @@ def test_even_patches_and_traced_values_are_refused():
     with pytest.raises(
         ValueError, match="^patch: expected an odd number from 3 to 6 .*, got 4"
     ):
-        motion.census_loss(image, image, importance=image[..., 0], patch=4)
-    loss = functools.partial(motion.census_loss, image, image, patch=3)
+        losses.census_loss(image, image, importance=image[..., 0], patch=4)
+    loss = functools.partial(losses.census_loss, image, image, patch=3)
     checked = jax.jit(checkify.checkify(lambda m: loss(importance=m)))
     error, _ = checked(-image[..., 0])
     with pytest.raises(checkify.JaxRuntimeError, match="^importance: expected"):

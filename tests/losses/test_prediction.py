@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import prediction
+from kdjax import losses
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -35,11 +35,11 @@ def draw(rows=5, classes=7, scale=2.0):
 
 def test_dist_fixtures():
     pair = (STUDENT_4, TEACHER_4)
-    inter = prediction.dist_inter(*pair).mean()
-    intra = prediction.dist_intra(*pair).mean()
+    inter = losses.dist_inter(*pair).mean()
+    intra = losses.dist_intra(*pair).mean()
     np.testing.assert_allclose(inter, 0.6224956557, atol=1e-9)
     np.testing.assert_allclose(intra, 0.7891016898, atol=1e-9)
-    np.testing.assert_allclose(prediction.dist(*pair).mean(), 1.4115973457, atol=1e-9)
+    np.testing.assert_allclose(losses.dist(*pair).mean(), 1.4115973457, atol=1e-9)
 
 
 def correlation(a, b, eps):
@@ -56,11 +56,11 @@ def test_dist_against_numpy(eps):
     inter = 16 * (1 - correlation(q, p, eps))
     intra = 16 * (1 - correlation(q.T, p.T, eps).mean())
     knobs = {"temperature": 4.0, "eps": eps}
-    values = prediction.dist_inter(student, teacher, **knobs)
+    values = losses.dist_inter(student, teacher, **knobs)
     np.testing.assert_allclose(values, inter, rtol=1e-9)
-    values = prediction.dist_intra(student, teacher, **knobs)
+    values = losses.dist_intra(student, teacher, **knobs)
     np.testing.assert_allclose(values.mean(), intra, rtol=1e-9)
-    values = prediction.dist(student, teacher, beta=0.3, gamma=1.7, **knobs)
+    values = losses.dist(student, teacher, beta=0.3, gamma=1.7, **knobs)
     expected = 0.3 * inter.mean() + 1.7 * intra
     np.testing.assert_allclose(values.mean(), expected, rtol=1e-9)
 
@@ -69,36 +69,36 @@ def test_dist_inter_ignores_scale_and_shift_of_probabilities_and_is_bounded():
     _, teacher = draw()
     p = softmax(teacher)
     shrunk = np.log(0.3 * p + 0.7 / 7)
-    np.testing.assert_allclose(prediction.dist_inter(shrunk, teacher), 0, atol=1e-6)
+    np.testing.assert_allclose(losses.dist_inter(shrunk, teacher), 0, atol=1e-6)
     opposed = np.log((1 - p) / 6)
-    np.testing.assert_allclose(prediction.dist_inter(opposed, teacher), 2, atol=1e-6)
+    np.testing.assert_allclose(losses.dist_inter(opposed, teacher), 2, atol=1e-6)
 
 
 def test_dist_intra_ignores_scale_and_shift_of_a_class_and_wants_two_examples():
     student, teacher = draw()
-    values = prediction.dist_intra(student, teacher, where=np.arange(5) < 4)
+    values = losses.dist_intra(student, teacher, where=np.arange(5) < 4)
     assert values[4] == 0
-    sliced = prediction.dist_intra(student[:4], teacher[:4])
+    sliced = losses.dist_intra(student[:4], teacher[:4])
     np.testing.assert_allclose(values[:4], sliced, rtol=1e-9)
     # Each row moved towards the mean over the batch: every column shrinks alike.
     p = softmax(teacher)
     shrunk = np.log(0.4 * p + 0.6 * p.mean(0))
-    np.testing.assert_allclose(prediction.dist_intra(shrunk, teacher), 0, atol=3e-6)
-    for kernel in (prediction.dist_intra, prediction.dist):
+    np.testing.assert_allclose(losses.dist_intra(shrunk, teacher), 0, atol=3e-6)
+    for kernel in (losses.dist_intra, losses.dist):
         with pytest.raises(ValueError, match="^student_logits: .*at least 2.*got 1"):
             kernel(student[:1], teacher[:1])
         with pytest.raises(ValueError, match="^eps: expected .*above 0, got 0"):
             kernel(student, teacher, eps=0.0)
-    alone = prediction.dist_intra(student, teacher, where=np.arange(5) == 2)
+    alone = losses.dist_intra(student, teacher, where=np.arange(5) == 2)
     np.testing.assert_allclose(alone, np.where(np.arange(5) == 2, 1, 0), atol=1e-12)
 
 
 def test_relations_of_predictions_want_a_matrix():
     maps = np.zeros((2, 3, 4))
     for kernel in (
-        prediction.dist,
-        prediction.dist_intra,
-        prediction.multi_level_logit,
+        losses.dist,
+        losses.dist_intra,
+        losses.mlld,
     ):
         with pytest.raises(ValueError, match="^student_logits: expected rank 2"):
             kernel(maps, maps)
@@ -123,9 +123,9 @@ def test_multi_level_logit_against_numpy(middle):
         ("released", "weak"): alone.sum() / 2 + alone[0] + alone[4] + grams.sum() / 2,
         ("released", "strong"): alone[1:4].sum(),
     }
-    for (form, view), value in expected.items():
-        values = prediction.multi_level_logit(
-            student, teacher, temperature=middle, form=form, view=view
+    for (variant, view), value in expected.items():
+        values = losses.mlld(
+            student, teacher, temperature=middle, variant=variant, view=view
         )
         np.testing.assert_allclose(values.mean(), value, rtol=1e-9)
 
@@ -134,26 +134,26 @@ def test_multi_level_logit_shares_the_classes_alike_and_knows_its_forms():
     student, teacher = draw()
     # A row on which both agree bears the part of the batch as a whole, and its pairs.
     student[0] = teacher[0]
-    values = prediction.multi_level_logit(student, teacher, form="described")
+    values = losses.mlld(student, teacher, variant="described")
     grams = classes = 0.0
     for t in (2.0, 3.0, 4.0, 5.0, 6.0):
         q, p = softmax(student / t), softmax(teacher / t)
         classes += ((p.T @ p - q.T @ q) ** 2).sum() / 7
         grams += ((p @ p[0] - q @ q[0]) ** 2).sum()
     np.testing.assert_allclose(values[0], grams + classes, rtol=1e-9)
-    with pytest.raises(ValueError, match="^form: expected one of .*got 'paper'"):
-        prediction.multi_level_logit(student, teacher, form="paper")
+    with pytest.raises(ValueError, match="^variant: expected one of .*got 'paper'"):
+        losses.mlld(student, teacher, variant="paper")
     with pytest.raises(ValueError, match="^view: expected one of"):
-        prediction.multi_level_logit(student, teacher, view="none")
+        losses.mlld(student, teacher, view="none")
 
 
 @pytest.mark.parametrize(
     "kernel",
     [
-        functools.partial(prediction.dist_inter, where=MASK, eps=0.1),
-        prediction.dist_intra,
-        functools.partial(prediction.dist, where=ROWS, eps=0.1, gamma=2.0),
-        functools.partial(prediction.multi_level_logit, where=ROWS),
+        functools.partial(losses.dist_inter, where=MASK, eps=0.1),
+        losses.dist_intra,
+        functools.partial(losses.dist, where=ROWS, eps=0.1, gamma=2.0),
+        functools.partial(losses.mlld, where=ROWS),
     ],
 )
 def test_gradients_against_differences(kernel):

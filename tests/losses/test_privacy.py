@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
-from kdjax.losses.privacy import noisy_votes, private_epsilon
+from kdjax.targets import noisy_votes, private_epsilon
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.regression import (
+from kdjax.losses import (
     log_softmax_l2,
     logit_l2,
     probability_l1,
     probability_mse,
     sigmoid_kl,
+    softmax_kl,
 )
-from kdjax.losses.response import softmax_kl
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 

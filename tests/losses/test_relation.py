@@ -83,7 +83,7 @@ def test_duplicates_against_numpy(float64):
     np.testing.assert_allclose(rkd_angle(student, teacher), expected, rtol=1e-9)
 
 
-def test_float32_beside_near_neighbours():
+def test_float32_beside_near_neighbors():
     """Pairs of rows a thousandth apart, far from the origin: what is lost is little."""
     rng = np.random.default_rng(3)
     half = rng.normal(size=(6, 8))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.response import (
+from kdjax.losses import (
     hard_cross_entropy,
     jeffreys,
     jensen_shannon,
@@ -56,8 +56,8 @@ def test_softmax_kl_fixture(temperature, expected):
     np.testing.assert_allclose(values.mean(), expected, atol=1e-6)
 
 
-def test_softmax_kl_tends_to_the_squared_distance_of_centred_logits():
-    limit = logit_mse(STUDENT, TEACHER, centre=True).mean() / 2
+def test_softmax_kl_tends_to_the_squared_distance_of_centerd_logits():
+    limit = logit_mse(STUDENT, TEACHER, center=True).mean() / 2
     np.testing.assert_allclose(limit, 1.0416666667, atol=1e-9)
     value = softmax_kl(STUDENT, TEACHER, temperature=1e4).mean()
     np.testing.assert_allclose(value, limit, atol=1e-5)
@@ -107,7 +107,7 @@ def test_other_distances_of_big_vision():
     hard = hard_cross_entropy(BV_STUDENT, BV_TEACHER)
     np.testing.assert_allclose(hard, 2.440190, atol=1e-6)
     smooth = hard_cross_entropy(
-        BV_STUDENT, BV_TEACHER, label_smoothing=0.1, convention="big_vision"
+        BV_STUDENT, BV_TEACHER, label_smoothing=0.1, variant="big_vision"
     )
     np.testing.assert_allclose(smooth, 1.938579, atol=1e-6)
 
@@ -243,7 +243,7 @@ def test_hard_cross_entropy_of_big_vision_against_numpy(smoothing):
     target[np.arange(5), labels] = 1 - smoothing
     entropy = -(target * np.log(np.maximum(target, 1e-300))).sum(-1)
     expected = -(target * np.log(_softmax(student))).sum(-1) - entropy
-    knobs = {"label_smoothing": smoothing, "convention": "big_vision"}
+    knobs = {"label_smoothing": smoothing, "variant": "big_vision"}
     for second in (teacher, labels):
         values = hard_cross_entropy(student, second, **knobs)
         np.testing.assert_allclose(values, expected, rtol=1e-10)
@@ -257,8 +257,8 @@ def test_hard_cross_entropy_of_big_vision_against_numpy(smoothing):
 
 
 def test_unknown_smoothing_convention_is_refused():
-    with pytest.raises(ValueError, match="^convention: expected one of .*got 'mine'"):
-        hard_cross_entropy(STUDENT, LABELS, convention="mine")
+    with pytest.raises(ValueError, match="^variant: expected one of .*got 'mine'"):
+        hard_cross_entropy(STUDENT, LABELS, variant="mine")
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan])
@@ -267,12 +267,12 @@ def test_bad_smoothing_is_refused(smoothing):
         hard_cross_entropy(STUDENT, LABELS, label_smoothing=smoothing)
 
 
-@pytest.mark.parametrize("centre", [False, True])
-def test_logit_mse_against_numpy(centre):
+@pytest.mark.parametrize("center", [False, True])
+def test_logit_mse_against_numpy(center):
     student, teacher = _random()
     gap = student - teacher
-    gap = gap - gap.mean(-1, keepdims=True) if centre else gap
-    values = logit_mse(student, teacher, centre=centre)
+    gap = gap - gap.mean(-1, keepdims=True) if center else gap
+    values = logit_mse(student, teacher, center=center)
     np.testing.assert_allclose(values, (gap**2).mean(-1), rtol=1e-12)
 
 
@@ -322,9 +322,9 @@ def test_softmax_kl_is_infinite_where_the_student_rules_out_what_the_teacher_say
         hard_cross_entropy,
         lambda s, t: hard_cross_entropy(s, t, label_smoothing=0.2, where=MASK),
         logit_mse,
-        lambda s, t: logit_mse(s, t, centre=True, where=MASK),
+        lambda s, t: logit_mse(s, t, center=True, where=MASK),
         lambda s, t: hard_cross_entropy(
-            s, t, label_smoothing=0.2, convention="big_vision", where=MASK
+            s, t, label_smoothing=0.2, variant="big_vision", where=MASK
         ),
         lambda s, t: reverse_softmax_kl(s, t, temperature=2.0, where=MASK),
         lambda s, t: jeffreys(s, t, temperature=2.0),

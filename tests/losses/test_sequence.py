@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import softmax_kl
-from kdjax.losses.sequence import per_sequence, sequence_nll, token_jsd, token_kl
-from kdjax.losses.sparse import top_k_kl
+from kdjax.losses import (
+    per_sequence,
+    sequence_nll,
+    softmax_kl,
+    token_jsd,
+    token_kl,
+    top_k_kl,
+)
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -31,11 +36,11 @@ def _kl(p, q):
     return (p * np.log(p / q)).sum(-1)
 
 
-def _reduced(values, convention):
+def _reduced(values, variant):
     sums = (values * REAL).sum(1)
-    if convention == "sequence":
+    if variant == "sequence":
         return sums / REAL.sum(1)
-    return sums if convention == "sum" else sums * len(sums) / REAL.sum()
+    return sums if variant == "sum" else sums * len(sums) / REAL.sum()
 
 
 @pytest.mark.parametrize(
@@ -54,8 +59,8 @@ def test_reverse_and_nll_fixtures(float64):
     np.testing.assert_allclose(value, [1.6828130262], atol=1e-9)
 
 
-@pytest.mark.parametrize("convention", ["tokens", "sequence", "sum"])
-def test_token_kl_is_the_formula(convention, float64):
+@pytest.mark.parametrize("variant", ["tokens", "sequence", "sum"])
+def test_token_kl_is_the_formula(variant, float64):
     student, teacher = _logits()
     p, q = _probs(teacher, 2.0), _probs(student, 2.0)
     for direction, values in (("forward", _kl(p, q)), ("reverse", _kl(q, p))):
@@ -63,10 +68,10 @@ def test_token_kl_is_the_formula(convention, float64):
             *(student, teacher),
             temperature=2.0,
             direction=direction,
-            convention=convention,
+            variant=variant,
             where=REAL,
         )
-        np.testing.assert_allclose(value, _reduced(4 * values, convention), rtol=1e-9)
+        np.testing.assert_allclose(value, _reduced(4 * values, variant), rtol=1e-9)
 
 
 def test_the_plain_mean_of_tokens_is_the_mean_over_real_tokens():
@@ -74,7 +79,7 @@ def test_the_plain_mean_of_tokens_is_the_mean_over_real_tokens():
     value = token_kl(student, teacher, where=REAL).mean()
     np.testing.assert_allclose(value, softmax_kl(student, teacher)[REAL].mean(), 1e-5)
     whole = token_kl(student, teacher)
-    alike = token_kl(student, teacher, convention="sequence")
+    alike = token_kl(student, teacher, variant="sequence")
     np.testing.assert_allclose(whole, alike, rtol=1e-5)
 
 
@@ -129,16 +134,16 @@ def test_jsd_is_symmetric_bounded_and_traced():
         token_jsd(student, teacher, beta=1.5)
 
 
-@pytest.mark.parametrize("convention", ["tokens", "sequence", "sum"])
-def test_nll_is_the_formula(convention, float64):
+@pytest.mark.parametrize("variant", ["tokens", "sequence", "sum"])
+def test_nll_is_the_formula(variant, float64):
     student, _ = _logits()
     tokens = np.random.default_rng(3).integers(4, size=(3, 5))
     log_probs = np.log(_probs(student))
     expected = -np.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]
-    value = sequence_nll(student, np.where(REAL, tokens, -1), convention=convention)
-    np.testing.assert_allclose(value, _reduced(expected, convention), rtol=1e-9)
+    value = sequence_nll(student, np.where(REAL, tokens, -1), variant=variant)
+    np.testing.assert_allclose(value, _reduced(expected, variant), rtol=1e-9)
     turned = sequence_nll(
-        np.swapaxes(student, 1, 2), tokens, axis=1, where=REAL, convention=convention
+        np.swapaxes(student, 1, 2), tokens, axis=1, where=REAL, variant=variant
     )
     np.testing.assert_allclose(turned, value, rtol=1e-9)
 
@@ -155,49 +160,49 @@ def test_a_sure_teacher_s_divergence_is_the_likelihood_of_its_choice():
 def _top(teacher, k, temperature=1.0):
     log_probs = np.log(_probs(teacher))
     indices = np.argsort(-log_probs, -1)[..., :k]
-    normaliser = np.log(np.exp(log_probs / temperature).sum(-1))
-    return np.take_along_axis(log_probs, indices, -1), indices, normaliser
+    normalizer = np.log(np.exp(log_probs / temperature).sum(-1))
+    return np.take_along_axis(log_probs, indices, -1), indices, normalizer
 
 
-def _numpy_top_k(student, log_top, indices, tail, temperature, normaliser):
+def _numpy_top_k(student, log_top, indices, tail, temperature, normalizer):
     """One example, by building what stands for the teacher's distribution."""
     classes = len(student)
     q = _probs(student, temperature)
-    if tail == "renormalise":
+    if tail == "renormalize":
         p = _probs(log_top, temperature)
         return temperature**2 * _kl(p, q[indices] / q[indices].sum())
     rest = np.setdiff1d(np.arange(classes), indices)
-    if normaliser is None:
+    if normalizer is None:
         p = np.full(classes, (1 - np.exp(log_top).sum()) / len(rest))
         p[indices] = np.exp(log_top)
         p = _probs(np.log(p), temperature)
     else:
         p = np.zeros(classes)
-        p[indices] = np.exp(log_top / temperature - normaliser)
+        p[indices] = np.exp(log_top / temperature - normalizer)
         p[rest] = (1 - p.sum()) / len(rest)
     if tail == "bucket":
         p, q = (np.append(x[indices], x[rest].sum()) for x in (p, q))
     return temperature**2 * _kl(p, q)
 
 
-@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalise"])
+@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalize"])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-@pytest.mark.parametrize("normalised", [False, True])
-def test_top_k_is_the_formula(tail, temperature, normalised, float64):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_top_k_is_the_formula(tail, temperature, normalized, float64):
     student, teacher = _logits(shape=(4, 7))
-    log_top, indices, normaliser = _top(teacher, 3, temperature)
+    log_top, indices, normalizer = _top(teacher, 3, temperature)
     if tail == "bucket" and temperature == 1:
-        normalised = True  # at temperature 1 it is 0
-    given = {"teacher_log_normaliser": normaliser} if normalised else {}
+        normalized = True  # at temperature 1 it is 0
+    given = {"teacher_log_normalizer": normalizer} if normalized else {}
     options = {"tail": tail, "temperature": temperature, "teacher_indices": indices}
     if tail == "bucket" and not given:
-        with pytest.raises(ValueError, match="^teacher_log_normaliser: expected"):
+        with pytest.raises(ValueError, match="^teacher_log_normalizer: expected"):
             top_k_kl(student, log_top, **options)
         return
     value = top_k_kl(student, log_top, **options, **given)
     expected = [
-        _numpy_top_k(s, p, i, tail, temperature, n if normalised else None)
-        for s, p, i, n in zip(student, log_top, indices, normaliser, strict=True)
+        _numpy_top_k(s, p, i, tail, temperature, n if normalized else None)
+        for s, p, i, n in zip(student, log_top, indices, normalizer, strict=True)
     ]
     np.testing.assert_allclose(value, expected, rtol=1e-8)
     if tail == "bucket":
@@ -205,7 +210,7 @@ def test_top_k_is_the_formula(tail, temperature, normalised, float64):
         assert (value <= full + 1e-12).all()
 
 
-@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalise"])
+@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalize"])
 def test_all_classes_kept_is_softmax_kl(tail, float64):
     student, teacher = _logits(shape=(2, 3, 7))
     log_top, indices, _ = _top(teacher, 7)
@@ -229,7 +234,7 @@ def test_rows_may_keep_fewer():
     log_top, indices = log_top.astype(np.float32), indices.astype(np.int16)
     pad = np.full((4, 2), -np.inf, np.float32)
     more = np.concatenate([log_top, pad], -1)
-    for tail in ("uniform", "bucket", "renormalise"):
+    for tail in ("uniform", "bucket", "renormalize"):
         options = {"tail": tail, "teacher_indices": indices}
         expected = top_k_kl(student, log_top, **options)
         places = np.concatenate([indices, np.full((4, 2), -1, np.int16)], -1)
@@ -242,7 +247,7 @@ def test_rows_may_keep_fewer():
         assert all(np.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize("tail", ["uniform", "renormalise"])
+@pytest.mark.parametrize("tail", ["uniform", "renormalize"])
 def test_a_row_may_keep_nothing(tail):
     student = jnp.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
     kept = jnp.array([[-jnp.inf, -jnp.inf], [-0.5, -1.0]])
@@ -253,7 +258,7 @@ def test_a_row_may_keep_nothing(tail):
 
     found, slope = values(student), jax.grad(lambda s: values(s).sum())(student)
     assert np.isfinite(found).all() and np.isfinite(slope).all()
-    if tail == "renormalise":
+    if tail == "renormalize":
         assert found[0] == 0 and not slope[0].any()
 
 
@@ -261,7 +266,7 @@ def test_an_index_out_of_range_is_seen():
     student, teacher = _logits(shape=(2, 7)).astype(np.float32)
     log_top, indices, _ = _top(teacher, 3)
     log_top = log_top.astype(np.float32)
-    for tail in ("uniform", "bucket", "renormalise"):
+    for tail in ("uniform", "bucket", "renormalize"):
         loss = jax.jit(
             lambda i, tail=tail: top_k_kl(
                 student, log_top, teacher_indices=i, tail=tail
@@ -280,24 +285,24 @@ def test_log_probs_that_sum_to_more_than_one_are_scaled():
     indices = np.array([[0, 1], [2, 3]])
     value = top_k_kl(student, log_top, teacher_indices=indices, tail="bucket")
     half = np.log(np.full((2, 2), 0.5, np.float32))
-    expected = top_k_kl(student, half, teacher_indices=indices, tail="renormalise")
+    expected = top_k_kl(student, half, teacher_indices=indices, tail="renormalize")
     q = np.take_along_axis(_probs(student), indices, -1).sum(-1)
     np.testing.assert_allclose(value, expected - np.log(q), rtol=1e-4)
 
 
 def test_gradients_are_those_of_finite_differences(float64):
     student, teacher = _logits(shape=(2, 3, 4))
-    log_top, indices, normaliser = _top(teacher, 2, 2.0)
+    log_top, indices, normalizer = _top(teacher, 2, 2.0)
     real = REAL[:2, :3]
     arrays = {"teacher_indices": indices, "temperature": 2.0}
-    given = {"teacher_log_normaliser": normaliser, **arrays}
+    given = {"teacher_log_normalizer": normalizer, **arrays}
     for kernel, other in (
         (lambda s, t: token_kl(s, t, temperature=2.0, where=real), teacher),
         (lambda s, t: token_kl(s, t, direction="reverse"), teacher),
         (lambda s, t: token_jsd(s, t, beta=0.3, where=real), teacher),
         (lambda s, t: top_k_kl(s, t, **arrays), log_top),
         (lambda s, t: top_k_kl(s, t, tail="bucket", **given), log_top),
-        (lambda s, t: top_k_kl(s, t, tail="renormalise", **arrays), log_top),
+        (lambda s, t: top_k_kl(s, t, tail="renormalize", **arrays), log_top),
     ):
         pair = jnp.asarray(student), jnp.asarray(other)
         check_grads(jax.jit(kernel), pair, order=1, modes="rev", rtol=1e-5)
@@ -308,8 +313,8 @@ def test_gradients_are_those_of_finite_differences(float64):
 
 def test_errors_name_the_argument():
     logits = np.ones((2, 3, 4), np.float32)
-    with pytest.raises(ValueError, match="^convention: expected one of"):
-        token_kl(logits, logits, convention="mean")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        token_kl(logits, logits, variant="mean")
     with pytest.raises(ValueError, match="^direction: expected one of"):
         token_kl(logits, logits, direction="both")
     with pytest.raises(ValueError, match="^student_logits: expected rank 3"):

@@ -9,13 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import similarity
-from kdjax.losses.similarity import (
-    correlation_congruence,
-    probabilistic_transfer,
-    representational_similarity,
-    similarity_preserving,
-)
+from kdjax.losses import cc, pkt, representational_similarity, sp
+from kdjax.losses import pkt as pkt_module
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -24,12 +19,12 @@ STUDENT = np.array([[0.0, 0], [1, 0], [0, 2], [2, 1]]) + 1
 TEACHER = np.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1]]) + 1
 
 KERNELS = {
-    "similarity": similarity_preserving,
-    "kernel": correlation_congruence,
-    "order 5": functools.partial(correlation_congruence, order=5, gamma=0.7),
-    "consecutive": functools.partial(correlation_congruence, form="consecutive"),
-    "reference": probabilistic_transfer,
-    "paper": functools.partial(probabilistic_transfer, form="paper"),
+    "similarity": sp,
+    "kernel": cc,
+    "order 5": functools.partial(cc, order=5, gamma=0.7),
+    "consecutive": functools.partial(cc, variant="consecutive"),
+    "reference": pkt,
+    "paper": functools.partial(pkt, variant="paper"),
 }
 kernels = pytest.mark.parametrize("name", KERNELS)
 turnable = pytest.mark.parametrize("name", [k for k in KERNELS if k != "consecutive"])
@@ -157,11 +152,11 @@ def test_a_long_series_is_the_gaussian(float64):
     np.testing.assert_allclose(kernel(student, teacher), expected, atol=1e-8)
 
 
-def test_neighbourhoods_sum_to_one(float64):
+def test_neighborhoods_sum_to_one(float64):
     features = jnp.asarray(_random("reference")[0])
     for diagonal in (True, False):
         counted = jnp.asarray(diagonal | ~np.eye(6, dtype=bool))
-        share = similarity._neighbourhoods(features, counted, jnp.asarray(1e-7))
+        share = pkt_module._neighborhoods(features, counted, jnp.asarray(1e-7))
         np.testing.assert_allclose(share.sum(1), 1, rtol=1e-12)
         assert (np.diagonal(share) > 0).all() == diagonal
 
@@ -189,21 +184,21 @@ def test_costs_little_more_than_its_two_gram_matrices(name):
 
 def test_bad_arguments_are_refused():
     student, teacher = _random("kernel")
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        correlation_congruence(student, teacher, form="gaussian")
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        probabilistic_transfer(student, teacher, form="code")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        cc(student, teacher, variant="gaussian")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        pkt(student, teacher, variant="code")
     for knob in ("gamma", "order"):
         with pytest.raises(ValueError, match=f"^{knob}: expected"):
-            correlation_congruence(student, teacher, **{knob: 0})
+            cc(student, teacher, **{knob: 0})
     with pytest.raises(ValueError, match="^eps: expected"):
-        probabilistic_transfer(student, teacher, eps=0.0)
+        pkt(student, teacher, eps=0.0)
     with pytest.raises(ValueError, match="^teacher_features: expected the shape"):
-        correlation_congruence(student, teacher, form="consecutive")
+        cc(student, teacher, variant="consecutive")
     with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
-        correlation_congruence(student[:1], student[:1], form="consecutive")
+        cc(student[:1], student[:1], variant="consecutive")
     with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
-        probabilistic_transfer(student[:1], teacher[:1], form="paper")
+        pkt(student[:1], teacher[:1], variant="paper")
 
 
 @pytest.mark.parametrize("where", [None, np.array([True, True, False, True, True])])

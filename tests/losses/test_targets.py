@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import confidence, targets
+from kdjax import targets
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -78,27 +78,27 @@ def test_rules_shift_by_their_closed_form():
 def test_confidence_weights_sum_to_the_batch():
     """methods.md, B07: CWTM."""
     best = _softmax(LOGITS).max(-1)
-    weights = confidence.confidence_weights(LOGITS)
+    weights = targets.confidence_weights(LOGITS)
     np.testing.assert_allclose(weights, best / best.mean(), rtol=1e-12)
     keep = np.array([True, False, True, True, False, True])
     spoilt = np.where(keep[:, None], LOGITS, np.nan)
-    weights = np.asarray(confidence.confidence_weights(spoilt, where=keep))
-    expected = confidence.confidence_weights(LOGITS[keep])
+    weights = np.asarray(targets.confidence_weights(spoilt, where=keep))
+    expected = targets.confidence_weights(LOGITS[keep])
     np.testing.assert_allclose(weights[keep], expected, rtol=1e-12)
     np.testing.assert_array_equal(weights[~keep], 0)
-    other = confidence.confidence_weights(LOGITS.T, axis=0)
+    other = targets.confidence_weights(LOGITS.T, axis=0)
     np.testing.assert_allclose(other, best / best.mean(), rtol=1e-12)
 
 
 def test_fidelity_has_its_two_ends():
     """methods.md, E10: the highest at 0, the typical at the mean."""
     deviation = np.array([0.0, 1.0, 2.0, 5.0])
-    weights = confidence.fidelity_weights(deviation, highest=3.0, typical=0.5)
+    weights = targets.fidelity_weights(deviation, highest=3.0, typical=0.5)
     expected = 3 * np.exp(-np.log(6.0) * deviation / 2)
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
     np.testing.assert_allclose(weights[0], 3)
     np.testing.assert_allclose(weights[2], 0.5)
-    zero = confidence.fidelity_weights(np.zeros(3), highest=3.0, typical=0.5)
+    zero = targets.fidelity_weights(np.zeros(3), highest=3.0, typical=0.5)
     np.testing.assert_array_equal(zero, 3)
 
 
@@ -107,12 +107,12 @@ def test_reliable_where_sure_and_agreed():
     sure, unsure = np.array([5.0, 0, 0]), np.array([0.2, 0.1, 0])
     teacher = np.stack([sure, sure, unsure])
     student = np.stack([unsure, unsure[::-1], unsure])
-    mask = confidence.reliability_mask(student, teacher)
+    mask = targets.reliability_mask(student, teacher)
     np.testing.assert_array_equal(mask, [True, False, False])
-    all_of_them = confidence.reliability_mask(student, teacher, entropy=1.0)
+    all_of_them = targets.reliability_mask(student, teacher, entropy=1.0)
     np.testing.assert_array_equal(all_of_them, [True, False, True])
     p = _softmax(unsure)
     share = -(p * np.log(p)).sum() / np.log(3)
     for entropy, expected in ((share - 1e-6, False), (share + 1e-6, True)):
-        found = confidence.reliability_mask(unsure, unsure, entropy=entropy)
+        found = targets.reliability_mask(unsure, unsure, entropy=entropy)
         assert bool(found) is expected
