@@ -51,7 +51,7 @@ def find(text: str) -> list[Entry]:
 
     A name in any spelling ("ReviewKD", "review kd", "hierarchical_context") or the
     number of a paper ("2104.09044") finds what it names. Other texts find the entries
-    that match most of their words; none if no word matches.
+    that match most of their words; none if half of the words match nothing.
 
     Example:
         >>> [entry.name for entry in find("2104.09044")]
@@ -71,7 +71,9 @@ def find(text: str) -> list[Entry]:
     words = set(_words(text)) - _FILLERS
     scores = {e.name: len(words & _vocabulary(e)) for e in REGISTRY.values()}
     best = max(scores.values())
-    return [REGISTRY[n] for n, score in scores.items() if score == best and best > 0]
+    if 2 * best <= len(words):
+        return []
+    return [REGISTRY[name] for name, score in scores.items() if score == best]
 
 
 def spellings() -> dict[str, str]:

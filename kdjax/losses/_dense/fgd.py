@@ -67,6 +67,7 @@ def fgd(
 
     Example:
         >>> import jax.numpy as jnp
+        >>> from kdjax.targets import box_weights
         >>> teacher = jnp.ones((1, 2, 2, 3))
         >>> objects = box_weights(jnp.array([[[0.0, 0.0, 1.0, 2.0]]]), size=(2, 2))
         >>> values = fgd(
