@@ -114,6 +114,8 @@ from kdjax.losses._logits.kl import reverse_softmax_kl as reverse_softmax_kl
 from kdjax.losses._logits.kl import softmax_kl as softmax_kl
 from kdjax.losses._logits.lwf import lwf as lwf
 from kdjax.losses._logits.mlld import mlld as mlld
+from kdjax.losses._logits.mlld import mlld_batch as mlld_batch
+from kdjax.losses._logits.mlld import mlld_class as mlld_class
 from kdjax.losses._logits.policy_distillation import (
     policy_distillation as policy_distillation,
 )
@@ -154,6 +156,7 @@ from kdjax.losses._relations.pkt import pkt as pkt
 from kdjax.losses._relations.representational_similarity import (
     representational_similarity as representational_similarity,
 )
+from kdjax.losses._relations.rkd import rkd as rkd
 from kdjax.losses._relations.rkd import rkd_angle as rkd_angle
 from kdjax.losses._relations.rkd import rkd_distance as rkd_distance
 from kdjax.losses._relations.sp import sp as sp

@@ -52,9 +52,9 @@ def test_losses_for_a_goal(capsys):
 
 
 def test_several_losses_of_one_name(capsys):
-    lines = printed(capsys, "rkd").splitlines()
+    lines = printed(capsys, "relational").splitlines()
     assert [line.split()[0] for line in lines] == [
-        *("relations:", "rkd_distance", "rkd_angle")
+        *("relations:", "rkd_distance", "rkd_angle", "rkd")
     ]
 
 

@@ -60,8 +60,36 @@ def _entries(rng, rows):
     }
 
 
+class Potential:
+    """A potential of pairs or triples, with a name that is the same in any process."""
+
+    def __init__(self, name, function):
+        self.name, self.function = name, function
+
+    def __call__(self, *embeddings):
+        return self.function(*embeddings)
+
+    def __repr__(self):
+        return self.name
+
+
+PAIR = Potential("product", lambda a, b: (a * b).sum() / (1 + (a * a).sum()))
+TRIPLE = Potential("products", lambda a, b, c: ((a - b) * (c - b)).sum())
+
+
 CASES: list[Case] = [
     _relation("rkd_distance"),
+    _relation("rkd_distance", knobs=(("squared", True),)),
+    _relation("rkd", knobs=(("potential", PAIR),), min_rows=2),
+    _relation(
+        "rkd",
+        teacher=(5,),
+        knobs=(("potential", PAIR), ("normalize", True), ("delta", 0.5)),
+        min_rows=2,
+    ),
+    _relation(
+        "rkd", knobs=(("potential", TRIPLE), ("order", 3), ("chunk", 2)), min_rows=3
+    ),
     _relation("rkd_angle"),
     _relation("rkd_angle", knobs=(("chunk", 2),)),
     _relation(
@@ -83,11 +111,16 @@ CASES: list[Case] = [
     _relation("representational_similarity", teacher=(5,), min_rows=3),
     _relation("sp"),
     _relation("sp", teacher=(5,)),
+    _relation("sp", knobs=(("norm", "l1"),)),
     _relation("cc"),
     _relation("cc", knobs=(("order", 12), ("gamma", 1.0))),
     _relation("cc", knobs=(("variant", "consecutive"),), min_rows=2),
     _relation("cc", knobs=(("kernel", "bilinear"),)),
     _relation("cc", knobs=(("kernel", "mmd"),)),
+    _relation("cc", knobs=(("order", None),)),
+    _relation("cc", knobs=(("order", None), ("normalize", False))),
+    _relation("cc", knobs=(("normalize", False),)),
+    _relation("cc", knobs=(("kernel", "bilinear"), ("normalize", False))),
     _relation(
         "dark_rank",
         knobs=(("neighbors", 3),),

@@ -88,6 +88,8 @@ CASES = [
     # Nothing but divergences is left of it.
     Case("mlld", knobs=_knobs(view="strong"), mask=0),
     Case("mlld", knobs=_knobs(standardize=True), **_LEVELS),
+    Case("mlld_batch", **_LEVELS),
+    Case("mlld_class", **_LEVELS),
     Case("logit_l1"),
     Case(
         "policy_distillation",

@@ -71,7 +71,7 @@ def test_a_term_needs_nothing_but_labels(entry):
         ("hierarchical_context", ["review_kd"]),
         ("decoupled knowledge distillation", ["dkd"]),
         ("AT", ["attention_transfer"]),
-        ("RKD", ["rkd_distance", "rkd_angle"]),
+        ("RKD", ["rkd", "rkd_distance", "rkd_angle"]),
         ("arXiv 1910.10699", ["crd"]),
         ("no teacher", ["tf_kd"]),
         ("nothing of the kind whatsoever", []),

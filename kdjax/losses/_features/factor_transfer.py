@@ -31,7 +31,8 @@ def factor_transfer(
         student_features: `[batch, ..., channels]`, the translator's factor of the
             student's last map.
         teacher_features: the same shape, the paraphraser's factor of the teacher's
-            last map. The paraphraser is an auto-encoder, trained first and frozen.
+            last map. The paraphraser is an auto-encoder, trained first and frozen. For
+            `"attention"` the number of channels is free.
         variant: `"factor"` or `"attention"`.
         axis: the axis of the channels; not the first.
         where: bool, broadcastable to the features; the positions and channels that
@@ -51,16 +52,25 @@ def factor_transfer(
         >>> values = factor_transfer(student, teacher)
         >>> print(values.shape, f"{values.mean():.4f}")
         (1,) 0.6000
+        >>> wider = jnp.concatenate([teacher, teacher], axis=-1)
+        >>> print(f"{factor_transfer(student, wider, variant='attention')[0]:.4f}")
+        0.6907
 
     Reference:
         Kim, Park, Kwak, "Paraphrasing Complex Network: Network Compression via Factor
         Transfer", 2018, arXiv 1802.04977.
     """
     checks.one_of("variant", variant, FACTOR_VARIANTS)
-    pair = map_pair(student_features, teacher_features, axis, where)
+    free = variant == "attention"
+    pair = map_pair(
+        student_features, teacher_features, axis, where, same_channels=not free
+    )
     sides = pair.student, pair.teacher
     if variant == "attention":
-        units = [_attention(x, pair.keep, 2, "mean") for x in sides]
+        keeps = pair.keep, pair.teacher_keep
+        units = [
+            _attention(x, keep, 2, "mean") for x, keep in zip(sides, keeps, strict=True)
+        ]
         return masked_mean(safe_abs(unit_gap(*units)), 1, some(pair.keep, -1))
     units = [_unit(x) for x in sides]
     return masked_mean(safe_abs(unit_gap(*units)), (1, 2), pair.keep)

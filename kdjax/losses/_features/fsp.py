@@ -19,11 +19,11 @@ from kdjax.core.layout import (
     selected,
     some,
 )
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import safe_sqrt, widen_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
-FLOW_VARIANTS = ("mean", "sum")
+FLOW_VARIANTS = ("mean", "norm", "sum")
 
 
 def _end(name: str, end: Array, start_name: str, start: Array, axis: int) -> None:
@@ -102,10 +102,11 @@ def fsp(
     """Flow of the solution procedure (FSP): distance between two FSP matrices.
 
     `"mean"`: `1/(C D) sum_ij (G^s_ij - G^t_ij)^2`. `"sum"`: the squared Frobenius
-    norm, as in the paper. `G` is `fsp_matrix`. The default is `"mean"`: the known
-    weight, 50, was tuned with it (RepDistiller), and it does not grow with the
-    widths. One permutation of the positions at both ends of a network changes
-    nothing, nor does moving a factor from one end to the other.
+    norm, as in the paper. `"norm"`: the Frobenius norm itself, not squared. `G` is
+    `fsp_matrix`. The default is `"mean"`: the known weight, 50, was tuned with it
+    (RepDistiller), and it does not grow with the widths. One permutation of the
+    positions at both ends of a network changes nothing, nor does moving a factor from
+    one end to the other.
 
     Args:
         student_features: `[batch, ..., C]`, the beginning of a stage, with as many
@@ -114,7 +115,7 @@ def fsp(
         student_end: `[batch, ..., D]`, the end of that stage, with the positions of
             the beginning: pool the larger of the two first, or use `dense_fsp`.
         teacher_end: the same shape.
-        variant: `"mean"` or `"sum"`.
+        variant: `"mean"`, `"sum"` or `"norm"`.
         axis: the axis of the channels; not the first.
         where: bool, broadcastable to the beginning; its positions and channels that
             take part. A position left out there is left out at the end.
@@ -132,6 +133,9 @@ def fsp(
         >>> start, end = jnp.ones((2, 4, 4, 3)), jnp.ones((2, 4, 4, 5))
         >>> print(fsp(start, start, student_end=end, teacher_end=3 * end))
         [4. 4.]
+        >>> ends = {"student_end": end, "teacher_end": 3 * end}
+        >>> print(f"{fsp(start, start, **ends, variant='norm')[0]:.4f}")
+        7.7460
 
     Reference:
         Yim et al., "A Gift from Knowledge Distillation", CVPR 2017.
@@ -144,10 +148,30 @@ def fsp(
     gap = _fsp(student_features, student_end, axis, where)
     teacher = _fsp(teacher_features, teacher_end, axis, where)
     gap, teacher = widen_together(gap, teacher)
+    if variant == "norm":
+        # A norm has its full gradient at any distance but 0, so that of networks that
+        # agree would follow the rounding of the two sums.
+        gap = _beyond_rounding(gap, teacher, student_features, student_end, axis)
+        teacher = jnp.zeros_like(gap)
     error = jnp.square(gap - teacher)
     rows = some(keep_positions(where, student_features.shape, axis), 1)
-    reduce = masked_sum if variant == "sum" else masked_mean
-    return reduce(error, (1, 2), _column(rows))
+    reduce = masked_mean if variant == "mean" else masked_sum
+    value = reduce(error, (1, 2), _column(rows))
+    return safe_sqrt(value) if variant == "norm" else value
+
+
+def _beyond_rounding(
+    student: Array, teacher: Array, start: Array, end: Array, axis: int
+) -> Array:
+    """`student - teacher` of FSP matrices, 0 within the rounding of their sums."""
+    sides = (as_positions(x, axis) for x in widen_together(start, end))
+    # Norms bound the sum of the absolute products; what masked entries hold may be
+    # NaN, which is no bound and leaves the difference as it is.
+    first, second = (jnp.sqrt(jnp.mean(jnp.square(x), 1)) for x in sides)
+    bound = lax.stop_gradient(first[:, :, None] * second[:, None, :])
+    gap = student - teacher
+    rounding = 8 * jnp.finfo(gap.dtype).eps * bound.astype(gap.dtype)
+    return jnp.where(jnp.abs(gap) <= rounding, 0, gap)
 
 
 def _check_ends(student, teacher, student_end, teacher_end, axis, where) -> None:

@@ -23,13 +23,21 @@ _LEVELS = {
 }
 
 
-def _gram_gaps(student: Array, teacher: Array, valid: Array) -> Array:
-    """Squared differences of both Gram matrices of predictions, one value a row."""
-    keep = valid[:, None]
-    student, teacher = (jnp.where(keep, x, 0) for x in (student, teacher))
-    batch = jnp.square(examples.gram(teacher) - examples.gram(student))
-    classes = jnp.square(examples.gram(teacher.T) - examples.gram(student.T))
-    return jnp.sum(batch, 1) + jnp.sum(classes) / student.shape[1]
+def _batch_gaps(student: Array, teacher: Array) -> Array:
+    """`[N]`: squared differences of the Gram matrices of the batch, row by row."""
+    return jnp.sum(jnp.square(examples.gram(teacher) - examples.gram(student)), 1)
+
+
+def _class_gap(student: Array, teacher: Array) -> Array:
+    """Squared difference of the Gram matrices of the classes, over their number."""
+    gap = examples.gram(teacher.T) - examples.gram(student.T)
+    return jnp.sum(jnp.square(gap)) / student.shape[1]
+
+
+def _shares(logits: Array, temperature: float | Array, valid: Array) -> Array:
+    """Probabilities, 0 in rows that are left out."""
+    shares = jnp.exp(tempered_log_softmax(logits, temperature))
+    return jnp.where(valid[:, None], shares, 0)
 
 
 def mlld(
@@ -105,9 +113,97 @@ def mlld(
             scale = weight * jnp.square(jnp.asarray(level, student.dtype))
             value += scale * divergence(log_teacher, log_student)
         if gram_weight:
-            shares = [
-                jnp.exp(tempered_log_softmax(x, level)) for x in (student, teacher)
-            ]
-            gaps = _gram_gaps(shares[0], shares[1], valid)
-            value += gram_weight * gaps
+            shares = [_shares(x, level, valid) for x in (student, teacher)]
+            value += gram_weight * (_batch_gaps(*shares) + _class_gap(*shares))
     return jnp.where(valid, value, 0)
+
+
+def mlld_batch(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    temperature: float | Array = 4.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """MLLD, batch level: squared distance between Gram matrices of the examples.
+
+    For the example i: `sum_j (<p_i, p_j> - <q_i, q_j>)^2` with the teacher's and the
+    student's `softmax(logits / T)`. `mlld` adds it up over five temperatures.
+
+    Args:
+        student_logits: `[N, classes]` of the global batch, before any softmax.
+        teacher_logits: the same shape.
+        temperature: a scalar above 0.
+        axis: the axis of the classes.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per example, at least float32. The published loss,
+        `|P P' - Q Q'|^2 / N`, is its plain mean (over the examples that take part).
+
+    Raises:
+        ValueError: as in `mlld`.
+
+    Example:
+        >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
+        >>> teacher = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
+        >>> values = mlld_batch(student, teacher, temperature=1.0)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (2,) 0.0730
+
+    Reference:
+        Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023,
+        doi 10.1109/CVPR52729.2023.02325.
+    """
+    student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
+    checks.positive("temperature", temperature)
+    shares = [_shares(x, temperature, valid) for x in (student, teacher)]
+    return jnp.where(valid, _batch_gaps(*shares), 0)
+
+
+def mlld_class(
+    student_logits: Array,
+    teacher_logits: Array,
+    *,
+    temperature: float | Array = 4.0,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """MLLD, class level: squared distance between Gram matrices of the classes.
+
+    `|P' P - Q' Q|^2 / K` with the teacher's and the student's `softmax(logits / T)`,
+    `[N, K]`. It belongs to the batch as a whole: every example has the same value.
+    `mlld` adds it up over five temperatures.
+
+    Args:
+        student_logits: `[N, classes]` of the global batch, before any softmax.
+        teacher_logits: the same shape.
+        temperature: a scalar above 0.
+        axis: the axis of the classes.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per example, at least float32. The published loss is its plain
+        mean (over the examples that take part).
+
+    Raises:
+        ValueError: as in `mlld`.
+
+    Example:
+        >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
+        >>> teacher = jnp.array([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
+        >>> values = mlld_class(student, teacher, temperature=1.0)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (2,) 0.2268
+
+    Reference:
+        Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023,
+        doi 10.1109/CVPR52729.2023.02325.
+    """
+    student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
+    checks.positive("temperature", temperature)
+    shares = [_shares(x, temperature, valid) for x in (student, teacher)]
+    return jnp.where(valid, _class_gap(*shares), 0)

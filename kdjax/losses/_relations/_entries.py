@@ -38,6 +38,20 @@ ENTRIES = (
         relation=True,
     ),
     entry(
+        "rkd",
+        "Relational knowledge distillation (RKD), any potential",
+        formula="mean over tuples of `Huber(psi(t_i, t_j, ..) - psi(s_i, s_j, ..))`",
+        paper="Park et al. 2019 (1904.05068)",
+        start="that of the potential; 25 for distances, 50 for angles",
+        tap="pooled embedding",
+        invariances="those of the potential; widths free",
+        aliases="relational, relational kd, potential",
+        goals="relations between examples, match features of other width, no projector",
+        kernel=True,
+        needs="potential",
+        relation=True,
+    ),
+    entry(
         "triplet_relation",
         "Relative dissimilarity of triplets (several teachers)",
         formula=(

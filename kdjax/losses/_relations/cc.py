@@ -4,7 +4,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, gram, pairs
+from kdjax.core.examples import (
+    at_least,
+    embeddings,
+    gram,
+    pairs,
+    squared_distances,
+)
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -13,9 +19,9 @@ CONGRUENCE_VARIANTS = ("consecutive", "kernel")
 CONGRUENCE_KERNELS = ("bilinear", "gaussian", "mmd")
 
 
-def _gaussian(features: Array, gamma: Array, order: int) -> Array:
+def _gaussian(rows: Array, gamma: Array, order: int) -> Array:
     """`exp(-gamma |u_i - u_j|^2)` of unit rows, its exponential series cut off."""
-    cosine = gram(l2_normalize(features))
+    cosine = gram(rows)
     series = jnp.ones_like(cosine)
     # From the inside out, so that no power of a zero is ever differentiated.
     for power in range(order, 0, -1):
@@ -44,7 +50,8 @@ def cc(
     variant: str = "kernel",
     kernel: str = "gaussian",
     gamma: float | Array = 0.4,
-    order: int = 2,
+    order: int | None = 2,
+    normalize: bool = True,
     axis: int = -1,
     where: Array | None = None,
 ) -> Array:
@@ -75,7 +82,11 @@ def cc(
         kernel: `"gaussian"`, `"bilinear"` or `"mmd"`; of no effect on
             `"consecutive"`. The default is the one with a known setting.
         gamma: inverse squared width of the Gaussian, a scalar above 0.
-        order: the last power of the series, at least 1.
+        order: the last power of the series, at least 1; None for the Gaussian itself,
+            `exp(-gamma |u_i - u_j|^2)`.
+        normalize: whether the rows `u` have unit length, as published, or are the
+            features as they are. The series equals the Gaussian for unit rows alone:
+            pass `order=None` for a Gaussian of other rows.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -96,6 +107,9 @@ def cc(
         >>> values = cc(student, teacher)
         >>> print(values.shape, f"{values.mean():.4f}")
         (4,) 0.0093
+        >>> values = cc(student, teacher, order=None, normalize=False)
+        >>> print(f"{values.mean():.4f}")
+        0.1202
 
     Reference:
         Peng et al., "Correlation Congruence for Knowledge Distillation", 2019,
@@ -104,7 +118,8 @@ def cc(
     checks.one_of("variant", variant, CONGRUENCE_VARIANTS)
     checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)
-    checks.count("order", order)
+    if order is not None:
+        checks.count("order", order)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -115,12 +130,14 @@ def cc(
     gamma = jnp.asarray(gamma, student.dtype)
 
     def congruence(x: Array) -> Array:
+        rows = l2_normalize(x) if normalize else x
+        if kernel == "gaussian" and order is None:
+            return jnp.exp(-gamma * squared_distances(rows, valid))
         if kernel == "gaussian":
-            return _gaussian(x, gamma, order)
-        unit = l2_normalize(x)
+            return _gaussian(rows, gamma, order)
         if kernel == "bilinear":
-            return gram(unit)
-        mean = jnp.mean(unit, axis=1)
+            return gram(rows)
+        mean = jnp.mean(rows, axis=1)
         return safe_abs(mean[:, None] - mean[None, :])
 
     gap = congruence(teacher) - congruence(student)

@@ -6,16 +6,19 @@ Under `jax.jit` over a mesh that is what they compute. Under `jax.pmap` or
 """
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, pairs
-from kdjax.core.numerics import huber, pairwise_distances
+from kdjax.core.examples import at_least, embeddings, pairs
+from kdjax.core.numerics import huber, pairwise_distances, widen_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._relations._rows import BLOCK, map_rows
@@ -24,9 +27,11 @@ from kdjax.losses._relations._rows import BLOCK, map_rows
 _SHORT = 1e-12
 
 
-def _relative_distances(features: Array, valid: Array) -> Array:
-    """Distances in units of their mean over the distinct pairs."""
+def _relative_distances(features: Array, valid: Array, squared: bool) -> Array:
+    """Distances, or their squares, in units of their mean over the distinct pairs."""
     distance = pairwise_distances(features)
+    if squared:
+        distance = jnp.square(distance)
     count = jnp.sum(valid, dtype=jnp.int32).astype(distance.dtype)
     total = jnp.sum(jnp.where(pairs(valid), distance, 0))
     unit = total / jnp.maximum(count * (count - 1), 1)
@@ -37,6 +42,7 @@ def rkd_distance(
     student_features: Array,
     teacher_features: Array,
     *,
+    squared: bool = False,
     axis: int = -1,
     where: Array | None = None,
 ) -> Array:
@@ -59,6 +65,8 @@ def rkd_distance(
     Args:
         student_features: `[N, D]` embeddings of the global batch.
         teacher_features: `[N, E]`; the widths may differ.
+        squared: whether `d` and `mu` are those of the squared distances. The published
+            loss and weight are those of the distances themselves.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -78,6 +86,8 @@ def rkd_distance(
         >>> values = rkd_distance(student, teacher)
         >>> print(values.shape, f"{values.mean():.4f}")
         (4,) 0.0666
+        >>> print(f"{rkd_distance(student, teacher, squared=True).mean():.4f}")
+        0.1335
 
     Reference:
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019,
@@ -86,7 +96,8 @@ def rkd_distance(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    gap = _relative_distances(teacher, valid) - _relative_distances(student, valid)
+    gap = _relative_distances(teacher, valid, squared)
+    gap -= _relative_distances(student, valid, squared)
     return masked_mean(huber(gap), axis=1, where=pairs(valid))
 
 
@@ -233,3 +244,122 @@ def rkd_angle(
     squared = (jnp.square(pairwise_distances(x, 0.0)) for x in (student, teacher))
     count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1).astype(student.dtype)
     return _angle_gaps(*squared, valid, chunk) / jnp.square(count)
+
+
+def rkd(
+    student_features: Array,
+    teacher_features: Array,
+    *,
+    potential: Callable[..., Array],
+    order: int = 2,
+    normalize: bool = False,
+    delta: float | Array = 1.0,
+    chunk: int | None = None,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Relational KD (RKD): Huber loss of any potential of pairs, triples, ...
+
+    For the anchor i: the mean of `Huber(psi(t_i, t_j, ...) - psi(s_i, s_j, ...))` over
+    all tuples of `order` different examples that begin with i. `psi` is the potential.
+    If `normalize`, each network's potentials are first divided by their mean.
+
+    `rkd_distance` and `rkd_angle` are the two published potentials. They are faster
+    than this general form, and also count tuples with repeated examples.
+
+    Args:
+        student_features: `[N, D]` embeddings of the global batch.
+        teacher_features: `[N, E]`; the widths may differ.
+        potential: a function of `order` embeddings `[D]` (or `[E]`) that returns a
+            scalar. Its gradient must be finite for equal embeddings, which batches
+            with duplicates contain.
+        order: examples in a tuple: 2 for pairs, 3 for triples. Time and memory grow
+            with `N^order`.
+        normalize: whether potentials are divided by their mean over all tuples, as the
+            paper does with distances. A mean of 0 divides nothing.
+        delta: where the Huber loss becomes linear, a scalar above 0.
+        chunk: how many anchors to take at a time; by default as many as make about
+            a million tuples. It does not change the value.
+        axis: the axis of the embedding.
+        where: `[N]` bool; the examples that take part. The others influence nothing
+            and get 0.
+
+    Returns:
+        `[N]`, one value per anchor, at least float32. The published loss is its plain
+        mean (over the examples that take part).
+
+    Raises:
+        ValueError: if a side is not of rank 2 or has fewer than `order` examples, the
+            number of rows differs, a dtype is not floating, a number is out of its
+            range, or the potential is no function that returns a floating scalar.
+
+    Example:
+        >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
+        >>> teacher = jnp.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1]])
+        >>> values = rkd(student, teacher, potential=jnp.dot)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (4,) 0.5000
+
+    Reference:
+        Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019,
+        arXiv 1904.05068.
+    """
+    checks.count("order", order, 2)
+    checks.positive("delta", delta)
+    student, teacher, valid = embeddings(
+        student_features, teacher_features, axis, where
+    )
+    at_least("student_features", valid.size, order, f"tuples have {order}")
+    others = _others(valid.size, order)
+    if chunk is None:
+        chunk = max(1, BLOCK // len(others))
+    checks.count("chunk", chunk)
+    # Row i holds the tuples of anchor i: those whose other examples all take part.
+    everyone = jnp.arange(valid.size, dtype=jnp.int32)
+    rows = (everyone[:, None, None] + others[None]) % valid.size
+    counted = valid[:, None] & jnp.all(valid[rows], -1)
+    sides = [
+        _potentials(x, valid, potential, rows, chunk, order) for x in (student, teacher)
+    ]
+    if normalize:
+        means = [masked_mean(x, where=counted) for x in sides]
+        sides = [
+            x / jnp.where(mean == 0, 1, mean)
+            for x, mean in zip(sides, means, strict=True)
+        ]
+    ours, theirs = widen_together(*sides)
+    return masked_mean(huber(theirs - ours, delta), 1, counted)
+
+
+def _others(rows: int, order: int) -> np.ndarray:
+    """Offsets from an anchor to the other examples of its tuples, `[T, order - 1]`."""
+    offsets = itertools.permutations(range(1, rows), order - 1)
+    return np.array(list(offsets), np.int32).reshape(-1, order - 1)
+
+
+def _potentials(
+    features: Array,
+    valid: Array,
+    potential: Callable[..., Array],
+    rows: Array,
+    chunk: int,
+    order: int,
+) -> Array:
+    """`[N, T]`: the potential of each anchor's tuples."""
+    if not callable(potential):
+        expected = f"a function of {order} embeddings"
+        raise ValueError(f"potential: expected {expected}, got {potential!r}")
+    result = jax.eval_shape(potential, *[features[0]] * order)
+    if getattr(result, "shape", None) != () or not checks.is_floating(result):
+        raise ValueError(f"potential: expected a floating scalar, got {result}")
+    # Masked rows are all 0. Potentials such as distances have no gradient between
+    # equal rows, so the masked ones are replaced by constants that differ.
+    index = jnp.arange(1, valid.size + 1, dtype=features.dtype)
+    features = jnp.where(valid[:, None], features, index[:, None])
+
+    def of_anchor(anchor: tuple[Array, Array]) -> Array:
+        own, tuples = anchor
+        return jax.vmap(lambda row: potential(own, *features[row]))(tuples)
+
+    of_anchor = jax.checkpoint(of_anchor, prevent_cse=False)
+    return map_rows(of_anchor, (features, rows), chunk)

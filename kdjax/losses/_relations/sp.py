@@ -2,24 +2,29 @@
 
 import jax.numpy as jnp
 
+from kdjax.core import checks
 from kdjax.core.examples import embeddings, gram, pairs
-from kdjax.core.numerics import l2_normalize
+from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+
+NORMS = ("l1", "l2")
 
 
 def sp(
     student_features: Array,
     teacher_features: Array,
     *,
+    norm: str = "l2",
     axis: int = -1,
     where: Array | None = None,
 ) -> Array:
     """Similarity-preserving KD (SP): squared distance between similarity matrices.
 
     For the anchor i: `1/N sum_j (g_ij^t - g_ij^s)^2` with `G = Q Q^T`, `Q` the
-    features, and every row of `G` divided by `max(|row|, 1e-12)`. Turning or scaling
-    either side changes nothing; a shift does.
+    features, and every row of `G` divided by `max(|row|, 1e-12)`, its Euclidean norm
+    (`"l2"`, as published) or the sum of its absolute values (`"l1"`). Turning or
+    scaling either side changes nothing; a shift does.
 
     Tap the last block of both networks, flattened; the published weight is 3000, on
     the sum over the pairs of layers.
@@ -27,6 +32,7 @@ def sp(
     Args:
         student_features: `[N, D]` features of the global batch.
         teacher_features: `[N, E]`; the widths may differ.
+        norm: `"l2"` or `"l1"`, the norm of the rows of `G`.
         axis: the axis of the features.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -38,7 +44,7 @@ def sp(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            or a dtype is not floating.
+            a dtype is not floating, or the norm is unknown.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
@@ -46,6 +52,8 @@ def sp(
         >>> values = sp(student, teacher)
         >>> print(values.shape, f"{values.mean():.4f}")
         (4,) 0.0421
+        >>> print(f"{sp(student, teacher, norm='l1').mean():.4f}")
+        0.0125
 
     Reference:
         Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019,
@@ -54,5 +62,14 @@ def sp(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    gap = l2_normalize(gram(teacher)) - l2_normalize(gram(student))
+    checks.one_of("norm", norm, NORMS)
+    normalize = l2_normalize if norm == "l2" else _l1_normalize
+    gap = normalize(gram(teacher)) - normalize(gram(student))
     return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+
+
+def _l1_normalize(x: Array) -> Array:
+    """Rows divided by the sum of their absolute values; a row of zeros stays 0."""
+    size = jnp.sum(safe_abs(x), axis=-1, keepdims=True)
+    zero = size == 0
+    return jnp.where(zero, 0, x) / jnp.maximum(jnp.where(zero, 1, size), 1e-12)
