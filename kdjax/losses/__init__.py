@@ -3,7 +3,7 @@
     name(student_x, teacher_x, *, options, axis=-1, where=None) -> one value per example
 
 The plain mean of the values is the published loss. `kdjax losses` lists all of them,
-and the README beside this file has the rules and a row for each.
+and the README of this folder has the rules and a row for each.
 """
 
 import importlib

@@ -33,7 +33,7 @@ def neighbor_similarity(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the numbers of rows differ,
-            a dtype is not floating, or a knob is out of its range.
+            a dtype is not floating, or an option is out of its range.
 
     Example:
         >>> features = jnp.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])

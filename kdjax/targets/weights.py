@@ -85,7 +85,7 @@ def fidelity_weights(
 
     Raises:
         ValueError: if the deviations are empty, not of rank 1, not floating or
-            negative, the mask does not fit, a knob is not above 0, or `typical` not
+            negative, the mask does not fit, an option is not above 0, or `typical` not
             below `highest`.
 
     Example:

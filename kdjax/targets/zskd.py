@@ -69,7 +69,7 @@ def impression_concentration(
         `[classes, classes]`, above 0: row c for the class c.
 
     Raises:
-        ValueError: if the similarity is empty, not square or not floating, or a knob
+        ValueError: if the similarity is empty, not square or not floating, or an option
             is not above 0.
 
     Example:

@@ -29,7 +29,7 @@ def bounded_regression(
         where: bool, broadcastable to the boxes; the coordinates that take part.
 
     Returns:
-        `[...]`, one value per box, at least float32; beside the usual smooth L1.
+        `[...]`, one value per box, at least float32; with the usual smooth L1.
 
     Raises:
         ValueError: if shapes differ or are empty, a dtype is not floating, or the

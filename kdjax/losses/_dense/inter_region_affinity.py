@@ -37,10 +37,10 @@ def _region_moments(features: Array, member: Array) -> Array:
     def moments(keep: Array) -> Array:
         keep = keep[:, :, None]
         mean = masked_mean(features, 1, keep)
-        centerd = jnp.where(keep, features - mean[:, None, :], 0)
-        variance = masked_mean(jnp.square(centerd), 1, keep)
+        centered = jnp.where(keep, features - mean[:, None, :], 0)
+        variance = masked_mean(jnp.square(centered), 1, keep)
         deviation = jnp.sqrt(jnp.where(variance < _FLAT, _FLAT, variance))
-        unit = centerd / deviation[:, None, :]
+        unit = centered / deviation[:, None, :]
         skewness = masked_mean(unit * jnp.square(unit), 1, keep)
         return jnp.stack(
             [

@@ -54,7 +54,7 @@ def optical_flow(
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than three axes, a
-            dtype is wrong, or a knob is out of its range.
+            dtype is wrong, or an option is out of its range.
 
     Example:
         >>> student, mask = jnp.zeros((1, 2, 2, 2)), jnp.ones((1, 2, 2))
@@ -170,9 +170,9 @@ def occlusion_mask(
     outside the image, and one whose motion is NaN. Swap the two fields for the
     second image's mask. A mask has no gradient.
 
-    As the mask of `optical_flow`, DDFlow takes what is occluded to the student, who
-    sees a crop, and not to the teacher: `student & ~teacher`; of `census_loss`, what
-    is not occluded: `~mask`.
+    As the mask of `optical_flow`, DDFlow takes pixels that are occluded for the
+    student, which has a crop, and not for the teacher: `student & ~teacher`. For
+    `census_loss`, take those not occluded: `~mask`.
 
     Args:
         forward_flow: `[batch, H, W, 2]`, from the first image to the second, in
@@ -186,7 +186,7 @@ def occlusion_mask(
 
     Raises:
         ValueError: if a rank is not 4, the shapes differ or are empty, a dtype is not
-            floating, or a knob is negative.
+            floating, or an option is negative.
 
     Example:
         >>> forward = jnp.zeros((1, 1, 4, 2)).at[..., 0].set(1.0)
@@ -200,8 +200,8 @@ def occlusion_mask(
     """
     _check_flow("forward_flow", forward_flow)
     _check_flow("backward_flow", backward_flow, forward_flow.shape[:3])
-    for name, knob in (("relative", relative), ("absolute", absolute)):
-        checks.between(name, knob, 0.0)
+    for name, value in (("relative", relative), ("absolute", absolute)):
+        checks.between(name, value, 0.0)
     there, back = widen_together(forward_flow, backward_flow)
     back = warp(back, there)
     relative, absolute = (jnp.asarray(a, there.dtype) for a in (relative, absolute))
@@ -305,7 +305,7 @@ def census_loss(
 
     Raises:
         ValueError: if shapes differ, are empty, or not of rank 4 and 1 or 3 channels,
-            a dtype is wrong, an importance is negative, or a knob out of its range.
+            a dtype is wrong, an importance is negative, or an option out of its range.
 
     Example:
         >>> first = jax.random.uniform(jax.random.key(0), (1, 9, 9, 3))

@@ -13,7 +13,7 @@ ENTRIES = (
         paper="FitNets (1412.6550)",
         weight='100 (`"mean"`, RepDistiller); `"partial"` 1e-6',
         tap="one middle stage, student through a 1x1 convolution",
-        invariances="one shift or permutation of both sides",
+        invariances="one shift or permutation of student and teacher",
         aliases="fitnet, fitnets, hint, feature mse, l2",
         goals="match features of the same width, features through a projector",
         kernel=True,
@@ -26,7 +26,7 @@ ENTRIES = (
         paper="the hint of FitNets (1412.6550), without squares",
         start="depends on the scale of the features",
         tap="as `hint_l2`",
-        invariances="one shift or permutation of both sides",
+        invariances="one shift or permutation of student and teacher",
         aliases="feature l1, mae",
         goals="match features of the same width, features through a projector",
         kernel=True,
@@ -40,7 +40,7 @@ ENTRIES = (
         weight="1, with 5 for soft targets",
         tap="hidden states, or maps",
         invariances=(
-            "positive scale of any vector; one rotation of both sides' channels"
+            "positive scale of any vector; one rotation of both networks' channels"
         ),
         aliases="distilbert, cosine, cosine embedding",
         goals="match features of the same width, hidden states, scale-free",
@@ -56,7 +56,7 @@ ENTRIES = (
             "each exit but the shallowest, against the last; flattened, after an "
             "adapter"
         ),
-        invariances="one shift of both sides",
+        invariances="one shift of student and teacher",
         aliases="byot, self distillation, be your own teacher",
         goals="match features of the same width, self-distillation",
         kernel=True,
@@ -70,7 +70,7 @@ ENTRIES = (
         paper="Learning What and Where to Transfer (1905.05901)",
         weight="0.5, times a learned weight per pair of stages",
         tap="pairs of stages, student through a 1x1 convolution, teacher resized",
-        invariances="one shift of both sides",
+        invariances="one shift of student and teacher",
         aliases="l2t, l2tww, meta transfer",
         goals="match features of the same width, transfer learning",
         kernel=True,
@@ -144,7 +144,7 @@ ENTRIES = (
         paper="CAT-KD (2304.12777)",
         weight="0.7 to 600 by pair; 0.5 on ImageNet",
         tap="class maps: the classifier as a 1x1 convolution on the last map",
-        invariances="positive scale of a class of either side",
+        invariances="positive scale of a class of student or teacher",
         aliases="catkd, class attention transfer, class activation maps, cam",
         goals="class activation maps, interpretable",
         kernel=True,
@@ -160,7 +160,7 @@ ENTRIES = (
         paper="ReviewKD (2104.09044)",
         weight="0.6 to 8 by pair, rising over 20 epochs",
         tap="fused maps of every stage",
-        invariances="one shift of both sides",
+        invariances="one shift of student and teacher",
         aliases="reviewkd, hcl, knowledge review, hierarchical context",
         goals=(
             "match features of the same width, several stages, features through a "
@@ -211,7 +211,7 @@ ENTRIES = (
         weight="50 (polynomial)",
         tap="last block of convolutions",
         invariances=(
-            "channel permutation and positive channel scales of either side; "
+            "channel permutation and positive channel scales of student or teacher; "
             "numbers of channels may differ"
         ),
         aliases="neuron selectivity transfer, mmd",
@@ -328,7 +328,7 @@ ENTRIES = (
         paper="VID (1904.05835)",
         weight="1 for each pair",
         tap="all stages, student through a regressor",
-        invariances="one shift of both sides",
+        invariances="one shift of student and teacher",
         aliases="variational information distillation, mutual information",
         goals=(
             "match features through a regressor, several stages, features of other "
@@ -368,7 +368,7 @@ ENTRIES = (
         paper="Attention transfer (1612.03928)",
         start="1 to start",
         tap="`input_gradient` of the loss",
-        invariances="one rotation of both sides",
+        invariances="one rotation of student and teacher",
         aliases="at gradient, gradient attention",
         goals="input gradients, saliency",
         kernel=True,
@@ -382,7 +382,7 @@ ENTRIES = (
         paper="Jacobian matching (1803.00443)",
         start="1 to start",
         tap="`input_gradient` of the class's logit",
-        invariances="positive scale of either side",
+        invariances="positive scale of student or teacher",
         aliases="jacobian, gradient matching",
         goals="input gradients, few examples",
         kernel=True,

@@ -150,7 +150,7 @@ def hint_cosine(
 
     Returns:
         `[batch]`, one value per example in [0, 2], at least float32. The published
-        weight is 1, beside 5 for the soft targets.
+        weight is 1, with 5 for the soft targets.
 
     Raises:
         ValueError: as in `hint_l1`.

@@ -125,7 +125,7 @@ def jacobian_matching(
 
     Returns:
         `[batch]`, one value per example, at most 4 as a sum, at least float32. No
-        weight is in common use; beside other terms, not alone, which is unstable.
+        weight is in common use; with other terms, not alone, which is unstable.
 
     Raises:
         ValueError: if shapes differ, are empty or have fewer than two axes, a dtype

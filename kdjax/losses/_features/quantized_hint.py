@@ -83,7 +83,7 @@ def quantized_hint(
 
     Raises:
         ValueError: if shapes differ, are empty or have fewer than two axes, a dtype
-            is not floating, or a knob is out of its range.
+            is not floating, or an option is out of its range.
 
     Example:
         >>> student, teacher = jnp.array([[0.1, 0.4]]), jnp.array([[0.0, 0.9]])

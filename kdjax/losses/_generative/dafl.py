@@ -52,7 +52,7 @@ def generator_class_logit(
 ) -> Array:
     """Class logit: minus the teacher's logit of a chosen class.
 
-    `-z_y`. Without a bound of its own: stands beside a smoothness of the images
+    `-z_y`. Without a bound of its own: stands with a smoothness of the images
     (`image_total_variation`). The older scheme that `batch_norm_statistics` is
     compared with.
 

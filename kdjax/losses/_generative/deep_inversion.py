@@ -40,7 +40,7 @@ def batch_norm_statistics(
 
     Args:
         features: `[batch, ..., channels]`, what goes into a BatchNorm of the teacher,
-            of made-up images. Take every BatchNorm and add.
+            of synthetic images. Take every BatchNorm and add.
         mean: `[channels]`, the stored mean.
         variance: `[channels]`, the stored variance. Flax stores the biased one, torch
             the unbiased.

@@ -4,7 +4,7 @@ A critic (discriminator) gives scores before any sigmoid: high for what it takes
 the teacher's, low for the student's. Throughout, "teacher" is the real side and
 "student" the fake one; for a generator of images put the real images' scores in the
 teacher's place. `adversarial_critic` and `gradient_penalty` train the critic,
-`adversarial_student` the student; whoever is not trained is stopped by the caller.
+`adversarial_student` the student; the caller stops the gradient of the other.
 
 Scores are `[batch]`, or `[batch, ...]` for a critic that judges positions one by one.
 These kernels have no `axis`: every axis but the first is averaged.
@@ -54,9 +54,9 @@ def adversarial_critic(
     - `"hinge"`: `max(0, 1 - t) + max(0, 1 + s)`; 2 for scores of 0.
     - `"wasserstein"`: `s - t`; needs a Lipschitz critic, see `gradient_penalty`.
 
-    With three players (KDGAN), true labels in the teacher's place, the critic pays
-    `a` times this with the classifier's labels as the student's and `1 - a` times with
-    the teacher's: `-2 log(1/2)` for a critic that cannot tell.
+    With three players (KDGAN), true labels in the teacher's place, the critic's
+    loss is `a` times this with the classifier's labels as the student's, plus `1 - a`
+    times this with the teacher's: `-2 log(1/2)` for a critic at chance.
 
     Args:
         student_scores: `[batch]` or `[batch, ...]`, before any sigmoid.
@@ -110,10 +110,10 @@ def adversarial_student(
 ) -> Array:
     """GAN student (generator) loss against a critic of outputs or features.
 
-    `"non_saturating"`: `softplus(-s)`, `log 2` for a critic that cannot tell.
+    `"non_saturating"`: `softplus(-s)`, `log 2` for a critic at chance.
     `"least_squares"`: `(s - 1)^2 / 2`. `"hinge"` and `"wasserstein"`: `-s`.
-    `"saturating"`: `-softplus(s)`, minus the student's part of what the critic pays,
-    as a reversed gradient has it.
+    `"saturating"`: `-softplus(s)`, minus the student's part of the critic's loss,
+    as with a reversed gradient.
 
     Args:
         student_scores: `[batch]` or `[batch, ...]`, before any sigmoid.
@@ -121,7 +121,7 @@ def adversarial_student(
         where: bool, broadcastable to the scores; the positions that take part.
 
     Returns:
-        `[batch]`, one value per example, at least float32. It stands beside a
+        `[batch]`, one value per example, at least float32. It stands with a
         loss that pairs examples; MEAL gives it weight 1.
 
     Raises:

@@ -33,7 +33,7 @@ def generator_diversity(
     Returns:
         `[N]`, the same value in (0, 1] for all examples that take part, at least
         float32. The released weight is 0 (MNIST, tables), 1 (SVHN) or 10 (Fashion),
-        beside 1 for the decoder's `hint_l2` on the noise.
+        with 1 for the decoder's `hint_l2` on the noise.
 
     Raises:
         ValueError: if an array is empty, of rank below 2 or not floating, or the

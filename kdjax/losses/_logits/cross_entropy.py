@@ -94,7 +94,7 @@ def hard_cross_entropy(
     `y = (1 - s) onehot + s / K`: the smoothing is uniform over all K classes.
     `"big_vision"`: `sum_k y_k (log y_k - log q_k)` with `1 - s` at the label and
     `s / (K - 1)` elsewhere: the smoothing is uniform over the other classes, and the
-    entropy of the target is taken off, so that a student that says `y` pays nothing.
+    entropy of the target is taken off, so that a student at `y` has loss 0.
     Without smoothing the two agree. Most recipes mean the first: the default.
 
     Args:
@@ -169,7 +169,7 @@ def class_weighted_cross_entropy(
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
-        `[...]`, one value in nats per example, at least float32; `mu` of hard beside
+        `[...]`, one value in nats per example, at least float32; `mu` of hard with
         `1 - mu` of this. It is not 0 where the two agree.
 
     Raises:

@@ -211,7 +211,7 @@ def dist(
 
     Returns:
         `[N]`, one value per example, at least float32. The published weight is 2
-        beside a cross-entropy of weight 1, at `T = 1` on ImageNet and `T = 4` on
+        with a cross-entropy of weight 1, at `T = 1` on ImageNet and `T = 4` on
         CIFAR-100.
 
     Raises:

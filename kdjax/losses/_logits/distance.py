@@ -123,7 +123,7 @@ def logit_l1(
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
-        `[...]`, one value per example in logits, at least float32; beside
+        `[...]`, one value per example in logits, at least float32; with
         cross-entropy and `adversarial_student`.
 
     Raises:

@@ -168,7 +168,7 @@ def dkd(
 
     Returns:
         `[...]`, one value in nats per example, at least float32. The published weight
-        is 1 beside a cross-entropy of weight 1, raised linearly from 0 over the first
+        is 1 with a cross-entropy of weight 1, raised linearly from 0 over the first
         20 epochs.
 
     Raises:
@@ -187,9 +187,14 @@ def dkd(
     """
     for name, weight in (("alpha", alpha), ("beta", beta)):
         checks.between(name, weight, -math.inf)
-    knobs = {"labels": labels, "temperature": temperature, "axis": axis, "where": where}
-    target = dkd_target(student_logits, teacher_logits, **knobs)
-    rest = dkd_non_target(student_logits, teacher_logits, **knobs)
+    options = {
+        "labels": labels,
+        "temperature": temperature,
+        "axis": axis,
+        "where": where,
+    }
+    target = dkd_target(student_logits, teacher_logits, **options)
+    rest = dkd_non_target(student_logits, teacher_logits, **options)
     return (
         jnp.asarray(alpha, rest.dtype) * target + jnp.asarray(beta, rest.dtype) * rest
     )

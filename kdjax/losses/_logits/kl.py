@@ -20,7 +20,7 @@ def softmax_kl(
     `T^2 sum_k p_k (log p_k - log q_k)` with `p = softmax(teacher_logits / T)` and
     `q = softmax(student_logits / T)`. The factor keeps the size of the gradient
     about the same at every temperature; for large `T` the loss tends to half the
-    squared distance of the centerd logits over the number of classes.
+    squared distance of the centered logits over the number of classes.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.
@@ -66,8 +66,8 @@ def reverse_softmax_kl(
     """Reverse KL (MiniLLM): KL divergence from the teacher, times T squared.
 
     `T^2 sum_k q_k (log q_k - log p_k)` with `p = softmax(teacher_logits / T)` and
-    `q = softmax(student_logits / T)`. It seeks modes: the student pays for what it
-    says and the teacher does not, and may leave out what the teacher says besides.
+    `q = softmax(student_logits / T)`. It seeks modes: mass of the student
+    where the teacher has none is expensive, and missing modes of the teacher are not.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.

@@ -80,7 +80,7 @@ def mlld(
 
     Returns:
         `[N]`, one value per example, at least float32. The published loss of the view
-        is their plain mean (over the examples that take part), with weight 0.9 beside
+        is their plain mean (over the examples that take part), with weight 0.9 with
         a cross-entropy of weight 0.1 on each view.
 
     Raises:

@@ -43,11 +43,11 @@ def ranking_distillation(
             the user is known to like already.
 
     Returns:
-        `[...]`, one value in nats per user, at least float32, beside a loss on the
+        `[...]`, one value in nats per user, at least float32, with a loss on the
         known items. K, decay and sharpness are to be tuned; the defaults are ours.
 
     Raises:
-        ValueError: if shapes differ or are empty, a dtype is not floating, or a knob
+        ValueError: if shapes differ or are empty, a dtype is not floating, or an option
             is not above 0.
 
     Example:

@@ -36,7 +36,7 @@ def sigmoid_kl(
 
     Returns:
         `[...]`, one value in nats per example, at least float32; usually with weight
-        1 beside binary cross-entropy.
+        1 with binary cross-entropy.
 
     Raises:
         ValueError: as in `softmax_kl`.

@@ -19,8 +19,8 @@ def standardize_logits(
 ) -> Array:
     """Logit standardization: logits at mean 0 and standard deviation 1.
 
-    `(z - mean(z)) / (std(z) + eps)`. Pass both sides through it to standardize what
-    any loss on logits sees; for the divergence alone there is `standardized_kl`.
+    `(z - mean(z)) / (std(z) + eps)`. Apply it to student and teacher before any
+    loss on logits. For the KL divergence there is `standardized_kl`.
 
     Args:
         logits: `[..., classes]`, finite.
@@ -93,7 +93,7 @@ def standardized_kl(
 
     Returns:
         `[...]`, one value in nats per example, at least float32. The published weight
-        on CIFAR-100 is 9 at `T = 2` beside a cross-entropy of weight 0.1.
+        on CIFAR-100 is 9 at `T = 2` with a cross-entropy of weight 0.1.
 
     Raises:
         ValueError: as in `softmax_kl`, or if `ddof` is neither 0 nor 1, or `eps` lies

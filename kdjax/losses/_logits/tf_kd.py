@@ -45,14 +45,14 @@ def tf_kd(
     Returns:
         `[...]`, one value in nats per example, at least float32. No teacher need run.
         The weight of `"released"` is published in the authors' repository for
-        CIFAR-100: `reg_alpha` 0.1 beside 0.9 for the cross-entropy, at `T = 20`. Their
+        CIFAR-100: `reg_alpha` 0.1 with 0.9 for the cross-entropy, at `T = 20`. Their
         multiplier 100 stands before a `KLDivLoss` that averages over the K classes as
         well: at `K = 100` the two cancel to exactly this kernel, at another K theirs
         is `multiplier / K` times it.
 
     Raises:
         ValueError: if the logits are empty or not floating, the labels not integers
-            of the shape of the examples, a knob is out of range, or the variant is
+            of the shape of the examples, an option is out of range, or the variant is
             unknown.
 
     Example:

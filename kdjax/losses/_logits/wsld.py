@@ -50,7 +50,7 @@ def wsld(
 
     Returns:
         `[...]`, one value in nats per example, at least float32. The published weight
-        on ImageNet is 2.5 at `T = 2` beside a cross-entropy of weight 1. It is not 0
+        on ImageNet is 2.5 at `T = 2` with a cross-entropy of weight 1. It is not 0
         where the two agree.
 
     Raises:

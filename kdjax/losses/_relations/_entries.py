@@ -10,7 +10,7 @@ ENTRIES = (
         paper="Park et al. 2019 (1904.05068)",
         weight="25 (metric learning 1)",
         tap="pooled embedding",
-        invariances="rotation, shift, scale of either side; widths free",
+        invariances="rotation, shift, scale of student or teacher; widths free",
         aliases="rkd, rkd-d, rkdd, relational",
         goals=(
             "relations between examples, match features of other width, no "
@@ -27,7 +27,7 @@ ENTRIES = (
         paper="Park et al. 2019 (1904.05068)",
         weight="50 (metric learning 2)",
         tap="pooled embedding",
-        invariances="rotation, shift, scale of either side; widths free",
+        invariances="rotation, shift, scale of student or teacher; widths free",
         aliases="rkd, rkd-a, rkda, relational",
         goals=(
             "relations between examples, match features of other width, no "
@@ -56,13 +56,13 @@ ENTRIES = (
         "Relative dissimilarity of triplets (several teachers)",
         formula=(
             "mean over pairs of `max(0, d_ij - d_ik + margin)` in the order the "
-            "teachers' majority sees"
+            "teachers' majority has"
         ),
         paper="You et al. 2017 (KDD, no arXiv)",
         start="1 to start",
         tap="one pooled intermediate tap per network",
         invariances=(
-            "rotation and scale per row of either side; any change of a teacher "
+            "rotation and scale per row of student or teacher; any change of a teacher "
             "that keeps the order; widths free"
         ),
         aliases="triplet, multiple teachers, relative dissimilarity",
@@ -81,7 +81,7 @@ ENTRIES = (
         paper="Tung, Mori 2019 (1907.09682)",
         weight="3000",
         tap="last block, flattened",
-        invariances="rotation, scale of either side; widths free",
+        invariances="rotation, scale of student or teacher; widths free",
         aliases="similarity preserving, spkd",
         goals=(
             "relations between examples, match features of other width, no projector"
@@ -173,7 +173,7 @@ ENTRIES = (
         paper="Liu et al. 2019 (CVPR, no arXiv)",
         weight="5 (KD-Zoo)",
         tap="embedding, pooled stage maps",
-        invariances="rotation, shift, scale of either side; widths free",
+        invariances="rotation, shift, scale of student or teacher; widths free",
         aliases="irg edges, instance relationship graph",
         goals="relations between examples, match features of other width",
         kernel=True,
@@ -205,7 +205,7 @@ ENTRIES = (
         weight="1.5 with k = 5 (ports)",
         tap="penultimate features",
         invariances=(
-            "rotation, shift of either side; scale of the teacher without `sigma`"
+            "rotation, shift of either network; scale of the teacher without `sigma`"
         ),
         aliases="locality preserving",
         goals=("relations between examples, match features of other width, neighbors"),
@@ -253,7 +253,7 @@ ENTRIES = (
         paper="DarkRank (1707.01220); RKD's code",
         start="1 to start",
         tap="embeddings of length 1",
-        invariances="rotation, shift of either side; widths free",
+        invariances="rotation, shift of student or teacher; widths free",
         aliases="darkrank, cross sample similarities, listwise",
         goals=(
             "relations between examples, match features of other width, ranking, "
@@ -270,7 +270,7 @@ ENTRIES = (
         paper="Zhang, Peng (IJCAI 2018); Gretton 2012",
         start="1 to start",
         tap="pooled features of one width",
-        invariances="permutation of either side's examples (the mean)",
+        invariances="permutation of student's or teacher's examples (the mean)",
         aliases="maximum mean discrepancy, domain adaptation",
         goals=(
             "distribution of features, domain adaptation, match features of the "

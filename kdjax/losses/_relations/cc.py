@@ -98,7 +98,7 @@ def cc(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, shapes do not fit, a dtype
-            is not floating, or a knob is out of its range; for `"consecutive"` also
+            is not floating, or an option is out of its range; for `"consecutive"` also
             for fewer than 2 rows.
 
     Example:

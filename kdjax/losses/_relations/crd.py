@@ -75,7 +75,7 @@ def crd(
         examples: how many examples the memory holds.
         temperature: a scalar above 0.
         eps: a scalar above 0, the authors' guard of the denominators. With many
-            examples and few negatives it is not small beside `c`.
+            examples and few negatives it is not small against `c`.
 
     Returns:
         `[N]`, one value in nats per example, at least float32, the sum of both

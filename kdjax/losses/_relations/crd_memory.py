@@ -1,7 +1,7 @@
 """The memory of contrastive distillation: what both networks last said of everything.
 
 One entry per example of the data set and network, a pure value that the training step
-carries beside its parameters, may shard over its rows, and never differentiates.
+carries with its parameters, may shard over its rows, and never differentiates.
 
     anchors = student(batch), teacher(batch)          # [N, D], the global batch
     entries = crd_memory_lookup(memory, ids, negatives)

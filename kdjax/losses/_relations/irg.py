@@ -1,8 +1,7 @@
-"""The instance relationship graph: vertices, edges and what a layer does to them.
+"""Instance relationship graph (IRG): vertices, edges and feature transformations.
 
-A value depends on all other examples, so the kernels mean the global batch, as those
-of `kdjax.losses.relation` do. Flatten or pool a map to `[N, D]` first. The vertices
-alone are `logit_mse`.
+A value depends on all other examples, so the kernels mean the global batch. Flatten or
+pool a map to `[N, D]` first. The vertices alone are `logit_mse`.
 """
 
 import jax.numpy as jnp

@@ -67,7 +67,7 @@ def locality_preserving(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the number of rows differs or
-            is below 2, a dtype is not floating, or a knob is not above 0.
+            is below 2, a dtype is not floating, or an option is not above 0.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])

@@ -62,8 +62,8 @@ def pkt(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            a dtype is not floating, or a knob is out of its range; for `"paper"` also
-            for fewer than 2 rows.
+            a dtype is not floating, or an option is out of its range; for `"paper"`
+            also for fewer than 2 rows.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])

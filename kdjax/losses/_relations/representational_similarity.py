@@ -60,9 +60,9 @@ def representational_similarity(
     distinct = pairs(valid, distinct=True)
 
     def table(features: Array) -> Array:
-        # One minus a correlation, centerd, is minus the correlation, centerd.
-        centerd = features - jnp.mean(features, axis=1, keepdims=True)
-        alike = gram(l2_normalize(centerd))
+        # One minus a correlation, centered, is minus the correlation, centered.
+        centered = features - jnp.mean(features, axis=1, keepdims=True)
+        alike = gram(l2_normalize(centered))
         alike = jnp.where(distinct, alike - masked_mean(alike, where=distinct), 0)
         size = safe_norm(jnp.ravel(alike))
         flat = size <= _EPS

@@ -74,7 +74,7 @@ def rkd_distance(
     Returns:
         `[N]`, one value per anchor row, at least float32. The published loss, the
         mean over all `N^2` entries, is its plain mean (over the examples that take
-        part); its weight there is 25 beside 50 for `rkd_angle`.
+        part); its weight there is 25 with 50 for `rkd_angle`.
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the number of rows differs,
@@ -204,7 +204,7 @@ def rkd_angle(
     their cosines are computed again in the backward pass.
 
     A cosine has the rounding of the longer of its two rays relative to the shorter:
-    in float32 1e-7 as a rule, 1e-4 beside a neighbor a thousand times nearer than
+    in float32 1e-7 as a rule, 1e-4 with a neighbor a thousand times nearer than
     the others. Pass float64 where such neighbors must count to the last digit.
 
     Args:

@@ -87,7 +87,7 @@ def triplet_relation(
 
     Raises:
         ValueError: if a side is empty or not of rank 2, the number of rows differs or
-            is below 3, a dtype is wrong, or a knob is out of its range.
+            is below 3, a dtype is wrong, or an option is out of its range.
 
     Example:
         >>> student = jnp.array([[0.0, 1], [1, 0], [0, 2], [2, 1]])

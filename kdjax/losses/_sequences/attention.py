@@ -98,7 +98,7 @@ def attention_map_mse(
 
     Raises:
         ValueError: if shapes do not match, are empty or not of rank 4, a dtype is
-            not floating, or a knob is unknown.
+            not floating, or an option is unknown.
 
     Example:
         >>> student = jnp.zeros((2, 4, 3, 3))
@@ -184,11 +184,11 @@ def attention_map_kl(
     Returns:
         `[batch]`, one value in nats per example, at least float32. The published
         loss, MiniLM's for the last layer of both networks, is its plain mean; its
-        weight there is 1, beside 1 for `value_relation`.
+        weight there is 1, with 1 for `value_relation`.
 
     Raises:
         ValueError: if shapes do not match, are empty or not of rank 4, a dtype is
-            not floating, a knob is unknown or `eps` is not above 0.
+            not floating, an option is unknown or `eps` is not above 0.
 
     Example:
         >>> student = jnp.full((1, 2, 3, 4), 0.25)
@@ -258,7 +258,7 @@ def value_relation(
     Returns:
         `[batch]`, one value in nats per example, at least float32. The published
         loss, for the last layer of both networks, is its plain mean; its weight is
-        1, beside 1 for `attention_map_kl`.
+        1, with 1 for `attention_map_kl`.
 
     Raises:
         ValueError: if shapes do not match, are empty or not of rank 4, or a dtype is

@@ -181,8 +181,8 @@ def _forward(inputs, block):
 
 def _log_probs(side, normalizer, temperature, block, dtype) -> tuple[Array, Array]:
     logits = _logits(side, block, dtype)
-    centerd = logits / temperature - normalizer.top
-    return logits, centerd - jnp.log(normalizer.total)
+    centered = logits / temperature - normalizer.top
+    return logits, centered - jnp.log(normalizer.total)
 
 
 def _pull_back(dz: Array, side: _Side, grads: _Side, block: _Block, dtype) -> _Side:

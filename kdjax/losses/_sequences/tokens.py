@@ -1,7 +1,7 @@
 """Losses between two models of token sequences.
 
 Logits are `[batch, tokens, vocabulary]`, a mask of real tokens is `[batch, tokens]`.
-How the tokens of a sequence become one value is the knob `variant`:
+How the tokens of a sequence become one value is the option `variant`:
 
 - `"tokens"`: such that the plain mean over the batch is the mean over all real tokens
   of the batch, the custom of language models. A value then holds the number of real
@@ -145,12 +145,12 @@ def token_kl(
 
     Returns:
         `[batch]`, one value in nats per sequence, at least float32. The published
-        loss is its plain mean; it stands beside the cross-entropy of the
+        loss is its plain mean; it stands with the cross-entropy of the
         labels (in DistilBERT with weight 5, at temperature 2).
 
     Raises:
         ValueError: if shapes differ, are empty or not of rank 3, a dtype is not
-            floating, a knob is unknown, or the temperature is not above 0.
+            floating, an option is unknown, or the temperature is not above 0.
 
     Example:
         >>> student = jnp.array([[[1.0, 2, 3], [0.5, 0.5, 0]]])

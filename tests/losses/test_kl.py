@@ -56,7 +56,7 @@ def test_softmax_kl_fixture(temperature, expected):
     np.testing.assert_allclose(values.mean(), expected, atol=1e-6)
 
 
-def test_softmax_kl_tends_to_the_squared_distance_of_centerd_logits():
+def test_softmax_kl_tends_to_the_squared_distance_of_centered_logits():
     limit = logit_mse(STUDENT, TEACHER, center=True).mean() / 2
     np.testing.assert_allclose(limit, 1.0416666667, atol=1e-9)
     value = softmax_kl(STUDENT, TEACHER, temperature=1e4).mean()
