@@ -81,6 +81,8 @@ def _log_expm1(x: Array) -> Array:
 
 def _log_flip(votes: Array, gamma: Array) -> Array:
     """Log of a bound on the chance that noise elects another class, `[queries]`."""
+    # Theorem 1 of the paper: Laplace noise closes a gap of n votes with a chance of at
+    # most (2 + gamma n) / (4 exp(gamma n)). A union bound adds the other classes up.
     first = jnp.argmax(votes, -1, keepdims=True)
     behind = gamma * (jnp.take_along_axis(votes, first, -1) - votes)
     others = jnp.arange(votes.shape[-1])[None] != first
@@ -94,6 +96,7 @@ def _data_dependent(log_q: Array, orders: Array, cost: Array) -> Array:
     `log(1 + sum)` of two terms that are positive: nothing cancels, and logs hold the
     q that float32 does not. Infinite from `q = 1 / (1 + e^cost)` on.
     """
+    # The bound holds below this chance alone; above it, a stand-in keeps logs finite.
     limit = -jax.nn.softplus(cost)
     usable = log_q < limit
     log_q = jnp.where(usable, log_q, limit - 1)
@@ -174,11 +177,14 @@ def private_epsilon(
         *("orders", lambda np, x: (x > 0) & (x < np.inf)),
         *("finite numbers above 0", order),
     )
+    # One changed teacher moves two counts by 1: a query costs 2 / scale.
     cost = 2 / scale
+    # Moments add up over queries, and each query has the better of two bounds.
     moment = jnp.minimum(cost * order, jnp.square(cost) / 2 * order * (order + 1))
     if counts is None:
         total = jnp.asarray(votes, dtype) * moment
     else:
         known = _data_dependent(_log_flip(counts, 1 / scale), order, cost)
         total = jnp.sum(jnp.minimum(known, moment[None]), 0)
+    # The tail bound turns a moment into (epsilon, delta); any order is valid.
     return jnp.min((total - jnp.log(delta)) / order)

@@ -39,6 +39,7 @@ def _region_moments(features: Array, member: Array) -> Array:
         mean = masked_mean(features, 1, keep)
         centered = jnp.where(keep, features - mean[:, None, :], 0)
         variance = masked_mean(jnp.square(centered), 1, keep)
+        # A flat region has no skewness; without a floor, rounding would be divided.
         deviation = jnp.sqrt(jnp.where(variance < _FLAT, _FLAT, variance))
         unit = centered / deviation[:, None, :]
         skewness = masked_mean(unit * jnp.square(unit), 1, keep)

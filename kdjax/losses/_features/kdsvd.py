@@ -47,11 +47,14 @@ def _singular(x: Array, components: int) -> tuple[Array, Array]:
     each vector is positive.
     """
     x = x / _scale(x)
+    # Right singular vectors are eigenvectors of the channels' Gram matrix, which is
+    # smaller than the map.
     gram = jnp.einsum("npc,npd->ncd", x, x, precision=lax.Precision.HIGHEST)
     trace = jnp.trace(gram, axis1=1, axis2=2)[:, None, None]
     values, vectors = _eigh(gram / jnp.where(trace == 0, 1, trace))
     values, vectors = values[:, ::-1][:, :components], vectors[..., ::-1]
     vectors = vectors[..., :components]
+    # An eigenvector has no sign of its own; without a choice, values would jump.
     largest = jnp.argmax(jnp.abs(vectors), 1, keepdims=True)
     sign = jnp.sign(jnp.take_along_axis(vectors, largest, 1))
     return vectors * lax.stop_gradient(sign), values
@@ -86,6 +89,7 @@ def _vectors(
     student, teacher = (as_positions(x, axis) for x in widen_together(student, teacher))
     target, values = _singular(teacher, components)
     size = l2_normalize(safe_sqrt(values))[:, None, :]
+    # Three more candidates: vectors of close singular values change their order.
     found, _ = _singular(student, components + 3)
     return _aligned(found, target) * size, target * size
 

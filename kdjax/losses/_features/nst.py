@@ -92,6 +92,7 @@ def nst(
     pair = map_pair(
         student_features, teacher_features, axis, where, same_channels=False
     )
+    # Unit channels are compared as samples: their order and number do not matter.
     maps = [l2_normalize(x, axis=1) for x in (pair.student, pair.teacher)]
     valid = some(pair.keep, 1), some(pair.teacher_keep, 1)
     ends = ((0, 0), (1, 1), (0, 1))
@@ -104,6 +105,7 @@ def nst(
         width = _width(values, masks)
         values = [jnp.exp(-x / (2 * width)) for x in values]
     means = [masked_mean(x, (1, 2), m) for x, m in zip(values, masks, strict=True)]
+    # The teacher's own term is constant to the student, so that code may drop it.
     if variant == "released":
         return means[0] - 2 * means[2]
     return means[0] + means[1] - 2 * means[2]

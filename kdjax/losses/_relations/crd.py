@@ -124,6 +124,7 @@ def crd(
     )
     chance = (student_memory.shape[1] - 1) / examples_
 
+    # log P/(P + c) as -logaddexp: scores of order 1/T overflow as exponentials.
     def direction(anchors: Array, entries: Array, constant: Array) -> Array:
         score = entry_scores(anchors, entries, temperature) - jnp.log(constant)
         total = jnp.logaddexp(score, jnp.log(chance + eps))

@@ -21,6 +21,7 @@ _MOST = 6
 def _log_orders(scores: Array, valid: Array) -> Array:
     """Log-likelihood of picking the last axis in its order, one score at a time."""
     size = scores.shape[-1]
+    # Plackett-Luce: each pick is a softmax over the candidates not yet picked.
     left = jnp.triu(jnp.ones((size, size), bool))
     ahead = lax.expand_dims(left, range(scores.ndim - 1)) & valid[..., None, :]
     each = jnp.broadcast_to(scores[..., None, :], ahead.shape)

@@ -149,6 +149,7 @@ def _angle_gaps(student: Array, teacher: Array, valid: Array, chunk: int) -> Arr
     From squared distances, `[N, N]`, by the law of cosines: `N^3` scalars, where rays
     would take `N^3 D`.
     """
+    # The law of cosines needs distances alone: no [N, N, D] of rays is ever made.
     sides = _rays(student, valid), _rays(teacher, valid)
 
     def from_end(ends: tuple[_Rays, _Rays]) -> Array:

@@ -107,6 +107,7 @@ def _dtype(inputs: _Inputs) -> Any:
 
 def _advance(old: _Normalizer, scaled: Array) -> _Normalizer:
     """The normalizer with a block of tempered logits added."""
+    # Sums are kept relative to the largest logit so far, so that none overflows.
     top = jnp.maximum(old.top, jnp.max(scaled, -1, keepdims=True))
     total = old.total * jnp.exp(old.top - top)
     return _Normalizer(top, total + jnp.sum(jnp.exp(scaled - top), -1, keepdims=True))
@@ -231,6 +232,7 @@ def _backward(residuals, cotangent):
             for side, normalizer in zip(inputs[:2], normalizers, strict=True)
         )
         share = jnp.exp(log_p)
+        # Logits are computed again: storing them would need the memory saved here.
         dz = weight * (jnp.exp(log_q) - share)
         dz_t = weight * share * (jnp.where(share == 0, 0, log_p - log_q) - value)
         if student is not None:

@@ -81,6 +81,7 @@ def _log_tail(log_teacher, normalizer, temperature, rest):
     if normalizer is None:
         tail = _log_rest(_lse(log_teacher))
         count = jnp.log(rest)
+        # A uniform tail at temperature T: its log-mass a class is divided by T.
         tail = count + (tail - count) / temperature
         log_teacher = log_teacher / temperature
         both = jnp.logaddexp(_lse(log_teacher), tail)
