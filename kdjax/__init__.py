@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import compress, config, jobs, losses
+    from kdjax import compress, config, jobs, losses, targets
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
@@ -35,6 +35,7 @@ _PLACES = {
 _MODULES = {
     "compress": "kdjax.compress",
     "losses": "kdjax.losses",
+    "targets": "kdjax.targets",
     "views": "kdjax.augment.views",
     "jobs": "kdjax.jobs",
     "config": "kdjax.config",
@@ -56,6 +57,7 @@ __all__ = [
     "make_train_step",
     "report",
     "show_views",
+    "targets",
     "views",
 ]
 

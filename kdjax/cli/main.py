@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kdjax.cli import losses
 from kdjax.config import (
     ConfigError,
     Experiment,
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "views": _views,
         "experiments": _experiments,
         "sweep": _sweep,
+        "losses": losses.run,
     }
     if not args or args[0] in ("-h", "--help"):
         print(_HELP)
@@ -78,6 +80,7 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
   views RUN      a picture of what teacher and student see
   experiments    what can be reproduced: claims, commands, costs, what is done
   sweep FILE     train every run of an experiment that is not finished, and judge them
+  losses [NAME]  a table of the losses; one of them in full; --goal WORDS to choose
 
 `kdjax COMMAND --help` shows every option with its default. The options are the fields
 of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the

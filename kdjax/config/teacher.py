@@ -48,8 +48,9 @@ class Cache:
     top_k: int = 0
     """Classes kept of each answer, the likeliest; 0 keeps all, exactly. A store of more
     classes can be read for fewer."""
-    tail: Literal["uniform", "bucket", "renormalise"] = "uniform"
-    """What the classes not kept are taken for (`kdjax.losses.top_k_kl`)."""
+    tail: Literal["uniform", "bucket", "renormalize", "renormalise"] = "uniform"
+    """What the classes not kept are taken for (`kdjax.losses.top_k_kl`). Configs of the
+    release before this one may say "renormalise"."""
     taps: tuple[str, ...] = ()
     """Activations of the teacher that are stored too."""
     crops: int = 0
@@ -62,7 +63,7 @@ class Cache:
         require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
         require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
         require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
-        tails = ("uniform", "bucket", "renormalise")
+        tails = ("uniform", "bucket", "renormalize", "renormalise")
         require(self.tail in tails, f"{at}.tail", " or ".join(tails), self.tail)
         ok = self.top_k > 0 or self.tail == Cache.tail
         want = f"{Cache.tail}, its default, where no class is left out (top_k 0)"

@@ -84,7 +84,7 @@ def offline(
             if term.connector:
                 connector = _connector(name, ours, theirs)
                 ours = connector.apply(params[_connector_name(name)], ours)
-            if term.loss in losses.RELATION:
+            if _loss(term) in losses.RELATION:
                 ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
             try:
                 # The config has been checked, and the labels of the data.
@@ -120,9 +120,9 @@ def offline(
 
 
 def _kernel(name: str, term: Term) -> Callable[..., Array]:
-    known = [k for k in losses.__all__ if _is_term(getattr(losses, k))]
-    require(term.loss in known, f"terms.{name}.loss", f"one of {known}", term.loss)
-    kernel = getattr(losses, term.loss)
+    known = [k for k, entry in losses.REGISTRY.items() if entry.term]
+    require(_loss(term) in known, f"terms.{name}.loss", f"one of {known}", term.loss)
+    kernel = getattr(losses, _loss(term))
     tempered = "temperature" in inspect.signature(kernel).parameters
     ok = tempered or term.temperature == Scalar(1.0)
     want = f"1, as {term.loss} has no temperature"
@@ -130,18 +130,9 @@ def _kernel(name: str, term: Term) -> Callable[..., Array]:
     return kernel
 
 
-# Of the right form, but not what a student minimises: a mask, and losses of generators.
-_NO_TERMS = ("reliability_mask", "generator_competition", "generator_disagreement")
-
-
-def _is_term(kernel: Any) -> bool:
-    """Whether a kernel needs nothing but student, teacher and perhaps labels."""
-    if not inspect.isfunction(kernel) or kernel.__name__ in _NO_TERMS:
-        return False
-    first, *more = inspect.signature(kernel).parameters.values()
-    needed = {p.name for p in more if p.default is inspect.Parameter.empty}
-    pair = first.name in ("student_logits", "student_features") and bool(more)
-    return pair and needed - {"labels"} == {more[0].name} - {"labels"}
+def _loss(term: Term) -> str:
+    """The name of today, of a config that may be older."""
+    return losses.ALIASES.get(term.loss, term.loss)
 
 
 def _connector_name(term: str) -> str:
@@ -219,9 +210,10 @@ def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:
         ours,
         theirs.log_probs,
         teacher_indices=theirs.indices,
-        teacher_log_normaliser=theirs.log_normaliser,
+        teacher_log_normalizer=theirs.log_normaliser,
         temperature=temperature,
-        tail=tail,
+        # Configs may still have the value of the release before this one.
+        tail="renormalize" if tail == "renormalise" else tail,
     )
 
 

@@ -1,7 +1,7 @@
 """What the laws need to know of each kernel; `tests/contracts/test_losses.py` reads it.
 
-Each family has a module here with a list `CASES`. A kernel joins by being in
-`kdjax.losses.__all__` and having at least one case.
+Each family has a module here with a list `CASES`. A kernel joins by its entry in
+`kdjax.losses.REGISTRY`, marked `kernel`, and by having at least one case.
 """
 
 from collections.abc import Callable
@@ -51,26 +51,3 @@ class Case(NamedTuple):
     teacher_gradient: bool = True
     positive: Callable[[np.ndarray], np.ndarray] = lambda x: x
     maskwise: tuple[str, ...] = ()
-
-
-# Public names that are no kernels, or not of the (student, teacher) form: they have
-# tests of their own in `tests/losses`.
-NOT_KERNELS = {
-    *("RELATION", "combine", "Memory", "memory_init", "memory_lookup"),
-    *("memory_calibrate", "memory_update", "flow_matrix", "overhaul_margins"),
-    *("initial_log_variance", "input_gradient", "dense_flow", "batch_norm_statistics"),
-    *("layer_map", "per_sequence", "sequence_nll", "linear_softmax_kl"),
-    *("adversarial_student", "gradient_penalty", "reverse_gradient"),
-    *("generator_one_hot", "generator_activation", "generator_entropy"),
-    *("image_total_variation", "image_l2", "generator_diversity"),
-    *("generator_competition", "generator_multi_label", "generator_sparsity"),
-    *("confidence_weights", "fidelity_weights", "reliability_mask"),
-    *("ensemble_logits", "teacher_weights", "noisy_votes"),
-    *("permute_dark_knowledge", "gumbel_softmax", "rule_teacher_logits"),
-    *("class_similarity", "impression_concentration", "sample_soft_labels"),
-    *("sample_activations", "activation_reconstruction", "neighbour_similarity"),
-    *("compact_bilinear", "uniform_quantize", "standardize_logits"),
-    *("imitation_mask", "box_weights", "singular_vectors", "edge_smoothness"),
-    *("generator_class_logit", "graph_fourier_basis", "adjacency_reconstruction"),
-    *("warp", "occlusion_mask", "census_loss", "private_epsilon"),
-}

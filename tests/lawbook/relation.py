@@ -60,8 +60,36 @@ def _entries(rng, rows):
     }
 
 
+class Potential:
+    """A potential of pairs or triples, with a name that is the same in any process."""
+
+    def __init__(self, name, function):
+        self.name, self.function = name, function
+
+    def __call__(self, *embeddings):
+        return self.function(*embeddings)
+
+    def __repr__(self):
+        return self.name
+
+
+PAIR = Potential("product", lambda a, b: (a * b).sum() / (1 + (a * a).sum()))
+TRIPLE = Potential("products", lambda a, b, c: ((a - b) * (c - b)).sum())
+
+
 CASES: list[Case] = [
     _relation("rkd_distance"),
+    _relation("rkd_distance", knobs=(("squared", True),)),
+    _relation("rkd", knobs=(("potential", PAIR),), min_rows=2),
+    _relation(
+        "rkd",
+        teacher=(5,),
+        knobs=(("potential", PAIR), ("normalize", True), ("delta", 0.5)),
+        min_rows=2,
+    ),
+    _relation(
+        "rkd", knobs=(("potential", TRIPLE), ("order", 3), ("chunk", 2)), min_rows=3
+    ),
     _relation("rkd_angle"),
     _relation("rkd_angle", knobs=(("chunk", 2),)),
     _relation(
@@ -81,29 +109,32 @@ CASES: list[Case] = [
     _relation("hint_norm"),
     _relation("representational_similarity", min_rows=3),
     _relation("representational_similarity", teacher=(5,), min_rows=3),
-    _relation("similarity_preserving"),
-    _relation("similarity_preserving", teacher=(5,)),
-    _relation("correlation_congruence"),
-    _relation("correlation_congruence", knobs=(("order", 12), ("gamma", 1.0))),
-    _relation("correlation_congruence", knobs=(("form", "consecutive"),), min_rows=2),
-    _relation("correlation_congruence", knobs=(("kernel", "bilinear"),)),
-    _relation("correlation_congruence", knobs=(("kernel", "mmd"),)),
+    _relation("sp"),
+    _relation("sp", teacher=(5,)),
+    _relation("sp", knobs=(("norm", "l1"),)),
+    _relation("cc"),
+    _relation("cc", knobs=(("order", 12), ("gamma", 1.0))),
+    _relation("cc", knobs=(("variant", "consecutive"),), min_rows=2),
+    _relation("cc", knobs=(("kernel", "bilinear"),)),
+    _relation("cc", knobs=(("kernel", "mmd"),)),
+    _relation("cc", knobs=(("order", None),)),
+    _relation("cc", knobs=(("order", None), ("normalize", False))),
+    _relation("cc", knobs=(("normalize", False),)),
+    _relation("cc", knobs=(("kernel", "bilinear"), ("normalize", False))),
     _relation(
         "dark_rank",
-        knobs=(("neighbours", 3),),
+        knobs=(("neighbors", 3),),
         zero_if_equal=False,
         teacher_gradient=False,
         min_rows=2,
     ),
-    _relation("dark_rank", knobs=(("form", "soft"), ("neighbours", 3)), min_rows=2),
-    _relation("maximum_mean_discrepancy", nonnegative=False),
+    _relation("dark_rank", knobs=(("variant", "soft"), ("neighbors", 3)), min_rows=2),
+    _relation("mmd", nonnegative=False),
+    _relation("mmd", knobs=(("kernel", "polynomial"),), nonnegative=False),
+    _relation("pkt", nonnegative=False),
     _relation(
-        "maximum_mean_discrepancy", knobs=(("kernel", "polynomial"),), nonnegative=False
-    ),
-    _relation("probabilistic_transfer", nonnegative=False),
-    _relation(
-        "probabilistic_transfer",
-        knobs=(("form", "paper"),),
+        "pkt",
+        knobs=(("variant", "paper"),),
         nonnegative=False,
         min_rows=2,
     ),
@@ -115,27 +146,27 @@ CASES: list[Case] = [
         rowwise=("labels",),
         mask=None,
     ),
-    _relation("instance_edges"),
-    _relation("instance_edges", teacher=(5,), knobs=(("constant_max", True),)),
+    _relation("irg_edges"),
+    _relation("irg_edges", teacher=(5,), knobs=(("constant_max", True),)),
     _relation(
-        "instance_transformation",
+        "irg_transformation",
         arrays=_later,
         rowwise=("student_later", "teacher_later"),
     ),
     _relation(
-        "instance_graph",
+        "irg",
         arrays=_later_and_logits,
         rowwise=("student_later", "teacher_later", "student_logits", "teacher_logits"),
     ),
     _relation("locality_preserving", zero_if_equal=False, min_rows=2),
     _relation(
         "locality_preserving",
-        knobs=(("neighbours", 2), ("sigma", 2.0)),
+        knobs=(("neighbors", 2), ("sigma", 2.0)),
         zero_if_equal=False,
         min_rows=2,
     ),
     _relation(
-        "multi_head_graph",
+        "mhgd",
         arrays=_heads,
         rowwise=("student_earlier", "teacher_earlier"),
     ),
@@ -146,7 +177,7 @@ CASES: list[Case] = [
         zero_if_equal=False,
     ),
     Case(
-        "contrastive_representation",
+        "crd",
         arrays=_entries,
         rowwise=("student_memory", "teacher_memory"),
         zero_if_equal=False,
@@ -166,7 +197,7 @@ CASES: list[Case] = [
         teacher=(4,),
         arrays=_others,
         positive=_similarities,
-        knobs=(("form", "released"),),
+        knobs=(("variant", "released"),),
         zero_if_equal=False,
         mask=None,
     ),

@@ -22,9 +22,9 @@ def _kept(rng, rows):
     return {"teacher_indices": np.argsort(rng.normal(size=(rows, 5)))[:, :3]}
 
 
-def _kept_and_normalised(rng, rows):
-    normaliser = 1 + np.abs(rng.normal(size=rows))
-    return {**_kept(rng, rows), "teacher_log_normaliser": normaliser}
+def _kept_and_normalized(rng, rows):
+    normalizer = 1 + np.abs(rng.normal(size=rows))
+    return {**_kept(rng, rows), "teacher_log_normalizer": normalizer}
 
 
 def _all_kept(rng, rows):
@@ -35,7 +35,7 @@ _MAP = (2, 3, 4)
 _TOKENS = (3, 4)
 _TOP = {"student": (5,), "teacher": (3,), "zero_if_equal": False, "mask": None}
 _INDICES = ("teacher_indices",)
-_BOTH = ("teacher_indices", "teacher_log_normaliser")
+_BOTH = ("teacher_indices", "teacher_log_normalizer")
 
 
 def _tail(name, arrays=_kept, rowwise=_INDICES, **knobs):
@@ -48,33 +48,35 @@ CASES = [
     Case("attention_map_mse", _MAP, mask=2),
     Case("attention_map_mse", _MAP, knobs=(("heads", "mean"),)),
     Case("attention_map_kl", _MAP, positive=_weights),
-    Case("attention_map_kl", _MAP, knobs=(("form", "scores"),)),
+    Case("attention_map_kl", _MAP, knobs=(("inputs", "scores"),)),
     Case("attention_map_kl", _MAP, knobs=(("heads", "mean"),), positive=_weights),
     Case("value_relation", _MAP, mask=2),
     Case("value_relation", _MAP, (2, 3, 5), mask=2),
     Case("hidden_state_mse", _MAP),
-    Case("hidden_state_mse", _MAP, mask=2, knobs=(("convention", "pkd"),)),
+    Case("hidden_state_mse", _MAP, mask=2, knobs=(("variant", "pkd"),)),
     Case("hidden_state_mse", _MAP, (4, 3, 4), knobs=(("layers", (1, 3)),), mask=-1),
     Case("token_kl", _TOKENS, mask=1, knobs=(("temperature", 4.0),)),
     Case("token_kl", _TOKENS, knobs=(("direction", "reverse"),)),
-    Case("token_kl", _TOKENS, mask=1, knobs=(("convention", "sequence"),)),
-    Case("token_kl", _TOKENS, mask=1, knobs=(("convention", "sum"),)),
+    Case("token_kl", _TOKENS, mask=1, knobs=(("variant", "sequence"),)),
+    Case("token_kl", _TOKENS, mask=1, knobs=(("variant", "sum"),)),
     Case("token_jsd", _TOKENS, mask=1),
     Case("token_jsd", _TOKENS, knobs=(("beta", 0.0), ("temperature", 2.0))),
     Case("token_jsd", _TOKENS, knobs=(("beta", 1.0),)),
     _tail("uniform"),
-    _tail("uniform", _kept_and_normalised, _BOTH, temperature=2.0),
-    _tail("bucket", _kept_and_normalised, _BOTH, temperature=2.0),
-    _tail("renormalise", temperature=4.0),
+    _tail("uniform", _kept_and_normalized, _BOTH, temperature=2.0),
+    _tail("bucket", _kept_and_normalized, _BOTH, temperature=2.0),
+    _tail("renormalize", temperature=4.0),
     Case("top_k_kl", arrays=_all_kept, rowwise=_INDICES, mask=None),
     Case("adversarial_critic", zero_if_equal=False),
-    Case("adversarial_critic", knobs=(("form", "least_squares"),), zero_if_equal=False),
-    Case("adversarial_critic", knobs=(("form", "hinge"),), zero_if_equal=False),
+    Case(
+        "adversarial_critic", knobs=(("variant", "least_squares"),), zero_if_equal=False
+    ),
+    Case("adversarial_critic", knobs=(("variant", "hinge"),), zero_if_equal=False),
     # Equal scores cost nothing, but not because they are the best.
     Case(
         "adversarial_critic",
         teacher=(3,),
-        knobs=(("form", "wasserstein"),),
+        knobs=(("variant", "wasserstein"),),
         nonnegative=False,
     ),
 ]

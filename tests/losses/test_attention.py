@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.attention import (
+from kdjax.losses import (
     attention_map_kl,
     attention_map_mse,
+    hidden_state_mse,
+    layer_map,
     value_relation,
 )
-from kdjax.losses.hidden import hidden_state_mse, layer_map
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 CAUSAL = np.tril(np.ones((4, 4), bool))
@@ -44,7 +45,7 @@ def test_mse_is_the_formula(float64):
     value = attention_map_mse(student, teacher, where=CAUSAL)
     expected = ((student - teacher) ** 2)[:, :, CAUSAL].mean((1, 2))
     np.testing.assert_allclose(value, expected)
-    value = attention_map_mse(student, teacher, where=CAUSAL, convention="all")
+    value = attention_map_mse(student, teacher, where=CAUSAL, variant="all")
     np.testing.assert_allclose(value, expected * CAUSAL.mean())
 
 
@@ -52,7 +53,7 @@ def test_kl_is_the_formula(float64):
     student, teacher = _maps()
     p, q = _softmax(teacher, CAUSAL), _softmax(student, CAUSAL)
     expected = _row_kl(p, q).sum(-1).mean((1, 2))
-    scores = attention_map_kl(student, teacher, form="scores", where=CAUSAL)
+    scores = attention_map_kl(student, teacher, inputs="scores", where=CAUSAL)
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
     weights = attention_map_kl(q, p, where=CAUSAL)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
@@ -65,7 +66,7 @@ def test_mean_over_heads_takes_other_numbers_of_heads(float64):
     p, q = _softmax(teacher[:, :2], True), _softmax(student, True)
     expected = _row_kl(p.mean(1), q.mean(1)).sum(-1).mean(-1)
     value = attention_map_kl(
-        student, teacher[:, :2], form="scores", heads="mean", where=np.ones(4, bool)
+        student, teacher[:, :2], inputs="scores", heads="mean", where=np.ones(4, bool)
     )
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     value = attention_map_mse(q, p, heads="mean")
@@ -76,15 +77,15 @@ def test_mean_over_heads_takes_other_numbers_of_heads(float64):
         attention_map_mse(q, p)
 
 
-@pytest.mark.parametrize("form", ["weights", "scores"])
-def test_what_padding_holds_does_not_matter(form):
+@pytest.mark.parametrize("variant", ["weights", "scores"])
+def test_what_padding_holds_does_not_matter(variant):
     student, teacher = _maps().astype(np.float32)
-    if form == "weights":
+    if variant == "weights":
         student, teacher = _softmax(student, True), _softmax(teacher, True)
     where = _padding()[:, None, None, :]
-    value = attention_map_kl(student, teacher, form=form, where=where)
+    value = attention_map_kl(student, teacher, inputs=variant, where=where)
     dirty = np.where(where, student, np.nan)
-    again = attention_map_kl(dirty, teacher, form=form, where=where)
+    again = attention_map_kl(dirty, teacher, inputs=variant, where=where)
     np.testing.assert_array_equal(value, again)
     mse = attention_map_mse(student, teacher, where=where)
     np.testing.assert_array_equal(mse, attention_map_mse(dirty, teacher, where=where))
@@ -94,17 +95,17 @@ def test_queries_that_see_nothing_are_not_counted():
     student, teacher = _maps().astype(np.float32)
     where = CAUSAL.copy()
     where[3] = False
-    value = attention_map_kl(student, teacher, form="scores", where=where)
+    value = attention_map_kl(student, teacher, inputs="scores", where=where)
     cut = attention_map_kl(
-        student[:, :, :3], teacher[:, :, :3], form="scores", where=where[:3]
+        student[:, :, :3], teacher[:, :, :3], inputs="scores", where=where[:3]
     )
     np.testing.assert_allclose(value, cut, rtol=1e-6)
 
 
 def test_scores_of_a_head_may_be_shifted():
     student, teacher = _maps().astype(np.float32)
-    value = attention_map_kl(student, teacher, form="scores")
-    moved = attention_map_kl(student + 3, teacher - 2, form="scores")
+    value = attention_map_kl(student, teacher, inputs="scores")
+    moved = attention_map_kl(student + 3, teacher - 2, inputs="scores")
     np.testing.assert_allclose(value, moved, rtol=1e-4)
 
 
@@ -184,7 +185,7 @@ def test_hidden_states_are_the_formula(float64):
     def unit(x):
         return x / np.sqrt((x**2).sum(-1, keepdims=True))
 
-    value = hidden_state_mse(student, teacher, layers=layers, convention="pkd")
+    value = hidden_state_mse(student, teacher, layers=layers, variant="pkd")
     expected = ((unit(student) - unit(teacher[:, [1, 3]])) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(value, expected)
 
@@ -203,10 +204,10 @@ def test_gradients_are_those_of_finite_differences(float64):
     weights = [_softmax(x, True) for x in (student, teacher)]
     for kernel, arrays in (
         (lambda s, t: attention_map_mse(s, t, where=CAUSAL), (student, teacher)),
-        (lambda s, t: attention_map_kl(s, t, form="scores"), (student, teacher)),
+        (lambda s, t: attention_map_kl(s, t, inputs="scores"), (student, teacher)),
         (lambda s, t: attention_map_kl(s, t, heads="mean", where=CAUSAL[3]), weights),
         (lambda s, t: value_relation(s, t, where=_padding(1)), (student, teacher)),
-        (lambda s, t: hidden_state_mse(s, t, convention="pkd"), (student, teacher)),
+        (lambda s, t: hidden_state_mse(s, t, variant="pkd"), (student, teacher)),
     ):
         arrays = tuple(jnp.asarray(x) for x in arrays)
         check_grads(jax.jit(kernel), arrays, order=1, modes="rev", rtol=1e-5)
@@ -214,11 +215,11 @@ def test_gradients_are_those_of_finite_differences(float64):
 
 def test_unknown_knobs_are_refused():
     x = np.ones((1, 1, 2, 2), np.float32)
-    for knob in ("heads", "convention"):
+    for knob in ("heads", "variant"):
         with pytest.raises(ValueError, match=f"^{knob}: expected one of"):
             attention_map_mse(x, x, **{knob: "other"})
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        attention_map_kl(x, x, form="other")
+    with pytest.raises(ValueError, match="^inputs: expected one of"):
+        attention_map_kl(x, x, inputs="other")
     with pytest.raises(ValueError, match="^eps: expected"):
         attention_map_kl(x, x, eps=0.0)
     with pytest.raises(ValueError, match="^axis: expected"):

@@ -9,18 +9,19 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from kdjax.losses.contrastive import contrastive_representation, info_nce
-from kdjax.losses.memory import (
-    Memory,
-    memory_calibrate,
-    memory_init,
-    memory_lookup,
-    memory_update,
+from kdjax.losses import (
+    CRDMemory,
+    crd,
+    crd_memory_calibrate,
+    crd_memory_init,
+    crd_memory_lookup,
+    crd_memory_update,
+    info_nce,
 )
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 CONSTANTS = {"student_constant": 30.0, "teacher_constant": 50.0, "examples": 20}
-update = jax.jit(memory_update)
+update = jax.jit(crd_memory_update)
 
 
 def _unit(x):
@@ -93,9 +94,7 @@ def test_gradients_against_differences(float64, kernel):
         if kernel == "info_nce":
             values = info_nce(student, teacher, temperature=0.5, symmetric=True)
         else:
-            values = contrastive_representation(
-                student, teacher, **entries, **CONSTANTS, temperature=0.5
-            )
+            values = crd(student, teacher, **entries, **CONSTANTS, temperature=0.5)
         return (jnp.arange(1.0, 6) * values).sum()
 
     check_grads(jax.jit(loss), _anchors(), 1, ("fwd", "rev"), 1e-6, 1e-6)
@@ -108,7 +107,7 @@ def test_uniform_scores(float64, negatives, expected):
     formula = np.log(1 + m) + m * np.log((1 + m) / m)
     assert expected is None or abs(formula - expected) < 1e-9
     zero = np.zeros((2, 1 + m, 3))
-    values = contrastive_representation(
+    values = crd(
         *_anchors(2),
         student_memory=zero,
         teacher_memory=zero,
@@ -124,7 +123,7 @@ def test_uniform_scores(float64, negatives, expected):
 def test_crd_against_numpy(float64, temperature):
     student, teacher = _anchors()
     entries = _entries()
-    kernel = functools.partial(contrastive_representation, temperature=temperature)
+    kernel = functools.partial(crd, temperature=temperature)
     values = jax.jit(kernel)(student, teacher, **entries, **CONSTANTS)
     there = _crd(student, entries["teacher_memory"], 30.0, temperature, 20)
     back = _crd(teacher, entries["student_memory"], 50.0, temperature, 20)
@@ -136,9 +135,7 @@ def test_crd_refuses_bad_arguments():
     entries = _entries()
 
     def call(**changes):
-        return contrastive_representation(
-            student, teacher, **{**entries, **CONSTANTS, **changes}
-        )
+        return crd(student, teacher, **{**entries, **CONSTANTS, **changes})
 
     for name in (*CONSTANTS, "temperature", "eps"):
         with pytest.raises(ValueError, match=f"^{name}: expected .*above 0"):
@@ -152,11 +149,11 @@ def test_crd_refuses_bad_arguments():
 
 
 def _memory(examples=20):
-    return memory_init(jax.random.key(0), examples, 3)
+    return crd_memory_init(jax.random.key(0), examples, 3)
 
 
 def test_init_is_of_length_one_on_average():
-    memory = memory_init(jax.random.key(1), 500, 16)
+    memory = crd_memory_init(jax.random.key(1), 500, 16)
     assert memory.student.shape == memory.teacher.shape == (500, 16)
     assert not np.allclose(memory.student, memory.teacher)
     for bank in (memory.student, memory.teacher):
@@ -168,7 +165,7 @@ def test_init_is_of_length_one_on_average():
 def test_lookup_puts_the_positive_first():
     memory = _memory()
     positives, negatives = np.array([3, 5]), np.array([[1, 2, 19], [0, 3, -1]])
-    student, teacher = jax.jit(memory_lookup)(memory, positives, negatives)
+    student, teacher = jax.jit(crd_memory_lookup)(memory, positives, negatives)
     assert student.shape == teacher.shape == (2, 4, 3)
     np.testing.assert_array_equal(student[0], memory.student[np.array([3, 1, 2, 19])])
     np.testing.assert_array_equal(teacher[1, :3], memory.teacher[np.array([5, 0, 3])])
@@ -178,8 +175,8 @@ def test_lookup_puts_the_positive_first():
 def test_constants_are_set_once():
     memory = _memory()
     student, teacher = (x.astype(np.float32) for x in _anchors(2))
-    entries = memory_lookup(memory, np.array([3, 5]), np.array([[1, 2], [0, 3]]))
-    calibrate = jax.jit(functools.partial(memory_calibrate, temperature=0.5))
+    entries = crd_memory_lookup(memory, np.array([3, 5]), np.array([[1, 2], [0, 3]]))
+    calibrate = jax.jit(functools.partial(crd_memory_calibrate, temperature=0.5))
     once = calibrate(memory, student, teacher, *entries)
     for name, anchors, rows in (
         ("student_constant", student, entries[1]),
@@ -228,9 +225,9 @@ def test_no_gradient_reaches_the_memory_or_comes_back_from_it():
     ids, negatives = np.array([3, 5]), np.array([[1, 2], [0, 4]])
 
     def after(student, teacher, start):
-        entries = memory_lookup(start, ids, negatives)
-        state = memory_calibrate(start, student, teacher, *entries)
-        state = memory_update(state, student, teacher, ids)
+        entries = crd_memory_lookup(start, ids, negatives)
+        state = crd_memory_calibrate(start, student, teacher, *entries)
+        state = crd_memory_update(state, student, teacher, ids)
         parts = (state.student[ids], state.teacher[ids])
         return sum(
             x.sum() for x in (*parts, state.student_constant, state.teacher_constant)
@@ -248,9 +245,9 @@ def test_a_sharded_memory_is_the_whole_one():
     negatives = np.random.default_rng(3).integers(24, size=(8, 6))
 
     def step(memory, student, teacher, ids, negatives):
-        entries = memory_lookup(memory, ids, negatives)
-        memory = memory_calibrate(memory, student, teacher, *entries)
-        values = contrastive_representation(
+        entries = crd_memory_lookup(memory, ids, negatives)
+        memory = crd_memory_calibrate(memory, student, teacher, *entries)
+        values = crd(
             student,
             teacher,
             student_memory=entries[0],
@@ -259,13 +256,13 @@ def test_a_sharded_memory_is_the_whole_one():
             teacher_constant=memory.teacher_constant,
             examples=24,
         )
-        return values, memory_update(memory, student, teacher, ids)
+        return values, crd_memory_update(memory, student, teacher, ids)
 
     ids = np.abs(ids)
     expected = jax.jit(step)(memory, student, teacher, ids, negatives)
     mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
     rows, whole = (NamedSharding(mesh, PartitionSpec(*a)) for a in (("data",), ()))
-    placed = jax.device_put(memory, Memory(rows, rows, whole, whole))
+    placed = jax.device_put(memory, CRDMemory(rows, rows, whole, whole))
     batch = jax.device_put((student, teacher, ids, negatives), rows)
     actual = jax.jit(step)(placed, *batch)
     for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
@@ -276,14 +273,14 @@ def test_memory_refuses_bad_arguments():
     memory = _memory()
     student, teacher = _anchors(2)
     with pytest.raises(ValueError, match="^positives: expected .*integer"):
-        memory_update(memory, student, teacher, np.array([1.0, 2.0]))
+        crd_memory_update(memory, student, teacher, np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"^positives: expected shape \(2,\)"):
-        memory_update(memory, student, teacher, np.array([1]))
+        crd_memory_update(memory, student, teacher, np.array([1]))
     with pytest.raises(ValueError, match=r"^student_features: expected shape \(2, 3"):
-        memory_update(memory, student[:, :2], teacher[:, :2], np.array([1, 2]))
+        crd_memory_update(memory, student[:, :2], teacher[:, :2], np.array([1, 2]))
     with pytest.raises(ValueError, match="^momentum: expected"):
-        memory_update(memory, student, teacher, np.array([1, 2]), momentum=1.5)
+        crd_memory_update(memory, student, teacher, np.array([1, 2]), momentum=1.5)
     with pytest.raises(ValueError, match="^negatives: expected shape"):
-        memory_lookup(memory, np.array([1, 2]), np.array([[1]]))
+        crd_memory_lookup(memory, np.array([1, 2]), np.array([[1]]))
     with pytest.raises(ValueError, match="^examples: expected"):
-        memory_init(jax.random.key(0), 0, 3)
+        crd_memory_init(jax.random.key(0), 0, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import dense, detection
+from kdjax import losses, targets
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -33,7 +33,7 @@ def test_affinity_against_numpy():
     student, teacher = MAPS[0], RNG.normal(size=(3, 4, 2, 7))
     rows = [_unit(x[:, POSITIONS[..., 0]]) for x in (student, teacher)]
     gap = np.subtract(*(np.einsum("npc,nqc->npq", x, x) for x in rows))
-    loss = functools.partial(dense.pairwise_affinity, where=POSITIONS)
+    loss = functools.partial(losses.pairwise_affinity, where=POSITIONS)
     np.testing.assert_allclose(loss(student, teacher), (gap**2).mean((1, 2)), rtol=1e-9)
     _grads(loss, student, teacher)
 
@@ -42,18 +42,18 @@ def test_quantiser_fixture():
     """methods.md, 3.5; F07: idempotent, within half a step, slope 1 inside only."""
     x = jnp.array([-1, -0.4, 0.1, 0.9, 1])
     knobs = {"levels": 4, "low": -1.0, "high": 1.0}
-    found = dense.uniform_quantize(x, **knobs)
+    found = losses.uniform_quantize(x, **knobs)
     np.testing.assert_allclose(found, [-1, -1 / 3, 1 / 3, 1, 1], atol=1e-12)
-    np.testing.assert_allclose(dense.uniform_quantize(found, **knobs), found)
+    np.testing.assert_allclose(losses.uniform_quantize(found, **knobs), found)
     wide = jnp.linspace(-2, 2, 41)
-    error = jnp.abs(dense.uniform_quantize(wide, **knobs) - jnp.clip(wide, -1, 1))
+    error = jnp.abs(losses.uniform_quantize(wide, **knobs) - jnp.clip(wide, -1, 1))
     assert error.max() <= 1 / 3 + 1e-12
-    slope = jax.grad(lambda x: dense.uniform_quantize(x, **knobs).sum())(wide)
+    slope = jax.grad(lambda x: losses.uniform_quantize(x, **knobs).sum())(wide)
     np.testing.assert_array_equal(slope, (np.abs(np.linspace(-2, 2, 41)) <= 1 + 1e-9))
-    assert len(np.unique(dense.uniform_quantize(wide, **knobs))) == 4
+    assert len(np.unique(losses.uniform_quantize(wide, **knobs))) == 4
     for bad in ({"levels": 1}, {"high": -1.0}):
         with pytest.raises(ValueError, match="^(levels|high - low): expected"):
-            dense.uniform_quantize(x, **{**knobs, **bad})
+            losses.uniform_quantize(x, **{**knobs, **bad})
 
 
 def test_quantised_hint_against_numpy():
@@ -61,10 +61,10 @@ def test_quantised_hint_against_numpy():
     knobs = {"levels": 5, "low": -1.0, "high": 1.0}
     q_s, q_t = (np.round((np.clip(x, -1, 1) + 1) * 2) / 2 - 1 for x in MAPS)
     gap = (q_s - q_t)[:, POSITIONS[..., 0]]
-    values = dense.quantized_hint(student, teacher, **knobs, where=POSITIONS)
+    values = losses.quantized_hint(student, teacher, **knobs, where=POSITIONS)
     np.testing.assert_allclose(values, (gap**2).sum(-1).mean(-1) / 2, rtol=1e-9)
     # methods.md, F04: on one level nothing is paid.
-    near = dense.quantized_hint(teacher, np.asarray(q_t), **knobs)
+    near = losses.quantized_hint(teacher, np.asarray(q_t), **knobs)
     np.testing.assert_allclose(near, 0, atol=1e-12)
 
 
@@ -75,12 +75,12 @@ def test_bound_switches_off():
     for margin in (0.0, 2.0):
         counted = error + margin > bound
         assert counted.any() and not counted.all()
-        values = detection.bounded_regression(
+        values = losses.bounded_regression(
             student, teacher, targets=targets, margin=margin
         )
         np.testing.assert_allclose(values, np.where(counted, error, 0), rtol=1e-9)
     slope = jax.grad(
-        lambda s: detection.bounded_regression(s, teacher, targets=targets).sum()
+        lambda s: losses.bounded_regression(s, teacher, targets=targets).sum()
     )(student)
     expected = np.where((error > bound)[:, None], 2 * (student - targets), 0)
     np.testing.assert_allclose(slope, expected, rtol=1e-9)
@@ -92,11 +92,11 @@ def test_imitation_mask_on_a_grid():
     boxes = np.array([[[0.0, 0, 3, 2], [4.5, 0, 6, 2]], [[7.0, 7, 8, 8]] * 2])
     # Overlaps with the first box 4/6, 6/16, 0, 0: above half of the best is only the
     # first; with the second box only the third anchor (3/4).
-    found = detection.imitation_mask(anchors, boxes)
+    found = targets.imitation_mask(anchors, boxes)
     np.testing.assert_array_equal(found, [[True, True], [False, False]])
-    first = detection.imitation_mask(anchors, boxes, where=np.array([[True, False]]))
+    first = targets.imitation_mask(anchors, boxes, where=np.array([[True, False]]))
     np.testing.assert_array_equal(first, [[True, False], [False, False]])
-    lower = detection.imitation_mask(
+    lower = targets.imitation_mask(
         anchors[:1, 1:], boxes[:1, :1], threshold=0.9, where=np.ones((1, 1), bool)
     )
     np.testing.assert_array_equal(lower, [[True]])
@@ -104,14 +104,14 @@ def test_imitation_mask_on_a_grid():
 
 def test_box_weights_sum_to_one_a_box():
     """methods.md, J03; the cells by hand, where boxes overlap the smaller counts."""
-    weights = np.asarray(detection.box_weights(BOXES[:1], size=(4, 2)))
+    weights = np.asarray(targets.box_weights(BOXES[:1], size=(4, 2)))
     expected = np.array([[0.5, 0.5], [0, 0], [0, 0.5], [0, 0.5]])
     np.testing.assert_allclose(weights[0], expected)
     np.testing.assert_allclose(weights.sum(), 2)
     both = np.array([[[0.0, 0, 2, 2], [0, 0, 1, 1]]])
-    found = detection.box_weights(both, size=(2, 2))
+    found = targets.box_weights(both, size=(2, 2))
     np.testing.assert_allclose(found[0], [[1, 0.25], [0.25, 0.25]])
-    one = detection.box_weights(both, size=(2, 2), where=np.array([[True, False]]))
+    one = targets.box_weights(both, size=(2, 2), where=np.array([[True, False]]))
     np.testing.assert_allclose(one[0], np.full((2, 2), 0.25))
 
 
@@ -122,7 +122,7 @@ def _softmax(x):
 
 def test_focal_imitation_against_numpy():
     student, teacher = MAPS
-    objects = np.asarray(detection.box_weights(BOXES, size=(4, 2)))
+    objects = np.asarray(targets.box_weights(BOXES, size=(4, 2)))
     objects = objects * np.array([1.0, 1.0, 0.0])[:, None, None]
     flat = [x.reshape(3, 8, 5) for x in (student, teacher)]
     m = objects.reshape(3, 8)
@@ -133,7 +133,7 @@ def test_focal_imitation_against_numpy():
     expected = ((0.4 * m + 0.2 * background)[:, :, None] * square).sum((1, 2))
     expected += 0.3 * sum(np.abs(a[0] - a[1]).sum(1) for a in (seen, lit))
     knobs = {"alpha": 0.4, "beta": 0.2, "gamma": 0.3}
-    loss = functools.partial(detection.focal_imitation, foreground=objects, **knobs)
+    loss = functools.partial(losses.fgd, foreground=objects, **knobs)
     np.testing.assert_allclose(loss(student, teacher), expected, rtol=1e-9)
     _grads(functools.partial(loss, where=POSITIONS), student, teacher)
 
@@ -175,7 +175,7 @@ def test_region_affinity_against_numpy():
     student, teacher, labels = _regions()
     labels[1][labels[1] == 2] = 0  # a region that this image has not
     for regions in (3, 5):
-        kernel = functools.partial(dense.inter_region_affinity, regions=regions)
+        kernel = functools.partial(losses.inter_region_affinity, regions=regions)
         values = jax.jit(kernel)(student, teacher, labels=labels)
         expected = _affinity(student, teacher, labels, 3)
         np.testing.assert_allclose(values, expected, rtol=1e-9)
@@ -185,7 +185,9 @@ def test_region_affinity_gradients_against_differences():
     student, teacher, labels = _regions()
 
     def loss(student, teacher):
-        values = dense.inter_region_affinity(student, teacher, labels=labels, regions=3)
+        values = losses.inter_region_affinity(
+            student, teacher, labels=labels, regions=3
+        )
         return (jnp.arange(1.0, 3) * values).sum()
 
     check_grads(jax.jit(loss), (student, teacher), 1, ("fwd", "rev"), 1e-5, 1e-5)
@@ -193,7 +195,7 @@ def test_region_affinity_gradients_against_differences():
 
 def test_region_affinity_knows_regions_only():
     student, teacher, labels = _regions()
-    kernel = jax.jit(functools.partial(dense.inter_region_affinity, regions=3))
+    kernel = jax.jit(functools.partial(losses.inter_region_affinity, regions=3))
     expected = kernel(student, teacher, labels=labels)
     rng = np.random.default_rng(5)
     shuffled = student.copy()
@@ -213,7 +215,9 @@ def test_region_affinity_of_one_region_or_of_constants():
     labels = labels.astype(np.int32)
 
     def loss(student, labels):
-        values = dense.inter_region_affinity(student, teacher, labels=labels, regions=3)
+        values = losses.inter_region_affinity(
+            student, teacher, labels=labels, regions=3
+        )
         return values.sum(), values
 
     gradient = jax.jit(jax.grad(loss, has_aux=True))
@@ -229,13 +233,13 @@ def test_region_affinity_of_one_region_or_of_constants():
 def test_region_affinity_refuses_bad_arguments():
     student, teacher, labels = _regions()
     with pytest.raises(ValueError, match="^teacher_features: expected shape"):
-        dense.inter_region_affinity(student, teacher[:, :3], labels=labels, regions=3)
+        losses.inter_region_affinity(student, teacher[:, :3], labels=labels, regions=3)
     with pytest.raises(ValueError, match="^labels: expected shape"):
-        dense.inter_region_affinity(student, teacher, labels=labels[0], regions=3)
+        losses.inter_region_affinity(student, teacher, labels=labels[0], regions=3)
     with pytest.raises(ValueError, match="^labels: expected .*integer"):
-        dense.inter_region_affinity(student, teacher, labels=1.0 * labels, regions=3)
+        losses.inter_region_affinity(student, teacher, labels=1.0 * labels, regions=3)
     with pytest.raises(ValueError, match="^regions: expected"):
-        dense.inter_region_affinity(student, teacher, labels=labels, regions=0)
+        losses.inter_region_affinity(student, teacher, labels=labels, regions=0)
 
 
 def test_region_bands_against_slices():
@@ -244,7 +248,7 @@ def test_region_bands_against_slices():
     labels[:] = -1
     labels[:, 0, 0], labels[:, 3, 1:] = 0, 1
     labels[:, 1:3] = 2
-    # Of 4 x 3 positions: (0, 0) and its neighbours, and so on, unlabelled ones never.
+    # Of 4 x 3 positions: (0, 0) and its neighbors, and so on, unlabeled ones never.
     wide = np.zeros((2, 4, 3, 3), bool)
     wide[:, :2, :2, 0], wide[:, 2:, :, 1], wide[:, :, :, 2] = True, True, True
     wide &= (labels >= 0)[..., None]
@@ -264,16 +268,16 @@ def test_region_bands_against_slices():
             gaps.append((sides[0] - sides[1]) ** 2)
         expected.append(np.mean(gaps))
     knobs = {"labels": labels, "regions": 3}
-    values = dense.inter_region_affinity(student, teacher, **knobs, band=1)
+    values = losses.inter_region_affinity(student, teacher, **knobs, band=1)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
-    narrow = dense.inter_region_affinity(student, teacher, **knobs)
+    narrow = losses.inter_region_affinity(student, teacher, **knobs)
     assert (np.abs(narrow - np.array(expected)) > 1e-3).all()
-    _spread = functools.partial(dense.inter_region_affinity, **knobs, band=1)
+    _spread = functools.partial(losses.inter_region_affinity, **knobs, band=1)
     check_grads(
         lambda s, t: _spread(s, t).sum(), (student, teacher), 1, ("rev",), 1e-5, 1e-5
     )
     with pytest.raises(ValueError, match="^band: expected a whole number"):
-        dense.inter_region_affinity(student, teacher, **knobs, band=-1)
+        losses.inter_region_affinity(student, teacher, **knobs, band=-1)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int64])
@@ -281,7 +285,7 @@ def test_region_labels_may_be_of_any_integer(dtype):
     """More regions than the labels' dtype can count, and void labels."""
     features = np.random.default_rng(6).normal(size=(2, 1, 6, 3))
     labels = np.array([[0, 0, 1, 1, -1, -1]])
-    value = functools.partial(dense.inter_region_affinity, *features, regions=300)
+    value = functools.partial(losses.inter_region_affinity, *features, regions=300)
     expected = value(labels=labels.astype(np.int32))
     if dtype == np.uint8:
         labels = np.where(labels < 0, 255, labels)
@@ -292,4 +296,4 @@ def test_region_labels_may_be_of_any_integer(dtype):
 @pytest.mark.parametrize("size", [(2.5, 3), ("3", 3), (True, 3)])
 def test_box_weights_want_whole_sizes(size):
     with pytest.raises(ValueError, match="^size: expected a whole number"):
-        detection.box_weights(BOXES, size=size)
+        targets.box_weights(BOXES, size=size)

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.graph import (
+from kdjax.losses import (
     adjacency_reconstruction,
     edge_smoothness,
+    irg,
+    irg_edges,
+    irg_transformation,
     locality_preserving,
-    multi_head_graph,
+    mhgd,
+    triplet_relation,
 )
-from kdjax.losses.instances import (
-    instance_edges,
-    instance_graph,
-    instance_transformation,
-)
-from kdjax.losses.relation import triplet_relation
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 ROWS = 6
@@ -100,10 +98,10 @@ def _attention(student, teacher, arrays):
 
 
 FORMULAS = {
-    "edges": (instance_edges, _edges),
+    "edges": (irg_edges, _edges),
     "locality": (locality_preserving, _locality),
     "locality, sigma": (
-        functools.partial(locality_preserving, neighbours=2, sigma=1.5),
+        functools.partial(locality_preserving, neighbors=2, sigma=1.5),
         functools.partial(_locality, k=2, sigma=1.5),
     ),
     "triplets": (triplet_relation, _triplets),
@@ -159,11 +157,11 @@ def test_a_turn_and_a_scale_change_nothing(float64, name):
 
 def test_edges_of_two_and_of_equal_rows():
     student, teacher = (x.astype(np.float32) for x in _random(2))
-    np.testing.assert_array_equal(instance_edges(student, teacher), 0)
+    np.testing.assert_array_equal(irg_edges(student, teacher), 0)
     point = np.ones((2, 3), np.float32)
     # [[0, 1], [1, 0]] against no edges at all.
-    np.testing.assert_allclose(instance_edges(point, teacher), 0.5, rtol=1e-6)
-    loss = jax.value_and_grad(lambda *x: instance_edges(*x).sum(), (0, 1))
+    np.testing.assert_allclose(irg_edges(point, teacher), 0.5, rtol=1e-6)
+    loss = jax.value_and_grad(lambda *x: irg_edges(*x).sum(), (0, 1))
     value, slopes = loss(point, 3 * point)
     assert value == 0 and all((slope == 0).all() for slope in slopes)
 
@@ -172,7 +170,7 @@ def test_a_constant_maximum_changes_the_gradient_alone(float64):
     student, teacher = _random()
 
     def loss(student, constant):
-        return instance_edges(student, teacher, constant_max=constant).mean()
+        return irg_edges(student, teacher, constant_max=constant).mean()
 
     assert loss(student, True) == loss(student, False)
     slopes = [jax.grad(loss)(student, constant) for constant in (True, False)]
@@ -192,11 +190,11 @@ def test_transformation_and_the_whole_graph(float64):
     step = (target / target.max() - moved / moved.max()) ** 2
     layers = {"student_later": later, "teacher_later": later_teacher}
     answers = {"student_logits": logits, "teacher_logits": targets}
-    values = instance_transformation(student, teacher, **layers)
+    values = irg_transformation(student, teacher, **layers)
     np.testing.assert_allclose(values, step, rtol=1e-9)
     edges = (_edges(student, teacher) + _edges(later, later_teacher)) / 2
     expected = 0.1 * ((logits - targets) ** 2).mean(1) + 5 * edges + 5 * step
-    kernel = jax.jit(functools.partial(instance_graph, **layers, **answers))
+    kernel = jax.jit(functools.partial(irg, **layers, **answers))
     np.testing.assert_allclose(kernel(student, teacher), expected, rtol=1e-9)
 
     def loss(student, teacher):
@@ -207,7 +205,7 @@ def test_transformation_and_the_whole_graph(float64):
 
 def test_attention_against_numpy_and_differences(float64):
     (student, teacher), arrays = _heads()
-    kernel = jax.jit(functools.partial(multi_head_graph, **arrays))
+    kernel = jax.jit(functools.partial(mhgd, **arrays))
     expected = _attention(student, teacher, arrays)
     np.testing.assert_allclose(kernel(student, teacher), expected, rtol=1e-9)
     cut = {
@@ -226,16 +224,16 @@ def test_attention_against_numpy_and_differences(float64):
 def test_equal_vectors_have_equal_graphs(float64):
     (student, _), arrays = _heads()
     arrays["teacher_earlier"] = arrays["student_earlier"]
-    np.testing.assert_array_equal(multi_head_graph(student, student, **arrays), 0)
+    np.testing.assert_array_equal(mhgd(student, student, **arrays), 0)
 
 
 def test_locality_is_the_laplacian_of_its_graph(float64):
-    """With all others as neighbours the edges are symmetric: sum = 2 tr(F' L F)."""
+    """With all others as neighbors the edges are symmetric: sum = 2 tr(F' L F)."""
     student, teacher = _random()
     a = np.exp(-_squares(teacher) / 2.25)
     np.fill_diagonal(a, 0)
     trace = np.trace(student.T @ (np.diag(a.sum(1)) - a) @ student)
-    values = locality_preserving(student, teacher, neighbours=100, sigma=1.5)
+    values = locality_preserving(student, teacher, neighbors=100, sigma=1.5)
     np.testing.assert_allclose(5 * values.sum(), 2 * trace, rtol=1e-9)
 
 
@@ -285,7 +283,7 @@ def test_triplets_satisfied_cost_nothing_and_foreign_pairs_are_left_out(float64)
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [instance_edges, locality_preserving])
+@pytest.mark.parametrize("kernel", [irg_edges, locality_preserving])
 def test_costs_little_more_than_its_gram_matrices(kernel):
     rows, width = 64, 1024
     shape = jax.ShapeDtypeStruct((rows, width), jnp.float32)
@@ -301,7 +299,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="^student_features: .*least 3 examples"):
         triplet_relation(student[:2], teacher[:2])
     for knob, kernel in (
-        ("neighbours", locality_preserving),
+        ("neighbors", locality_preserving),
         ("sigma", locality_preserving),
         ("margin", triplet_relation),
         ("chunk", triplet_relation),
@@ -313,7 +311,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match=r"^triplets: expected shape \(6, 3, 2\)"):
         triplet_relation(student, teacher, triplets=np.ones((5, 3, 2), np.int32))
     with pytest.raises(ValueError, match="^student_later: expected the shape"):
-        instance_transformation(
+        irg_transformation(
             student, teacher, student_later=later[:, :2], teacher_later=later_teacher
         )
     (first, second), arrays = _heads()
@@ -323,7 +321,7 @@ def test_bad_arguments_are_refused():
         ("receiver", np.ones((1, 4, 3))),
     ):
         with pytest.raises(ValueError, match=f"^{name}: expected shape"):
-            multi_head_graph(first, second, **{**arrays, name: wrong})
+            mhgd(first, second, **{**arrays, name: wrong})
 
 
 def test_edges_against_numpy():

@@ -14,17 +14,17 @@ from tests.lawbook import relation, response
 
 LOGITS = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 3])
-LABELLED = {
+LABELED = {
     "hard_cross_entropy": lambda ids: losses.hard_cross_entropy(LOGITS, ids),
-    "teacher_free_kl": lambda ids: losses.teacher_free_kl(LOGITS, ids),
+    "tf_kd": lambda ids: losses.tf_kd(LOGITS, ids),
     **{
         name: functools.partial(
             lambda kernel, ids: kernel(LOGITS, LOGITS[::-1], labels=ids),
             getattr(losses, name),
         )
         for name in (
-            *("weighted_soft_label", "decoupled_kd"),
-            *("decoupled_target", "decoupled_non_target"),
+            *("wsld", "dkd"),
+            *("dkd_target", "dkd_non_target"),
         )
     },
     "sequence_nll": lambda ids: losses.sequence_nll(LOGITS[None], ids[None]),
@@ -38,14 +38,14 @@ KNOBS = [
     for case in [*response.CASES, *relation.CASES]
     for knob in ("temperature", "student_temperature", "margin", "gamma", "scale")
     if knob in inspect.signature(getattr(losses, case.name)).parameters
-    and not (knob == "gamma" and case.name in ("dist", "instance_graph"))
+    and not (knob == "gamma" and case.name in ("dist", "irg"))
 ]
 KNOBS = list({(case.name, knob): (case, knob) for case, knob in KNOBS}.values())
 
 
-@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("name", LABELED)
 def test_labels_out_of_range(name):
-    loss = LABELLED[name]
+    loss = LABELED[name]
     message = "(labels|teacher|teacher_tokens): expected .* below 3, .*got 3"
     with pytest.raises(ValueError, match=f"^{message}"):
         loss(LABELS)
@@ -119,6 +119,6 @@ def test_indices_outside_the_vocabulary():
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 0], np.ones(4, complex), "0120"])
 def test_what_are_no_labels_is_told_of_class_ids(labels):
-    for name in ("hard_cross_entropy", "teacher_free_kl", "decoupled_kd"):
+    for name in ("hard_cross_entropy", "tf_kd", "dkd"):
         with pytest.raises(ValueError, match="^(labels|teacher): .*class ids.*, got"):
-            LABELLED[name](labels)
+            LABELED[name](labels)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.discrepancy import compact_bilinear, maximum_mean_discrepancy
-from kdjax.losses.hashing import hashing_likelihood, neighbour_similarity
+from kdjax.losses import compact_bilinear, hashing_likelihood, mmd
+from kdjax.targets import neighbor_similarity
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -22,26 +22,26 @@ def _unit(x):
     return x / np.sqrt((x**2).sum(-1, keepdims=True))
 
 
-def test_neighbours_are_the_union_of_both_sides():
+def test_neighbors_are_the_union_of_both_sides():
     images, texts = RNG.normal(size=(7, 4)), RNG.normal(size=(7, 2))
     expected = np.zeros((7, 7))
     for x in (images, texts):
         cosine = _unit(x) @ _unit(x).T
         for i, row in enumerate(cosine):
             expected[i, np.argsort(-row)[:3]] = 0.999
-    found = neighbour_similarity(images, texts, neighbours=3)
+    found = neighbor_similarity(images, texts, neighbors=3)
     np.testing.assert_array_equal(found, expected)
-    # All zero rows are alike: each is its own neighbour all the same.
-    alone = neighbour_similarity(np.zeros((3, 2)), neighbours=1, value=1.0)
+    # All zero rows are alike: each is its own neighbor all the same.
+    alone = neighbor_similarity(np.zeros((3, 2)), neighbors=1, value=1.0)
     np.testing.assert_array_equal(alone, np.eye(3))
 
 
-@pytest.mark.parametrize("form", ["described", "released"])
-def test_likelihood_against_numpy(form):
+@pytest.mark.parametrize("variant", ["described", "released"])
+def test_likelihood_against_numpy(variant):
     theta = CODES @ OTHERS.T / 2
     gap = np.log1p(np.exp(theta)) - SIMILARITY * theta
-    expected = (gap**2 if form == "released" else gap).mean(1)
-    call = functools.partial(hashing_likelihood, form=form)
+    expected = (gap**2 if variant == "released" else gap).mean(1)
+    call = functools.partial(hashing_likelihood, variant=variant)
     values = call(CODES, SIMILARITY, other_codes=OTHERS)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
 
@@ -87,7 +87,7 @@ def _mmd(s, t, kernel):
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "gaussian"])
 def test_discrepancy_against_numpy(kernel):
     student, teacher = RNG.normal(size=(2, 6, 3))
-    call = jax.jit(functools.partial(maximum_mean_discrepancy, kernel=kernel))
+    call = jax.jit(functools.partial(mmd, kernel=kernel))
     expected = _mmd(student, teacher, kernel)
     assert expected > 0
     np.testing.assert_allclose(call(student, teacher).mean(), expected, rtol=1e-9)

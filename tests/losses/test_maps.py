@@ -9,13 +9,13 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax.core.layout import adaptive_mean
-from kdjax.losses.feature import hint_l2
-from kdjax.losses.maps import (
+from kdjax.losses import (
     attention_transfer,
-    class_attention,
+    cat_kd,
     factor_transfer,
-    hierarchical_context,
-    masked_imitation,
+    fine_grained_imitation,
+    hint_l2,
+    review_kd,
 )
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
@@ -30,7 +30,7 @@ def _random(shape=(3, 5, 4, 6), seed=1):
 
 
 def _maps(features, power=2.0, over="mean"):
-    """Normalised attention, one example and position at a time."""
+    """Normalized attention, one example and position at a time."""
     maps = np.zeros((len(features), features[0, ..., 0].size))
     for n, example in enumerate(features):
         flat = np.abs(example.reshape(-1, example.shape[-1])) ** power
@@ -66,14 +66,14 @@ def test_attention_against_numpy(power, over):
     knobs = {"power": power, "over": over}
     values = attention_transfer(student, teacher, **knobs)
     np.testing.assert_allclose(values, (gap**2).mean(axis=1), rtol=1e-9)
-    values = attention_transfer(student, teacher, form="paper", **knobs)
+    values = attention_transfer(student, teacher, variant="paper", **knobs)
     np.testing.assert_allclose(values, np.sqrt((gap**2).sum(axis=1)) / 2, rtol=1e-9)
 
 
-@pytest.mark.parametrize("form", ["code", "paper"])
-def test_attention_invariances(form):
+@pytest.mark.parametrize("variant", ["code", "paper"])
+def test_attention_invariances(variant):
     student, teacher = _random()
-    expected = attention_transfer(student, teacher, form=form)
+    expected = attention_transfer(student, teacher, variant=variant)
     order = np.random.default_rng(2).permutation(6)
     for pair in (
         (100 * student, teacher),
@@ -81,7 +81,7 @@ def test_attention_invariances(form):
         (student[..., order], teacher),
         (-student, teacher[..., order]),
     ):
-        values = attention_transfer(*pair, form=form)
+        values = attention_transfer(*pair, variant=variant)
         np.testing.assert_allclose(values, expected, rtol=1e-9)
 
 
@@ -103,7 +103,7 @@ def test_attention_of_large_maps_does_not_overflow():
 
 @pytest.mark.parametrize(
     "knobs",
-    [{}, {"form": "paper"}, {"power": 3.0}, {"power": 1}, {"over": "max"}],
+    [{}, {"variant": "paper"}, {"power": 3.0}, {"power": 1}, {"over": "max"}],
     ids=str,
 )
 def test_attention_gradients_against_differences(knobs):
@@ -132,17 +132,17 @@ def test_factor_against_numpy():
     values = factor_transfer(5 * student, teacher / 3)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
     gap = np.abs(_maps(student) - _maps(teacher)).mean(axis=1)
-    values = factor_transfer(student, teacher, form="attention")
+    values = factor_transfer(student, teacher, variant="attention")
     np.testing.assert_allclose(values, gap, rtol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["factor", "attention"])
-def test_factors_that_agree_have_no_gradient(form):
+@pytest.mark.parametrize("variant", ["factor", "attention"])
+def test_factors_that_agree_have_no_gradient(variant):
     """Not even where one of the two is scaled, which may change its last digit."""
     student = _random()[0].astype(np.float32)
 
     def loss(student, teacher):
-        return factor_transfer(student, teacher, form=form).sum()
+        return factor_transfer(student, teacher, variant=variant).sum()
 
     for scale in (1, 3):
         teacher = np.float32(scale) * student
@@ -151,10 +151,12 @@ def test_factors_that_agree_have_no_gradient(form):
         np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.parametrize("form", ["factor", "attention"])
-def test_factor_gradients_against_differences(form):
+@pytest.mark.parametrize("variant", ["factor", "attention"])
+def test_factor_gradients_against_differences(variant):
     student, teacher = _random((2, 3, 2, 3))
-    _differentiable(lambda s, t: factor_transfer(s, t, form=form), student, teacher)
+    _differentiable(
+        lambda s, t: factor_transfer(s, t, variant=variant), student, teacher
+    )
 
 
 def _pool(image, size):
@@ -186,21 +188,21 @@ def test_class_attention_against_numpy(size, normalize):
         if normalize:
             maps = [x / np.sqrt((x**2).sum(axis=0)) for x in maps]
         expected.append(((maps[0] - maps[1]) ** 2).mean())
-    values = class_attention(student, teacher, size=size, normalize=normalize)
+    values = cat_kd(student, teacher, size=size, normalize=normalize)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
 def test_class_attention_scale_and_classes():
     student, teacher = _random()
     scales = np.arange(1.0, 7)
-    expected = class_attention(student, teacher)
-    values = class_attention(scales * student, teacher / scales)
+    expected = cat_kd(student, teacher)
+    values = cat_kd(scales * student, teacher / scales)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
     few = np.array([True, False, True, True, False, False])
-    values = class_attention(student, teacher, where=few)
-    expected = class_attention(student[..., few], teacher[..., few])
+    values = cat_kd(student, teacher, where=few)
+    expected = cat_kd(student[..., few], teacher[..., few])
     np.testing.assert_allclose(values, expected, rtol=1e-10)
-    _differentiable(class_attention, student[..., :2], teacher[..., :2])
+    _differentiable(cat_kd, student[..., :2], teacher[..., :2])
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 2), (4, 6, 2), (2, 3, 2), (1, 1, 2)])
@@ -217,22 +219,22 @@ def test_context_against_numpy(shape):
             total += weight * ((_pool(s, size) - _pool(t, size)) ** 2).mean()
             weights += weight
         expected.append(total / weights)
-    values = hierarchical_context(student, teacher)
+    values = review_kd(student, teacher)
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
 
 def test_context_levels():
     student, teacher = _random()
-    shifted = hierarchical_context(student, student + 3)
+    shifted = review_kd(student, student + 3)
     np.testing.assert_allclose(shifted, 9, rtol=1e-12)
-    values = hierarchical_context(student, teacher, sizes=())
+    values = review_kd(student, teacher, sizes=())
     np.testing.assert_allclose(values, hint_l2(student, teacher), rtol=1e-12)
-    _differentiable(hierarchical_context, student[..., :2], teacher[..., :2])
+    _differentiable(review_kd, student[..., :2], teacher[..., :2])
     # One channel for the first example, two others for the rest.
     mask = np.zeros((3, 1, 1, 6), bool)
     mask[0, ..., 0] = mask[1:, ..., 2:4] = True
-    values = hierarchical_context(student, teacher, where=mask)
-    expected = hierarchical_context(student[:1, ..., :1], teacher[:1, ..., :1])
+    values = review_kd(student, teacher, where=mask)
+    expected = review_kd(student[:1, ..., :1], teacher[:1, ..., :1])
     np.testing.assert_allclose(values[0], expected[0], rtol=1e-12)
 
 
@@ -243,23 +245,23 @@ def test_imitation_against_numpy():
     mask[2] = 0
     square = ((student - teacher) ** 2).sum(axis=-1)
     expected = (mask * square)[:2].sum(axis=(1, 2)) / (2 * mask[:2].sum(axis=(1, 2)))
-    values = masked_imitation(student, teacher, importance=mask)
+    values = fine_grained_imitation(student, teacher, importance=mask)
     np.testing.assert_allclose(values, [*expected, 0], rtol=1e-10)
-    values = masked_imitation(student, teacher, importance=7 * mask)
+    values = fine_grained_imitation(student, teacher, importance=7 * mask)
     np.testing.assert_allclose(values, [*expected, 0], rtol=1e-10)
-    values = masked_imitation(student, teacher, importance=np.ones_like(mask))
-    hint = hint_l2(student, teacher, convention="fitnets")
+    values = fine_grained_imitation(student, teacher, importance=np.ones_like(mask))
+    hint = hint_l2(student, teacher, variant="fitnets")
     np.testing.assert_allclose(values, hint, rtol=1e-12)
 
 
 def test_imitation_does_not_see_what_has_no_weight():
     student, teacher = _random((2, 2, 2, 3))
     mask = np.array([[[1, 0], [0, 1]], [[0, 0], [0, 0]]], bool)
-    expected = masked_imitation(student, teacher, importance=mask)
+    expected = fine_grained_imitation(student, teacher, importance=mask)
     student[~mask] = np.nan
 
     def loss(student, teacher):
-        values = masked_imitation(student, teacher, importance=mask)
+        values = fine_grained_imitation(student, teacher, importance=mask)
         return values.sum(), values
 
     gradients, values = jax.grad(loss, (0, 1), has_aux=True)(student, teacher)
@@ -273,14 +275,14 @@ def test_imitation_gradients_against_differences():
     student, teacher = _random((2, 2, 3, 3))
     mask = np.random.default_rng(3).uniform(size=student.shape[:-1])
     _differentiable(
-        lambda s, t: masked_imitation(s, t, importance=mask), student, teacher
+        lambda s, t: fine_grained_imitation(s, t, importance=mask), student, teacher
     )
 
 
 def test_bad_arguments_are_refused():
     student, teacher = _random()
-    with pytest.raises(ValueError, match="^form: expected one of .*'other'"):
-        attention_transfer(student, teacher, form="other")
+    with pytest.raises(ValueError, match="^variant: expected one of .*'other'"):
+        attention_transfer(student, teacher, variant="other")
     with pytest.raises(ValueError, match="^over: expected one of .*'sum'"):
         attention_transfer(student, teacher, over="sum")
     with pytest.raises(ValueError, match=r"^power: expected a number in \[1"):
@@ -291,19 +293,19 @@ def test_bad_arguments_are_refused():
         attention_transfer(student, teacher[:, :3, :, :2])
     with pytest.raises(ValueError, match="^student_features: expected rank at least 3"):
         attention_transfer(student[:, 0, 0], teacher[:, 0, 0])
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        factor_transfer(student, teacher, form="paper")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        factor_transfer(student, teacher, variant="paper")
     with pytest.raises(
         ValueError, match=r"^size: expected a whole number in \[1, 4\], got 5"
     ):
-        class_attention(student, teacher, size=5)
+        cat_kd(student, teacher, size=5)
     with pytest.raises(ValueError, match="^student_features: expected rank 4"):
-        class_attention(student[0], teacher[0])
+        cat_kd(student[0], teacher[0])
     with pytest.raises(ValueError, match=r"^where: .*\(3, 1, 1, 6\), .*\(5, 1, 1\)"):
-        hierarchical_context(student, teacher, where=np.ones((5, 1, 1), bool))
+        review_kd(student, teacher, where=np.ones((5, 1, 1), bool))
     with pytest.raises(ValueError, match="^sizes: expected a whole number of"):
-        hierarchical_context(student, teacher, sizes=(2, 0))
+        review_kd(student, teacher, sizes=(2, 0))
     with pytest.raises(ValueError, match=r"^importance: expected shape \(3, 5, 4\)"):
-        masked_imitation(student, teacher, importance=np.ones((3, 5)))
+        fine_grained_imitation(student, teacher, importance=np.ones((3, 5)))
     with pytest.raises(ValueError, match="^importance: expected .*floating.*int"):
-        masked_imitation(student, teacher, importance=np.ones((3, 5, 4), int))
+        fine_grained_imitation(student, teacher, importance=np.ones((3, 5, 4), int))

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import losses
-from kdjax.losses import confidence, impressions
+from kdjax import losses, targets
 from tests.lawbook import feature, relation, response
 
 X = np.random.default_rng(1).normal(size=(3, 2, 2)).astype(np.float32)
@@ -36,13 +35,15 @@ def _class_weighted(weights):
 
 def _imitation(weight):
     weight = np.full((3, 2), weight, np.float32)
-    return losses.masked_imitation(X, X, importance=weight)
+    return losses.fine_grained_imitation(X, X, importance=weight)
 
 
-def _statistics(variance, form="l2"):
+def _statistics(variance, variant="l2"):
     variance = np.array([1.0, variance], np.float32)
     mean = np.zeros(2, np.float32)
-    return losses.batch_norm_statistics(ROWS, mean=mean, variance=variance, form=form)
+    return losses.batch_norm_statistics(
+        ROWS, mean=mean, variance=variance, variant=variant
+    )
 
 
 def _hashing(similarity):
@@ -66,11 +67,11 @@ def _boxes(margin):
 
 
 def _weighted(eps):
-    return losses.weighted_soft_label(ROWS, ROWS, labels=LABELS, eps=eps)
+    return losses.wsld(ROWS, ROWS, labels=LABELS, eps=eps)
 
 
 def _decoupled(**weights):
-    return losses.decoupled_kd(ROWS, ROWS, labels=LABELS, **weights)
+    return losses.dkd(ROWS, ROWS, labels=LABELS, **weights)
 
 
 WRONG = [
@@ -78,7 +79,7 @@ WRONG = [
     ("levels: expected a whole number of at least 2, got inf",
      lambda: _quantize(np.inf)),
     ("margin: expected numbers of at most 0, got 0.5",
-     lambda: losses.overhaul_margin(X, X, margin=np.array([-1, 0.5], np.float32))),
+     lambda: losses.ofd(X, X, margin=np.array([-1, 0.5], np.float32))),
     ("typical: expected a number below highest, got 2.0", lambda: _fidelity([1], 2.0)),
     ("deviation: expected numbers of at least 0, got -1.0", lambda: _fidelity([1, -1])),
     (r"share: expected numbers in \[0, 1\], got 1.5", lambda: _penalty(1.5)),
@@ -152,10 +153,10 @@ def test_masked_examples_leave_the_gradient_alone(spoilt):
     scale = np.array([1.0, 2.0, 3.0], np.float32)
 
     def confident(x):
-        return (scale * confidence.confidence_weights(x, where=KEEP)).sum()
+        return (scale * targets.confidence_weights(x, where=KEEP)).sum()
 
     def faithful(d):
-        weights = confidence.fidelity_weights(
+        weights = targets.fidelity_weights(
             d, highest=2.0, typical=1.0, where=jnp.asarray(KEEP)
         )
         return (scale * weights).sum()
@@ -176,14 +177,10 @@ def test_singular_covariances_can_be_drawn_from(examples, scale):
     x = np.random.default_rng(1).normal(size=(examples, 256)).astype(np.float32)
     covariance = (x.T @ x / examples * scale).astype(np.float32)
     mean = np.zeros(256, np.float32)
-    draws = impressions.sample_activations(
-        jax.random.key(0), mean, covariance, count=2000
-    )
+    draws = targets.sample_activations(jax.random.key(0), mean, covariance, count=2000)
     variance = np.square(np.asarray(draws)).mean()
     np.testing.assert_allclose(variance, np.diag(covariance).mean(), rtol=0.2)
-    none = impressions.sample_activations(
-        jax.random.key(0), mean, 0 * covariance, count=2
-    )
+    none = targets.sample_activations(jax.random.key(0), mean, 0 * covariance, count=2)
     np.testing.assert_allclose(none, 0, atol=1e-12)
 
 
@@ -193,7 +190,7 @@ def test_what_is_left_out_is_not_judged():
     assert np.isfinite(values).all()
     places = np.array([[True, False]] * 3)
     weight = np.where(places, 1, -1).astype(np.float32)
-    for loss in (losses.masked_imitation, losses.optical_flow):
+    for loss in (losses.fine_grained_imitation, losses.optical_flow):
         values = loss(X, X + 1, importance=weight, where=places[..., None])
         assert np.isfinite(values).all()
     border = np.full((1, 5, 5), -1, np.float32)

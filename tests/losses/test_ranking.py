@@ -1,4 +1,4 @@
-"""Orders: of neighbours and of items, against loops in NumPy and differences."""
+"""Orders: of neighbors and of items, against loops in NumPy and differences."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.ranking import dark_rank, ranking_distillation
+from kdjax.losses import dark_rank, ranking_distillation
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -25,14 +25,14 @@ def _log_order(scores):
     return sum(s - np.log(np.exp(scores[i:]).sum()) for i, s in enumerate(scores))
 
 
-def _dark_rank(student, teacher, form, count=4):
+def _dark_rank(student, teacher, variant, count=4):
     """Loops: HardDarkRank's list likelihood, or the divergence over all orders."""
     values = []
     for i in range(len(student)):
         d_s, d_t = (np.sqrt(((x - x[i]) ** 2).sum(-1)) for x in (student, teacher))
         near = [j for j in np.argsort(d_t) if j != i][:count]
         s, t = -3 * d_s[near] ** 3, -3 * d_t[near] ** 3
-        if form == "hard":
+        if variant == "hard":
             values.append(-_log_order(s))
             continue
         orders = [list(o) for o in itertools.permutations(range(len(near)))]
@@ -41,29 +41,29 @@ def _dark_rank(student, teacher, form, count=4):
     return np.array(values)
 
 
-@pytest.mark.parametrize("form", ["hard", "soft"])
-def test_dark_rank_against_loops(form):
+@pytest.mark.parametrize("variant", ["hard", "soft"])
+def test_dark_rank_against_loops(variant):
     student, teacher = _random()
-    kernel = jax.jit(functools.partial(dark_rank, form=form))
+    kernel = jax.jit(functools.partial(dark_rank, variant=variant))
     values = kernel(student, teacher)
-    np.testing.assert_allclose(values, _dark_rank(student, teacher, form), rtol=1e-9)
+    np.testing.assert_allclose(values, _dark_rank(student, teacher, variant), rtol=1e-9)
     values = np.asarray(kernel(student, teacher, where=KEEP))
     np.testing.assert_array_equal(values[~KEEP], 0)
-    expected = _dark_rank(student[KEEP], teacher[KEEP], form)
+    expected = _dark_rank(student[KEEP], teacher[KEEP], variant)
     np.testing.assert_allclose(values[KEEP], expected, rtol=1e-9)
     # Two of three others take part: fewer candidates than asked for.
     few = np.array([True, True, True, False])
-    values = dark_rank(student[:4], teacher[:4], form=form, where=few)
-    expected = _dark_rank(student[:3], teacher[:3], form)
+    values = dark_rank(student[:4], teacher[:4], variant=variant, where=few)
+    expected = _dark_rank(student[:3], teacher[:3], variant)
     np.testing.assert_allclose(values[:3], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("form", ["hard", "soft"])
-def test_dark_rank_gradients_against_differences(form):
+@pytest.mark.parametrize("variant", ["hard", "soft"])
+def test_dark_rank_gradients_against_differences(variant):
     student, teacher = _random(5)
 
     def loss(student, teacher):
-        values = dark_rank(student, teacher, form=form, neighbours=3)
+        values = dark_rank(student, teacher, variant=variant, neighbors=3)
         return (jnp.arange(1.0, 6) * values).sum()
 
     pair = student / 2, teacher / 2
@@ -74,13 +74,15 @@ def test_dark_rank_of_the_teacher_s_own_order_is_likelier_than_of_another():
     _, teacher = _random()
     right = dark_rank(2 * teacher, teacher).mean()
     assert right < dark_rank(2 * teacher[::-1], teacher).mean()
-    np.testing.assert_allclose(dark_rank(teacher, teacher, form="soft"), 0, atol=1e-12)
+    np.testing.assert_allclose(
+        dark_rank(teacher, teacher, variant="soft"), 0, atol=1e-12
+    )
 
 
 def test_dark_rank_refuses():
     student, teacher = _random()
-    with pytest.raises(ValueError, match=r"^neighbours: expected .*\[1, 6\], got 7"):
-        dark_rank(student, teacher, neighbours=7)
+    with pytest.raises(ValueError, match=r"^neighbors: expected .*\[1, 6\], got 7"):
+        dark_rank(student, teacher, neighbors=7)
     with pytest.raises(ValueError, match="^student_features: .*at least 2.*got 1"):
         dark_rank(student[:1], teacher[:1])
 

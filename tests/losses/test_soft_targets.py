@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.regression import logit_l1, sigmoid_kl
-from kdjax.losses.response import soft_cross_entropy
-from kdjax.losses.soft_targets import (
+from kdjax.losses import (
     class_weighted_cross_entropy,
-    policy_kl,
+    logit_l1,
+    policy_distillation,
     sigmoid_cross_entropy,
+    sigmoid_kl,
+    soft_cross_entropy,
 )
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
@@ -35,17 +36,25 @@ def test_policy_fixture():
     values = jnp.array([1.00, 1.01, 0.90])
     # Against a student that says c everywhere, KL = -entropy - log c.
     expected = (share * np.log(share)).sum() + np.log(3)
-    np.testing.assert_allclose(policy_kl(jnp.zeros(3), values), expected, atol=1e-6)
-    np.testing.assert_allclose(policy_kl(jnp.log(share), values), 0, atol=1e-7)
+    np.testing.assert_allclose(
+        policy_distillation(jnp.zeros(3), values), expected, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        policy_distillation(jnp.log(share), values), 0, atol=1e-7
+    )
 
 
 def test_policy_against_numpy():
     student, teacher = _random()
     p, q = _softmax(teacher / 0.5), _softmax(student / 3)
-    values = policy_kl(student, teacher, temperature=0.5, student_temperature=3.0)
+    values = policy_distillation(
+        student, teacher, temperature=0.5, student_temperature=3.0
+    )
     np.testing.assert_allclose(values, (p * np.log(p / q)).sum(-1), rtol=1e-9)
     gradient = jax.grad(
-        lambda s: policy_kl(s, teacher, temperature=0.5, student_temperature=3.0).sum()
+        lambda s: policy_distillation(
+            s, teacher, temperature=0.5, student_temperature=3.0
+        ).sum()
     )(student)
     np.testing.assert_allclose(gradient, (q - p) / 3, atol=1e-12)
 
@@ -53,7 +62,7 @@ def test_policy_against_numpy():
 def test_policy_temperatures_are_checked():
     student, teacher = _random()
     with pytest.raises(ValueError, match="^student_temperature: expected .*above 0"):
-        policy_kl(student, teacher, student_temperature=0.0)
+        policy_distillation(student, teacher, student_temperature=0.0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -105,7 +114,7 @@ def test_absolute_difference():
 @pytest.mark.parametrize(
     "kernel",
     [
-        lambda s, t: policy_kl(s, t, temperature=0.7, where=MASK),
+        lambda s, t: policy_distillation(s, t, temperature=0.7, where=MASK),
         lambda s, t: sigmoid_cross_entropy(s, t, temperature=2.0, where=MASK),
         lambda s, t: class_weighted_cross_entropy(
             s, t, class_weights=WEIGHTS, where=MASK

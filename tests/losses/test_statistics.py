@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses.statistics import (
-    batch_norm_statistics,
-    initial_log_variance,
-    variational_information,
-)
+from kdjax.losses import batch_norm_statistics, vid, vid_log_variance
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -26,20 +22,20 @@ def _variance(raw, eps=1e-5):
 
 
 def test_information_fixture():
-    raw = initial_log_variance()
+    raw = vid_log_variance()
     assert abs(raw - 4.9932291827) < 1e-9
     zero, raw = np.zeros((1, 2, 3)), np.full(3, raw)
-    value = variational_information(zero, zero, log_variance=raw)
+    value = vid(zero, zero, log_variance=raw)
     np.testing.assert_allclose(value, 0.8047189562, atol=1e-9)
-    value = variational_information(zero, zero + 1, log_variance=raw)
+    value = vid(zero, zero + 1, log_variance=raw)
     np.testing.assert_allclose(value, 0.9047189562, atol=1e-9)
 
 
 @pytest.mark.parametrize("variance", [1e-3, 1.0, 50.0, 1e4])
 def test_initial_variance_is_what_comes_out(variance):
-    raw = np.array(initial_log_variance(variance, eps=1e-4))
+    raw = np.array(vid_log_variance(variance, eps=1e-4))
     zero = np.zeros((1, 1))
-    value = variational_information(zero, zero, log_variance=raw, eps=1e-4)
+    value = vid(zero, zero, log_variance=raw, eps=1e-4)
     np.testing.assert_allclose(value, np.log(variance) / 2, rtol=1e-9, atol=1e-12)
 
 
@@ -47,15 +43,13 @@ def test_information_against_numpy():
     student, teacher, raw = _random()
     variance = _variance(raw)
     terms = ((teacher - student) ** 2 / variance + np.log(variance)) / 2
-    values = variational_information(student, teacher, log_variance=raw)
+    values = vid(student, teacher, log_variance=raw)
     np.testing.assert_allclose(values, terms.mean(axis=(1, 2, 3)), rtol=1e-10)
     moved = [np.moveaxis(x, -1, 1) for x in (student, teacher)]
-    values = variational_information(*moved, log_variance=raw, axis=1)
+    values = vid(*moved, log_variance=raw, axis=1)
     np.testing.assert_allclose(values, terms.mean(axis=(1, 2, 3)), rtol=1e-10)
     shift = np.arange(5.0)
-    values = variational_information(
-        student + shift, teacher + shift, log_variance=raw, where=shift > 1
-    )
+    values = vid(student + shift, teacher + shift, log_variance=raw, where=shift > 1)
     expected = terms[..., 2:].mean(axis=(1, 2, 3))
     np.testing.assert_allclose(values, expected, rtol=1e-10)
 
@@ -65,11 +59,9 @@ def test_the_best_variance_is_the_squared_residual():
 
     def slope(variance, residual=1.5):
         def loss(raw):
-            return variational_information(
-                zero, zero + residual, log_variance=raw
-            ).sum()
+            return vid(zero, zero + residual, log_variance=raw).sum()
 
-        return jax.grad(loss)(np.array([initial_log_variance(variance)]))[0]
+        return jax.grad(loss)(np.array([vid_log_variance(variance)]))[0]
 
     assert abs(slope(2.25)) < 1e-10
     assert slope(2.0) < -1e-3 and slope(2.5) > 1e-3
@@ -81,9 +73,7 @@ def test_information_is_finite_at_both_ends_of_the_softplus():
         raw = np.full(5, level, np.float32)
 
         def loss(*arrays):
-            return variational_information(
-                arrays[0], arrays[1], log_variance=arrays[2]
-            ).sum()
+            return vid(arrays[0], arrays[1], log_variance=arrays[2]).sum()
 
         value, gradients = jax.value_and_grad(loss, (0, 1, 2))(student, teacher, raw)
         assert np.isfinite(value)
@@ -93,11 +83,11 @@ def test_information_is_finite_at_both_ends_of_the_softplus():
 def test_information_does_not_see_the_variance_of_a_channel_left_out():
     student, teacher, raw = _random()
     keep = np.arange(5) != 1
-    expected = variational_information(student, teacher, log_variance=raw, where=keep)
+    expected = vid(student, teacher, log_variance=raw, where=keep)
     raw[1] = np.nan
 
     def loss(raw):
-        values = variational_information(student, teacher, log_variance=raw, where=keep)
+        values = vid(student, teacher, log_variance=raw, where=keep)
         return values.sum(), values
 
     gradient, values = jax.grad(loss, has_aux=True)(raw)
@@ -110,7 +100,7 @@ def test_information_gradients_against_differences():
     weights = jnp.arange(1.0, 3)
 
     def loss(student, teacher, raw):
-        values = variational_information(student, teacher, log_variance=raw)
+        values = vid(student, teacher, log_variance=raw)
         return (weights * values).sum()
 
     arrays = (student, teacher, raw)
@@ -122,7 +112,7 @@ def test_statistics_fixture():
     features = np.array([[-1.0], [3.0]])
     mean, variance = np.array([0.0]), np.array([1.0])
     stored = {"mean": mean, "variance": variance}
-    values = batch_norm_statistics(features, **stored, form="kl")
+    values = batch_norm_statistics(features, **stored, variant="kl")
     np.testing.assert_allclose(values, 0.4431471806, atol=1e-9)
     np.testing.assert_allclose(batch_norm_statistics(features, **stored), 4)
 
@@ -142,30 +132,30 @@ def test_statistics_against_numpy(axis):
     np.testing.assert_allclose(values, [expected] * 3, rtol=1e-10)
     expected = np.log(np.sqrt(spread / variance))
     expected += (variance + gaps[0] ** 2) / (2 * spread) - 0.5
-    values = batch_norm_statistics(features, **stored, form="kl")
+    values = batch_norm_statistics(features, **stored, variant="kl")
     np.testing.assert_allclose(values, [expected.sum()] * 3, rtol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["l2", "kl"])
-def test_statistics_that_agree_cost_nothing(form):
+@pytest.mark.parametrize("variant", ["l2", "kl"])
+def test_statistics_that_agree_cost_nothing(variant):
     features = _random()[0]
     rows = features.reshape(-1, 5)
     stored = {"mean": rows.mean(axis=0), "variance": rows.var(axis=0)}
 
     def loss(features):
-        return batch_norm_statistics(features, **stored, form=form).mean()
+        return batch_norm_statistics(features, **stored, variant=variant).mean()
 
     value, gradient = jax.value_and_grad(loss)(features)
     np.testing.assert_allclose(value, 0, atol=1e-12)
     assert np.isfinite(gradient).all()
-    if form == "kl":
+    if variant == "kl":
         np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", ["l2", "kl"])
-def test_statistics_mask_selects_examples(form):
+@pytest.mark.parametrize("variant", ["l2", "kl"])
+def test_statistics_mask_selects_examples(variant):
     features = _random()[0]
-    stored = {"mean": np.zeros(5), "variance": np.ones(5), "form": form}
+    stored = {"mean": np.zeros(5), "variance": np.ones(5), "variant": variant}
     keep = np.array([True, False, True])
     expected = batch_norm_statistics(features[keep], **stored)
     features[1] = np.nan
@@ -182,9 +172,9 @@ def test_statistics_mask_selects_examples(form):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.parametrize("form", ["l2", "kl"])
+@pytest.mark.parametrize("variant", ["l2", "kl"])
 @pytest.mark.parametrize("scale", [0.0, 1e-20, 1e4])
-def test_statistics_are_finite(form, scale):
+def test_statistics_are_finite(variant, scale):
     """A batch without spread, alone or constant, and stored variances of 0."""
     features = (scale * _random()[0]).astype(np.float32)
     for batch in (features, features[:1, :1, :1], 0 * features + np.float32(scale)):
@@ -193,21 +183,21 @@ def test_statistics_are_finite(form, scale):
 
             def loss(x, stored=stored):
                 return batch_norm_statistics(
-                    x, mean=stored[0], variance=stored[1], form=form
+                    x, mean=stored[0], variance=stored[1], variant=variant
                 ).mean()
 
             value, gradient = jax.value_and_grad(loss)(batch)
             assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("form", ["l2", "kl"])
-def test_statistics_gradients_against_differences(form):
+@pytest.mark.parametrize("variant", ["l2", "kl"])
+def test_statistics_gradients_against_differences(variant):
     features = _random((3, 2, 4))[0]
     mean, variance = np.full(4, 0.2), np.full(4, 1.5)
     weights = jnp.arange(1.0, 4)
 
     def loss(features, mean, variance):
-        stored = {"mean": mean, "variance": variance, "form": form}
+        stored = {"mean": mean, "variance": variance, "variant": variant}
         return (weights * batch_norm_statistics(features, **stored)).sum()
 
     arrays = (features, mean, variance)
@@ -228,14 +218,14 @@ def test_statistics_mean_the_global_batch():
 def test_bad_arguments_are_refused():
     student, teacher, raw = _random()
     with pytest.raises(ValueError, match=r"^log_variance: expected shape \(5,\)"):
-        variational_information(student, teacher, log_variance=raw[:4])
+        vid(student, teacher, log_variance=raw[:4])
     with pytest.raises(ValueError, match="^eps: expected .* above 0"):
-        variational_information(student, teacher, log_variance=raw, eps=0)
+        vid(student, teacher, log_variance=raw, eps=0)
     with pytest.raises(ValueError, match="^variance - eps: expected"):
-        initial_log_variance(1e-6)
+        vid_log_variance(1e-6)
     stored = {"mean": raw, "variance": raw**2}
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        batch_norm_statistics(student, **stored, form="js")
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        batch_norm_statistics(student, **stored, variant="js")
     with pytest.raises(ValueError, match=r"^mean: expected shape \(4,\)"):
         batch_norm_statistics(student, **stored, axis=2)
     with pytest.raises(ValueError, match="^axis: expected the axis of the channels"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.losses import synthesis
+from kdjax import losses
 
 pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
 
@@ -32,9 +32,9 @@ def test_diversity_fixture():
     """methods.md, 3.5; and 1 where the images coincide."""
     noise = np.array([[0.0, 0], [1, 1]])
     images = np.array([[0.0, 0], [2, 0]])
-    values = synthesis.generator_diversity(images, noise)
+    values = losses.generator_diversity(images, noise)
     np.testing.assert_allclose(values, 0.6065306597, atol=1e-10)
-    same = synthesis.generator_diversity(images[[1, 1]], noise)
+    same = losses.generator_diversity(images[[1, 1]], noise)
     np.testing.assert_array_equal(same, 1)
 
 
@@ -46,15 +46,15 @@ def test_diversity_against_numpy_and_differences():
         far = np.abs(flat[:, None] - flat[None]).mean(-1)
         return np.exp(-(far * ((noise[:, None] - noise[None]) ** 2).mean(-1)).mean())
 
-    values = synthesis.generator_diversity(images, noise)
+    values = losses.generator_diversity(images, noise)
     np.testing.assert_allclose(values, np.full(5, numpy(images, noise)), rtol=1e-9)
     spoilt = np.where(KEEP[:, None], noise, np.nan)
-    values = synthesis.generator_diversity(images, spoilt, where=KEEP)
+    values = losses.generator_diversity(images, spoilt, where=KEEP)
     expected = np.where(KEEP, numpy(images[KEEP], noise[KEEP]), 0)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
 
     def loss(images, noise):
-        return synthesis.generator_diversity(images, noise, where=KEEP).sum()
+        return losses.generator_diversity(images, noise, where=KEEP).sum()
 
     check_grads(jax.jit(loss), (images, noise), 1, ("fwd", "rev"), 1e-6, 1e-6)
     equal = jax.grad(loss)(np.zeros_like(images), noise)
@@ -65,16 +65,16 @@ def test_disagreement_against_numpy():
     student, teacher = _random(2, 5, 4)
     p, q = _softmax(teacher / 2), _softmax(student / 2)
     call = functools.partial(
-        synthesis.generator_disagreement, student, teacher, temperature=2.0
+        losses.generator_disagreement, student, teacher, temperature=2.0
     )
     np.testing.assert_allclose(call(), -_kl(p, q), rtol=1e-9)
-    np.testing.assert_allclose(call(convention="sum"), -4 * _kl(p, q), rtol=1e-9)
+    np.testing.assert_allclose(call(variant="sum"), -4 * _kl(p, q), rtol=1e-9)
 
 
-def _competition(student, teacher, form):
+def _competition(student, teacher, variant):
     p, q = _softmax(teacher / 3), _softmax(student / 3)
     m = (p + q) / 2
-    if form == "described":
+    if variant == "described":
         return 1 - (_kl(p, m) + _kl(q, m)) / 2
     p, q, m = (np.clip(x, 0.01, 0.99) for x in (p, q, m))
     apart = (_kl(m, p) + _kl(m, q)) / 2
@@ -82,35 +82,35 @@ def _competition(student, teacher, form):
     return 0 * apart if mean > 1 else 1 - apart
 
 
-@pytest.mark.parametrize("form", ["described", "released"])
+@pytest.mark.parametrize("variant", ["described", "released"])
 @pytest.mark.parametrize("scale", [2.0, 9.0, 40.0])
-def test_competition_against_numpy(form, scale):
+def test_competition_against_numpy(variant, scale):
     student, teacher = scale * _random(2, 5, 4)
-    values = synthesis.generator_competition(student, teacher, form=form)
-    expected = _competition(student, teacher, form)
+    values = losses.generator_competition(student, teacher, variant=variant)
+    expected = _competition(student, teacher, variant)
     np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-12)
-    values = synthesis.generator_competition(student, teacher, form=form, where=KEEP)
-    expected = _competition(student[KEEP], teacher[KEEP], form)
+    values = losses.generator_competition(student, teacher, variant=variant, where=KEEP)
+    expected = _competition(student[KEEP], teacher[KEEP], variant)
     np.testing.assert_allclose(values[KEEP], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_competition_where_the_two_agree_and_the_released_clip():
     """methods.md, E09: equal nets pay 1; textbook JS is at most log 2."""
     student, teacher = 40 * _random(2, 5, 4)
-    for form in ("described", "released"):
-        equal = synthesis.generator_competition(student, student, form=form)
+    for variant in ("described", "released"):
+        equal = losses.generator_competition(student, student, variant=variant)
         np.testing.assert_allclose(equal.mean(), 1, atol=1e-12)
     opposed = np.array([[99.0, 0]]), np.array([[0, 99.0]])
-    lowest = synthesis.generator_competition(*opposed)
+    lowest = losses.generator_competition(*opposed)
     np.testing.assert_allclose(lowest, 1 - np.log(2), rtol=1e-9)
-    clipped = synthesis.generator_competition(*opposed, form="released")
+    clipped = losses.generator_competition(*opposed, variant="released")
     np.testing.assert_array_equal(clipped, 0)
 
 
-@pytest.mark.parametrize("form", ["described", "released"])
-def test_competition_gradients_against_differences(form):
+@pytest.mark.parametrize("variant", ["described", "released"])
+def test_competition_gradients_against_differences(variant):
     def loss(student, teacher):
-        values = synthesis.generator_competition(student, teacher, form=form)
+        values = losses.generator_competition(student, teacher, variant=variant)
         return (jnp.arange(1.0, 6) * values).sum()
 
     pair = tuple(2 * _random(2, 5, 4))
@@ -123,11 +123,11 @@ def test_many_labels_against_numpy():
     t = y >= 0.5
     expected = -(t * np.log(y) + (1 - t) * np.log(1 - y))
     where = np.arange(4) < 3
-    values = synthesis.generator_multi_label(logits, where=where)
+    values = losses.generator_multi_label(logits, where=where)
     np.testing.assert_allclose(values, expected[:, :3].mean(-1), rtol=1e-9)
-    values = synthesis.generator_sparsity(logits, where=where)
+    values = losses.generator_sparsity(logits, where=where)
     np.testing.assert_allclose(values, y[:, :3].mean(-1), rtol=1e-9)
-    for loss in (synthesis.generator_multi_label, synthesis.generator_sparsity):
+    for loss in (losses.generator_multi_label, losses.generator_sparsity):
         huge = 1e4 * logits
         value, slope = jax.value_and_grad(lambda x, f=loss: f(x).sum())(huge)
         assert np.isfinite(value) and np.isfinite(slope).all()
@@ -137,8 +137,8 @@ def test_many_labels_against_numpy():
 def test_refusals_name_the_argument():
     images, noise = _random(5, 4), _random(4, 4)
     with pytest.raises(ValueError, match=r"^noise: expected shape \(5, 4\)"):
-        synthesis.generator_diversity(images, noise)
+        losses.generator_diversity(images, noise)
     with pytest.raises(ValueError, match="^teacher_logits: expected at least"):
-        synthesis.generator_sparsity(images[:0])
-    with pytest.raises(ValueError, match="^form: expected one of"):
-        synthesis.generator_competition(images, images, form="mine")
+        losses.generator_sparsity(images[:0])
+    with pytest.raises(ValueError, match="^variant: expected one of"):
+        losses.generator_competition(images, images, variant="mine")

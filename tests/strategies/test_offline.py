@@ -115,6 +115,16 @@ def test_relation_terms_take_widths_that_differ():
     np.testing.assert_allclose(metrics["d"], want, rtol=1e-5)
 
 
+def test_a_config_may_have_the_former_name_of_a_loss():
+    taps = {"student": "hidden", "teacher": "hidden"}
+    terms = {
+        name: Term(name, **taps)
+        for name in ("sp", "similarity_preserving", "rkd_distance")
+    }
+    _, metrics, _, _ = value(terms)
+    assert metrics["sp"] == metrics["similarity_preserving"] != 0
+
+
 def test_a_term_of_weight_zero_is_not_computed():
     """Its tap need not exist, and its player is not made."""
     off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", connector=True)

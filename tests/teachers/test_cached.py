@@ -50,7 +50,7 @@ def test_the_likeliest_classes(temperature):
     np.testing.assert_allclose(found.log_normaliser, normaliser, atol=1e-5)
 
 
-@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalise"])
+@pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalize"])
 @pytest.mark.parametrize("stored", [4, 0])
 def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, tail):
     """In double precision from the logits: what is not kept follows the tail rule."""
@@ -62,7 +62,7 @@ def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, ta
         jnp.asarray(student),
         found.log_probs,
         teacher_indices=found.indices,
-        teacher_log_normaliser=found.log_normaliser,
+        teacher_log_normalizer=found.log_normaliser,
         temperature=2.0,
         tail=tail,
     )

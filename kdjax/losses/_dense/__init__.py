@@ -1,0 +1,1 @@
+"""Losses of detection, segmentation and optical flow."""

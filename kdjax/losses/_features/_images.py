@@ -1,0 +1,29 @@
+"""Pairs of feature maps with two spatial axes."""
+
+import jax.numpy as jnp
+
+from kdjax.core import checks
+from kdjax.core.layout import as_positions, check_maps, selected
+from kdjax.core.numerics import widen_together
+from kdjax.core.types import Array
+
+
+def image_pair(student, teacher, axis, where) -> tuple[Array, Array, Array | None]:
+    """Both sides as `[batch, height, width, channels]`, and `[batch, channels]`.
+
+    The mask selects channels: a mean over bins would mix positions left out with
+    others.
+    """
+    names = ("student_features", "teacher_features")
+    axis = check_maps(names, student, teacher, axis, None)
+    checks.rank(names[0], student, 4)
+    keep = None
+    if where is not None:
+        narrow = tuple(n if i in (0, axis) else 1 for i, n in enumerate(student.shape))
+        checks.mask("where", where, narrow)
+        keep = as_positions(jnp.broadcast_to(where, narrow), axis)[:, 0]
+    student, teacher = (
+        jnp.moveaxis(x, axis, -1) for x in widen_together(student, teacher)
+    )
+    wide = None if keep is None else keep[:, None, None, :]
+    return selected(student, wide), selected(teacher, wide), keep

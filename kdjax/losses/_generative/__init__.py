@@ -1,0 +1,1 @@
+"""Losses of generators, critics and synthesized images."""

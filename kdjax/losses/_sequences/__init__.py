@@ -1,0 +1,1 @@
+"""Losses of transformers and sequences."""

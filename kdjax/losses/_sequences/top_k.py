@@ -1,0 +1,223 @@
+"""KL divergence to a teacher stored as top-k log-probabilities."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.core import Tracer
+
+from kdjax.core import checks
+from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.reduce import masked_count, masked_mean
+from kdjax.core.types import Array
+
+TAILS = ("bucket", "renormalize", "uniform")
+
+
+def _nothing(np: Any, log_probs: Any) -> Any:
+    return log_probs.astype(np.float32) == -np.inf
+
+
+def _distinct(np: Any, indices: Any, log_probs: Any) -> Any:
+    """Mask of the indices that are the first of their kind in a row, or of no mass."""
+    places = -1 - np.arange(indices.shape[-1], dtype=np.int32)
+    ids = np.where(_nothing(np, log_probs), places, indices.astype(np.int32))
+    order = np.argsort(ids, axis=-1, stable=True)
+    ids = np.take_along_axis(ids, order, axis=-1)
+    first = np.concatenate(
+        [np.ones_like(ids[..., :1], bool), ids[..., 1:] != ids[..., :-1]], axis=-1
+    )
+    return np.take_along_axis(first, np.argsort(order, axis=-1), axis=-1)
+
+
+def _check_top_k(student, teacher, indices, normalizer):
+    checks.floating("student_logits", student)
+    checks.floating("teacher_log_probs", teacher)
+    checks.not_empty("student_logits", student)
+    checks.rank("student_logits", student, 1, at_least=True)
+    checks.rank("teacher_log_probs", teacher, student.ndim)
+    leading, kept = student.shape[:-1], min(teacher.shape[-1], student.shape[-1])
+    checks.shape("teacher_log_probs", teacher, (*leading, max(kept, 1)))
+    checks.integer("teacher_indices", indices)
+    checks.shape("teacher_indices", indices, teacher.shape)
+    classes = student.shape[-1]
+    checks.holds(
+        "teacher_indices",
+        lambda np, index, log_prob: (
+            ((index >= 0) & (index < classes)) | _nothing(np, log_prob)
+        ),
+        f"indices in [0, {classes})",
+        indices,
+        teacher,
+    )
+    expected = "every class at most once in a row"
+    checks.holds("teacher_indices", _distinct, expected, indices, teacher)
+    if normalizer is not None:
+        checks.floating("teacher_log_normalizer", normalizer)
+        checks.shape("teacher_log_normalizer", normalizer, leading)
+
+
+def _lse(x: Array) -> Array:
+    """Log of the sum of exponentials along the last axis; the lowest where empty."""
+    top = lax.stop_gradient(jnp.max(x, -1, keepdims=True))
+    top = jnp.where(jnp.isneginf(top), 0, top)
+    total = jnp.sum(jnp.exp(x - top), -1)
+    none = total == 0
+    return jnp.where(none, -jnp.inf, jnp.log(jnp.where(none, 1, total)) + top[..., 0])
+
+
+def _log_rest(log_total: Array) -> Array:
+    """`log(1 - exp(log_total))`, minus infinity where nothing is left."""
+    full = log_total >= 0
+    rest = -jnp.expm1(jnp.where(full, -1, log_total))
+    return jnp.where(full, -jnp.inf, jnp.log(rest))
+
+
+def _log_tail(log_teacher, normalizer, temperature, rest):
+    """The top at temperature T, and the log of the tail's mass, of `rest` classes."""
+    # Rounded log-probabilities may sum to more than 1.
+    total = _lse(log_teacher)
+    log_teacher = log_teacher - jnp.maximum(total, 0)[..., None]
+    if normalizer is None:
+        tail = _log_rest(_lse(log_teacher))
+        count = jnp.log(rest)
+        # A uniform tail at temperature T: its log-mass a class is divided by T.
+        tail = count + (tail - count) / temperature
+        log_teacher = log_teacher / temperature
+        both = jnp.logaddexp(_lse(log_teacher), tail)
+        return log_teacher - both[..., None], tail - both
+    log_teacher = log_teacher / temperature - normalizer[..., None]
+    total = _lse(log_teacher)
+    log_teacher = log_teacher - jnp.maximum(total, 0)[..., None]
+    return log_teacher, _log_rest(_lse(log_teacher))
+
+
+def _cost(log_p: Array, log_q: Array) -> Array:
+    """`p (log p - log q)`, 0 where p is 0."""
+    share = jnp.exp(log_p)
+    none = share == 0
+    gap = jnp.where(none, 0, log_p) - jnp.where(none, 0, log_q)
+    return jnp.where(none, 0, share * gap)
+
+
+def _top(log_student: Array, indices: Array) -> tuple[Array, Array]:
+    """The student's entries at the indices, and which classes these leave out."""
+    taken = jnp.take_along_axis(log_student, indices, -1, mode="fill")
+    left = jnp.ones(log_student.shape, bool)
+    left = jnp.put_along_axis(left, indices, False, -1, inplace=False, mode="drop")
+    return taken, left
+
+
+def top_k_kl(
+    student_logits: Array,
+    teacher_log_probs: Array,
+    *,
+    teacher_indices: Array,
+    teacher_log_normalizer: Array | None = None,
+    temperature: float | Array = 1.0,
+    tail: str = "uniform",
+) -> Array:
+    """Sparse KD: KL divergence to a teacher stored as top-k log-probabilities.
+
+    `T^2 KL(p || q)`, `q = softmax(student_logits / T)`, where `p` puts the kept
+    log-probabilities on their classes and for the rest of its mass follows `tail`:
+
+    - `"uniform"`: spread evenly over the classes not kept. The default: it says
+      something of every class, and is close to the full divergence where the
+      teacher's tail is flat.
+    - `"bucket"`: compared as one class, the sum of all not kept. A lower bound of
+      the full divergence that fixes the tail's mass and leaves its shape free.
+    - `"renormalize"`: both sides are restricted to the kept classes. The common form
+      (tunix, MaxText); nothing keeps the student from putting mass elsewhere.
+
+    With K equal to the number of classes all three are `softmax_kl`.
+
+    An index out of range that has any mass is refused, and so is one that repeats;
+    traced, the former gives NaN, and under `jax.experimental.checkify.checkify` both
+    an error. Entries of log-probability minus infinity cost nothing, whatever their
+    index (-1, say): so rows may keep fewer than K, or none (`"renormalize"` then is
+    0). The classes are the last axis, and there is no `where`: a value per token is
+    reduced under a mask by `per_sequence`.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_log_probs: `[..., K]`, natural logarithms of the teacher's
+            probabilities at temperature 1, of any order. Should they sum to more
+            than 1 they are scaled to 1.
+        teacher_indices: integer `[..., K]`, the classes they belong to.
+        teacher_log_normalizer: `[...]`, the log of the sum over all classes of the
+            teacher's probabilities to the power 1/T. `"bucket"` needs it at every
+            temperature but 1 (there it is 0); `"uniform"` has the tail's mass at T
+            from it, and without it tempers the spread tail.
+        temperature: a scalar above 0.
+        tail: `"uniform"`, `"bucket"` or `"renormalize"`.
+
+    Returns:
+        `[...]`, one value in nats per example or token, at least float32. Its weight
+        is that of `softmax_kl`.
+
+    Raises:
+        ValueError: if shapes do not match or are empty, a dtype is wrong, an index
+            names no class or repeats, the tail is unknown, the temperature is not
+            above 0, or `"bucket"` lacks the normalizer.
+
+    Example:
+        >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
+        >>> kept = jnp.log(jnp.array([[0.7, 0.2], [0.8, 0.1]]))
+        >>> indices = jnp.array([[0, 1], [1, 2]])
+        >>> for tail in ("uniform", "bucket", "renormalize"):
+        ...     values = top_k_kl(student, kept, teacher_indices=indices, tail=tail)
+        ...     print(f"{values.mean():.4f}")
+        0.7874
+        0.7874
+        0.3711
+
+    Reference:
+        Hinton, Vinyals, Dean, 2015, arXiv 1503.02531 (the divergence); Anshumann et
+        al., "Sparse Logit Sampling", 2025, arXiv 2503.16870 (the bias of top-K).
+    """
+    checks.one_of("tail", tail, TAILS)
+    checks.positive("temperature", temperature)
+    _check_top_k(
+        student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
+    )
+    student, teacher = widen_together(student_logits, teacher_log_probs)
+    indices = jnp.asarray(teacher_indices).astype(jnp.int32)
+    # A negative index would count from the end; out of range is what it is.
+    indices = jnp.where(indices < 0, student.shape[-1], indices)
+    scale = jnp.asarray(temperature, student.dtype)
+    if student.shape == teacher.shape or tail == "renormalize":
+        return jnp.square(scale) * _renormalized(student, teacher, indices, scale)
+    normalizer = _normalizer(teacher_log_normalizer, temperature, tail, scale)
+    log_student = tempered_log_softmax(student, scale)
+    taken, left = _top(log_student, indices)
+    rest = masked_count(log_student, -1, left)
+    log_top, log_rest = _log_tail(teacher, normalizer, scale, rest)
+    if tail == "bucket":
+        log_left = _lse(jnp.where(left, log_student, -jnp.inf))
+    else:
+        log_left = masked_mean(log_student, -1, left) + jnp.log(rest)
+    values = jnp.sum(_cost(log_top, taken), -1) + _cost(log_rest, log_left)
+    return jnp.square(scale) * values
+
+
+def _normalizer(normalizer, temperature, tail, scale) -> Array | None:
+    if normalizer is not None:
+        return jnp.asarray(normalizer).astype(scale.dtype)
+    unit = not isinstance(temperature, Tracer) and float(temperature) == 1
+    if tail == "bucket" and not unit:
+        raise ValueError(
+            "teacher_log_normalizer: expected an array (tail='bucket' needs it unless "
+            "the temperature is the number 1), got None"
+        )
+    return None
+
+
+def _renormalized(student, teacher, indices, temperature) -> Array:
+    """Divergence within the kept classes alone."""
+    kept = ~jnp.isneginf(teacher)
+    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
+    log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
+    taken = jnp.take_along_axis(student, indices, -1, mode="fill")
+    log_student = tempered_log_softmax(taken, temperature, -1, kept)
+    return jnp.sum(_cost(log_teacher, log_student), -1)

@@ -1,0 +1,160 @@
+"""The registry: complete, true to the functions, searchable; its page; former names."""
+
+import inspect
+import warnings
+
+import pytest
+
+from kdjax import losses, targets
+from kdjax.losses import page
+from kdjax.losses._aliases import MOVED
+
+ENTRIES = list(losses.REGISTRY.values())
+
+
+def names(text):
+    return [entry.name for entry in losses.find(text)]
+
+
+def required(entry):
+    """Names of the arguments without a default."""
+    parameters = inspect.signature(entry.function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty]
+
+
+def test_registry_and_package_have_the_same_names():
+    imported = {
+        name
+        for name, value in vars(losses).items()
+        if callable(value) and not name.startswith("_")
+    }
+    assert imported == set(losses.REGISTRY) | {"Any", "Entry", "find"}
+    assert set(losses.__all__) <= set(dir(losses))
+    for name, entry in losses.REGISTRY.items():
+        assert entry.function.__name__ == entry.name == name
+        assert entry.function.__module__.split(".")[2] in (f"_{entry.room}", "_combine")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_entry_is_complete(entry):
+    assert entry.method and entry.formula and entry.aliases and entry.goals
+    if entry.paper:
+        assert entry.tap and entry.invariances
+    if entry.kernel:
+        assert entry.paper
+    assert entry.term <= bool(entry.paper)
+    assert not (entry.weight and entry.start)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES if e.kernel], ids=lambda e: e.name
+)
+def test_needs_are_what_the_signature_requires(entry):
+    more = required(entry)[2:]
+    assert bool(more) == bool(set(entry.needs) - {"labels"} or "labels" in more)
+    assert ("labels" in required(entry)) == ("labels" in entry.needs)
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.term], ids=lambda e: e.name)
+def test_a_term_needs_nothing_but_labels(entry):
+    first, *more = required(entry)
+    assert first in ("student_logits", "student_features")
+    assert set(more[1:]) <= {"labels"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ReviewKD", ["review_kd"]),
+        ("review kd", ["review_kd"]),
+        ("2104.09044", ["review_kd"]),
+        ("hierarchical_context", ["review_kd"]),
+        ("decoupled knowledge distillation", ["dkd"]),
+        ("AT", ["attention_transfer"]),
+        ("RKD", ["rkd", "rkd_distance", "rkd_angle"]),
+        ("arXiv 1910.10699", ["crd"]),
+        ("no teacher", ["tf_kd"]),
+        ("nothing of the kind whatsoever", []),
+        ("", []),
+    ],
+)
+def test_find(text, expected):
+    assert names(text) == expected
+
+
+def test_find_by_goal_finds_features_of_any_width():
+    found = names("match features of other width")
+    assert {"attention_transfer", "nst", "rkd_distance", "sp", "pkt"} <= set(found)
+    assert not {"hint_l2", "hint_cosine", "softmax_kl"} & set(found)
+
+
+@pytest.mark.parametrize("name", losses.REGISTRY)
+def test_every_spelling_finds_its_entry(name):
+    entry = losses.REGISTRY[name]
+    for text in (name, name.upper(), entry.method.split("(")[0], *entry.aliases):
+        assert name in names(text), text
+
+
+def test_years():
+    years = {name: losses.REGISTRY[name].year for name in ("softmax_kl", "dkd", "fsp")}
+    assert years == {"softmax_kl": 2015, "dkd": 2022, "fsp": 2017}
+    assert losses.REGISTRY["review_kd"].year == 2021
+    assert losses.REGISTRY["combine"].year is None
+
+
+def test_the_page_is_that_of_the_registry():
+    text = page.PATH.read_text()
+    assert page.page(text) == text, "run `python -m kdjax.losses.page`"
+
+
+def test_former_names_are_the_new_functions():
+    assert not set(losses.ALIASES) & set(losses.REGISTRY)
+    for old, new in losses.ALIASES.items():
+        with pytest.warns(DeprecationWarning, match=rf"{old} is now .*losses\.{new}$"):
+            assert getattr(losses, old) is getattr(losses, new)
+    for old, new in MOVED.items():
+        with pytest.warns(DeprecationWarning, match=rf"{old} is now .*targets\.{new}$"):
+            assert getattr(losses, old) is getattr(targets, new)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        losses.nonsense  # noqa: B018
+
+
+def test_every_name_of_the_last_release_is_still_there():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in LAST_RELEASE.split():
+            assert callable(getattr(losses, name)), name
+
+
+# `kdjax.losses.__all__` of version 0.1.0, without RELATION.
+LAST_RELEASE = """
+Memory activation_boundary activation_reconstruction adjacency_reconstruction
+adversarial_critic adversarial_student attention_map_kl attention_map_mse
+attention_transfer attention_transfer_gradient batch_norm_statistics
+bounded_regression box_weights census_loss channel_weighted_hint channel_wise
+class_attention class_similarity class_weighted_cross_entropy combine compact_bilinear
+confidence_weights contrastive_representation correlation_congruence dark_rank
+decoupled_kd decoupled_non_target decoupled_target dense_flow dist dist_inter
+dist_intra edge_smoothness ensemble_logits factor_transfer fidelity_weights flow
+flow_matrix focal_imitation generator_activation generator_class_logit
+generator_competition generator_disagreement generator_diversity generator_entropy
+generator_multi_label generator_one_hot generator_sparsity gradient_penalty
+graph_fourier_basis gumbel_softmax hard_cross_entropy hashing_likelihood
+hidden_state_mse hierarchical_context hint_cosine hint_l1 hint_l2 hint_norm image_l2
+image_total_variation imitation_mask impression_concentration info_nce
+initial_log_variance input_gradient instance_edges instance_graph
+instance_transformation inter_channel_correlation inter_region_affinity
+jacobian_matching jeffreys jensen_shannon layer_map linear_softmax_kl
+locality_preserving log_softmax_l2 logit_l1 logit_l2 logit_mse lwf_kd masked_imitation
+maximum_mean_discrepancy memory_calibrate memory_init memory_lookup memory_update
+multi_head_graph multi_level_logit neighbour_similarity neuron_selectivity noisy_votes
+occlusion_mask optical_flow overhaul_margin overhaul_margins pairwise_affinity
+per_sequence permute_dark_knowledge policy_kl private_epsilon probabilistic_transfer
+probability_l1 probability_mse quantized_hint ranking_distillation reliability_mask
+representational_similarity reverse_gradient reverse_softmax_kl rkd_angle rkd_distance
+rule_teacher_logits sample_activations sample_soft_labels sequence_nll
+sigmoid_cross_entropy sigmoid_kl similarity_preserving singular_value singular_vectors
+soft_cross_entropy softmax_kl standardize_logits standardized_kl teacher_free_kl
+teacher_weights token_jsd token_kl top_k_kl triplet_relation uniform_quantize
+value_relation variational_information warp weighted_soft_label
+"""
