@@ -227,17 +227,7 @@ def too_long(text):
     return wrong + ([f"90th percentile: {p90} words"] if p90 >= 25 else [])
 
 
-# Pages that are written on other branches.
-LATER = {"kdjax/losses/README.md"}
-READ = [
-    pytest.param(page, marks=pytest.mark.xfail(reason="page not rewritten yet"))
-    if page in LATER
-    else page
-    for page in PAGES
-]
-
-
-@pytest.mark.parametrize("page", READ)
+@pytest.mark.parametrize("page", PAGES)
 def test_sentences_are_short(page):
     assert not too_long(read(page))
 
@@ -307,7 +297,7 @@ def wrong_words(text):
     return [f"{hit[0]!r}: {WRONG[word]}" for hit, word in found if hit]
 
 
-@pytest.mark.parametrize("page", READ)
+@pytest.mark.parametrize("page", PAGES)
 def test_words_are_those_of_the_field(page):
     assert not wrong_words(read(page))
 

@@ -1,9 +1,8 @@
-"""READMEs of losses and targets: examples run, rows are complete, sentences short."""
+"""Tables in the READMEs of losses and targets: names exist, rows are complete."""
 
 import pathlib
 import re
 
-import numpy as np
 import pytest
 
 import kdjax
@@ -14,36 +13,6 @@ PAGES = {
     name: (ROOT / name / "README.md").read_text() for name in ("losses", "targets")
 }
 pages = pytest.mark.parametrize("name", PAGES)
-
-
-def sentences(text):
-    """Numbers of words of the sentences of a page, without code, tables and titles."""
-    text = re.sub(r"```.*?```", "", text, flags=re.S)
-    lines = [
-        line for line in text.splitlines() if not re.match(r"( {4}|\||#|<!--)", line)
-    ]
-    text = re.sub(r"\n(?=- |\n)", "\n\n", "\n".join(lines))
-    found = []
-    for paragraph in text.split("\n\n"):
-        prose = re.sub(r"`[^`]*`", "code", " ".join(paragraph.split())).lstrip("- ")
-        found += [len(s.split()) for s in re.split(r"(?<=[.:!?])\**\s+", prose) if s]
-    return np.array(found)
-
-
-@pages
-def test_sentences_are_short(name):
-    words = sentences(PAGES[name])
-    assert len(words) > 5
-    assert np.percentile(words, 90) < 25
-    assert words.max() <= 35
-
-
-@pages
-def test_examples_run(name):
-    examples = re.findall(r"```python\n(.*?)```", PAGES[name], flags=re.S)
-    assert examples
-    for example in examples:
-        exec(compile(example, f"{name}/README.md", "exec"), {})
 
 
 @pages
