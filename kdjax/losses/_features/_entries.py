@@ -81,7 +81,7 @@ ENTRIES = (
         "Uniform quantization of activations",
         formula=(
             "nearest of evenly spaced levels, straight-through gradient; for "
-            "weights see `kdjax.compress`"
+            "weights: `kdjax.compress`"
         ),
         aliases="quantize, straight through",
         goals="quantization",
