@@ -56,8 +56,24 @@ def test_what_is_imported_is_asked_for():
     assert "huggingface_hub" in imported() and "torch" in imported()
 
 
+# Required though nothing imports them by these names: needs of tensorflow-datasets.
+UNDECLARED_NEEDS = {"importlib_resources"}
+
+
+def test_what_is_required_is_imported():
+    used = {INSTALLED_AS.get(x, x).replace("-", "_").lower() for x in imported()}
+    assert names(PROJECT["dependencies"]) - used <= UNDECLARED_NEEDS
+
+
 def test_messages_name_the_extra_that_has_the_package():
     extras = PROJECT["optional-dependencies"]
     assert "huggingface_hub" in names(extras["hub"])
     for package, extra in PACKAGES.values():
         assert package.lower() in names(extras[extra])
+
+
+def test_the_file_for_tpus_has_every_requirement():
+    """It is installed before the package, which then comes without its needs."""
+    lines = (ROOT / "requirements-tpu.txt").read_text().splitlines()
+    pinned = names(x for x in lines if not x.startswith("#"))
+    assert pinned == names(PROJECT["dependencies"])

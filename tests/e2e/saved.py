@@ -22,9 +22,3 @@ def saved(folder):
         jax.tree_util.keystr(path): np.asarray(x)
         for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)

@@ -6,11 +6,12 @@ import signal
 import threading
 import warnings
 
+import chex
 import pytest
 
 from kdjax.cli import main as cli
 from kdjax.core import runlog
-from tests.e2e.saved import assert_same, saved
+from tests.e2e.saved import saved
 
 MODEL = '''
 """A linear model of small gray images."""
@@ -136,7 +137,7 @@ def test_a_stopped_run_continues_bitwise(finished, shell, monkeypatch, capsys):
     assert stop.value.code == 143
     assert "stopped at step 9 of 12" in capsys.readouterr().err
     run(*command)
-    assert_same(saved(shell / "stopped"), saved(finished))
+    chex.assert_trees_all_equal(saved(shell / "stopped"), saved(finished))
 
 
 def test_evaluate_repeats_the_summary(finished, capsys):

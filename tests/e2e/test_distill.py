@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from kdjax.core import runlog
 from kdjax.data import sources
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
-from tests.e2e.saved import assert_same, saved
+from tests.e2e.saved import saved
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +231,7 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     )
     folder = interrupted_run(run, 6, kdjax.distill, monkeypatch)
     whole = kdjax.distill(dataclasses.replace(run, workdir=str(tmp_path / "whole")))
-    assert_same(saved(folder), saved(whole))
+    chex.assert_trees_all_equal(saved(folder), saved(whole))
     strip = lambda line: {k: v for k, v in line.items() if "second" not in k}  # noqa: E731
     ours, theirs = (list(map(strip, runlog.read_metrics(f))) for f in (folder, whole))
     assert [(x["kind"], x["step"]) for x in ours] == [
