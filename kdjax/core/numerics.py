@@ -98,7 +98,7 @@ def l2_normalize(x: Array, axis: int = -1, eps: float = 1e-12) -> Array:
     return jnp.where(zero, 0, unit)
 
 
-def huber(x: Array, delta: float = 1.0) -> Array:
+def huber(x: Array, delta: float | Array = 1.0) -> Array:
     """`x^2 / 2` up to `delta`, the tangent line beyond.
 
     Example:

@@ -179,7 +179,10 @@ from kdjax.losses.registry import RELATION as RELATION
 from kdjax.losses.registry import Entry as Entry
 from kdjax.losses.registry import find as find
 
-__all__ = [*REGISTRY, "ALIASES", "Entry", "REGISTRY", "RELATION", "find"]  # pyright: ignore
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    *REGISTRY,
+    *("ALIASES", "Entry", "REGISTRY", "RELATION", "find"),
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax import from_function, losses
-from kdjax.config import HARD, SOFT, ConfigError, Scalar, Term
-from kdjax.core.types import Output, View
+from kdjax.config import HARD, SOFT, Cache, ConfigError, Scalar, Term
+from kdjax.core.types import Output, TopTargets, View
 from kdjax.strategies.offline import offline
 
 N, C = 6, 4
@@ -123,6 +123,23 @@ def test_a_config_may_have_the_former_name_of_a_loss():
     }
     _, metrics, _, _ = value(terms)
     assert metrics["sp"] == metrics["similarity_preserving"] != 0
+
+
+def test_a_config_may_have_the_former_name_of_a_tail():
+    log_probs = jax.nn.log_softmax(TARGETS.logits)
+    kept, indices = jax.lax.top_k(log_probs, 2)
+    top = TopTargets(kept, indices, jnp.zeros(N), {})
+    totals = []
+    for tail in ("renormalise", "renormalize", "uniform"):
+        strategy = offline(STUDENT, {"soft": SOFT}, steps=11, tail=tail)
+        variables = strategy.init(jax.random.key(0), PLAIN, top)
+        params = {name: v["params"] for name, v in variables.items()}
+        state = {name: {} for name in params}
+        knobs = strategy.knobs(0)
+        total, _ = strategy.loss(params, state, PLAIN, top, knobs, jax.random.key(1))
+        totals.append(float(total["student"]))
+    assert totals[0] == totals[1] != totals[2]
+    assert Cache(tail="renormalise", top_k=2, path="x").check("cache") is None
 
 
 def test_a_term_of_weight_zero_is_not_computed():

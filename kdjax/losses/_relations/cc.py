@@ -131,9 +131,9 @@ def cc(
 
     def congruence(x: Array) -> Array:
         rows = l2_normalize(x) if normalize else x
-        if kernel == "gaussian" and order is None:
-            return jnp.exp(-gamma * squared_distances(rows, valid))
         if kernel == "gaussian":
+            if order is None:
+                return jnp.exp(-gamma * squared_distances(rows, valid))
             return _gaussian(rows, gamma, order)
         if kernel == "bilinear":
             return gram(rows)

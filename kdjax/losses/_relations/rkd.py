@@ -18,7 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from kdjax.core import checks
 from kdjax.core.examples import at_least, embeddings, pairs
-from kdjax.core.numerics import huber, pairwise_distances, widen_together
+from kdjax.core.numerics import huber, pairwise_distances, safe_abs, widen_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._relations._rows import BLOCK, map_rows
@@ -263,7 +263,8 @@ def rkd(
 
     For the anchor i: the mean of `Huber(psi(t_i, t_j, ...) - psi(s_i, s_j, ...))` over
     all tuples of `order` different examples that begin with i. `psi` is the potential.
-    If `normalize`, each network's potentials are first divided by their mean.
+    If `normalize`, each network's potentials are first divided by the mean of their
+    absolute values.
 
     `rkd_distance` and `rkd_angle` are the two published potentials. They are faster
     than this general form, and also count tuples with repeated examples.
@@ -276,8 +277,8 @@ def rkd(
             with duplicates contain.
         order: examples in a tuple: 2 for pairs, 3 for triples. Time and memory grow
             with `N^order`.
-        normalize: whether potentials are divided by their mean over all tuples, as the
-            paper does with distances. A mean of 0 divides nothing.
+        normalize: whether potentials are divided by their mean absolute value over all
+            tuples, as the paper does with distances. Means below 1e-18 divide nothing.
         delta: where the Huber loss becomes linear, a scalar above 0.
         chunk: how many anchors to take at a time; by default as many as make about
             a million tuples. It does not change the value.
@@ -323,13 +324,16 @@ def rkd(
         _potentials(x, valid, potential, rows, chunk, order) for x in (student, teacher)
     ]
     if normalize:
-        means = [masked_mean(x, where=counted) for x in sides]
-        sides = [
-            x / jnp.where(mean == 0, 1, mean)
-            for x, mean in zip(sides, means, strict=True)
-        ]
+        sides = [_over_mean(x, counted) for x in sides]
     ours, theirs = widen_together(*sides)
     return masked_mean(huber(theirs - ours, delta), 1, counted)
+
+
+def _over_mean(potentials: Array, counted: Array) -> Array:
+    """Potentials divided by the mean of their absolute values."""
+    mean = masked_mean(safe_abs(potentials), where=counted)
+    # Below this the square of the mean, in the gradient, would underflow.
+    return potentials / jnp.where(mean < 1e-18, 1, mean)
 
 
 def _others(rows: int, order: int) -> np.ndarray:
