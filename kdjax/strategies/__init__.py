@@ -1,1 +1,1 @@
-"""Strategies: how the players of a run are taught."""
+"""Strategies: how the networks of a run are trained."""

@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 from kdjax.core.seeds import map_seeds
 from kdjax.train import sharding
 from kdjax.train.state import TrainState
-from kdjax.train.step import Batch, Metrics, Step, over_steps
+from kdjax.train.step import Feed, Metrics, Step, over_steps
 
 PMAP_AXIS = "batch"
 
 # Entries of a batch, by how they relate to seeds: `rows` holds `[seeds, batch, ...]`
-# arrays; the number of the update, knobs and rates are shared by all seeds.
-SEED_AXES = {"seed": 0, "step": None, "knobs": None, "rates": None, "rows": 0}
+# arrays; all but `seed` and `rows` is shared by all seeds.
+_SHARED = ("step", "schedules", "rates", "turn")
+SEED_AXES = {"seed": 0, "rows": 0, **dict.fromkeys(_SHARED)}
 
 
 class Compiled(NamedTuple):
@@ -28,7 +29,7 @@ class Compiled(NamedTuple):
     leave: back again, for evaluation and checkpoints.
     """
 
-    call: Callable[[Any, Batch, Any], tuple[Any, Metrics]]
+    call: Callable[[Any, Feed, Any], tuple[Any, Metrics]]
     enter: Callable[[TrainState], Any]
     leave: Callable[[Any], TrainState]
 
@@ -54,7 +55,7 @@ def compile_step(
 def _steps(step: Step) -> Step:
     """`step` for `[steps, ...]` batches; a single one is not put into a loop."""
 
-    def run(state: TrainState, batch: Batch, given: Any):
+    def run(state: TrainState, batch: Feed, given: Any):
         if len(batch["seed"]) > 1:
             return over_steps(step)(state, batch, given)
         state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), given)
@@ -64,7 +65,7 @@ def _steps(step: Step) -> Step:
 
 
 def _jit(step: Step, mesh: Mesh) -> Compiled:
-    def run(state: TrainState, batch: Batch, given: Any):
+    def run(state: TrainState, batch: Feed, given: Any):
         new, metrics = _steps(step)(state, batch, given)
         where = sharding.state_sharding(mesh, new)
         new = jax.lax.with_sharding_constraint(new, where)
@@ -72,7 +73,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def call(state: TrainState, batch: Batch, given: Any):
+    def call(state: TrainState, batch: Feed, given: Any):
         def place(path: tuple, x: Any) -> jax.Array:
             if isinstance(x, jax.Array):
                 return x
@@ -104,7 +105,7 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         parts = x.reshape(steps, seeds, len(devices), share, *x.shape[3:])
         return np.moveaxis(parts, 2, 0)
 
-    def call(state: TrainState, batch: Batch, given: Any):
+    def call(state: TrainState, batch: Feed, given: Any):
         split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
         state, metrics = mapped(state, split, given)
         return state, jax.tree.map(lambda x: x[0], metrics)
