@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
@@ -55,7 +54,7 @@ class Parts(NamedTuple):
     train: Source
     student: Model
     strategy: Strategy
-    rates: Callable[[int], dict[str, np.float32]]
+    rates: Callable[[int], dict[str, Any]]
     view: Callable[..., View]
     teacher: Teacher | None
     step: step.Step

@@ -29,9 +29,9 @@ from kdjax.config.experiment import (
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Model, Pixels
 from kdjax.config.paths import set_fields
+from kdjax.config.plain import PYTHON
 from kdjax.config.run import (
     HARD,
-    PYTHON,
     SOFT,
     Baseline,
     Run,

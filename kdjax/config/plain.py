@@ -1,15 +1,17 @@
 """Dataclasses as plain values, and back with every field checked."""
 
-import collections.abc
 import dataclasses
 import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from kdjax.config.checks import require, require_known
 
+# What stands before the name of a function passed from Python.
+PYTHON = "python:"
+
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses as tables of their fields, at every depth; the rest as it is."""
+    """Dataclasses as tables of their fields, at every depth, and functions by name."""
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
         return {name: to_plain(getattr(value, name)) for name in names}
@@ -17,6 +19,8 @@ def to_plain(value: Any) -> Any:
         return {name: to_plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
+    if callable(value):
+        return PYTHON + getattr(value, "__qualname__", type(value).__qualname__)
     return value
 
 
@@ -67,9 +71,6 @@ def convert(hint: Any, value: Any, at: str) -> Any:
     if origin is Literal:
         require(value in choices, at, f"one of {list(choices)}", value)
         return value
-    if origin is collections.abc.Callable:
-        require(callable(value), at, "a function", value)
-        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
@@ -90,7 +91,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, at: str) -> Any:
     return convert(fitting[0], value, at)
 
 
-def member(tables: list[Any], values: dict[str, Any], at: str) -> Any:
+def member(tables: list[Any], values: Any, at: str) -> Any:
     """The dataclass among `tables` that a table of fields is one of: that of its
     `kind`, and without one the first that has all its fields."""
     if len(tables) == 1:
@@ -115,13 +116,8 @@ def fits(hint: Any, value: Any) -> bool:
     origin = get_origin(hint)
     if origin is tuple:
         return isinstance(value, (list, tuple))
-    if origin is collections.abc.Callable:
-        return callable(value)
     return type(value) is hint
 
 
 def _name(hint: Any) -> str:
-    origin = get_origin(hint)
-    if origin is collections.abc.Callable:
-        return "function"
-    return (origin or hint).__name__
+    return (get_origin(hint) or hint).__name__

@@ -19,8 +19,6 @@ Tracker = Literal["tensorboard", "wandb"]
 
 SOFT = Term("softmax_kl")
 HARD = Term("hard_cross_entropy", teacher="labels")
-# What stands in `config.json` before the name of a function passed from Python.
-PYTHON = "python:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,13 +177,7 @@ def to_dict(run: Any) -> dict[str, Any]:
 
     A function passed from Python becomes `python:NAME`.
     """
-
-    def name(value: Any) -> str:
-        if not callable(value):
-            raise TypeError(f"not a plain value: {value!r}")
-        return f"{PYTHON}{getattr(value, '__qualname__', type(value).__qualname__)}"
-
-    return json.loads(json.dumps(to_plain(run), default=name))
+    return json.loads(json.dumps(to_plain(run)))
 
 
 # What `config.json` holds beside the config: of things without a field, digests.

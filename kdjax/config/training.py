@@ -2,11 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kdjax.config.checks import is_number, require
 
 Level = Literal["constant", "linear", "cosine"]
+# From Python also a function; the command line and `config.json` have names alone.
+if TYPE_CHECKING:
+    Loss = str | Callable[..., Any]
+else:
+    Loss = str
 Option = bool | int | float | str | tuple[int | float, ...]
 
 
@@ -99,7 +104,7 @@ class Scalar:
 class Term:
     """One weighted loss between a value of the student and one of the teacher."""
 
-    loss: str | Callable[..., Any] = "softmax_kl"
+    loss: Loss = "softmax_kl"
     """A name in `kdjax.losses`, `file.py:function` of your own, or from Python a
     function `(student, teacher, **options) -> [batch]`."""
     weight: Scalar = Scalar(1.0)

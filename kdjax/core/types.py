@@ -101,10 +101,16 @@ def make_batch(
     view: View, targets: Targets | None, frozen: Mapping[str, PyTree]
 ) -> Batch:
     """The batch of a strategy from a view and what a teacher says about it."""
-    student, teacher, *rest = view
-    labels, *more = rest
-    inputs = {"image": student, "teacher_image": teacher}
-    return Batch(inputs, labels, targets, frozen, *more)
+    return Batch(
+        inputs={"image": view.student, "teacher_image": view.teacher},
+        labels=view.labels,
+        targets=targets,
+        frozen=frozen,
+        partner_labels=view.partner_labels,
+        mix_weight=view.mix_weight,
+        index=view.index,
+        notes=view.notes,
+    )
 
 
 def _no_schedules(step: int) -> dict[str, Any]:

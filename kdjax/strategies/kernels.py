@@ -12,10 +12,12 @@ from kdjax import losses
 from kdjax.config import (
     PYTHON,
     ConfigError,
+    Scalar,
     Term,
     load_function,
     require,
     require_known,
+    to_dict,
 )
 from kdjax.core.types import Array
 
@@ -190,6 +192,21 @@ def default_temperature(kernel: Kernel) -> float | None:
     default = kernel.parameters["temperature"].default
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
     return float(default) if number else None
+
+
+def effective_temperature(term: Mapping[str, Any]) -> Any:
+    """The temperature, as plain values, that a term of a `config.json` has in effect.
+
+    That of a loss that is not in `kdjax.losses` is left as it is.
+    """
+    given, known = term.get("temperature"), registered()[0]
+    loss = term.get("loss")
+    if loss not in known:
+        return given
+    kernel = _describe(str(loss), known[loss], False, False, "loss")
+    if kernel.tempered:
+        return given or to_dict(Scalar(default_temperature(kernel) or 1.0))
+    return None if given == to_dict(Scalar(1.0)) else given
 
 
 def check_options(

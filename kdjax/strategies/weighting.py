@@ -89,10 +89,9 @@ def weigh(
     if weights is not None and weights.name == SEVERAL:
         members = _members(batch.targets)
         shares = _call(weights, jnp.stack(members), output, batch, axis_name, axis=1)
-        values = sum(
-            _times(compare(logits), share, **options)
-            for logits, share in zip(members, shares, strict=True)
-        )
+        pairs = zip(members, shares, strict=True)
+        parts = [_times(compare(logits), share, **options) for logits, share in pairs]
+        values = sum(parts[1:], parts[0])
     elif weights is not None:
         share = _call(weights, None, output, batch, axis_name, axis=0)
         values = _times(compare(), share, **options)
@@ -103,7 +102,7 @@ def weigh(
         require_known(term.mask, batch.notes, "mask", have)
         mask = collectives.gather(batch.notes[term.mask], axis_name)
         values = _times(values, mask, **options)
-    return values  # type: ignore[return-value]
+    return values
 
 
 def all_logits(targets: Targets | None, name: str) -> Array:

@@ -132,8 +132,9 @@ def by_network(
     def own(name: str) -> optax.GradientTransformationExtraArgs:
         one = optimizers[name]
 
-        def update(updates, state, params=None, *, rates, **more):
-            return one.update(updates, state, params, rates=rates[name], **more)
+        def update(updates, state, params=None, **more):
+            more["rates"] = more["rates"][name]
+            return one.update(updates, state, params, **more)
 
         return optax.GradientTransformationExtraArgs(one.init, update)
 
