@@ -103,6 +103,7 @@ def offline(
                     weights[name],
                     compare,
                     term,
+                    f"terms.{name}",
                     output,
                     batch,
                     axis_name=axis_name,

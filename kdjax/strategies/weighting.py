@@ -69,6 +69,7 @@ def weigh(
     weights: Weights | None,
     compare: Callable[..., Array],
     term: Term,
+    at: str,
     output: Output,
     batch: Batch,
     *,
@@ -83,6 +84,7 @@ def weigh(
 
     Args:
       compare: `(logits=None) -> values`, against these or the teacher's own.
+      at: the term's field, for errors.
       whole: the values are of the whole batch, not of this device's part.
     """
     options = {"axis_name": axis_name, "whole": whole}
@@ -99,7 +101,7 @@ def weigh(
         values = compare()
     if term.mask:
         have = f"a note of the batch, one of {sorted(batch.notes)}"
-        require_known(term.mask, batch.notes, "mask", have)
+        require_known(term.mask, batch.notes, f"{at}.mask", have)
         mask = collectives.gather(batch.notes[term.mask], axis_name)
         values = _times(values, mask, **options)
     return values
