@@ -11,19 +11,13 @@ from kdjax.strategies import kernels
 
 
 def as_effective(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config as plain values, every field there and as it takes effect.
-
-    A temperature that is not given is the default of its loss. For a loss without one
-    it is None, and so is the 1 that configs from before there was None hold.
-    """
+    """A config as plain values, every field there and its terms as they take effect."""
     values = configs.complete(values)
     terms = values.get("terms")
     if not isinstance(terms, Mapping):
         return values
     made = {
-        name: {**term, "temperature": kernels.effective_temperature(term)}
-        if isinstance(term, Mapping)
-        else term
+        name: kernels.as_effective(term) if isinstance(term, Mapping) else term
         for name, term in terms.items()
     }
     return {**values, "terms": made}

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from kdjax.config.checks import is_number, require
-from kdjax.config.training import Option
+from kdjax.config.checks import require
+from kdjax.config.training import Option, check_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,4 @@ class Custom:
     def check(self, at: str = "strategy") -> None:
         ok = ":" in self.function
         require(ok, f"{at}.function", "file.py:function", self.function)
-        for name, value in self.options.items():
-            numbers = value if isinstance(value, (list, tuple)) else [value]
-            ok = all(is_number(x) or isinstance(x, (bool, str)) for x in numbers)
-            require(ok, f"{at}.options.{name}", "a finite number or a name", value)
-
-
-Strategy = Offline | Custom
+        check_options(self.options, f"{at}.options")

@@ -1,7 +1,7 @@
 """How a student is taught: losses, optimizer, devices."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kdjax.config.checks import is_number, require
@@ -100,6 +100,14 @@ class Scalar:
         )
 
 
+def check_options(options: Mapping[str, Option], at: str) -> None:
+    """Refuse options that are no plain values; which ones there are is seen later."""
+    for name, value in options.items():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        ok = all(is_number(x) or isinstance(x, (bool, str)) for x in items)
+        require(ok, f"{at}.{name}", "a finite number or a name", value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Term:
     """One weighted loss between a value of the student and one of the teacher."""
@@ -150,11 +158,8 @@ class Term:
             taps = getattr(self, side)
             ok = bool(taps) and all(isinstance(tap, str) and tap for tap in taps)
             require(ok, f"{at}.{side}", "the name of a tap, or several", taps)
-        for table in ("options", "example_options"):
-            for name, value in getattr(self, table).items():
-                numbers = value if isinstance(value, (list, tuple)) else [value]
-                ok = all(is_number(x) or isinstance(x, (bool, str)) for x in numbers)
-                require(ok, f"{at}.{table}.{name}", "a finite number or a name", value)
+        check_options(self.options, f"{at}.options")
+        check_options(self.example_options, f"{at}.example_options")
         ok = bool(self.example_weights) or not self.example_options
         want = f"none without {at}.example_weights"
         require(ok, f"{at}.example_options", want, self.example_options)

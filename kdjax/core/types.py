@@ -132,7 +132,7 @@ def _unchanged(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
 class Teacher(NamedTuple):
     """Where the targets of a batch come from.
 
-    targets: `(state, view, batch, given) -> Targets`, with no gradient through them.
+    targets: `(state, view, batch, constants) -> Targets`, without a gradient.
     init: `{network: variables} -> state`, what a teacher carries that learns itself.
     update: `(state, {network: variables}) -> state`, after every step.
     """

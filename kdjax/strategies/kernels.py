@@ -151,7 +151,10 @@ def _describe(
 
 
 def _check_taps(kernel: Kernel, term: Term, at: str) -> None:
-    """As many taps a side as the kernel compares."""
+    """As many taps a side as the kernel compares, and labels where it wants them."""
+    wants = list(kernel.parameters)[1] == "labels"
+    ok = not wants or term.teacher == "labels"
+    require(ok, f"{at}.teacher", f"labels for {kernel.name}", term.teacher)
     for side, taps, more in (
         ("student", term.student, kernel.taps[0]),
         ("teacher", term.teacher, kernel.taps[1]),
@@ -194,19 +197,22 @@ def default_temperature(kernel: Kernel) -> float | None:
     return float(default) if number else None
 
 
-def effective_temperature(term: Mapping[str, Any]) -> Any:
-    """The temperature, as plain values, that a term of a `config.json` has in effect.
+def as_effective(term: Mapping[str, Any]) -> dict[str, Any]:
+    """A term of a `config.json` with its loss's name of today and its temperature.
 
-    That of a loss that is not in `kdjax.losses` is left as it is.
+    A temperature that is not given is the default of the loss. For a loss without one
+    it is None, and so is the 1 that configs from before there was None hold. A loss
+    that is not in `kdjax.losses` is left as it is.
     """
-    given, known = term.get("temperature"), registered()[0]
-    loss = term.get("loss")
+    known, loss, given = registered()[0], term.get("loss"), term.get("temperature")
     if loss not in known:
-        return given
+        return dict(term)
     kernel = _describe(str(loss), known[loss], False, False, "loss")
     if kernel.tempered:
-        return given or to_dict(Scalar(default_temperature(kernel) or 1.0))
-    return None if given == to_dict(Scalar(1.0)) else given
+        given = given or to_dict(Scalar(default_temperature(kernel) or 1.0))
+    elif given == to_dict(Scalar(1.0)):
+        given = None
+    return {**term, "loss": known[loss].__name__, "temperature": given}
 
 
 def check_options(

@@ -1,7 +1,7 @@
 """Offline distillation: a fixed teacher, a student, and weighted named terms."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,20 +60,29 @@ def offline(
     """
     active = {k: t for k, t in terms.items() if t.counts}
     require(bool(active), "terms", "one term with a weight", dict(terms))
-    known = {n: kernels.find_kernel(t, f"terms.{n}") for n, t in active.items()}
-    weights = {n: weighting.find_weights(t, f"terms.{n}") for n, t in active.items()}
+    parts = [
+        _Part(
+            name,
+            term,
+            kernels.find_kernel(term, f"terms.{name}"),
+            weighting.find_weights(term, f"terms.{name}"),
+            tail,
+            axis_name,
+        )
+        for name, term in active.items()
+    ]
 
     def init(key: Array, batch: Batch) -> dict[str, PyTree]:
         image = batch.inputs["image"]
         networks = {STUDENT: student.init(key, image)}
         output, _ = student.apply(networks[STUDENT], image, train=False, rngs=None)
         _check_classes(output, batch.targets)
-        for name, term in active.items():
-            ours, theirs = _pair(name, term, output, batch)
-            if term.connector:
+        for part in parts:
+            ours, theirs = _pair(part, output, batch)
+            if part.term.connector:
                 own_key = jax.random.fold_in(key, len(networks))
-                params = _init_connectors(name, own_key, ours, theirs)
-                networks[_connector_name(name)] = {"params": params}
+                params = _init_connectors(part, own_key, ours, theirs)
+                networks[part.connector] = {"params": params}
         return networks
 
     def loss(params, state, batch, schedules, key):
@@ -81,59 +90,75 @@ def offline(
         output, new = student.apply(
             variables, batch.inputs["image"], train=True, rngs={"dropout": key}
         )
-        values = {}
-        for name, term in active.items():
-            ours, theirs = _pair(name, term, output, batch)
-            if term.connector:
-                ours = _connect(name, params[_connector_name(name)], ours, theirs)
-            compare = _comparison(
-                known[name],
-                term,
-                ours,
-                theirs,
-                output,
-                batch,
-                schedules[name],
-                tail=tail,
-                axis_name=axis_name,
-            )
-            # The config has been checked, and the labels of the data.
-            with kernels.errors_of(term, f"terms.{name}"), checks.trusting():
-                values[name] = weighting.weigh(
-                    weights[name],
-                    compare,
-                    term,
-                    f"terms.{name}",
-                    output,
-                    batch,
-                    axis_name=axis_name,
-                    whole=known[name].relation,
-                )
-        factors = {name: schedules[name]["weight"] for name in values}
+        values = {
+            part.name: _value(part, params, output, batch, schedules[part.name])
+            for part in parts
+        }
+        weights = {name: schedules[name]["weight"] for name in values}
         with checks.trusting():
-            total, parts = losses.combine(values, factors)
+            total, means = losses.combine(values, weights)
         if batch.targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
-            parts = {**parts, "agreement": jnp.mean(agree)}
+            means = {**means, "agreement": jnp.mean(agree)}
         # Connectors have no gradient of their own to keep apart: one scalar serves all.
-        return {STUDENT: total}, ({**state, STUDENT: new}, parts)
+        return {STUDENT: total}, ({**state, STUDENT: new}, means)
 
     def schedules(step: int) -> dict[str, dict[str, Any]]:
         return {name: at(step) for name, at in numbers.items()}
 
-    numbers = {n: _numbers(known[n], t, steps) for n, t in active.items()}
-    labels = any(_reads_labels(known[n], t, weights[n]) for n, t in active.items())
+    numbers = {part.name: _numbers(part, steps) for part in parts}
+    labels = any(part.reads_labels for part in parts)
     return Strategy(init, loss, schedules, student=STUDENT, labels=labels)
 
 
-def _reads_labels(kernel: Kernel, term: Term, weights: Weights | None) -> bool:
-    if term.teacher == "labels" or "labels" in kernel.bound:
-        return True
-    return weights is not None and weighting.reads_labels(weights, term)
+class _Part(NamedTuple):
+    """A term with its kernel and weights, and what all terms of a strategy share."""
+
+    name: str
+    term: Term
+    kernel: Kernel
+    weights: Weights
+    tail: str
+    axis_name: str | None
+
+    @property
+    def at(self) -> str:
+        return f"terms.{self.name}"
+
+    @property
+    def connector(self) -> str:
+        """The network that maps the student's taps to the teacher's width."""
+        return f"{self.name} connector"
+
+    @property
+    def reads_labels(self) -> bool:
+        own = self.term.teacher == "labels" or "labels" in self.kernel.bound
+        return own or weighting.reads_labels(self.weights)
 
 
-def _numbers(kernel: Kernel, term: Term, steps: int) -> Callable[[int], dict]:
+def _value(
+    part: _Part,
+    params: Mapping[str, PyTree],
+    output: Output,
+    batch: Batch,
+    schedules: Mapping[str, Any],
+) -> Array:
+    """The values of a term, one an example or anchor row."""
+    ours, theirs = _pair(part, output, batch)
+    if part.term.connector:
+        ours = _connect(part, params[part.connector], ours, theirs)
+    # The config has been checked, and the labels of the data.
+    with kernels.errors_of(part.term, part.at), checks.trusting():
+        compare = _comparison(part, ours, theirs, output, batch, schedules)
+        whole, axis_name = part.kernel.relation, part.axis_name
+        return weighting.weigh(
+            part.weights, compare, output, batch, axis_name=axis_name, whole=whole
+        )
+
+
+def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     """`step -> numbers` of a term that enter the compiled step as values."""
+    term, kernel = part.term, part.kernel
     scalars = {"weight": term.weight}
     default = kernels.default_temperature(kernel)
     if kernel.tempered:
@@ -149,49 +174,46 @@ def _numbers(kernel: Kernel, term: Term, steps: int) -> Callable[[int], dict]:
     return at
 
 
-def _connector_name(term: str) -> str:
-    return f"{term} connector"
-
-
-def _connectors(name: str, ours: tuple, theirs: tuple) -> list[connectors.Connector]:
+def _connectors(part: _Part, ours: tuple, theirs: tuple) -> list[connectors.Connector]:
     try:
         pairs = zip(ours, theirs, strict=True)
         return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
-        raise ConfigError(f"terms.{name}.connector: {error}") from error
+        raise ConfigError(f"{part.at}.connector: {error}") from error
 
 
-def _init_connectors(name: str, key: Array, ours: tuple, theirs: tuple) -> PyTree:
+def _init_connectors(part: _Part, key: Array, ours: tuple, theirs: tuple) -> PyTree:
     """The parameters of one map, or of one map a tap by its number."""
-    made = _connectors(name, ours, theirs)
+    made = _connectors(part, ours, theirs)
     if len(made) == 1:
         return made[0].init(key)
     return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(made)}
 
 
-def _connect(name: str, params: PyTree, ours: tuple, theirs: tuple) -> tuple:
-    made = _connectors(name, ours, theirs)
+def _connect(part: _Part, params: PyTree, ours: tuple, theirs: tuple) -> tuple:
+    made = _connectors(part, ours, theirs)
     if len(made) == 1:
         return (made[0].apply(params, ours[0]),)
     return tuple(x.apply(params[str(i)], ours[i]) for i, x in enumerate(made))
 
 
 def _pair(
-    name: str, term: Term, output: Output, batch: Batch
+    part: _Part, output: Output, batch: Batch
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The values that a term compares, one or several a side."""
-    ours = _taps(f"terms.{name}.student", output, term.student)
+    at, term = part.at, part.term
+    ours = _taps(f"{at}.student", output, term.student)
     if term.teacher == "labels":
         return ours, (batch.labels,)
     if batch.targets is None:
-        raise ConfigError(f"terms.{name}.teacher: expected a teacher, the run has none")
-    theirs = _taps(f"terms.{name}.teacher", batch.targets, term.teacher)
+        raise ConfigError(f"{at}.teacher: expected a teacher, the run has none")
+    theirs = _taps(f"{at}.teacher", batch.targets, term.teacher)
     top = any(isinstance(x, TopTargets) for x in theirs)
     ok = not top or term.loss == "softmax_kl"
     want = "softmax_kl, as only the top-k classes of the teacher were kept"
-    require(ok, f"terms.{name}.loss", want, term.loss)
+    require(ok, f"{at}.loss", want, term.loss)
     ok = not (top and term.connector)
-    require(ok, f"terms.{name}.connector", "False for logits", term.connector)
+    require(ok, f"{at}.connector", "False for logits", term.connector)
     return ours, theirs
 
 
@@ -223,25 +245,24 @@ def _check_classes(output: Output, targets: Targets | None) -> None:
 
 
 def _comparison(
-    kernel: Kernel,
-    term: Term,
+    part: _Part,
     ours: tuple[Any, ...],
     theirs: tuple[Any, ...],
     output: Output,
     batch: Batch,
     schedules: Mapping[str, Any],
-    *,
-    tail: str,
-    axis_name: str | None,
 ) -> Callable[..., Array]:
     """A function `(teacher logits=None) -> values`, one an example or anchor row.
 
     It compares with the logits passed, and without any with the term's own taps.
     """
-    rows = _whole_rows if kernel.relation else lambda x, _: x
-    ours = tuple(rows(x, axis_name) for x in ours)
-    bound = _bound(kernel, term, output, batch)
-    bound = {name: rows(x, axis_name) for name, x in bound.items()}
+    kernel, term = part.kernel, part.term
+
+    def rows(x: Array) -> Array:
+        return _whole_rows(x, part.axis_name) if kernel.relation else x
+
+    ours = tuple(map(rows, ours))
+    bound = {k: rows(x) for k, x in _bound(kernel, term, output, batch).items()}
     static = kernels.static_options(kernel, term.options)
     traced = dict(schedules.get("options", {}))
     if kernel.tempered:
@@ -257,9 +278,8 @@ def _comparison(
 
     def compare(logits: Array | None = None) -> Array:
         if isinstance(theirs[0], TopTargets):
-            return _top_value(ours[0], theirs[0], schedules["temperature"], tail)
-        these = theirs if logits is None else (logits,)
-        these = tuple(rows(x, axis_name) for x in these)
+            return _top_value(ours[0], theirs[0], schedules["temperature"], part.tail)
+        these = tuple(map(rows, theirs if logits is None else (logits,)))
         numbers = kernels.traced_options(kernel, term.options)
         if numbers:
             # Out of range is seen in a number, and not in a value of the step.

@@ -18,40 +18,44 @@ NAMES = ("confidence_weights", "fidelity_weights", "reliability_mask", SEVERAL)
 
 
 class Weights(NamedTuple):
-    """A function to weights of examples: `(arrays, **options) -> [batch]`.
+    """A function to weights of examples, `(arrays, **options) -> [batch]`, and a mask.
 
+    at: the term's field, for errors.
+    name, function: None, and empty, where all examples count alike.
     arrays: its parameters that are bound by name: `student_logits`, `teacher_logits`,
         `labels`, and any other as a note of the batch or a tap of the teacher.
+    mask: the name of a note of the batch; empty for none.
     """
 
+    at: str
     name: str
-    function: Callable[..., Array]
+    function: Callable[..., Array] | None
     arrays: tuple[str, ...]
     options: Mapping[str, Any]
+    mask: str
 
 
-def find_weights(term: Term, at: str) -> Weights | None:
-    """The weights that a term names, with their options checked; None without any.
+def find_weights(term: Term, at: str) -> Weights:
+    """The weights that a term names, with their options checked.
 
     Raises:
       ConfigError: naming the field, what was expected and what came.
     """
     field, name = f"{at}.example_weights", term.example_weights
     if not name:
-        return None
+        return Weights(at, name, None, (), {}, term.mask)
     if ":" in name:
         function = load_function(name, field)
     else:
         require_known(name, NAMES, field)
         function = getattr(losses, name)
     parameters = inspect.signature(function).parameters
-    several = name == SEVERAL
-    ok = not several or term.teacher == "logits"
+    ok = name != SEVERAL or term.teacher == "logits"
     require(ok, f"{at}.teacher", f"logits, with {SEVERAL}", term.teacher)
-    arrays = [p.name for p in parameters.values() if _is_bound(p)]
+    arrays = tuple(p.name for p in parameters.values() if _is_bound(p))
     known = {k: p for k, p in parameters.items() if k not in (*arrays, "where")}
     kernels.check_options(known, term.example_options, f"{at}.example_options")
-    return Weights(name, function, tuple(arrays), term.example_options)
+    return Weights(at, name, function, arrays, term.example_options, term.mask)
 
 
 def _is_bound(parameter: inspect.Parameter) -> bool:
@@ -59,17 +63,15 @@ def _is_bound(parameter: inspect.Parameter) -> bool:
     return array or parameter.name in kernels.BOUND
 
 
-def reads_labels(weights: Weights, term: Term) -> bool:
+def reads_labels(weights: Weights) -> bool:
     """Whether the weights depend on labels."""
-    oracle = term.example_options.get("rule") == "oracle"
+    oracle = weights.options.get("rule") == "oracle"
     return "labels" in weights.arrays and (weights.name != SEVERAL or oracle)
 
 
 def weigh(
-    weights: Weights | None,
+    weights: Weights,
     compare: Callable[..., Array],
-    term: Term,
-    at: str,
     output: Output,
     batch: Batch,
     *,
@@ -84,25 +86,24 @@ def weigh(
 
     Args:
       compare: `(logits=None) -> values`, against these or the teacher's own.
-      at: the term's field, for errors.
       whole: the values are of the whole batch, not of this device's part.
     """
     options = {"axis_name": axis_name, "whole": whole}
-    if weights is not None and weights.name == SEVERAL:
+    if weights.name == SEVERAL:
         members = _members(batch.targets)
         shares = _call(weights, jnp.stack(members), output, batch, axis_name, axis=1)
         pairs = zip(members, shares, strict=True)
         parts = [_times(compare(logits), share, **options) for logits, share in pairs]
         values = sum(parts[1:], parts[0])
-    elif weights is not None:
+    elif weights.function is not None:
         share = _call(weights, None, output, batch, axis_name, axis=0)
         values = _times(compare(), share, **options)
     else:
         values = compare()
-    if term.mask:
-        have = f"a note of the batch, one of {sorted(batch.notes)}"
-        require_known(term.mask, batch.notes, f"{at}.mask", have)
-        mask = collectives.gather(batch.notes[term.mask], axis_name)
+    if weights.mask:
+        want = f"a note of the batch, one of {sorted(batch.notes)}"
+        require_known(weights.mask, batch.notes, f"{weights.at}.mask", want)
+        mask = collectives.gather(batch.notes[weights.mask], axis_name)
         values = _times(values, mask, **options)
     return values
 
@@ -158,6 +159,7 @@ def _call(
 
     stacked = {"teacher_logits"} if members is not None else set()
     arrays = {k: whole(x, axis if k in stacked else 0) for k, x in arrays.items()}
+    assert weights.function is not None
     found = weights.function(**jax.lax.stop_gradient(arrays), **weights.options)
     examples = len(whole(batch.labels, 0))
     if jnp.ndim(found) != axis + 1 or found.shape[axis] != examples:

@@ -53,7 +53,7 @@ def moving_average(
         average = jax.tree.map(move, variables[network], state["average"])
         return {"average": average, "updates": state["updates"] + 1}
 
-    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Output:
+    def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Output:
         output, _ = student.apply(
             state["average"], view.teacher, train=False, rngs=None
         )

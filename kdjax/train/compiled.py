@@ -23,7 +23,7 @@ SEED_AXES = {"seed": 0, "rows": 0, **dict.fromkeys(_SHARED)}
 class Compiled(NamedTuple):
     """A compiled step with the way in and out of its form of the state.
 
-    call: `(state, batch, given) -> (state, metrics)`; `batch` as numpy arrays
+    call: `(state, batch, constants) -> (state, metrics)`; `batch` as numpy arrays
         `[steps, ...]`, metrics `[steps, seeds]`. The state passed in is consumed.
     enter: a state as `create_sharded` makes it, to the form that `call` takes.
     leave: back again, for evaluation and checkpoints.
@@ -35,19 +35,19 @@ class Compiled(NamedTuple):
 
 
 def compile_step(
-    step: Step, mesh: Mesh, given_axes: dict[str, int | None], seeds: int, how: str
+    step: Step, mesh: Mesh, constant_axes: dict[str, int | None], seeds: int, how: str
 ) -> Compiled:
     """Compile one pure update for all seeds, over the devices of a mesh.
 
     Args:
       step: from `make_train_step`, with `axis_name` PMAP_AXIS for pmap, None for jit.
       mesh: its devices share every batch.
-      given_axes: for each entry of `given`, 0 if it has one value a seed, else None.
+      constant_axes: for each constant, 0 if it has one value a seed, else None.
       seeds: how many.
       how: "jit" or "pmap", equal in value.
     """
     unroll = mesh.devices.flat[0].platform == "cpu"
-    all_seeds = map_seeds(step, (0, SEED_AXES, given_axes), seeds, unroll=unroll)
+    all_seeds = map_seeds(step, (0, SEED_AXES, constant_axes), seeds, unroll=unroll)
     make = {"jit": _jit, "pmap": _pmap}
     return make[how](all_seeds, mesh)
 
@@ -55,25 +55,25 @@ def compile_step(
 def _steps(step: Step) -> Step:
     """`step` for `[steps, ...]` batches; a single one is not put into a loop."""
 
-    def run(state: TrainState, batch: Feed, given: Any):
+    def run(state: TrainState, batch: Feed, constants: Any):
         if len(batch["seed"]) > 1:
-            return over_steps(step)(state, batch, given)
-        state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), given)
+            return over_steps(step)(state, batch, constants)
+        state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), constants)
         return state, jax.tree.map(lambda x: x[None], metrics)
 
     return run
 
 
 def _jit(step: Step, mesh: Mesh) -> Compiled:
-    def run(state: TrainState, batch: Feed, given: Any):
-        new, metrics = _steps(step)(state, batch, given)
+    def run(state: TrainState, batch: Feed, constants: Any):
+        new, metrics = _steps(step)(state, batch, constants)
         where = sharding.state_sharding(mesh, new)
         new = jax.lax.with_sharding_constraint(new, where)
         return new, jax.lax.with_sharding_constraint(metrics, sharding.replicated(mesh))
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def call(state: TrainState, batch: Feed, given: Any):
+    def call(state: TrainState, batch: Feed, constants: Any):
         def place(path: tuple, x: Any) -> jax.Array:
             if isinstance(x, jax.Array):
                 return x
@@ -82,7 +82,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
         if mesh.size > 1 or jax.process_count() > 1:
             batch = jax.tree_util.tree_map_with_path(place, batch)
-        return compiled(state, batch, given)
+        return compiled(state, batch, constants)
 
     return Compiled(call, lambda state: state, lambda state: state)
 
@@ -105,9 +105,9 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         parts = x.reshape(steps, seeds, len(devices), share, *x.shape[3:])
         return np.moveaxis(parts, 2, 0)
 
-    def call(state: TrainState, batch: Feed, given: Any):
+    def call(state: TrainState, batch: Feed, constants: Any):
         split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
-        state, metrics = mapped(state, split, given)
+        state, metrics = mapped(state, split, constants)
         return state, jax.tree.map(lambda x: x[0], metrics)
 
     def enter(state: TrainState) -> TrainState:

@@ -161,6 +161,7 @@ def test_different_numbers_of_classes_are_refused():
     "term, message",
     [
         (Term("cosine_of_dreams"), "terms.x.loss: expected one of"),
+        (Term("teacher_free_kl"), "terms.x.teacher: expected labels for"),
         (
             Term("hint_l2", student="deep"),
             r"terms.x.student: .*\['hidden'\], got 'deep'",
