@@ -80,6 +80,18 @@ def refused(capsys, command, *options):
     return error
 
 
+def example(text):
+    """The block of Python of the page that holds a text."""
+    blocks = [x.split("```")[0] for x in README.read_text().split("```python\n")[1:]]
+    return next(block for block in blocks if text in block)
+
+
+def commands(text):
+    """The options of the page's commands that hold a text."""
+    lines = README.read_text().splitlines()
+    return [x.split()[2:] for x in lines if x.startswith("kdjax ") and text in x]
+
+
 class First:
     """The first step of a finished run, made again from its folder."""
 
@@ -152,13 +164,7 @@ def dkd(student, teacher, labels, beta, temperature=4.0):
 
 def test_an_option_of_a_loss_and_a_further_term(files):
     """DKD with beta 2 at its own temperature, and labels beside it."""
-    run(
-        "distill",
-        *("--terms.soft.loss", "decoupled_kd", "--terms.soft.temperature", "None"),
-        *("--terms.soft.options.beta", "2"),
-        *("--terms.hard.loss", "hard_cross_entropy", "--terms.hard.weight", "0.1"),
-        *("--terms.hard.teacher", "labels"),
-    )
+    run("distill", *commands("options.beta")[0], *commands("hard_cross_entropy")[0])
     first = First()
     logits = first.output()[0]
     soft = dkd(logits, first.teacher[0], first.labels, beta=2.0).mean()
@@ -173,12 +179,7 @@ def test_an_option_of_a_loss_and_a_further_term(files):
 
 def test_two_taps_a_side(files):
     """FSP: the product of two stages, mean over positions."""
-    stages = "stage1", "stage2"
-    run(
-        "distill",
-        *("--terms.soft.loss", "flow", "--terms.soft.temperature", "None"),
-        *("--terms.soft.student", *stages, "--terms.soft.teacher", *stages),
-    )
+    run("distill", *commands("--terms.fsp.student")[0])
     first = First()
 
     def matrix(output):
@@ -186,16 +187,11 @@ def test_two_taps_a_side(files):
         return np.einsum("nhwc,nhwd->ncd", a, b) / (a.shape[1] * a.shape[2])
 
     gap = matrix(first.output()) - matrix(first.teacher)
-    np.testing.assert_allclose(first.metrics["soft"], (gap**2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(first.metrics["fsp"], (gap**2).mean(), rtol=1e-4)
 
 
 LOSSES = """
 import jax.numpy as jnp
-from jax import Array
-
-
-def power(student, teacher, *, exponent: float | Array = 2.0, scale: float = 1.0):
-    return scale * jnp.sum(jnp.abs(student - teacher) ** exponent, axis=-1)
 
 
 def total(student, teacher):
@@ -205,31 +201,30 @@ def total(student, teacher):
 def rest(student, *, teacher):
     return student
 """
-OWN = "--terms.soft.loss", "losses.py:power", "--terms.soft.temperature", "None"
+PLAIN = "--terms.soft.temperature", "None"
 
 
-def test_a_loss_of_a_file(files, capsys):
-    (files / "losses.py").write_text(LOSSES)
-    options = "--terms.soft.options.exponent", "3", "--terms.soft.options.scale", "0.5"
-    run("distill", *OWN, *options)
+def test_the_loss_of_the_readme(files, capsys):
+    code, command = example("def power"), commands("mine.py:power")[0]
+    (files / "mine.py").write_text(code)
+    run("distill", *command)
     first = First()
     gap = np.abs(first.output()[0] - first.teacher[0])
-    want = 0.5 * (gap**3).sum(-1).mean()
-    np.testing.assert_allclose(first.metrics["soft"], want, rtol=1e-4)
+    np.testing.assert_allclose(
+        first.metrics["soft"], (gap**3).sum(-1).mean(), rtol=1e-4
+    )
     # The same command finds it finished; with another file it is another run.
-    run("distill", *OWN, *options)
-    (files / "losses.py").write_text(LOSSES + "\n# changed\n")
+    run("distill", *command)
+    (files / "mine.py").write_text(code + "\n# changed\n")
     with pytest.raises(SystemExit):
-        run("distill", *OWN, *options)
+        run("distill", *command)
     assert "content.terms.soft.loss: folder has " in capsys.readouterr().err
 
 
 def test_the_strategy_of_the_readme(files):
     """Deep mutual learning, as its page has it."""
-    code = README.read_text().split("```python\n")[1].split("```")[0]
-    command = README.read_text().split("```\nkdjax train ")[1].split("\n")[0].split()
-    (files / "mutual.py").write_text(code)
-    run("train", *command, steps=3)
+    (files / "mutual.py").write_text(example("def mutual"))
+    run("train", *commands("mutual.py:mutual")[0], steps=3)
     first = First()
     logits = {name: first.output(name)[0] for name in ("student", "peer")}
     assert np.abs(logits["student"] - logits["peer"]).max() > 0.1
@@ -336,8 +331,8 @@ BAD = {
     ("distill", "--terms.soft.loss", "nowhere.py:f"): (
         "terms.soft.loss: expected a file that exists, got 'nowhere.py'"
     ),
-    ("distill", "--terms.soft.loss", "losses.py:powr"): (
-        "terms.soft.loss: did you mean 'power'? expected a function in losses.py"
+    ("distill", "--terms.soft.loss", "losses.py:totl"): (
+        "terms.soft.loss: did you mean 'total'? expected a function in losses.py"
     ),
     ("distill", "--terms.soft.options.bta", "2"): (
         "terms.soft.options.bta: expected one of ['axis'], got 'bta'"
@@ -360,11 +355,11 @@ BAD = {
     ("distill", "--terms.x.loss", "dark_rank", "--terms.x.options.neighbours", "2.5"): (
         "terms.x.options.neighbours: expected a whole number, got 2.5"
     ),
-    ("distill", "--terms.soft.loss", "losses.py:total", *OWN[2:]): (
+    ("distill", "--terms.soft.loss", "losses.py:total", *PLAIN): (
         "terms.soft: losses.py:total: expected one value an example, shape (8,), got "
         "shape ()"
     ),
-    ("distill", "--terms.soft.loss", "losses.py:rest", *OWN[2:]): (
+    ("distill", "--terms.soft.loss", "losses.py:rest", *PLAIN): (
         "terms.soft.loss: expected a function (student, teacher, ...), got "
     ),
     ("distill", "--terms.x.loss", "flow", "--terms.x.student", "stage1"): (
