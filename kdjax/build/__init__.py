@@ -11,6 +11,7 @@ from kdjax.build.runs import (
     read_run,
     teacher_run,
 )
+from kdjax.build.seams import as_effective, code_of
 from kdjax.build.trained import (
     Trained,
     at_precision,
@@ -24,9 +25,11 @@ from kdjax.build.trained import (
 __all__ = [
     "Parts",
     "Trained",
+    "as_effective",
     "at_precision",
     "baseline_run",
     "check_fit",
+    "code_of",
     "fit_seeds",
     "load_source",
     "load_trained",

@@ -219,8 +219,7 @@ def replayed(run: Run, train: Source) -> str:
 
 
 def _reads_cache(run: Run) -> bool:
-    asked = any(term.teacher != "labels" for term in run.terms.values())
-    return asked and run.teacher is not None and bool(run.teacher.cache.path)
+    return run.uses_teacher and run.teacher is not None and bool(run.teacher.cache.path)
 
 
 def open_if_named(run: Run, train: Source, teacher: Trained | None) -> Store | None:

@@ -13,6 +13,7 @@ from kdjax.build.parts import Parts
 from kdjax.core.types import Array
 from kdjax.data import order, resident, streamed
 from kdjax.train import sharding
+from kdjax.train.turns import turn_at
 
 
 def place_given(parts: Parts) -> dict[str, Any]:
@@ -34,9 +35,9 @@ def place_given(parts: Parts) -> dict[str, Any]:
 def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
     """`start -> batches` of the updates from `start` on.
 
-    A batch holds `seed` `[seeds]`, `step`, the `knobs` of the strategy, the `rates` of
-    the optimiser, and `rows` with arrays `[seeds, batch, ...]`: `place` and `epoch`,
-    and what the feed and the store of targets add.
+    A batch holds `seed` `[seeds]`, `step`, the `schedules` of the strategy, the
+    `rates` of the optimizers, the `turn`, and `rows` with arrays `[seeds, batch, ...]`:
+    `place` and `epoch`, and what the feed and the store of targets add.
     """
     rows_at = _rows(parts)
     simple = parts.feed == "resident" and parts.store is None
@@ -59,8 +60,12 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
 
 
 def numbers(parts: Parts, step: int) -> dict[str, Any]:
-    """What all seeds share: the strategy's knobs and the optimiser's rates."""
-    return {"knobs": parts.strategy.knobs(step), "rates": parts.rates(step)}
+    """What all seeds share: schedules, rates of the optimizers, and the turn."""
+    return {
+        "schedules": parts.strategy.schedules(step),
+        "rates": parts.rates(step),
+        "turn": turn_at(parts.strategy.turns, step),
+    }
 
 
 def _seeds(parts: Parts) -> np.ndarray:

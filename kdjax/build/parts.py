@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
@@ -14,18 +13,27 @@ from kdjax.build.trained import Trained, starting_variables
 from kdjax.config import Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
-from kdjax.core.types import Array, Model, PyTree, Strategy, Teacher, View
+from kdjax.core.types import (
+    Array,
+    Batch,
+    Model,
+    PyTree,
+    Strategy,
+    Teacher,
+    View,
+    make_batch,
+)
 from kdjax.data import feed as feeding
 from kdjax.data import resident
 from kdjax.data.source import Source, check_labelled
 from kdjax.data.store import Store
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
-from kdjax.strategies.offline import STUDENT, offline
+from kdjax.strategies.choose import make_strategy
 from kdjax.teachers import cached
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
-from kdjax.train import compiled, loop, optimizer, sharding, state, step
+from kdjax.train import compiled, loop, optimizer, sharding, state, step, turns
 from kdjax.train.state import TrainState
 
 
@@ -46,7 +54,7 @@ class Parts(NamedTuple):
     train: Source
     student: Model
     strategy: Strategy
-    rates: Callable[[int], dict[str, np.float32]]
+    rates: Callable[[int], dict[str, Any]]
     view: Callable[..., View]
     teacher: Teacher | None
     step: step.Step
@@ -91,29 +99,27 @@ def make_parts(
     """
     run.check()
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
-    if any(term.teacher == "labels" for term in run.terms.values()):
+    axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
+    model = student or zoo.make_model(run.model, train.classes, axis_name)
+    its = teacher.model if teacher else None
+    strategy = make_strategy(run, model, its, train.classes, axis_name)
+    if strategy.labels:
         check_labelled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
-    axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     start, start_axis = None, None
     if student is None:
-        student = zoo.make_model(run.model, train.classes, axis_name)
         classes, channels = train.classes, train.shape[-1]
         start, start_axis = starting_variables(run, classes, channels, mesh)
     if store is None:
         store = cache.open_if_named(run, train, teacher)
-    ask, given, given_axes = _teacher(run, student, teacher, store)
-    strategy = offline(
-        student,
-        run.terms,
-        steps=run.steps,
-        tail=run.teacher.cache.tail if run.teacher else "uniform",
-        axis_name=axis_name,
-    )
-    sample = _Sample(run, train, student, teacher, ask, store)
-    players = jax.eval_shape(lambda: strategy.init(jax.random.key(0), *sample()))
-    one = optimizer.make_optimizer(run.optim)
-    update = optimizer.by_player({player: one for player in players})
+    ask, given, given_axes = _teacher(run, model, teacher, store, strategy.student)
+    sample = _Sample(run, train, model, teacher, ask, store, strategy.student)
+    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), sample()))
+    turns.check_networks(strategy, networks)
+    trained = [name for name, x in networks.items() if "params" in x]
+    optims = {name: strategy.optim.get(name, run.optim) for name in trained}
+    made = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
+    update = optimizer.by_network(made)
     feed = feeding.choose_feed(train, feeding.device_budget(mesh), run.data.feed)
     crop = _host_crop(run, teacher) if feed == "streamed" else None
     view = _view(run, train, teacher, mesh, axis_name)
@@ -122,9 +128,9 @@ def make_parts(
     )
 
     def make_one(seed: Array, start: PyTree) -> TrainState:
-        made = strategy.init(keys.purpose_key(seed, "init"), *sample())
+        made = strategy.init(keys.purpose_key(seed, "init"), sample())
         if start is not None:
-            made[STUDENT] = jax.tree.map(jnp.asarray, start)
+            made[strategy.student] = jax.tree.map(jnp.asarray, start)
         return state.create_state(made, update, ask)
 
     # Mapped on CPU too: what is left of an initialisation has no convolution.
@@ -133,9 +139,9 @@ def make_parts(
         run=run,
         mesh=mesh,
         train=train,
-        student=student,
+        student=model,
         strategy=strategy,
-        rates=optimizer.make_rates(run.optim, run.steps),
+        rates=optimizer.network_rates(optims, run.steps),
         view=view,
         teacher=ask,
         step=update_step,
@@ -149,15 +155,20 @@ def make_parts(
     )
 
 
-def _teacher(run: Run, student: Model, teacher: Trained | None, store: Store | None):
+def _teacher(
+    run: Run,
+    student: Model,
+    teacher: Trained | None,
+    store: Store | None,
+    network: str,
+):
     """Whom to ask, what that needs beside the batch, and its axes."""
     given: dict[str, Any] = {"data": {}}
     axes: dict[str, int | None] = {"data": None}
-    asked = any(term.teacher != "labels" for term in run.terms.values())
-    if not asked:
+    if not run.uses_teacher:
         return None, given, axes
     if run.teacher is not None and run.teacher.kind == "average":
-        ask = moving_average(student, decay=run.teacher.decay, player=STUDENT)
+        ask = moving_average(student, decay=run.teacher.decay, network=network)
         return ask, given, axes
     if teacher is None:
         return None, given, axes
@@ -172,7 +183,7 @@ def _teacher(run: Run, student: Model, teacher: Trained | None, store: Store | N
 
 
 class _Sample(NamedTuple):
-    """A view and targets with the shapes of a batch of one, for initialisation."""
+    """A batch of one example with the shapes of a real one, for initialization."""
 
     run: Run
     train: Source
@@ -180,33 +191,43 @@ class _Sample(NamedTuple):
     teacher: Trained | None
     ask: Teacher | None
     store: Store | None
+    network: str
 
-    def __call__(self) -> tuple[View, Any]:
+    def __call__(self) -> Batch:
         own = self.run.model.resolution
         at = own if self.teacher is None else self.teacher.resolution
         seen = jax.tree.map(self._blank, at)
-        view = View(self._blank(own), seen, jnp.zeros(1, jnp.int32))
-        return view, self._targets(view) if self.ask else None
+        zero = jnp.zeros(1, jnp.int32)
+        view = View(self._blank(own), seen, zero, index=zero)
+        if self.ask is None:
+            return make_batch(view, None, {})
+        constants = self._constants()
+        frozen = {k: x for k, x in constants.items() if k == "teacher"}
+        return make_batch(view, self._targets(view, constants), frozen)
 
     def _blank(self, size: int) -> Array:
         return jnp.zeros((1, size, size, self.train.shape[-1]), jnp.float32)
 
-    def _targets(self, view: View) -> Any:
-        assert self.ask is not None
-        rows: dict[str, Any] = {"place": jnp.zeros(1, jnp.int32)}
-        given: dict[str, Any] = {}
-        carried: PyTree = {}
+    def _constants(self) -> dict[str, Any]:
         if self.store is not None:
-            rows["targets"] = given["targets"] = cache.blank_rows(self.store)
-        elif self.teacher is None:
+            return {"targets": cache.blank_rows(self.store)}
+        if self.teacher is None:
+            return {}
+        lead = 1 if self.teacher.axis == 0 else 0
+        blank = jax.tree.map(
+            lambda x: jnp.zeros(x.shape[lead:], x.dtype), self.teacher.variables
+        )
+        return {"teacher": blank}
+
+    def _targets(self, view: View, constants: dict[str, Any]) -> Any:
+        assert self.ask is not None
+        rows = {"place": jnp.zeros(1, jnp.int32)}
+        rows |= {k: x for k, x in constants.items() if k == "targets"}
+        carried: PyTree = {}
+        if self.store is None and self.teacher is None:
             variables = self.student.init(jax.random.key(0), view.student)
-            carried = self.ask.init({STUDENT: variables})
-        else:
-            lead = 1 if self.teacher.axis == 0 else 0
-            given["teacher"] = jax.tree.map(
-                lambda x: jnp.zeros(x.shape[lead:], x.dtype), self.teacher.variables
-            )
-        return self.ask.targets(carried, view, {"rows": rows}, given)
+            carried = self.ask.init({self.network: variables})
+        return self.ask.targets(carried, view, {"rows": rows}, constants)
 
 
 def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
@@ -244,23 +265,25 @@ def _view(run: Run, train: Source, teacher: Trained | None, mesh: Mesh, axis_nam
         sizes = found.get("size", shape)
         draw = views.draw_views(batch["seed"], named, run.views, sizes)
         if "student" in found:
-            return views.finish_views(
+            seen = views.finish_views(
                 draw,
                 found["student"],
                 found.get("teacher"),
                 labels,
                 axis_name=axis_name,
             )
-        return views.apply_views(
-            draw,
-            divided(found["image"]),
-            labels,
-            student_size=student_size,
-            teacher_size=teacher_size,
-            axis_name=axis_name,
-            method=run.views.method,
-            antialias=run.views.antialias,
-        )
+        else:
+            seen = views.apply_views(
+                draw,
+                divided(found["image"]),
+                labels,
+                student_size=student_size,
+                teacher_size=teacher_size,
+                axis_name=axis_name,
+                method=run.views.method,
+                antialias=run.views.antialias,
+            )
+        return seen._replace(index=rows["place"])
 
     return view
 
@@ -281,6 +304,6 @@ def make_plan(parts: Parts) -> loop.Plan:
     )
 
 
-def student_variables(train_state: TrainState) -> PyTree:
-    """The student's variables out of a state."""
-    return state.player_variables(train_state, STUDENT)
+def student_variables(parts: Parts, train_state: TrainState) -> PyTree:
+    """The variables of the network that is evaluated, out of a state."""
+    return state.network_variables(train_state, parts.strategy.student)

@@ -14,7 +14,6 @@ from kdjax.config import ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, Model, Output, PyTree
 from kdjax.models import weights, zoo
-from kdjax.strategies.offline import STUDENT
 from kdjax.teachers.ensemble import ensemble
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -84,7 +83,8 @@ def load_trained(
         ok = step_number is None or step_number in steps
         want = f"a step whose checkpoint {folder} has, of {steps}"
         require(ok, f"{field}.step" if field else "step_number", want, step_number)
-        values = checkpoints.restore_player(like, STUDENT, step_number)
+        network = summary.get("network", "student")
+        values = checkpoints.restore_network(like, network, step_number)
     finally:
         checkpoints.close()
     return blank._replace(variables=values)

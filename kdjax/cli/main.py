@@ -23,6 +23,7 @@ from kdjax.config import (
     load_experiment,
     require,
     run_folder,
+    set_fields,
 )
 
 Folder = Annotated[str, tyro.conf.Positional]
@@ -84,7 +85,8 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
 
 `kdjax COMMAND --help` shows every option with its default. The options are the fields
 of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the
-defaults, and further options change single fields of it."""
+defaults, and further options change single fields of it. --terms.NAME.FIELD VALUE adds
+a term, and --set PATH=VALUE, repeated, sets any field."""
 
 
 def _fail(text: str, status: int = 2) -> None:
@@ -97,15 +99,22 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
     args, reference = _take_config(args)
     if reference is not None:
         default = load_config(reference)
+    args, changes = _take_fields(args)
+    default = set_fields(default, changes)
     run = tyro.cli(
         Run,
         prog=f"kdjax {command}",
         description=f"{_DESCRIPTIONS[command]}\n\n--config FILE.py:FUNCTION or "
-        "--config RUN/config.json replaces the defaults shown here.",
+        "--config RUN/config.json replaces the defaults shown here. "
+        "--terms.NAME.FIELD VALUE also adds a term, a number is a constant weight or "
+        "temperature, --terms.NAME.options.OPTION VALUE sets an option of its loss. "
+        "--set PATH=VALUE, repeated, sets any field.",
         args=args,
         default=default,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
+    # Tables with names of the user's own are set above, and are no options of tyro's.
+    run = dataclasses.replace(run, terms=default.terms, strategy=default.strategy)
     run.check()
     return run
 
@@ -128,6 +137,35 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
         if arg.startswith("--config="):
             return args[:i] + args[i + 1 :], arg.removeprefix("--config=")
     return args, None
+
+
+_TABLES = ("--terms.", "--strategy.")
+
+
+def _take_fields(args: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The arguments without those that `set_fields` takes, and (path, words) of each:
+    `--set PATH=VALUE`, and options of the tables whose names are the user's own."""
+    rest: list[str] = []
+    changes: list[tuple[str, list[str]]] = []
+    coming = list(args)
+    while coming:
+        arg = coming.pop(0)
+        name, equals, value = arg.partition("=")
+        if name == "--set":
+            words = [value] if equals else coming[:1]
+            del coming[: 0 if equals else 1]
+            path, equals, value = (words or [""])[0].partition("=")
+            require(bool(path and equals), "set", "PATH=VALUE", " ".join(words))
+            changes.append((path, [value]))
+        elif name.startswith(_TABLES):
+            words = [value] if equals else []
+            while not equals and coming and not coming[0].startswith("--"):
+                words.append(coming.pop(0))
+            require(bool(words), name.removeprefix("--"), "a value", "nothing")
+            changes.append((name.removeprefix("--"), words))
+        else:
+            rest.append(arg)
+    return rest, changes
 
 
 def _train(args: list[str]) -> None:

@@ -4,7 +4,13 @@ The command line is these fields (`kdjax distill --help`), `config.json` in a ru
 is these fields, and an experiment is a function that returns a `Run`.
 """
 
-from kdjax.config.checks import ConfigError, beneath, is_number, require
+from kdjax.config.checks import (
+    ConfigError,
+    beneath,
+    is_number,
+    require,
+    require_known,
+)
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.experiment import (
     Expectation,
@@ -22,6 +28,8 @@ from kdjax.config.experiment import (
 )
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Model, Pixels
+from kdjax.config.paths import set_fields
+from kdjax.config.plain import PYTHON
 from kdjax.config.run import (
     HARD,
     SOFT,
@@ -33,17 +41,20 @@ from kdjax.config.run import (
     labelled,
     to_dict,
 )
+from kdjax.config.strategy import Custom, Offline
 from kdjax.config.teacher import Cache, Member, Teacher
-from kdjax.config.training import Compute, Level, Optim, Scalar, Term
+from kdjax.config.training import Compute, Level, Optim, Option, Scalar, Term
 
 __all__ = [
     "HARD",
+    "PYTHON",
     "SOFT",
     "Adapt",
     "Baseline",
     "Cache",
     "Compute",
     "ConfigError",
+    "Custom",
     "Data",
     "Expectation",
     "Experiment",
@@ -52,7 +63,9 @@ __all__ = [
     "Metric",
     "Mode",
     "Model",
+    "Offline",
     "Optim",
+    "Option",
     "Pixels",
     "Run",
     "Scalar",
@@ -76,8 +89,10 @@ __all__ = [
     "source_files",
     "put_beside",
     "require",
+    "require_known",
     "run_folder",
     "runs_beside",
+    "set_fields",
     "to_dict",
     "widening",
 ]

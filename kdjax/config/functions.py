@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from kdjax.config.checks import ConfigError, require
+from kdjax.config.checks import ConfigError, require, require_known
 from kdjax.config.run import Run, from_dict
 
 
@@ -54,7 +54,11 @@ def load_function(reference: str, field: str) -> Callable[..., Any]:
     """The function named `module:function` or `path/to/file.py:function`."""
     place, _, name = reference.rpartition(":")
     require(bool(place and name), field, "module:function", reference)
-    found = getattr(load_module(place, field), name, None)
+    module = load_module(place, field)
+    found = getattr(module, name, None)
+    if found is None:
+        names = [n for n, x in vars(module).items() if callable(x) and n[:1] != "_"]
+        require_known(name, names, field, f"a function in {place}, one of {names}")
     require(callable(found), field, f"a function {name!r} in {place}", found)
     assert callable(found)
     return found

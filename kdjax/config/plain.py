@@ -4,7 +4,24 @@ import dataclasses
 import types
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from kdjax.config.checks import require
+from kdjax.config.checks import require, require_known
+
+# What stands before the name of a function passed from Python.
+PYTHON = "python:"
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses as tables of their fields, at every depth, and functions by name."""
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: to_plain(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if callable(value):
+        return PYTHON + getattr(value, "__qualname__", type(value).__qualname__)
+    return value
 
 
 def from_plain(cls: type, values: Any, at: str = "") -> Any:
@@ -15,11 +32,19 @@ def from_plain(cls: type, values: Any, at: str = "") -> Any:
     dot = f"{at}." if at else ""
     hints = get_type_hints(cls)
     for name in values:
-        require(name in hints, f"{dot}{name}", "a known field", values[name])
+        require_field(name, cls, f"{dot}{name}", values[name])
     needed = {f.name for f in dataclasses.fields(cls) if not _has_default(f)}
     missing = sorted(needed - set(values))
     require(not missing, at or "config", f"the fields {missing}", "none")
-    return cls(**{k: _convert(hints[k], v, f"{dot}{k}") for k, v in values.items()})
+    return cls(**{k: convert(hints[k], v, f"{dot}{k}") for k, v in values.items()})
+
+
+def require_field(name: str, cls: type, at: str, got: Any) -> None:
+    """Raise `ConfigError` at `at` unless a dataclass has a field of this name."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    if name not in names:
+        text = f"a known field of {cls.__name__} ({', '.join(names)})"
+        require_known(name, names, at, text)
 
 
 def _has_default(field: dataclasses.Field) -> bool:
@@ -27,24 +52,22 @@ def _has_default(field: dataclasses.Field) -> bool:
     return field.default is not none or field.default_factory is not none
 
 
-def _convert(hint: Any, value: Any, at: str) -> Any:
+def convert(hint: Any, value: Any, at: str) -> Any:
     """A JSON value as the type that a field asks for; another type is an error."""
     origin, choices = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_plain(hint, value, at)  # type: ignore[arg-type]
     if origin is types.UnionType:
-        if value is None and type(None) in choices:
-            return None
-        return _convert(choices[0], value, at)
+        return _convert_union(choices, value, at)
     if origin is dict:
         require(isinstance(value, dict), at, "a table", value)
-        return {k: _convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
+        return {k: convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
     if origin is tuple:
         require(isinstance(value, (list, tuple)), at, "a list", value)
         if choices[-1] is not Ellipsis:
             n = len(choices)
             require(len(value) == n, at, f"{n} values", value)
-        return tuple(_convert(choices[0], v, at) for v in value)
+        return tuple(convert(choices[0], v, at) for v in value)
     if origin is Literal:
         require(value in choices, at, f"one of {list(choices)}", value)
         return value
@@ -52,3 +75,49 @@ def _convert(hint: Any, value: Any, at: str) -> Any:
         return float(value)
     require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
     return value
+
+
+def _convert_union(choices: tuple[Any, ...], value: Any, at: str) -> Any:
+    """A value as the member of a sum type that it fits."""
+    if value is None and types.NoneType in choices:
+        return None
+    tables = [c for c in choices if dataclasses.is_dataclass(c)]
+    if tables:
+        require(isinstance(value, dict), at, "a table of fields", value)
+        return from_plain(member(tables, value, at), value, at)
+    fitting = [choice for choice in choices if fits(choice, value)]
+    want = " or ".join(_name(choice) for choice in choices)
+    require(bool(fitting), at, f"a value of type {want}", value)
+    return convert(fitting[0], value, at)
+
+
+def member(tables: list[Any], values: Any, at: str) -> Any:
+    """The dataclass among `tables` that a table of fields is one of: that of its
+    `kind`, and without one the first that has all its fields."""
+    if len(tables) == 1:
+        return tables[0]
+    if "kind" in values:
+        kinds = {table.kind: table for table in tables}
+        require_known(values["kind"], kinds, f"{at}.kind")
+        return kinds[values["kind"]]
+    names = [{f.name for f in dataclasses.fields(table)} for table in tables]
+    for table, its in zip(tables, names, strict=True):
+        if its >= set(values):
+            return table
+    unknown = next((k for k in values if not any(k in n for n in names)), None)
+    if unknown is not None:
+        require_known(unknown, set().union(*names), f"{at}.{unknown}")
+    kinds = [table.kind for table in tables]
+    require(False, at, f"the fields of one kind of {kinds}", sorted(values))
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of one member of a union of plain types."""
+    origin = get_origin(hint)
+    if origin is tuple:
+        return isinstance(value, (list, tuple))
+    return type(value) is hint
+
+
+def _name(hint: Any) -> str:
+    return (get_origin(hint) or hint).__name__

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from kdjax.config.checks import ConfigError, require
 from kdjax.config.data import Data, Views
 from kdjax.config.model import Model
-from kdjax.config.plain import from_plain
+from kdjax.config.plain import from_plain, to_plain
+from kdjax.config.strategy import Custom, Offline
 from kdjax.config.teacher import Teacher
 from kdjax.config.training import Compute, Optim, Scalar, Term
 
@@ -41,6 +42,8 @@ class Run:
         default_factory=lambda: {"soft": Term(temperature=Scalar(2.0))}
     )
     """The loss: named terms, weighted and added."""
+    strategy: Offline | Custom = Offline()
+    """How the networks are trained: by these terms, or by a function of your own."""
     baselines: tuple[Baseline, ...] = ("labels", "labels_mixup")
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
@@ -61,7 +64,7 @@ class Run:
 
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
-        from_plain(Run, dataclasses.asdict(self))
+        from_plain(Run, to_plain(self))
         require(bool(self.name), "name", "a name", self.name)
         require(bool(self.workdir), "workdir", "a folder", self.workdir)
         require(0 <= self.seed < 2**31, "seed", "0 <= seed < 2^31", self.seed)
@@ -83,13 +86,8 @@ class Run:
             want = "0 with views.mode fixed, which has one answer an image"
             require(ok, "teacher.cache.epochs", want, epochs)
             self._check_apart(self.teacher.cache.path)
-        require(bool(self.terms), "terms", "at least one term", self.terms)
-        for name, term in self.terms.items():
-            term.check(f"terms.{name}")
-            ok = self.teacher is not None or term.teacher == "labels"
-            require(
-                ok, f"terms.{name}.teacher", "labels, without a teacher", term.teacher
-            )
+        self.strategy.check()
+        self._check_terms()
         if self.teacher is not None:
             self._check_temperature(self.teacher)
         for name in self.baselines:
@@ -99,6 +97,25 @@ class Run:
             known = name in get_args(Tracker)
             require(known, "trackers", "tensorboard or wandb", name)
 
+    def _check_terms(self) -> None:
+        require(bool(self.terms), "terms", "at least one term", self.terms)
+        for name, term in self.terms.items():
+            term.check(f"terms.{name}")
+            if self.teacher is not None or isinstance(self.strategy, Custom):
+                continue
+            ok, want = term.teacher == "labels", "labels, without a teacher"
+            require(ok, f"terms.{name}.teacher", want, term.teacher)
+            want = "none, without a teacher"
+            weights = term.example_weights
+            require(not weights, f"terms.{name}.example_weights", want, weights)
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether the strategy reads the teacher's targets."""
+        if isinstance(self.strategy, Custom):
+            return self.teacher is not None
+        return any(term.uses_teacher for term in self.terms.values())
+
     @property
     def folder(self) -> pathlib.Path:
         """`workdir`, with ~ replaced by the user's home."""
@@ -106,13 +123,14 @@ class Run:
 
     @property
     def temperature(self) -> float | None:
-        """That at which all terms read the teacher's logits; None where it changes, or
-        differs between them. Terms that a weight of 0 leaves out do not count."""
-        asked = [term for term in self.terms.values() if term.teacher == "logits"]
-        terms = [term for term in asked if term.counts]
-        found = {t.temperature.value for t in terms} or {1.0}
-        one = len(found) == 1 and all(t.temperature.end is None for t in terms)
-        return found.pop() if one else None
+        """That at which all terms read the teacher's logits. None where it changes,
+        differs between them, or is the default of a loss or a strategy's own. Terms
+        that a weight of 0 leaves out do not count."""
+        if isinstance(self.strategy, Custom):
+            return None
+        reading = [term for term in self.terms.values() if term.teacher == "logits"]
+        levels = {_temperature(term) for term in reading if term.counts} or {1.0}
+        return levels.pop() if len(levels) == 1 else None
 
     @property
     def mean_at(self) -> float | None:
@@ -141,15 +159,25 @@ class Run:
         require(apart, "teacher.cache.path", want, store)
 
 
+def _temperature(term: Term) -> float | None:
+    """The constant temperature of a term; None where it is not known here."""
+    if term.temperature is None:
+        return 1.0 if term.loss == "softmax_kl" else None
+    return term.temperature.value if term.temperature.end is None else None
+
+
 def labelled(run: Run, **changes: Any) -> Run:
     """The same run taught by labels alone; `changes` replace further fields."""
-    terms = {"hard": HARD}
-    return dataclasses.replace(run, **{"terms": terms, "baselines": (), **changes})
+    plain = {"terms": {"hard": HARD}, "strategy": Offline(), "baselines": ()}
+    return dataclasses.replace(run, **{**plain, **changes})
 
 
 def to_dict(run: Any) -> dict[str, Any]:
-    """A config as plain values, as it stands in `config.json`."""
-    return json.loads(json.dumps(dataclasses.asdict(run)))
+    """A config as plain values, as it stands in `config.json`.
+
+    A function passed from Python becomes `python:NAME`.
+    """
+    return json.loads(json.dumps(to_plain(run)))
 
 
 # What `config.json` holds beside the config: of things without a field, digests.

@@ -1,11 +1,18 @@
-"""How a student is taught: losses, optimiser, devices."""
+"""How a student is taught: losses, optimizer, devices."""
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kdjax.config.checks import is_number, require
 
 Level = Literal["constant", "linear", "cosine"]
+# From Python also a function; the command line and `config.json` have names alone.
+if TYPE_CHECKING:
+    Loss = str | Callable[..., Any]
+else:
+    Loss = str
+Option = bool | int | float | str | tuple[int | float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,33 +100,69 @@ class Scalar:
         )
 
 
+def check_options(options: Mapping[str, Option], at: str) -> None:
+    """Refuse options that are no plain values; which ones there are is seen later."""
+    for name, value in options.items():
+        items = value if isinstance(value, (list, tuple)) else [value]
+        ok = all(is_number(x) or isinstance(x, (bool, str)) for x in items)
+        require(ok, f"{at}.{name}", "a finite number or a name", value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Term:
     """One weighted loss between a value of the student and one of the teacher."""
 
-    loss: str = "softmax_kl"
-    """A name in `kdjax.losses`."""
+    loss: Loss = "softmax_kl"
+    """A name in `kdjax.losses`, `file.py:function` of your own, or from Python a
+    function `(student, teacher, **options) -> [batch]`."""
     weight: Scalar = Scalar(1.0)
     """Weight in the sum; a constant 0 leaves the term out."""
-    temperature: Scalar = Scalar(1.0)
-    """Used by losses that have a temperature; the T^2 factor is inside the loss."""
-    student: str = "logits"
-    """`logits`, or the name of one of the student's taps."""
-    teacher: str = "logits"
-    """`logits`, the name of one of the teacher's taps, or `labels`."""
+    temperature: Scalar | None = None
+    """For losses that have a temperature; None takes the loss's own default. The T^2
+    factor is inside the loss."""
+    student: str | tuple[str, ...] = "logits"
+    """`logits`, the name of one of the student's taps, or several taps for a loss
+    over several layers."""
+    teacher: str | tuple[str, ...] = "logits"
+    """`logits`, one of the teacher's taps or several, or `labels`."""
     connector: bool = False
     """Teach a linear map (1x1 convolution) from the student's tap to the teacher's
     width, trained with the student and thrown away with the run."""
+    options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    """Hyper-parameters of the loss by name, as plain values."""
+    example_weights: str = ""
+    """Weights of the examples: `confidence_weights`, `fidelity_weights`,
+    `reliability_mask`, `teacher_weights` (of several teachers), or `file.py:function`
+    of your own; empty: all count alike."""
+    example_options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    """Hyper-parameters of `example_weights` by name."""
+    mask: str = ""
+    """A note of the batch, bool `[batch]`: the examples that count."""
 
     @property
     def counts(self) -> bool:
         """Whether it is there: a constant weight of 0 leaves it out."""
         return self.weight != Scalar(0.0)
 
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether it reads the teacher: its values, or weights made of them."""
+        return self.teacher != "labels" or bool(self.example_weights)
+
     def check(self, at: str) -> None:
         require(bool(self.loss), f"{at}.loss", "the name of a loss", self.loss)
         self.weight.check(f"{at}.weight")
-        self.temperature.check(f"{at}.temperature", positive=True)
+        if self.temperature is not None:
+            self.temperature.check(f"{at}.temperature", positive=True)
+        for side in ("student", "teacher"):
+            taps = getattr(self, side)
+            ok = bool(taps) and all(isinstance(tap, str) and tap for tap in taps)
+            require(ok, f"{at}.{side}", "the name of a tap, or several", taps)
+        check_options(self.options, f"{at}.options")
+        check_options(self.example_options, f"{at}.example_options")
+        ok = bool(self.example_weights) or not self.example_options
+        want = f"none without {at}.example_weights"
+        require(ok, f"{at}.example_options", want, self.example_options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,7 +37,7 @@ def open_run(
 ) -> pathlib.Path:
     """Make the folder of a run, or return to it: the folder's path.
 
-    A folder whose config, as `complete` makes it, differs in a field that is not in
+    A folder whose config differs, `complete` applied to both, in a field that is not in
     `ignore` (dotted names), and a non-empty folder that is no run's, are refused with
     `RunFolderError` and left as they are. So is a folder that cannot be written; what
     was made of it is removed.
@@ -163,7 +163,8 @@ def check_folder(
     if not path.is_dir():
         raise RunFolderError(f"workdir: {path}: Not a directory")
     if (path / "config.json").is_file():
-        lines = _differences(complete(read_config(path)), _encode(config), ignore)
+        before, now = complete(read_config(path)), complete(_encode(config))
+        lines = _differences(before, now, ignore)
         if lines:
             lines.insert(0, f"workdir: {path} holds another run:")
             raise RunFolderError("\n  ".join(lines))

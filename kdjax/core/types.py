@@ -61,6 +61,9 @@ class View(NamedTuple):
     labels: `[batch]` int32 class ids.
     partner_labels: `[batch]` labels of the images mixed in; None without mixup.
     mix_weight: scalar in [0, 1], the share of the first image; None without mixup.
+    index: `[batch]` int32, the row of each example in the training set; None where
+        the caller has none.
+    notes: further arrays of the examples by name: masks, boxes, words.
     """
 
     student: Array
@@ -68,6 +71,54 @@ class View(NamedTuple):
     labels: Array
     partner_labels: Array | None = None
     mix_weight: Array | None = None
+    index: Array | None = None
+    notes: Mapping[str, Any] = {}
+
+
+class Batch(NamedTuple):
+    """What a strategy sees of one step.
+
+    inputs: by name: `image` is the student's view, `teacher_image` the teacher's (a
+        tuple for several teachers), both `[batch, height, width, channels]`.
+    labels: `[batch]` int32 class ids.
+    targets: the teacher's outputs for this view, without a gradient; None without one.
+    frozen: variables of the networks that do not learn, by name, for a gradient in
+        their input: `teacher` unless its targets come from a cache.
+    partner_labels, mix_weight, index, notes: as in `View`.
+    """
+
+    inputs: Mapping[str, Any]
+    labels: Array
+    targets: Targets | None = None
+    frozen: Mapping[str, PyTree] = {}
+    partner_labels: Array | None = None
+    mix_weight: Array | None = None
+    index: Array | None = None
+    notes: Mapping[str, Any] = {}
+
+
+def make_batch(
+    view: View, targets: Targets | None, frozen: Mapping[str, PyTree]
+) -> Batch:
+    """The batch of a strategy from a view and what a teacher says about it."""
+    return Batch(
+        inputs={"image": view.student, "teacher_image": view.teacher},
+        labels=view.labels,
+        targets=targets,
+        frozen=frozen,
+        partner_labels=view.partner_labels,
+        mix_weight=view.mix_weight,
+        index=view.index,
+        notes=view.notes,
+    )
+
+
+def _no_schedules(step: int) -> dict[str, Any]:
+    return {}
+
+
+# (network or networks, steps), in order and over again.
+Turns = tuple[tuple[str | tuple[str, ...], int], ...]
 
 
 def _nothing(variables: dict[str, PyTree]) -> PyTree:
@@ -81,9 +132,9 @@ def _unchanged(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
 class Teacher(NamedTuple):
     """Where the targets of a batch come from.
 
-    targets: `(state, view, batch, given) -> Targets`, with no gradient through them.
-    init: `{player: variables} -> state`, what a teacher carries that learns itself.
-    update: `(state, {player: variables}) -> state`, after every update of the players.
+    targets: `(state, view, batch, constants) -> Targets`, without a gradient.
+    init: `{network: variables} -> state`, what a teacher carries that learns itself.
+    update: `(state, {network: variables}) -> state`, after every step.
     """
 
     targets: Callable[..., Targets]
@@ -92,16 +143,28 @@ class Teacher(NamedTuple):
 
 
 class Strategy(NamedTuple):
-    """How the players of a run are taught, as pure functions.
+    """How the networks of a run are trained, as pure functions.
 
-    init: `(key, view, targets) -> {player: variables}`.
-    loss: `(params, state, view, targets, knobs, key)` -> `(losses, (state, metrics))`.
-        `params` and `state` are dicts by player, `losses` holds one scalar a player
-        with the gradients between players already stopped.
-    knobs: `step -> {name: number}`, the scheduled weights and temperatures. They are
-        handed to the step as values, so that changing one compiles nothing.
+    init: `(key, batch) -> {network: variables}`, from a batch of one example. An entry
+        without `"params"` is state of the strategy: a memory bank, running statistics.
+    loss: `(params, state, batch, schedules, key)` -> `(losses, (state, metrics))`.
+        `params` and `state` are dicts by network, as `init` made them: `params` and
+        the other collections. `losses` holds one scalar for each trained network; a
+        network without one is trained by the sum of the others'.
+    schedules: `step -> {name: number}`, scheduled weights and the like. They enter the
+        compiled step as values, so that changing one compiles nothing.
+    turns: who moves and for how many steps, in order and over again, for example
+        `(("critic", 1), (("student", "projector"), 4))`. In a turn the other networks
+        are constants. Empty: all move at every step.
+    student: the network that is evaluated and exported.
+    labels: `loss` reads labels, so that every training example needs one.
+    optim: a `kdjax.config.Optim` by network, where it is not the run's.
     """
 
     init: Callable[..., dict[str, PyTree]]
     loss: Callable[..., tuple[dict[str, Array], tuple[PyTree, dict[str, Array]]]]
-    knobs: Callable[[int], dict[str, Any]]
+    schedules: Callable[[int], dict[str, Any]] = _no_schedules
+    turns: Turns = ()
+    student: str = "student"
+    labels: bool = True
+    optim: Mapping[str, Any] = {}

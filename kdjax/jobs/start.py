@@ -57,6 +57,7 @@ class Job(NamedTuple):
         """The same, knowing the model that a run trains where its config does not say
         it, and the variables that it starts from; None are drawn."""
         found = {} if start is None else {"start": digest(start)}
+        found |= build.code_of(run)
         if self.student is None:
             found["model"] = zoo.code_of(run.model)
         else:
@@ -146,13 +147,13 @@ def _identity(run: Run, job: Job) -> dict[str, Any]:
 
 def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     free = _free(folder, run, job)
-    runlog.check_folder(folder, _identity(run, job), free, configs.complete)
+    runlog.check_folder(folder, _identity(run, job), free, build.as_effective)
 
 
 def refuse_other_config(folder: pathlib.Path, run: Run) -> None:
     """Refuse a folder of another config; what it is of is left to its turn."""
     free = (*_FREE, "teacher.cache.path", "given", "content")
-    runlog.check_folder(folder, configs.to_dict(run), free, configs.complete)
+    runlog.check_folder(folder, configs.to_dict(run), free, build.as_effective)
 
 
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
@@ -216,7 +217,7 @@ def claimed(folder: pathlib.Path, run: Run, job: Job) -> Iterator[None]:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
         free = _free(folder, run, job)
-        runlog.open_run(folder, _identity(run, job), free, configs.complete)
+        runlog.open_run(folder, _identity(run, job), free, build.as_effective)
         _complete(folder, job)
     hosts.wait_for_all(f"claimed {folder}")
     with held(folder):

@@ -59,16 +59,19 @@ def _train(
         measure = build.make_measure(own, teacher, run.seeds, parts.mesh, central)
 
         def held_out(state: Any, split: str) -> dict[str, list[float]]:
-            return measure(build.student_variables(state), job.data[split])
+            return measure(build.student_variables(parts, state), job.data[split])
 
         state, seconds = _fit(parts, held_out, folder, checkpoints, job.console)
         test = held_out(state, "test")
-        parameters = zoo.count_parameters(build.student_variables(state)) // run.seeds
+        parameters = (
+            zoo.count_parameters(build.student_variables(parts, state)) // run.seeds
+        )
     finally:
         checkpoints.close()
     hosts.wait_for_all(f"measured {folder}")
     if hosts.is_first():
         summary = _summary(run, job.data, test, parameters, seconds)
+        summary["network"] = parts.strategy.student
         if targets:
             summary["targets"] = targets
         runlog.write_json(folder / "summary.json", summary)

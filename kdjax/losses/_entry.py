@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     needs: what it takes besides student and teacher ("labels", "several taps", ...).
     relation: whether values compare examples, and so mean the global batch.
     kernel: whether it has the family's form `(student, teacher, *, ...)`.
-    term: whether a run can use it by name: it needs nothing, or labels.
+    term: whether a run can use it by name: it needs nothing but taps, logits or labels.
     room: what it compares: logits, features, relations, sequences, dense, generative.
     """
 

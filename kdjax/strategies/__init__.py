@@ -1,1 +1,20 @@
-"""Strategies: how the players of a run are taught."""
+"""Strategies: how the networks of a run are trained."""
+
+from kdjax.core.types import Array, Batch, Model, Output, PyTree, Strategy
+from kdjax.strategies.choose import make_strategy
+from kdjax.strategies.networks import apply_network, apply_networks, init_networks
+from kdjax.strategies.offline import offline
+
+__all__ = [
+    "Array",
+    "Batch",
+    "Model",
+    "Output",
+    "PyTree",
+    "Strategy",
+    "apply_network",
+    "apply_networks",
+    "init_networks",
+    "make_strategy",
+    "offline",
+]

@@ -1,8 +1,7 @@
 """Offline distillation: a fixed teacher, a student, and weighted named terms."""
 
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +9,22 @@ import numpy as np
 import optax
 
 from kdjax import losses
-from kdjax.config import ConfigError, Scalar, Term, require
+from kdjax.config import ConfigError, Scalar, Term, require, require_known
 from kdjax.core import checks, collectives
 from kdjax.core.types import (
     Array,
+    Batch,
     Model,
     Output,
     PyTree,
     Strategy,
     Targets,
     TopTargets,
-    View,
 )
 from kdjax.models import connectors
+from kdjax.strategies import kernels, weighting
+from kdjax.strategies.kernels import Kernel
+from kdjax.strategies.weighting import Weights
 
 STUDENT = "student"
 
@@ -38,141 +40,198 @@ def offline(
     """Teach `student` by the weighted sum of `terms`.
 
     Args:
-      student: the model of the player `"student"`.
+      student: the model of the network `"student"`.
       terms: by name. A term of constant weight 0 is left out, with its computation. A
-        term with a connector adds a player `"<name> connector"`.
+        term with a connector adds a network `"<name> connector"`.
       steps: length of the run, over which weights and temperatures are scheduled.
       tail: the tail rule of `top_k_kl`, which stands in for `softmax_kl` where only the
-        likeliest classes were kept of the teacher.
+        top-k classes were kept of the teacher.
       axis_name: the pmap or shard_map axis over which batches are split; the relation
         terms then gather the whole batch.
 
     Returns:
       A `Strategy` whose metrics are the unweighted terms and, with a teacher, the share
-      of the batch on which student and teacher `agree`.
+      of the batch on which student and teacher `agree`. Weights, temperatures and the
+      numeric options of the terms are its schedules: values of the compiled step.
 
     Raises:
-      ConfigError: a term names a loss, knob or tap that does not exist, or shapes of
-        teacher and student that do not fit.
+      ConfigError: a term names a loss, an option or a tap that does not exist, or
+        shapes of teacher and student that do not fit.
     """
     active = {k: t for k, t in terms.items() if t.counts}
     require(bool(active), "terms", "one term with a weight", dict(terms))
-    kernels = {name: _kernel(name, term) for name, term in active.items()}
-
-    def init(key: Array, view: View, targets: Targets | None) -> dict[str, PyTree]:
-        players = {STUDENT: student.init(key, view.student)}
-        output, _ = student.apply(
-            players[STUDENT], view.student, train=False, rngs=None
+    parts = [
+        _Part(
+            name,
+            term,
+            kernels.find_kernel(term, f"terms.{name}"),
+            weighting.find_weights(term, f"terms.{name}"),
+            tail,
+            axis_name,
         )
-        _check_classes(output, targets)
-        for name, term in active.items():
-            ours, theirs = _pair(name, term, output, targets, view)
-            if term.connector:
-                own_key = jax.random.fold_in(key, len(players))
-                connector = _connector(name, ours, theirs)
-                players[_connector_name(name)] = {"params": connector.init(own_key)}
-        return players
+        for name, term in active.items()
+    ]
 
-    def loss(params, state, view, targets, knobs, key):
+    def init(key: Array, batch: Batch) -> dict[str, PyTree]:
+        image = batch.inputs["image"]
+        networks = {STUDENT: student.init(key, image)}
+        output, _ = student.apply(networks[STUDENT], image, train=False, rngs=None)
+        _check_classes(output, batch.targets)
+        for part in parts:
+            ours, theirs = _pair(part, output, batch)
+            if part.term.connector:
+                own_key = jax.random.fold_in(key, len(networks))
+                params = _init_connectors(part, own_key, ours, theirs)
+                networks[part.connector] = {"params": params}
+        return networks
+
+    def loss(params, state, batch, schedules, key):
         variables = {"params": params[STUDENT], **state[STUDENT]}
         output, new = student.apply(
-            variables, view.student, train=True, rngs={"dropout": key}
+            variables, batch.inputs["image"], train=True, rngs={"dropout": key}
         )
-        values = {}
-        for name, term in active.items():
-            ours, theirs = _pair(name, term, output, targets, view)
-            if term.connector:
-                connector = _connector(name, ours, theirs)
-                ours = connector.apply(params[_connector_name(name)], ours)
-            if _loss(term) in losses.RELATION:
-                ours, theirs = (_whole_rows(x, axis_name) for x in (ours, theirs))
-            try:
-                # The config has been checked, and the labels of the data.
-                with checks.trusting():
-                    values[name] = _value(
-                        kernels[name], term, ours, theirs, view, knobs[name], tail
-                    )
-            except ValueError as error:
-                raise ConfigError(f"terms.{name}: {error}") from error
-        weights = {name: knobs[name]["weight"] for name in values}
-        with checks.trusting():
-            total, parts = losses.combine(values, weights)
-        if targets is not None:
-            agree = jnp.argmax(output.logits, axis=-1) == _first_choice(targets)
-            parts = {**parts, "agreement": jnp.mean(agree)}
-        # Connectors have no gradient of their own to keep apart: one scalar serves all.
-        return {STUDENT: total}, ({**state, STUDENT: new}, parts)
-
-    def knobs(step: int) -> dict[str, dict[str, np.float32]]:
-        return {
-            name: {
-                "weight": np.float32(schedules[name][0](step)),
-                "temperature": np.float32(schedules[name][1](step)),
-            }
-            for name in active
+        values = {
+            part.name: _value(part, params, output, batch, schedules[part.name])
+            for part in parts
         }
+        weights = {name: schedules[name]["weight"] for name in values}
+        with checks.trusting():
+            total, means = losses.combine(values, weights)
+        if batch.targets is not None:
+            agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
+            means = {**means, "agreement": jnp.mean(agree)}
+        # Connectors have no gradient of their own to keep apart: one scalar serves all.
+        return {STUDENT: total}, ({**state, STUDENT: new}, means)
 
-    schedules = {
-        name: (_schedule(term.weight, steps), _schedule(term.temperature, steps))
-        for name, term in active.items()
-    }
-    return Strategy(init, loss, knobs)
+    def schedules(step: int) -> dict[str, dict[str, Any]]:
+        return {name: at(step) for name, at in numbers.items()}
 
-
-def _kernel(name: str, term: Term) -> Callable[..., Array]:
-    known = [k for k, entry in losses.REGISTRY.items() if entry.term]
-    require(_loss(term) in known, f"terms.{name}.loss", f"one of {known}", term.loss)
-    kernel = getattr(losses, _loss(term))
-    tempered = "temperature" in inspect.signature(kernel).parameters
-    ok = tempered or term.temperature == Scalar(1.0)
-    want = f"1, as {term.loss} has no temperature"
-    require(ok, f"terms.{name}.temperature", want, term.temperature)
-    return kernel
+    numbers = {part.name: _numbers(part, steps) for part in parts}
+    labels = any(part.reads_labels for part in parts)
+    return Strategy(init, loss, schedules, student=STUDENT, labels=labels)
 
 
-def _loss(term: Term) -> str:
-    """The name of today, of a config that may be older."""
-    return losses.ALIASES.get(term.loss, term.loss)
+class _Part(NamedTuple):
+    """A term with its kernel and weights, and what all terms of a strategy share."""
+
+    name: str
+    term: Term
+    kernel: Kernel
+    weights: Weights
+    tail: str
+    axis_name: str | None
+
+    @property
+    def at(self) -> str:
+        return f"terms.{self.name}"
+
+    @property
+    def connector(self) -> str:
+        """The network that maps the student's taps to the teacher's width."""
+        return f"{self.name} connector"
+
+    @property
+    def reads_labels(self) -> bool:
+        own = self.term.teacher == "labels" or "labels" in self.kernel.bound
+        return own or weighting.reads_labels(self.weights)
 
 
-def _connector_name(term: str) -> str:
-    return f"{term} connector"
+def _value(
+    part: _Part,
+    params: Mapping[str, PyTree],
+    output: Output,
+    batch: Batch,
+    schedules: Mapping[str, Any],
+) -> Array:
+    """The values of a term, one an example or anchor row."""
+    ours, theirs = _pair(part, output, batch)
+    if part.term.connector:
+        ours = _connect(part, params[part.connector], ours, theirs)
+    # The config has been checked, and the labels of the data.
+    with kernels.errors_of(part.term, part.at), checks.trusting():
+        compare = _comparison(part, ours, theirs, output, batch, schedules)
+        whole, axis_name = part.kernel.relation, part.axis_name
+        return weighting.weigh(
+            part.weights, compare, output, batch, axis_name=axis_name, whole=whole
+        )
 
 
-def _connector(name: str, ours: Array, theirs: Array):
+def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
+    """`step -> numbers` of a term that enter the compiled step as values."""
+    term, kernel = part.term, part.kernel
+    scalars = {"weight": term.weight}
+    default = kernels.default_temperature(kernel)
+    if kernel.tempered:
+        scalars["temperature"] = term.temperature or Scalar(default or 1.0)
+    paths = {name: _schedule(scalar, steps) for name, scalar in scalars.items()}
+    traced = kernels.traced_options(kernel, term.options)
+    options = {name: np.float32(value) for name, value in traced.items()}
+
+    def at(step: int) -> dict[str, Any]:
+        now = {name: np.float32(path(step)) for name, path in paths.items()}
+        return {**now, "options": options} if options else now
+
+    return at
+
+
+def _connectors(part: _Part, ours: tuple, theirs: tuple) -> list[connectors.Connector]:
     try:
-        return connectors.linear_connector(ours.shape, theirs.shape)
+        pairs = zip(ours, theirs, strict=True)
+        return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
-        raise ConfigError(f"terms.{name}.connector: {error}") from error
+        raise ConfigError(f"{part.at}.connector: {error}") from error
+
+
+def _init_connectors(part: _Part, key: Array, ours: tuple, theirs: tuple) -> PyTree:
+    """The parameters of one map, or of one map a tap by its number."""
+    made = _connectors(part, ours, theirs)
+    if len(made) == 1:
+        return made[0].init(key)
+    return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(made)}
+
+
+def _connect(part: _Part, params: PyTree, ours: tuple, theirs: tuple) -> tuple:
+    made = _connectors(part, ours, theirs)
+    if len(made) == 1:
+        return (made[0].apply(params, ours[0]),)
+    return tuple(x.apply(params[str(i)], ours[i]) for i, x in enumerate(made))
 
 
 def _pair(
-    name: str, term: Term, output: Output, targets: Targets | None, view: View
-) -> tuple[Any, Any]:
-    """The two values that a term compares."""
-    ours = _tap(f"terms.{name}.student", output, term.student)
+    part: _Part, output: Output, batch: Batch
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The values that a term compares, one or several a side."""
+    at, term = part.at, part.term
+    ours = _taps(f"{at}.student", output, term.student)
     if term.teacher == "labels":
-        return ours, view.labels
-    if targets is None:
-        raise ConfigError(f"terms.{name}.teacher: expected a teacher, the run has none")
-    theirs = _tap(f"terms.{name}.teacher", targets, term.teacher)
-    ok = not isinstance(theirs, TopTargets) or term.loss == "softmax_kl"
-    want = "softmax_kl, as of the teacher only the likeliest classes were kept"
-    require(ok, f"terms.{name}.loss", want, term.loss)
-    ok = not (isinstance(theirs, TopTargets) and term.connector)
-    require(ok, f"terms.{name}.connector", "False for logits", term.connector)
+        return ours, (batch.labels,)
+    if batch.targets is None:
+        raise ConfigError(f"{at}.teacher: expected a teacher, the run has none")
+    theirs = _taps(f"{at}.teacher", batch.targets, term.teacher)
+    top = any(isinstance(x, TopTargets) for x in theirs)
+    ok = not top or term.loss == "softmax_kl"
+    want = "softmax_kl, as only the top-k classes of the teacher were kept"
+    require(ok, f"{at}.loss", want, term.loss)
+    ok = not (top and term.connector)
+    require(ok, f"{at}.connector", "False for logits", term.connector)
     return ours, theirs
+
+
+def _taps(field: str, output: Targets, taps: str | tuple[str, ...]) -> tuple[Any, ...]:
+    names = (taps,) if isinstance(taps, str) else taps
+    return tuple(_tap(field, output, name) for name in names)
 
 
 def _tap(field: str, output: Targets, tap: str) -> Any:
     if tap == "logits":
         return output if isinstance(output, TopTargets) else output.logits
-    require(tap in output.taps, field, f"logits or one of {sorted(output.taps)}", tap)
+    want = f"logits or one of {sorted(output.taps)}"
+    require_known(tap, ["logits", *output.taps], field, want)
     return output.taps[tap]
 
 
 def _first_choice(targets: Targets) -> Array:
-    """The teacher's likeliest class of each example."""
+    """The teacher's top class of each example."""
     if isinstance(targets, TopTargets):
         return targets.indices[:, 0]
     return jnp.argmax(targets.logits, axis=-1)
@@ -185,24 +244,74 @@ def _check_classes(output: Output, targets: Targets | None) -> None:
         require(ours == theirs, "teacher", want, theirs)
 
 
+def _comparison(
+    part: _Part,
+    ours: tuple[Any, ...],
+    theirs: tuple[Any, ...],
+    output: Output,
+    batch: Batch,
+    schedules: Mapping[str, Any],
+) -> Callable[..., Array]:
+    """A function `(teacher logits=None) -> values`, one an example or anchor row.
+
+    It compares with the logits passed, and without any with the term's own taps.
+    """
+    kernel, term = part.kernel, part.term
+
+    def rows(x: Array) -> Array:
+        return _whole_rows(x, part.axis_name) if kernel.relation else x
+
+    ours = tuple(map(rows, ours))
+    bound = {k: rows(x) for k, x in _bound(kernel, term, output, batch).items()}
+    static = kernels.static_options(kernel, term.options)
+    traced = dict(schedules.get("options", {}))
+    if kernel.tempered:
+        traced["temperature"] = schedules["temperature"]
+
+    def call(theirs: tuple[Any, ...], options: Mapping[str, Any]) -> Array:
+        options = {**bound, **static, **options}
+        if kernel.several:
+            return kernel.function(ours, theirs, **options)
+        for names, taps in zip(kernel.taps, (ours, theirs), strict=True):
+            options.update(zip(names, taps[1:], strict=True))
+        return kernel.function(ours[0], theirs[0], **options)
+
+    def compare(logits: Array | None = None) -> Array:
+        if isinstance(theirs[0], TopTargets):
+            return _top_value(ours[0], theirs[0], schedules["temperature"], part.tail)
+        these = tuple(map(rows, theirs if logits is None else (logits,)))
+        numbers = kernels.traced_options(kernel, term.options)
+        if numbers:
+            # Out of range is seen in a number, and not in a value of the step.
+            jax.eval_shape(lambda: call(these, {**traced, **numbers}))
+        first = call(these, traced)
+        partner, weight = batch.partner_labels, batch.mix_weight
+        if term.teacher == "labels" and partner is not None and weight is not None:
+            first = weight * first + (1.0 - weight) * call((partner,), traced)
+        if kernel.custom:
+            kernels.check_values(kernel, first, len(batch.labels))
+        return first
+
+    return compare
+
+
+def _bound(kernel: Kernel, term: Term, output: Output, batch: Batch) -> dict[str, Any]:
+    """What a kernel takes of every run beside its taps."""
+    found: dict[str, Any] = {}
+    for name in kernel.bound:
+        if name == "labels" and term.teacher != "labels":
+            found[name] = batch.labels
+        elif name == "student_logits":
+            found[name] = output.logits
+        elif name == "teacher_logits":
+            found[name] = weighting.all_logits(batch.targets, kernel.name)
+    return found
+
+
 def _whole_rows(x: Array, axis_name: str | None) -> Array:
     """`[batch, features]` of the whole batch, wherever its parts lie."""
-    return collectives.gather(x.reshape(len(x), -1), axis_name)
-
-
-def _value(kernel, term: Term, ours, theirs, view: View, knobs, tail) -> Array:
-    """One value per example, or per anchor row."""
-    if isinstance(theirs, TopTargets):
-        return _top_value(ours, theirs, knobs["temperature"], tail)
-    takes = inspect.signature(kernel).parameters
-    options = {"temperature": knobs["temperature"]} if "temperature" in takes else {}
-    if "labels" in takes and term.teacher != "labels":
-        options["labels"] = view.labels
-    first = kernel(ours, theirs, **options)
-    partner, weight = view.partner_labels, view.mix_weight
-    if term.teacher != "labels" or partner is None or weight is None:
-        return first
-    return weight * first + (1.0 - weight) * kernel(ours, partner, **options)
+    rows = x.reshape(len(x), -1) if x.ndim > 1 else x
+    return collectives.gather(rows, axis_name)
 
 
 def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:

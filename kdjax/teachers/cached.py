@@ -88,7 +88,7 @@ def replayed(**options: Any) -> Teacher:
     They come with each batch, as `batch["rows"]["targets"]`; options: of `unpack`.
     """
 
-    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Targets:
+    def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Targets:
         return unpack(batch["rows"]["targets"], **options)
 
     return Teacher(targets)
@@ -97,12 +97,12 @@ def replayed(**options: Any) -> Teacher:
 def fixed(**options: Any) -> Teacher:
     """One answer for each example, whatever view of it the student sees.
 
-    They stay on the device, as `given["targets"]`, in the order of the examples;
+    They stay on the device, as `constants["targets"]`, in the order of the examples;
     options: of `unpack`.
     """
 
-    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Targets:
-        rows = {k: x[batch["rows"]["place"]] for k, x in given["targets"].items()}
+    def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Targets:
+        rows = {k: x[batch["rows"]["place"]] for k, x in constants["targets"].items()}
         return unpack(rows, **options)
 
     return Teacher(targets)

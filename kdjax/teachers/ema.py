@@ -10,7 +10,7 @@ from kdjax.core.types import Model, Output, PyTree, Teacher, View
 
 
 def moving_average(
-    student: Model, *, decay: float = 0.999, player: str = "student"
+    student: Model, *, decay: float = 0.999, network: str = "student"
 ) -> Teacher:
     """A teacher that is the exponential moving average of the student's variables.
 
@@ -22,9 +22,9 @@ def moving_average(
     It is applied in evaluation mode, on the teacher's view.
 
     Args:
-      student: the model of the player.
+      student: the model of the network.
       decay: share of the old average that an update keeps, in [0, 1).
-      player: whose variables are averaged.
+      network: whose variables are averaged.
 
     Raises:
       ValueError: where `decay` is outside [0, 1).
@@ -38,7 +38,7 @@ def moving_average(
 
     def init(variables: dict[str, PyTree]) -> PyTree:
         # A copy: the state is donated, and no buffer may be donated twice.
-        own = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[player])
+        own = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[network])
         return {"average": own, "updates": jnp.zeros((), jnp.int32)}
 
     def update(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
@@ -50,10 +50,10 @@ def moving_average(
             moved: Any = optax.incremental_update(new, old, 1 - keep)
             return moved.astype(old.dtype)
 
-        average = jax.tree.map(move, variables[player], state["average"])
+        average = jax.tree.map(move, variables[network], state["average"])
         return {"average": average, "updates": state["updates"] + 1}
 
-    def targets(state: PyTree, view: View, batch: Any, given: Any) -> Output:
+    def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Output:
         output, _ = student.apply(
             state["average"], view.teacher, train=False, rngs=None
         )

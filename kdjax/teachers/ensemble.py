@@ -43,7 +43,8 @@ def ensemble(
     Returns:
       A `Model` whose `variables` and `images` are tuples, one entry a member, so that
       each member can see the batch at a resolution of its own. Taps are named
-      `"<member>/<tap>"`, members counted from 0.
+      `"<member>/<tap>"`, members counted from 0; `"<member>/logits"` are its own,
+      over its temperature.
 
     Raises:
       ValueError: naming the argument that cannot be used.
@@ -77,6 +78,7 @@ def ensemble(
             for i, o in enumerate(outputs)
             for name, tap in o.taps.items()
         }
+        taps |= {f"{i}/logits": logits for i, logits in enumerate(wide)}
         return Output(combined(jnp.stack(wide)), taps), ()
 
     def combined(logits: Array) -> Array:

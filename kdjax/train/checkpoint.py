@@ -105,16 +105,16 @@ class Checkpoints:
         """
         return TrainState(**self._read(like._asdict(), step, whole=True))
 
-    def restore_player(self, like: PyTree, player: str, step: int | None = None):
-        """The variables of one player alone, laid out like `like`."""
+    def restore_network(self, like: PyTree, network: str, step: int | None = None):
+        """The variables of one network alone, laid out like `like`."""
         rest = {k: v for k, v in like.items() if k != "params"}
-        wanted = {"params": {player: like["params"]}}
+        wanted = {"params": {network: like["params"]}}
         if rest:
-            wanted["model_state"] = {player: rest}
+            wanted["model_state"] = {network: rest}
         found = self._read(wanted, step, whole=False)
         return {
-            "params": found["params"][player],
-            **found.get("model_state", {}).get(player, {}),
+            "params": found["params"][network],
+            **found.get("model_state", {}).get(network, {}),
         }
 
     def _read(

@@ -10,25 +10,26 @@ from jax.sharding import Mesh
 from kdjax.core.seeds import map_seeds
 from kdjax.train import sharding
 from kdjax.train.state import TrainState
-from kdjax.train.step import Batch, Metrics, Step, over_steps
+from kdjax.train.step import Feed, Metrics, Step, over_steps
 
 PMAP_AXIS = "batch"
 
 # Entries of a batch, by how they relate to seeds: `rows` holds `[seeds, batch, ...]`
-# arrays; the number of the update, knobs and rates are shared by all seeds.
-SEED_AXES = {"seed": 0, "step": None, "knobs": None, "rates": None, "rows": 0}
+# arrays; all but `seed` and `rows` is shared by all seeds.
+_SHARED = ("step", "schedules", "rates", "turn")
+SEED_AXES = {"seed": 0, "rows": 0, **dict.fromkeys(_SHARED)}
 
 
 class Compiled(NamedTuple):
     """A compiled step with the way in and out of its form of the state.
 
-    call: `(state, batch, given) -> (state, metrics)`; `batch` as numpy arrays
+    call: `(state, batch, constants) -> (state, metrics)`; `batch` as numpy arrays
         `[steps, ...]`, metrics `[steps, seeds]`. The state passed in is consumed.
     enter: a state as `create_sharded` makes it, to the form that `call` takes.
     leave: back again, for evaluation and checkpoints.
     """
 
-    call: Callable[[Any, Batch, Any], tuple[Any, Metrics]]
+    call: Callable[[Any, Feed, Any], tuple[Any, Metrics]]
     enter: Callable[[TrainState], Any]
     leave: Callable[[Any], TrainState]
 
@@ -36,7 +37,7 @@ class Compiled(NamedTuple):
 def compile_step(
     step: Step,
     mesh: Mesh,
-    given_axes: dict[str, int | None],
+    constant_axes: dict[str, int | None],
     seeds: int,
     how: str,
     *,
@@ -47,14 +48,14 @@ def compile_step(
     Args:
       step: from `make_train_step`, with `axis_name` PMAP_AXIS for pmap, None for jit.
       mesh: its devices share every batch.
-      given_axes: for each entry of `given`, 0 if it has one value a seed, else None.
+      constant_axes: for each constant, 0 if it has one value a seed, else None.
       seeds: how many.
       how: "jit" or "pmap", equal in value.
       unroll: write the seeds out one after another; None does so on CPU alone.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     one_by_one = on_cpu if unroll is None else unroll
-    axes = 0, SEED_AXES, given_axes
+    axes = 0, SEED_AXES, constant_axes
     all_seeds = map_seeds(step, axes, seeds, unroll=one_by_one)
     make = {"jit": _jit, "pmap": _pmap}
     return make[how](all_seeds, mesh)
@@ -63,25 +64,25 @@ def compile_step(
 def _steps(step: Step) -> Step:
     """`step` for `[steps, ...]` batches; a single one is not put into a loop."""
 
-    def run(state: TrainState, batch: Batch, given: Any):
+    def run(state: TrainState, batch: Feed, constants: Any):
         if len(batch["seed"]) > 1:
-            return over_steps(step)(state, batch, given)
-        state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), given)
+            return over_steps(step)(state, batch, constants)
+        state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), constants)
         return state, jax.tree.map(lambda x: x[None], metrics)
 
     return run
 
 
 def _jit(step: Step, mesh: Mesh) -> Compiled:
-    def run(state: TrainState, batch: Batch, given: Any):
-        new, metrics = _steps(step)(state, batch, given)
+    def run(state: TrainState, batch: Feed, constants: Any):
+        new, metrics = _steps(step)(state, batch, constants)
         where = sharding.state_sharding(mesh, new)
         new = jax.lax.with_sharding_constraint(new, where)
         return new, jax.lax.with_sharding_constraint(metrics, sharding.replicated(mesh))
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def call(state: TrainState, batch: Batch, given: Any):
+    def call(state: TrainState, batch: Feed, constants: Any):
         def place(path: tuple, x: Any) -> jax.Array:
             if isinstance(x, jax.Array):
                 return x
@@ -90,7 +91,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
         if mesh.size > 1 or jax.process_count() > 1:
             batch = jax.tree_util.tree_map_with_path(place, batch)
-        return compiled(state, batch, given)
+        return compiled(state, batch, constants)
 
     return Compiled(call, lambda state: state, lambda state: state)
 
@@ -113,9 +114,9 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         parts = x.reshape(steps, seeds, len(devices), share, *x.shape[3:])
         return np.moveaxis(parts, 2, 0)
 
-    def call(state: TrainState, batch: Batch, given: Any):
+    def call(state: TrainState, batch: Feed, constants: Any):
         split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
-        state, metrics = mapped(state, split, given)
+        state, metrics = mapped(state, split, constants)
         return state, jax.tree.map(lambda x: x[0], metrics)
 
     def enter(state: TrainState) -> TrainState:

@@ -1,6 +1,6 @@
 """Optimisers and schedules of the recipes, as optax transforms."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ def kernel_mask(params: PyTree) -> PyTree:
 
 
 def make_optimizer(optim: Optim) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of one player; `update` takes `rates=` of `make_rates`.
+    """The optimizer of one network; `update` takes `rates=` of `make_rates`.
 
     `adam`: w -= m * (lr * adam(g) + wd * w), gradient clipped at global norm
     `clip`, first moment in bfloat16, wd on kernels only (arXiv 2106.05237; in the
@@ -118,12 +118,40 @@ def _muon() -> optax.GradientTransformation:
     )
 
 
-def by_player(
-    optimizers: Mapping[Hashable, optax.GradientTransformation],
+def by_network(
+    optimizers: Mapping[str, optax.GradientTransformationExtraArgs],
 ) -> optax.GradientTransformationExtraArgs:
-    """One optimiser over `{player: params}`, each player with its own."""
+    """One optimizer over `{network: params}`, each network with its own.
+
+    Its `update` takes `rates=` by network, as `network_rates` makes them.
+    """
 
     def labels(params: dict[str, PyTree]) -> dict[str, PyTree]:
-        return {p: jax.tree.map(lambda _, p=p: p, tree) for p, tree in params.items()}
+        return {n: jax.tree.map(lambda _, n=n: n, tree) for n, tree in params.items()}
 
-    return optax.partition(optimizers, labels)
+    def own(name: str) -> optax.GradientTransformationExtraArgs:
+        one = optimizers[name]
+
+        def update(updates, state, params=None, **more):
+            more["rates"] = more["rates"][name]
+            return one.update(updates, state, params, **more)
+
+        return optax.GradientTransformationExtraArgs(one.init, update)
+
+    parts: dict[Hashable, Any] = {name: own(name) for name in optimizers}
+    return optax.partition(parts, labels)
+
+
+def network_rates(
+    optims: Mapping[str, Optim], steps: int
+) -> Callable[[int], dict[str, dict[str, np.float32]]]:
+    """`step -> {network: rates}`, the numbers of a step by `make_rates`."""
+    made = {optim: make_rates(optim, steps) for optim in optims.values()}
+    return lambda step: {name: made[optim](step) for name, optim in optims.items()}
+
+
+def keep_still(new: Any, old: Any, still: Collection[str]) -> Any:
+    """The new state of a `by_network` optimizer, but the old one of networks that have
+    not moved: neither their moments nor their counts change."""
+    kept = {name: old.inner_states[name] for name in still}
+    return new._replace(inner_states={**new.inner_states, **kept})

@@ -12,7 +12,8 @@ class TrainState(NamedTuple):
     """All that changes during training; there is no random key and no data position.
 
     step: scalar int32, updates done.
-    params, model_state: by player; the latter holds BatchNorm statistics and the like.
+    params, model_state: by network; the latter holds BatchNorm statistics and the like,
+        and what a strategy carries that has no parameters.
     opt_state: of the optax transform over `params`.
     teacher: what a teacher carries that learns itself; empty otherwise.
     """
@@ -29,23 +30,23 @@ def create_state(
     optimizer: optax.GradientTransformation,
     teacher: Teacher | None = None,
 ) -> TrainState:
-    """The state before the first update, from `{player: variables}`."""
-    params = {p: v["params"] for p, v in variables.items()}
+    """The state before the first step, from `{network: variables}`."""
+    params = {n: v["params"] for n, v in variables.items() if "params" in v}
     rest = {
-        p: {k: x for k, x in v.items() if k != "params"} for p, v in variables.items()
+        n: {k: x for k, x in v.items() if k != "params"} for n, v in variables.items()
     }
     carried = teacher.init(variables) if teacher else {}
     step = jnp.zeros((), jnp.int32)
     return TrainState(step, params, rest, optimizer.init(params), carried)
 
 
-def player_variables(state: TrainState, player: str) -> PyTree:
-    """The variables with which a player's model is applied."""
-    return join(state.params, state.model_state)[player]
+def network_variables(state: TrainState, network: str) -> PyTree:
+    """The variables with which a network is applied."""
+    return join(state.params, state.model_state)[network]
 
 
 def join(
     params: dict[str, PyTree], model_state: dict[str, PyTree]
 ) -> dict[str, PyTree]:
-    """`{player: variables}` from its two parts."""
-    return {p: {"params": x, **model_state[p]} for p, x in params.items()}
+    """`{network: variables}` from its two parts."""
+    return {n: {"params": x, **model_state[n]} for n, x in params.items()}

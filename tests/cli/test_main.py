@@ -1,5 +1,6 @@
 """The command line: help without JAX, fields as options, errors in one line."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from kdjax.cli import main as cli
-from kdjax.config import Run, to_dict
+from kdjax.config import Custom, Member, Run, Scalar, Term, to_dict
 from kdjax.train import loop
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,6 +46,8 @@ def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
     if command == "train":
         default.pop("teacher")
         default["terms"] = {"hard": default["terms"].pop("soft")}
+        # None, which has no fields to show.
+        default["terms"]["hard"].pop("temperature")
     for option, value in fields(default):
         if option == "--teacher.also":
             # A list of tables: only a config function can say it.
@@ -133,6 +136,42 @@ def test_options_are_fields(parsed):
     assert run.workdir == "elsewhere"
 
 
+def test_fields_by_path(parsed):
+    """`--set` reaches everything; a table takes new names; a number is a constant."""
+    _, (run,), _ = parsed(
+        "distill",
+        *("--set", "optim.lr=3e-3", "--set=name=7", "--set", "views.area=(0.2, 0.9)"),
+        *("--set", "baselines=()", "--set", "optim.milestones=[0.5]"),
+        *("--set", "teacher.also.0.run=runs/other", "--set", "views.flip=true"),
+        *("--set", 'terms.soft.options={"beta": 2}', "--set", "model.weights=None"),
+        *("--terms.hard.loss=hard_cross_entropy", "--terms.hard.weight", "0.1"),
+        *("--terms.hard.teacher", "labels", "--terms.soft.weight.end", "0.5"),
+        *("--terms.soft.weight.schedule", "linear", "--steps", "500"),
+        *("--terms.flow.student", "stage1", "stage2", "--terms.flow.loss", "fsp"),
+    )
+    assert run.optim.lr == 3e-3 and run.name == "7" and run.views.area == (0.2, 0.9)
+    assert run.baselines == () and run.optim.milestones == (0.5,) and run.views.flip
+    assert run.teacher.also == (Member(run="runs/other"),) and run.steps == 500
+    assert run.model.weights == "None"
+    soft = {"options": {"beta": 2}, "weight": Scalar(1.0, 0.5, "linear")}
+    flow = Term("fsp", student=("stage1", "stage2"))
+    hard = Term("hard_cross_entropy", Scalar(0.1), teacher="labels")
+    soft = dataclasses.replace(Run().terms["soft"], **soft)
+    assert run.terms == {"soft": soft, "hard": hard, "fsp": flow}
+
+
+def test_a_strategy_by_its_function(parsed):
+    _, (run,), _ = parsed(
+        "train",
+        *("--strategy.function", "mine.py:critic", "--strategy.options.turns", "3"),
+        *("--strategy.options.name", "hinge", "--strategy.options.sizes", "4", "2"),
+    )
+    options = {"turns": 3, "name": "hinge", "sizes": (4, 2)}
+    assert run.strategy == Custom("mine.py:critic", options)
+    with pytest.raises(SystemExit):
+        parsed("train", "--strategy.options.turns", "3")
+
+
 def test_a_config_function_and_options_on_top(parsed):
     file = ROOT / "experiments" / "function_matching" / "digits.py"
     _, (run,), _ = parsed(
@@ -169,6 +208,15 @@ BAD = {
         "terms.soft.temperature.value: expected a number > 0, got 0"
     ),
     ("distill", "--terms.soft.temperature.value", "nan"): "got nan",
+    ("distill", "--set", "steps"): "set: expected PATH=VALUE, got 'steps'",
+    ("distill", "--set"): "set: expected PATH=VALUE, got ''",
+    ("distill", "--set", "views.mod=x"): "views.mod: did you mean 'mode'? expected ",
+    ("distill", "--set", "views.mode=x"): "views.mode: expected one of ['fixed'",
+    ("distill", "--set", "steps=many"): "steps: expected a value of type int, got 'ma",
+    ("distill", "--set", "steps.x=1"): "steps.x: expected the end of the path",
+    ("distill", "--set", "teacher.also.2.run=x"): "teacher.also.2: expected a number",
+    ("distill", "--terms.soft.weight.valu", "1"): "weight.valu: did you mean 'value'?",
+    ("distill", "--terms.soft.student", "--steps", "3"): "expected a value, got 'noth",
     ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
     ("distill", "--views.area", "0.5", "1.2"): "views.area",
     ("distill", "--steps", "0"): "steps: expected at least 1, got 0",

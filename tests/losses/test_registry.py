@@ -55,11 +55,16 @@ def test_needs_are_what_the_signature_requires(entry):
     assert ("labels" in required(entry)) == ("labels" in entry.needs)
 
 
+TAPS = ("end", "later")
+
+
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.term], ids=lambda e: e.name)
-def test_a_term_needs_nothing_but_labels(entry):
+def test_a_term_needs_nothing_but_taps_logits_and_labels(entry):
     first, *more = required(entry)
     assert first in ("student_logits", "student_features")
-    assert set(more[1:]) <= {"labels"}
+    taps = {f"{side}_{tap}" for side in ("student", "teacher") for tap in TAPS}
+    assert set(more[1:]) <= {"labels", "student_logits", "teacher_logits", *taps}
+    assert set(entry.needs) <= {"labels", "logits", "several taps"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from kdjax import from_function, losses
 from kdjax.config import HARD, SOFT, Cache, ConfigError, Scalar, Term
-from kdjax.core.types import Output, TopTargets, View
+from kdjax.core.types import Batch, Output, TopTargets
 from kdjax.strategies.offline import offline
 
 N, C = 6, 4
@@ -31,23 +31,25 @@ def apply(params, images):
 
 
 STUDENT = from_function(apply, init=init)
-PLAIN = View(IMAGES, IMAGES, LABELS)
+PLAIN = Batch({"image": IMAGES, "teacher_image": IMAGES}, LABELS)
+MIXED = PLAIN._replace(partner_labels=jnp.roll(LABELS, 1), mix_weight=jnp.float32(0.3))
 
 
-def value(terms, view=PLAIN, step=0, steps=11, targets=TARGETS):
+def value(terms, batch=PLAIN, step=0, steps=11, targets=TARGETS):
     """(total, metrics, gradient) of a strategy at one step."""
     strategy = offline(STUDENT, terms, steps=steps)
-    variables = strategy.init(jax.random.key(0), view, targets)
+    batch = batch._replace(targets=targets)
+    variables = strategy.init(jax.random.key(0), batch)
     params = {p: v["params"] for p, v in variables.items()}
     state = {p: {} for p in params}
-    knobs = strategy.knobs(step)
+    schedules = strategy.schedules(step)
 
     def total(params):
-        by_player, (_, metrics) = strategy.loss(
-            params, state, view, targets, knobs, jax.random.key(1)
+        by_network, (_, metrics) = strategy.loss(
+            params, state, batch, schedules, jax.random.key(1)
         )
-        assert set(by_player) == {"student"}
-        return by_player["student"], metrics
+        assert set(by_network) == {"student"}
+        return by_network["student"], metrics
 
     (loss, metrics), grads = jax.value_and_grad(total, has_aux=True)(params)
     return float(loss), metrics, grads, params
@@ -81,8 +83,7 @@ def test_the_total_is_the_weighted_sum_of_the_named_terms():
 
 
 def test_mixed_labels_weigh_both_labels():
-    view = View(IMAGES, IMAGES, LABELS, jnp.roll(LABELS, 1), jnp.float32(0.3))
-    _, metrics, _, params = value({"hard": HARD}, view)
+    _, metrics, _, params = value({"hard": HARD}, MIXED)
     logits = student_logits(params)
     one = losses.hard_cross_entropy(logits, LABELS).mean()
     other = losses.hard_cross_entropy(logits, jnp.roll(LABELS, 1)).mean()
@@ -90,11 +91,10 @@ def test_mixed_labels_weigh_both_labels():
 
 
 def test_mixup_does_not_weigh_the_teacher_twice():
-    view = View(IMAGES, IMAGES, LABELS, jnp.roll(LABELS, 1), jnp.float32(0.3))
-    np.testing.assert_allclose(value({"s": SOFT}, view)[0], value({"s": SOFT})[0])
+    np.testing.assert_allclose(value({"s": SOFT}, MIXED)[0], value({"s": SOFT})[0])
 
 
-def test_a_connector_is_a_player_and_learns():
+def test_a_connector_is_a_network_and_learns():
     hint = Term("hint_l2", student="hidden", teacher="hidden", connector=True)
     _, metrics, grads, params = value({"hint": hint})
     assert set(params) == {"student", "hint connector"}
@@ -128,22 +128,22 @@ def test_a_config_may_have_the_former_name_of_a_loss():
 def test_a_config_may_have_the_former_name_of_a_tail():
     log_probs = jax.nn.log_softmax(TARGETS.logits)
     kept, indices = jax.lax.top_k(log_probs, 2)
-    top = TopTargets(kept, indices, jnp.zeros(N), {})
+    batch = PLAIN._replace(targets=TopTargets(kept, indices, jnp.zeros(N), {}))
     totals = []
     for tail in ("renormalise", "renormalize", "uniform"):
         strategy = offline(STUDENT, {"soft": SOFT}, steps=11, tail=tail)
-        variables = strategy.init(jax.random.key(0), PLAIN, top)
+        variables = strategy.init(jax.random.key(0), batch)
         params = {name: v["params"] for name, v in variables.items()}
         state = {name: {} for name in params}
-        knobs = strategy.knobs(0)
-        total, _ = strategy.loss(params, state, PLAIN, top, knobs, jax.random.key(1))
+        numbers, key = strategy.schedules(0), jax.random.key(1)
+        total, _ = strategy.loss(params, state, batch, numbers, key)
         totals.append(float(total["student"]))
     assert totals[0] == totals[1] != totals[2]
     assert Cache(tail="renormalise", top_k=2, path="x").check("cache") is None
 
 
 def test_a_term_of_weight_zero_is_not_computed():
-    """Its tap need not exist, and its player is not made."""
+    """Its tap need not exist, and its network is not made."""
     off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", connector=True)
     loss, metrics, _, params = value({"soft": SOFT, "off": off})
     assert set(params) == {"student"} and "off" not in metrics
@@ -164,15 +164,15 @@ def test_a_term_of_weight_zero_is_not_computed():
 def test_weights_and_temperatures_follow_their_schedules(scalar, want):
     """At the first, middle and last of 11 steps."""
     terms = {"soft": Term("softmax_kl", weight=scalar)}
-    knobs = offline(STUDENT, terms, steps=11).knobs
-    got = [knobs(step)["soft"]["weight"] for step in (0, 5, 10)]
+    numbers = offline(STUDENT, terms, steps=11).schedules
+    got = [numbers(step)["soft"]["weight"] for step in (0, 5, 10)]
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert all(isinstance(k, np.float32) for k in got)
 
 
 def test_cosine_is_not_linear():
     terms = {"soft": Term("softmax_kl", Scalar(1.0, 0.0, "cosine"))}
-    got = offline(STUDENT, terms, steps=11).knobs(2)["soft"]["weight"]
+    got = offline(STUDENT, terms, steps=11).schedules(2)["soft"]["weight"]
     np.testing.assert_allclose(got, 0.5 * (1 + np.cos(np.pi * 0.2)), rtol=1e-6)
 
 
@@ -188,6 +188,7 @@ def test_different_numbers_of_classes_are_refused():
     "term, message",
     [
         (Term("cosine_of_dreams"), "terms.x.loss: expected one of"),
+        (Term("tf_kd"), "terms.x.teacher: expected labels for"),
         (
             Term("hint_l2", student="deep"),
             r"terms.x.student: .*\['hidden'\], got 'deep'",

@@ -89,8 +89,9 @@ def test_gradient_is_that_of_the_mean_of_the_divergences(asked):
 
 def test_taps_carry_their_member(asked):
     taps = answer(asked).taps
-    assert sorted(taps) == ["0/mean", "1/mean"]
+    assert sorted(taps) == ["0/logits", "0/mean", "1/logits", "1/mean"]
     np.testing.assert_allclose(taps["1/mean"], asked[2][1].mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(taps["1/logits"], asked[3][1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

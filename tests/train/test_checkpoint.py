@@ -52,11 +52,11 @@ def test_everything_comes_back_bit_for_bit(checkpoints):
         np.testing.assert_array_equal(a, b)
 
 
-def test_one_player_alone(checkpoints):
+def test_one_network_alone(checkpoints):
     checkpoints.save(make_state(value=0.7), 3)
     checkpoints.wait()
-    like = state.player_variables(make_state(), "student")
-    back = checkpoints.restore_player(like, "student")
+    like = state.network_variables(make_state(), "student")
+    back = checkpoints.restore_network(like, "student")
     np.testing.assert_array_equal(back["params"]["kernel"], np.full((2, 3), 0.7, "f"))
     np.testing.assert_array_equal(back["batch_stats"]["mean"], np.arange(3.0))
 

@@ -154,16 +154,18 @@ def test_kernels_only_and_matrices_where_nothing_is_called_kernel():
     assert optimizer.kernel_mask(plain) == {"w": True, "b": False}
 
 
-def test_players_are_optimised_apart():
-    """One player's huge gradient does not clip another's."""
+def test_networks_are_optimized_apart():
+    """One network's huge gradient does not clip another's; each has its own rates."""
     plain = Optim(name="sgd", lr=1.0, wd=0, momentum=0, warmup=0, schedule="constant")
-    one, rates = optimizer.make_optimizer(plain), optimizer.make_rates(plain, 10)
-    tx = optimizer.by_player({"student": one, "critic": one})
+    slow = dataclasses.replace(plain, lr=0.25)
+    one = optimizer.make_optimizer(plain)
+    rates = optimizer.network_rates({"student": plain, "critic": slow}, 10)
+    tx = optimizer.by_network({"student": one, "critic": one})
     params = {"student": {"w": jnp.zeros(1)}, "critic": {"w": jnp.zeros(1)}}
     grads = {"student": {"w": jnp.full(1, 0.5)}, "critic": {"w": jnp.full(1, 1e6)}}
     updates, _ = tx.update(grads, tx.init(params), params, rates=rates(0))
     np.testing.assert_allclose(updates["student"]["w"], [-0.5], rtol=1e-6)
-    np.testing.assert_allclose(updates["critic"]["w"], [-1.0], rtol=1e-6)
+    np.testing.assert_allclose(updates["critic"]["w"], [-0.25], rtol=1e-6)
 
 
 def test_one_step_of_muon():

@@ -223,7 +223,7 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     losses = []
     for temperature in (1.0, 3.0, 9.0):
         batch = next(build.make_batches(parts)(0))
-        batch["knobs"]["soft"]["temperature"] = np.float32(temperature)
+        batch["schedules"]["soft"]["temperature"] = np.float32(temperature)
         batch = jax.tree.map(lambda x: x[None], batch)
         state, metrics = call.call(state, batch, given)
         losses.append(float(metrics["soft"][0, 0]))
@@ -271,7 +271,7 @@ def test_labels_do_not_enter_function_matching(tiny_run):
     for given_splits in (None, splits):
         train = build.load_source(run, "train", given_splits)
         parts = build.make_parts(run, train=train, teacher=make_teacher())
-        assert list(parts.strategy.knobs(0)) == ["soft"]
+        assert list(parts.strategy.schedules(0)) == ["soft"]
         call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
         state = sharding.create_sharded(
             parts.make_state, parts.mesh, np.arange(1), None

@@ -275,6 +275,7 @@ ENTRIES = (
         goals="several taps, between layers",
         kernel=True,
         needs="several taps",
+        term=True,
     ),
     entry(
         "fsp_matrix",
@@ -294,6 +295,7 @@ ENTRIES = (
         aliases="dense flow, densely distilled flow",
         goals="several taps, between layers",
         needs="several taps",
+        term=True,
     ),
     entry(
         "kdsvd",
@@ -310,6 +312,7 @@ ENTRIES = (
         goals="several taps, between layers, feature maps of other size",
         kernel=True,
         needs="several taps",
+        term=True,
     ),
     entry(
         "singular_vectors",

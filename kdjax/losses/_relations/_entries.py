@@ -165,6 +165,7 @@ ENTRIES = (
         kernel=True,
         needs="several taps, logits",
         relation=True,
+        term=True,
     ),
     entry(
         "irg_edges",
@@ -196,6 +197,7 @@ ENTRIES = (
         kernel=True,
         needs="several taps",
         relation=True,
+        term=True,
     ),
     entry(
         "locality_preserving",

@@ -1,0 +1,117 @@
+"""Single fields of a config by their dotted path, from text."""
+
+import ast
+import contextlib
+import dataclasses
+import types
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args, get_origin, get_type_hints
+
+from kdjax.config.checks import ConfigError, is_number, require, require_known
+from kdjax.config.plain import convert, fits
+from kdjax.config.training import Scalar
+
+
+def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any:
+    """A config with fields set one after another.
+
+    Args:
+      config: a dataclass of `kdjax.config`.
+      changes: (dotted path, words). Words are Python or JSON literals, or text; a
+        number for a `Scalar` is a constant one. A new name in a table (`terms.NAME`)
+        makes a new entry, a new number at the end of a list a new item, and a field
+        of another kind of a sum type (`strategy.function`) the value of that kind.
+
+    Raises:
+      ConfigError: naming the path that is none, or the value of another type.
+    """
+    for path, words in changes:
+        names = path.split(".")
+        config = _set(type(config), config, names, list(words), path, len(names))
+    return config
+
+
+def _set(
+    hint: Any, value: Any, names: list[str], words: list[str], path: str, depth: int
+) -> Any:
+    """`value` with what `names` lead to set; `depth`: the number of names in `path`."""
+    if not names:
+        return _parse(hint, words, path)
+    at = ".".join(path.split(".")[: depth - len(names) + 1])
+    name, *rest = names
+    if get_origin(hint) is types.UnionType:
+        hint, value = _choose(hint, value, name.replace("-", "_"), at)
+    origin, inner = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        hints, name = get_type_hints(hint), name.replace("-", "_")
+        require_known(name, list(hints), at)
+        value = hint() if value is None else value  # type: ignore[operator]
+        old = getattr(value, name)
+        new = _set(hints[name], old, rest, words, path, depth)
+        return dataclasses.replace(value, **{name: new})  # type: ignore[type-var]
+    if origin is dict:
+        old = (value or {}).get(name)
+        return {**(value or {}), name: _set(inner[1], old, rest, words, path, depth)}
+    if origin is tuple and inner[-1] is Ellipsis:
+        items, index = list(value or ()), int(name) if name.isdigit() else -1
+        ok = 0 <= index <= len(items)
+        require(ok, at, f"a number from 0 to {len(items)}", name)
+        old = items[index] if index < len(items) else None
+        items[index : index + 1] = [_set(inner[0], old, rest, words, path, depth)]
+        return tuple(items)
+    raise ConfigError(f"{at}: expected the end of the path, got {path!r}")
+
+
+def _choose(hint: Any, value: Any, name: str, at: str) -> tuple[Any, Any]:
+    """The member of a sum type that has a field, and the value so far as one of it."""
+    members = [c for c in get_args(hint) if c is not types.NoneType]
+    tables = [c for c in members if dataclasses.is_dataclass(c)]
+    if not tables:
+        return members[0], value
+    if any(type(value) is t and name in get_type_hints(t) for t in tables):
+        return type(value), value
+    fields = {field: t for t in reversed(tables) for field in get_type_hints(t)}
+    require_known(name, fields, at)
+    return fields[name], None
+
+
+def _parse(hint: Any, words: list[str], at: str) -> Any:
+    """The value that words stand for in a field of type `hint`."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin is types.UnionType and types.NoneType in members:
+        if words in (["None"], ["none"], ["null"]):
+            return None
+        members = tuple(c for c in members if c is not types.NoneType)
+        hint = members[0] if len(members) == 1 else hint
+        origin = get_origin(hint)
+    kinds = [get_origin(c) or c for c in members] if origin is types.UnionType else []
+    if (origin is tuple or tuple in kinds) and len(words) != 1:
+        return convert(hint, [_item(hint, word) for word in words], at)
+    require(len(words) == 1, at, "one value", " ".join(words))
+    word, value = words[0], literal(words[0])
+    if hint is Scalar and is_number(value):
+        return Scalar(float(value))
+    if hint is str or (str in kinds and not any(fits(c, value) for c in members)):
+        return value if isinstance(value, str) else word
+    if origin is tuple and not isinstance(value, (list, tuple)):
+        value = [_item(hint, word)]
+    return convert(hint, value, at)
+
+
+def _item(hint: Any, word: str) -> Any:
+    """One of several words; a name stays text though it looks like a number."""
+    inner = [c for c in (hint, *get_args(hint)) if get_origin(c) is tuple]
+    texts = any(get_args(c)[0] is str for c in inner)
+    return word if texts else literal(word)
+
+
+def literal(text: str) -> Any:
+    """The Python or JSON value that a text spells; else the text."""
+    words = {"true": True, "false": False, "null": None}
+    if text in words:
+        return words[text]
+    with contextlib.suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text

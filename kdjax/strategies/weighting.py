@@ -1,0 +1,192 @@
+"""Weights and masks of the examples of a term."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import targets
+from kdjax.config import Term, load_function, require, require_known
+from kdjax.core import collectives
+from kdjax.core.types import Array, Batch, Output, Targets
+from kdjax.strategies import kernels
+
+SEVERAL = "teacher_weights"
+NAMES = ("confidence_weights", "fidelity_weights", "reliability_mask", SEVERAL)
+
+
+class Weights(NamedTuple):
+    """A function to weights of examples, `(arrays, **options) -> [batch]`, and a mask.
+
+    at: the term's field, for errors.
+    name, function: None, and empty, where all examples count alike.
+    arrays: its parameters that are bound by name: `student_logits`, `teacher_logits`,
+        `labels`, and any other as a note of the batch or a tap of the teacher.
+    mask: the name of a note of the batch; empty for none.
+    """
+
+    at: str
+    name: str
+    function: Callable[..., Array] | None
+    arrays: tuple[str, ...]
+    options: Mapping[str, Any]
+    mask: str
+
+
+def find_weights(term: Term, at: str) -> Weights:
+    """The weights that a term names, with their options checked.
+
+    Raises:
+      ConfigError: naming the field, what was expected and what came.
+    """
+    field, name = f"{at}.example_weights", term.example_weights
+    if not name:
+        return Weights(at, name, None, (), {}, term.mask)
+    if ":" in name:
+        function = load_function(name, field)
+    else:
+        require_known(name, NAMES, field)
+        function = getattr(targets, name)
+    parameters = inspect.signature(function).parameters
+    ok = name != SEVERAL or term.teacher == "logits"
+    require(ok, f"{at}.teacher", f"logits, with {SEVERAL}", term.teacher)
+    arrays = tuple(p.name for p in parameters.values() if _is_bound(p))
+    known = {k: p for k, p in parameters.items() if k not in (*arrays, "where")}
+    kernels.check_options(known, term.example_options, f"{at}.example_options")
+    return Weights(at, name, function, arrays, term.example_options, term.mask)
+
+
+def _is_bound(parameter: inspect.Parameter) -> bool:
+    array = parameter.annotation is jax.Array and parameter.default is kernels.EMPTY
+    return array or parameter.name in kernels.BOUND
+
+
+def reads_labels(weights: Weights) -> bool:
+    """Whether the weights depend on labels."""
+    oracle = weights.options.get("rule") == "oracle"
+    return "labels" in weights.arrays and (weights.name != SEVERAL or oracle)
+
+
+def weigh(
+    weights: Weights,
+    compare: Callable[..., Array],
+    output: Output,
+    batch: Batch,
+    *,
+    axis_name: str | None,
+    whole: bool,
+) -> Array:
+    """The values of a term, each times the weight of its example.
+
+    The plain mean of the result is the weighted mean by the rule of the weights:
+    those of `confidence_weights` have mean 1, those of `teacher_weights` sum to 1 over
+    the teachers of an example, and a mask selects. Weights pass no gradient.
+
+    Args:
+      compare: `(logits=None) -> values`, against these or the teacher's own.
+      whole: the values are of the whole batch, not of this device's part.
+    """
+    options = {"axis_name": axis_name, "whole": whole}
+    if weights.name == SEVERAL:
+        members = _members(batch.targets)
+        shares = _call(weights, jnp.stack(members), output, batch, axis_name, axis=1)
+        pairs = zip(members, shares, strict=True)
+        parts = [_times(compare(logits), share, **options) for logits, share in pairs]
+        values = sum(parts[1:], parts[0])
+    elif weights.function is not None:
+        share = _call(weights, None, output, batch, axis_name, axis=0)
+        values = _times(compare(), share, **options)
+    else:
+        values = compare()
+    if weights.mask:
+        want = f"a note of the batch, one of {sorted(batch.notes)}"
+        require_known(weights.mask, batch.notes, f"{weights.at}.mask", want)
+        mask = collectives.gather(batch.notes[weights.mask], axis_name)
+        values = _times(values, mask, **options)
+    return values
+
+
+def all_logits(targets: Targets | None, name: str) -> Array:
+    """The teacher's logits of all classes; ValueError where there are none."""
+    if not isinstance(targets, Output):
+        got = "none" if targets is None else "the top-k classes"
+        raise ValueError(f"{name}: expected the teacher's logits, got {got}")
+    return targets.logits
+
+
+def _members(targets: Targets | None) -> list[Array]:
+    """The logits of each of several teachers."""
+    taps = targets.taps if targets is not None else {}
+    found = []
+    while f"{len(found)}/logits" in taps:
+        found.append(taps[f"{len(found)}/logits"])
+    if not found:
+        want = "several teachers, run live (taps 0/logits, 1/logits, ...)"
+        raise ValueError(f"{SEVERAL}: expected {want}, got the taps {sorted(taps)}")
+    return found
+
+
+def _call(
+    weights: Weights,
+    members: Array | None,
+    output: Output,
+    batch: Batch,
+    axis_name: str | None,
+    axis: int,
+) -> Array:
+    """The weights of the whole batch, whose examples lie along `axis`."""
+    arrays = {}
+    for name in weights.arrays:
+        if members is not None and name == "teacher_logits":
+            arrays[name] = members
+        elif name == "labels":
+            arrays[name] = batch.labels
+        elif name == "student_logits":
+            arrays[name] = output.logits
+        elif name == "teacher_logits":
+            arrays[name] = all_logits(batch.targets, weights.name)
+        else:
+            arrays[name] = _named(name, weights.name, batch)
+
+    def whole(x: Array, at: int) -> Array:
+        if axis_name is None:
+            return x
+        return jnp.moveaxis(
+            collectives.gather(jnp.moveaxis(x, at, 0), axis_name), 0, at
+        )
+
+    stacked = {"teacher_logits"} if members is not None else set()
+    arrays = {k: whole(x, axis if k in stacked else 0) for k, x in arrays.items()}
+    assert weights.function is not None
+    found = weights.function(**jax.lax.stop_gradient(arrays), **weights.options)
+    examples = len(whole(batch.labels, 0))
+    if jnp.ndim(found) != axis + 1 or found.shape[axis] != examples:
+        want = f"one weight an example, shape ({examples},)"
+        raise ValueError(f"{weights.name}: expected {want}, got {jnp.shape(found)}")
+    return jax.lax.stop_gradient(found)
+
+
+def _named(name: str, function: str, batch: Batch) -> Array:
+    taps = batch.targets.taps if batch.targets is not None else {}
+    known = {**taps, **batch.notes}
+    if name not in known:
+        want = f"{name} as a note of the batch or a tap of the teacher"
+        raise ValueError(f"{function}: expected {want}, got {sorted(known)}")
+    return known[name]
+
+
+def _times(
+    values: Array, weights: Array, *, axis_name: str | None, whole: bool
+) -> Array:
+    """Values times weights of the whole batch; of a mask, over the share it selects.
+
+    What a mask leaves out is replaced, so that a NaN there reaches nothing.
+    """
+    own = weights if whole else collectives.my_rows(weights, axis_name)
+    own = own.reshape(own.shape + (1,) * (values.ndim - own.ndim))
+    if weights.dtype != jnp.bool_:
+        return values * own.astype(values.dtype)
+    share = jnp.mean(weights.astype(values.dtype))
+    return jnp.where(own, values, 0) / jnp.where(share == 0, 1, share)
