@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import compress, config, jobs, losses
+    from kdjax import compress, config, experiments, jobs, losses
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
@@ -34,6 +34,7 @@ _PLACES = {
 }
 _MODULES = {
     "compress": "kdjax.compress",
+    "experiments": "kdjax.experiments",
     "losses": "kdjax.losses",
     "views": "kdjax.augment.views",
     "jobs": "kdjax.jobs",
@@ -47,6 +48,7 @@ __all__ = [
     "config",
     "distill",
     "evaluate",
+    "experiments",
     "from_function",
     "from_linen",
     "from_nnx",

@@ -2,9 +2,8 @@
 
 import functools
 
-import slides
-
-from kdjax.config import above
+from experiments.cifar10_slides import slides
+from kdjax.experiments import above
 
 
 def variants(pair: str) -> dict:

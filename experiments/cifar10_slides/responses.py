@@ -3,9 +3,8 @@
 import functools
 import itertools
 
-import slides
-
-from kdjax.config import above
+from experiments.cifar10_slides import slides
+from kdjax.experiments import above
 
 READINGS = ("soft", "hard")
 

@@ -54,8 +54,8 @@ def resnet(depth: int) -> Model:
     )
 
 
-def beside_me(name: str) -> str:
-    """`FILE.py` of a function in a file of this folder, from where the command runs."""
+def path_of(name: str) -> str:
+    """The path of a file of this folder, relative to the working directory."""
     return os.path.relpath(pathlib.Path(__file__).parent / name)
 
 

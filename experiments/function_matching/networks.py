@@ -3,8 +3,7 @@ asked about a part of its classes."""
 
 import dataclasses
 
-from sets import CLASSES, VEHICLES
-
+from experiments.function_matching.sets import CLASSES, VEHICLES
 from kdjax.config import Model as Config
 
 

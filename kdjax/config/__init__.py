@@ -4,22 +4,14 @@ The command line is these fields (`kdjax distill --help`), `config.json` in a ru
 is these fields, and an experiment is a function that returns a `Run`.
 """
 
-from kdjax.config.checks import ConfigError, beneath, is_number, require
-from kdjax.config.data import Data, Mode, Views
-from kdjax.config.experiment import (
-    Expectation,
-    Experiment,
-    Metric,
-    Scale,
-    above,
-    beside,
-    experiment_files,
-    load_experiment,
-    put_beside,
-    run_folder,
-    runs_beside,
-    widening,
+from kdjax.config.checks import (
+    ConfigError,
+    beneath,
+    is_number,
+    require,
+    require_known,
 )
+from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Model, Pixels
 from kdjax.config.run import (
@@ -45,39 +37,28 @@ __all__ = [
     "Compute",
     "ConfigError",
     "Data",
-    "Expectation",
-    "Experiment",
     "Level",
     "Member",
-    "Metric",
     "Mode",
     "Model",
     "Optim",
     "Pixels",
     "Run",
     "Scalar",
-    "Scale",
     "Teacher",
     "Term",
     "Tracker",
     "Views",
-    "above",
     "beneath",
-    "beside",
     "call",
     "complete",
-    "experiment_files",
     "from_dict",
     "is_number",
     "labelled",
     "load_config",
-    "load_experiment",
     "load_function",
     "source_files",
-    "put_beside",
     "require",
-    "run_folder",
-    "runs_beside",
+    "require_known",
     "to_dict",
-    "widening",
 ]

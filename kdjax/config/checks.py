@@ -1,8 +1,9 @@
 """The error of a config, and how it is raised."""
 
 import contextlib
+import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 
@@ -14,6 +15,21 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
     """Raise `ConfigError` naming the field, what was expected and what came."""
     if not ok:
         raise ConfigError(f"{field}: expected {expected}, got {got!r}")
+
+
+def require_known(
+    name: Any, names: Collection[str], field: str, expected: str = ""
+) -> None:
+    """Raise `ConfigError` for a name that is not among `names`, nearest first.
+
+    expected: in place of the list of names, where that says more.
+    """
+    if name in names:
+        return
+    near = difflib.get_close_matches(str(name), names, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    expected = expected or f"one of {sorted(names)}"
+    raise ConfigError(f"{field}: {meant}expected {expected}, got {name!r}")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -149,10 +149,19 @@ def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     runlog.check_folder(folder, _identity(run, job), free, configs.complete)
 
 
-def refuse_other_config(folder: pathlib.Path, run: Run) -> None:
-    """Refuse a folder of another config; what it is of is left to its turn."""
+def refuse_other_config(
+    folder: pathlib.Path, run: Run, config: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse a folder of another config; its data and weights are not compared.
+
+    config: that of the folder; by default the one in it, if there is one.
+    """
     free = (*_FREE, "teacher.cache.path", "given", "content")
-    runlog.check_folder(folder, configs.to_dict(run), free, configs.complete)
+    values = configs.to_dict(run)
+    if config is None:
+        runlog.check_folder(folder, values, free, configs.complete)
+    else:
+        runlog.refuse_differences(folder, configs.complete(config), values, free)
 
 
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:

@@ -54,8 +54,11 @@ def new_figure(
     return figure, axes
 
 
-def draw_lines(axis: Axes, lines: Sequence[Line]) -> None:
-    """Draw lines, gray ones beneath, and label them at their right ends."""
+def draw_lines(axis: Axes, lines: Sequence[Line], *, aligned: bool = True) -> None:
+    """Draw lines, gray ones beneath, and label them at their ends.
+
+    aligned: labels in a column right of the axes, else beside the last points.
+    """
     axis.grid(axis="y", color="0.92", linewidth=0.8)
     lines = [line for line in lines if len(line.x)]
     for line in sorted(lines, key=lambda line: line.color != GRAY):
@@ -66,28 +69,34 @@ def draw_lines(axis: Axes, lines: Sequence[Line]) -> None:
         if len(line.error) and not gray:
             error = np.nan_to_num(np.asarray(line.error, float))
             axis.errorbar(line.x, line.y, error, color=line.color, linewidth=1.2)
-    _label_ends(axis, [line for line in lines if line.label])
+    _label_ends(axis, [line for line in lines if line.label], aligned)
 
 
-def _label_ends(axis: Axes, lines: Sequence[Line]) -> None:
-    """Words beside the last point of each line, moved apart where they would touch."""
+def _label_ends(axis: Axes, lines: Sequence[Line], aligned: bool) -> None:
+    """Words at the last point of each line, moved apart where they would touch."""
     # Limits are settled before places are computed from them.
     axis.set_xlim(axis.get_xlim())
     axis.set_ylim(axis.get_ylim())
     low, high = axis.get_ylim()
     heights = [(line.y[-1] - low) / (high - low) for line in lines]
+    across, unit = (1.03, "axes fraction") if aligned else (10, "offset points")
     for line, height in zip(lines, spread(heights, _LINE), strict=True):
         gray = line.color == GRAY
         axis.annotate(
             plain(line.label),
             xy=(line.x[-1], line.y[-1]),
-            xytext=(1.03, height),
-            textcoords="axes fraction",
+            xytext=(across, height),
+            textcoords=(unit, "axes fraction"),
             va="center",
             annotation_clip=False,
             color=_DARK if gray else line.color,
             fontsize=10 if gray else 12,
-            arrowprops={"arrowstyle": "-", "color": line.color, "linewidth": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.color,
+                "linewidth": 0.8,
+                "linestyle": ":",
+            },
         )
 
 

@@ -68,6 +68,12 @@ def by_steps(row: Mapping[str, Cell]) -> dict[int, Cell]:
     return {steps: cell for steps, cell in pairs if steps is not None}
 
 
+def by_times(row: Mapping[str, Cell]) -> dict[int, Cell]:
+    """The cells of the columns of durations, `x4` or `x4 (640 steps)`, by multiple."""
+    matches = ((re.match(r"x(\d+)\b", column), cell) for column, cell in row.items())
+    return {int(match[1]): cell for match, cell in matches if match}
+
+
 def steps_of(column: str) -> int | None:
     """The number of steps in a column's head, as `x4 (640 steps)`.
 
