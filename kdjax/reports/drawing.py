@@ -1,6 +1,7 @@
 """Figures with one message: lines labeled at their ends, few colors, small files."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ _DARK = "#404040"
 _SIZE, _DPI = (8.0, 4.8), 200
 # The height of a line of text, as a fraction of the axes.
 _LINE = 0.058
+# The characters of a line of a label.
+_WRAP = 34
 
 
 class Line(NamedTuple):
@@ -54,10 +57,13 @@ def new_figure(
     return figure, axes
 
 
-def draw_lines(axis: Axes, lines: Sequence[Line], *, aligned: bool = True) -> None:
+def draw_lines(
+    axis: Axes, lines: Sequence[Line], *, aligned: bool = True, bands: bool = False
+) -> None:
     """Draw lines, gray ones beneath, and label them at their ends.
 
     aligned: labels in a column right of the axes, else beside the last points.
+    bands: errors as bands around the lines, else as bars at the points.
     """
     axis.grid(axis="y", color="0.92", linewidth=0.8)
     lines = [line for line in lines if len(line.x)]
@@ -67,9 +73,20 @@ def draw_lines(axis: Axes, lines: Sequence[Line], *, aligned: bool = True) -> No
         style |= {"markersize": 2.5, "linewidth": 1.0} if gray else {"linewidth": 2.2}
         axis.plot(line.x, line.y, **style)
         if len(line.error) and not gray:
-            error = np.nan_to_num(np.asarray(line.error, float))
-            axis.errorbar(line.x, line.y, error, color=line.color, linewidth=1.2)
+            _draw_errors(axis, line, bands)
     _label_ends(axis, [line for line in lines if line.label], aligned)
+
+
+def _draw_errors(axis: Axes, line: Line, bands: bool) -> None:
+    error = np.nan_to_num(np.asarray(line.error, float))
+    if not error.any():
+        return
+    if bands and len(line.x) > 1:
+        low, high = line.y - error, line.y + error
+        style = {"color": line.color, "alpha": 0.15, "linewidth": 0}
+        axis.fill_between(line.x, low, high, **style)
+    else:
+        axis.errorbar(line.x, line.y, error, color=line.color, linewidth=1.2)
 
 
 def _label_ends(axis: Axes, lines: Sequence[Line], aligned: bool) -> None:
@@ -78,13 +95,18 @@ def _label_ends(axis: Axes, lines: Sequence[Line], aligned: bool) -> None:
     axis.set_xlim(axis.get_xlim())
     axis.set_ylim(axis.get_ylim())
     low, high = axis.get_ylim()
-    heights = [(line.y[-1] - low) / (high - low) for line in lines]
+    lines = [line for line in lines if np.isfinite(line.y).any()]
+    ends = [_last_point(line) for line in lines]
+    heights = [(y - low) / (high - low) for _, y in ends]
+    words = [textwrap.fill(line.label, _WRAP) for line in lines]
+    gap = _LINE * max((text.count("\n") + 1 for text in words), default=1)
     across, unit = (1.03, "axes fraction") if aligned else (10, "offset points")
-    for line, height in zip(lines, spread(heights, _LINE), strict=True):
+    places = spread(heights, gap)
+    for line, text, end, height in zip(lines, words, ends, places, strict=True):
         gray = line.color == GRAY
         axis.annotate(
-            plain(line.label),
-            xy=(line.x[-1], line.y[-1]),
+            plain(text),
+            xy=end,
             xytext=(across, height),
             textcoords=(unit, "axes fraction"),
             va="center",
@@ -98,6 +120,12 @@ def _label_ends(axis: Axes, lines: Sequence[Line], aligned: bool) -> None:
                 "linestyle": ":",
             },
         )
+
+
+def _last_point(line: Line) -> tuple[float, float]:
+    """The last point with a finite value."""
+    finite = [(x, y) for x, y in zip(line.x, line.y, strict=True) if np.isfinite(y)]
+    return finite[-1]
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

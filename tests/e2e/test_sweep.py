@@ -214,7 +214,7 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
     for part, message in (
         (
             {"variants": ["third"]},
-            r"variants: expected one of \['one', 'other'\]",
+            r"variants: did you mean 'other'\? expected one of \['one', 'other'\]",
         ),
         ({"times": [4]}, r"times: expected some of \(1, 2\), got \(4,\)"),
     ):

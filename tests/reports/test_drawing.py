@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from kdjax.core.runlog import RunFolderError
@@ -76,7 +77,7 @@ def test_lines_are_labeled_at_their_ends(tmp_path):
     same, other = axis.texts
     assert [same.get_text(), other.get_text()] == ["same", r"\$other"]
     assert same.xy == other.xy == (10, 50.0)
-    boxes = [text.get_window_extent() for text in axis.texts]
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
     assert not boxes[0].overlaps(boxes[1])
     assert all(box.x1 <= figure.bbox.width for box in boxes)
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "10"]
