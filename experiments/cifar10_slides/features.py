@@ -1,4 +1,4 @@
-"""What both tables of the teacher's features share: `features_resnet`, `_plain`."""
+"""The variants of both tables on teacher features: `features_resnet`, `_plain`."""
 
 import functools
 

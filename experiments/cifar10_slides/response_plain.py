@@ -1,4 +1,4 @@
-"""A plain network's answers: four temperatures, three weights."""
+"""Outputs of a plain network: four temperatures, three weights."""
 
 from experiments.cifar10_slides import responses, slides
 from kdjax.experiments import Experiment

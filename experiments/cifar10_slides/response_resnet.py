@@ -1,4 +1,4 @@
-"""A ResNet's answers: four temperatures, three weights, both readings."""
+"""Outputs of a ResNet: four temperatures, three weights, both readings."""
 
 from experiments.cifar10_slides import responses, slides
 from kdjax.experiments import Experiment

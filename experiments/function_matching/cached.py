@@ -1,4 +1,4 @@
-"""How much of the teacher's answers must be stored, and for how many passes."""
+"""Target caching: how many classes and how many epochs of targets suffice."""
 
 import functools
 
@@ -17,23 +17,23 @@ def live(scale: str = "digits") -> Run:
 
 
 def whole(scale: str = "digits") -> Run:
-    """Every answer, whole."""
+    """All targets, all classes."""
     return stored(base(scale))
 
 
 def kept(scale: str = "digits", *, classes: str, tail: str = "uniform") -> Run:
-    """The likeliest classes; the rest is spread evenly, is one class, or left out."""
+    """The top-k classes; the tail is uniform, one bucket, or dropped."""
     counts = OF_HUNDRED if scale == "paper" else OF_TEN
     return stored(base(scale), top_k=counts[classes], tail=tail)
 
 
 def passes(scale: str = "digits", *, count: int) -> Run:
-    """So many passes, gone round in."""
+    """A number of epochs, in cycles."""
     return stored(base(scale), epochs=0.04 if scale == "tiny" else count)
 
 
 def fixed(scale: str = "digits") -> Run:
-    """One answer an image, to the whole of it; the student sees crops."""
+    """One target an image, of the whole image; the student sees crops."""
     return stored(seen(base(scale), mode="fixed"))
 
 
@@ -58,7 +58,7 @@ EXPERIMENT = Experiment(
         },
         "fixed": fixed,
     },
-    # At scale paper all answers of 10 000 passes are 4 GB.
+    # At scale paper the targets of 10 000 epochs are 4 GB.
     durations={"tiny": (1,), "digits": (64,), "cifar": (16,), "paper": (10,)},
     hypotheses=(
         *(above(f"{name} above fixed", name, "fixed") for name in ("live", *STORED)),

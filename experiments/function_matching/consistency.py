@@ -1,4 +1,4 @@
-"""Which views teacher and student must share, and for how long one must train."""
+"""Views that teacher and student share, and durations of training (figure 3)."""
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base, fixed, seen, stored
@@ -10,7 +10,7 @@ MILD = {"crop": "random", "flip": False}
 
 
 def fix_rs(scale: str = "digits") -> Run:
-    """Both see the whole image, always: the teacher's answer is a constant."""
+    """Both see the whole image, always: the target is a constant."""
     return fixed(base(scale), scale, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
 
 
@@ -45,7 +45,7 @@ def mix(scale: str = "digits") -> Run:
 
 
 def fix_ic_ens(scale: str = "digits") -> Run:
-    """The teacher's mean answer over many inception crops; the student sees one."""
+    """The target is the teacher's mean output over many inception crops."""
     crops = {"tiny": 2, "digits": 1_000, "cifar": 100, "paper": 1_000}[scale]
     return stored(seen(base(scale), mode="fixed"), crops=crops)
 

@@ -42,7 +42,7 @@ EXPERIMENT = Experiment(
         "2106.05237, table 3: ResNet-50 and MobileNetV3)"
     ),
     variants={"resnet": resnet, "mobilenet": mobilenet, "vit": vit},
-    # A core took 14 minutes for 2 560 updates of the mobile network's five seeds.
+    # A core took 14 minutes for 2 560 steps of the mobile network's five seeds.
     durations={**common.LARGE, "digits": (1, 4, 16)},
     hypotheses=tuple(
         Hypothesis(

@@ -7,7 +7,7 @@ from experiments.function_matching.common import WEIGHTS, large, seen
 from kdjax.config import Optim, Run, Views, labelled
 from kdjax.experiments import Experiment, Hypothesis, above, ref, widening
 
-# What the student has seen before are other images than those it is then taught on.
+# Pretraining uses other images than the distillation that follows.
 BEFORE = {
     "tiny": ("train[200:]", 2),
     "digits": ("train[200:]", 1_000),

@@ -1,4 +1,4 @@
-"""What wrong labels do to a student that learns from them, and to one that does not."""
+"""Label noise: students on wrong labels, and on teachers with and without them."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Teaching on images that are not of the teacher's classes, or of nothing at all."""
+"""Distillation on images outside the teacher's classes, down to random textures."""
 
 import dataclasses
 
@@ -8,15 +8,15 @@ from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 from kdjax.experiments import Experiment, Hypothesis, above
 
 SETS = path_of("sets.py")
-ASKED = f"{path_of('networks.py')}:resnet56_of_vehicles"
-# Where the images come from that the student is taught on, with no labels.
+NARROWED = f"{path_of('networks.py')}:resnet56_of_vehicles"
+# The data sets of the student's images, used without labels.
 RELATED = {"digits": f"{SETS}:high_digits", "cifar": f"{SETS}:animals"}
 UNRELATED = {"digits": f"{SETS}:photographs", "cifar": "fashion_mnist"}
 NOISE = {"digits": f"{SETS}:noise_8", "cifar": f"{SETS}:noise_32"}
 
 
 def own(scale: str = "digits") -> Run:
-    """Images of the classes that the teacher is asked about."""
+    """Images of the teacher's own classes."""
     return {"cifar": _vehicles, "paper": _pets}.get(scale, _low_digits)(scale)
 
 
@@ -55,8 +55,8 @@ def _low_digits(scale: str) -> Run:
 
 
 def _vehicles(scale: str) -> Run:
-    """CIFAR-10's vehicles, of which there are 20 000. The published teacher knows the
-    animals too: it is asked about vehicles alone, as the paper's teacher of pets is.
+    """CIFAR-10's vehicles, of which there are 20 000. The published teacher has
+    logits of animals too; only those of vehicles are used, as of the paper's pets.
     But it has learnt from the animals that the student is taught on."""
     data = Data(
         f"{SETS}:vehicles",
@@ -68,8 +68,8 @@ def _vehicles(scale: str) -> Run:
     )
     run = base(scale)
     assert run.teacher is not None
-    asked = dataclasses.replace(run.teacher.model, name=ASKED)
-    teacher = dataclasses.replace(run.teacher, model=asked)
+    narrowed = dataclasses.replace(run.teacher.model, name=NARROWED)
+    teacher = dataclasses.replace(run.teacher, model=narrowed)
     return dataclasses.replace(run, data=data, teacher=teacher)
 
 

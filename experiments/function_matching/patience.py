@@ -1,4 +1,4 @@
-"""Whether a student that has trained for long ever gets worse."""
+"""Very long training, under which a student might get worse again."""
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base, fixed, seen
@@ -17,7 +17,7 @@ def same_ic(scale: str = "digits") -> Run:
 
 
 def fix_rs(scale: str = "digits") -> Run:
-    """Both see the whole image, always: the teacher's answer is a constant."""
+    """Both see the whole image, always: the target is a constant."""
     return fixed(base(scale), scale, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
 
 

@@ -43,15 +43,15 @@ def probabilities(scale: str = "digits") -> Run:
 def deep(scale: str = "digits") -> Run:
     """Trains the better teacher, on what the first one is trained on."""
     run = large(scale)
-    asked = run.teacher
-    assert asked is not None
+    teacher_config = run.teacher
+    assert teacher_config is not None
     return labelled(
         run,
-        data=dataclasses.replace(run.data, train=asked.train),
+        data=dataclasses.replace(run.data, train=teacher_config.train),
         model=DEEP,
-        views=asked.views,
-        optim=asked.optim if scale == "tiny" else Optim(),
-        steps=asked.steps,
+        views=teacher_config.views,
+        optim=teacher_config.optim if scale == "tiny" else Optim(),
+        steps=teacher_config.steps,
     )
 
 

@@ -9,7 +9,7 @@ from experiments.function_matching.common import base
 from kdjax.config import Member, Optim, Run, labelled
 from kdjax.experiments import Experiment, above, ref
 
-# What each teacher learns from: a fifth of the images, another fifth, or all.
+# The training images of each teacher: a fifth of the images, another fifth, or all.
 IMAGES = {"one": "train[200:400]", "other": "train[400:600]", "strong": "train"}
 
 
@@ -31,17 +31,17 @@ def both(scale: str = "digits", *, mean: str) -> Run:
 
 
 def teacher(scale: str = "digits", *, name: str) -> Run:
-    """Trains one of the teachers, all of one network and with as many updates."""
+    """Trains one of the teachers, all of one network and with as many steps."""
     run = base(scale)
-    asked = run.teacher
-    assert asked is not None
+    teacher_config = run.teacher
+    assert teacher_config is not None
     return labelled(
         run,
         data=dataclasses.replace(run.data, train=IMAGES[name]),
-        model=asked.model,
-        views=asked.views,
-        optim=asked.optim if scale == "tiny" else Optim(),
-        steps=asked.steps,
+        model=teacher_config.model,
+        views=teacher_config.views,
+        optim=teacher_config.optim if scale == "tiny" else Optim(),
+        steps=teacher_config.steps,
     )
 
 

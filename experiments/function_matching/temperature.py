@@ -1,4 +1,4 @@
-"""At which temperature the teacher is asked."""
+"""Temperatures of the softened targets."""
 
 import dataclasses
 

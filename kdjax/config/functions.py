@@ -74,7 +74,7 @@ def _load_alone(path: pathlib.Path) -> types.ModuleType:
 
 
 def _advice(path: pathlib.Path, error: Exception) -> str:
-    """How to import a neighbor, where that is what failed."""
+    """Advice on importing a neighbor, where that has failed."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     if name is None or not (path.parent / f"{name}.py").is_file():
         return ""
@@ -85,17 +85,17 @@ def _advice(path: pathlib.Path, error: Exception) -> str:
 
 def load_function(reference: str, field: str) -> Callable[..., Any]:
     """The function named `module:function` or `path/to/file.py:function`."""
-    place, _, name = reference.rpartition(":")
-    require(bool(place and name), field, "module:function", reference)
-    found = getattr(load_module(place, field), name, None)
-    require(callable(found), field, f"a function {name!r} in {place}", found)
-    assert callable(found)
-    return found
+    file, _, name = reference.rpartition(":")
+    require(bool(file and name), field, "module:function", reference)
+    function = getattr(load_module(file, field), name, None)
+    require(callable(function), field, f"a function {name!r} in {file}", function)
+    assert callable(function)
+    return function
 
 
 def source_files(reference: str, field: str) -> list[pathlib.Path]:
-    """Where `module:function` is written: the file of that name, and those that the
-    function, or the methods of an object in its place, came from."""
+    """The files of `module:function`: the named one, and those that define the function
+    or the methods of an object in its place."""
     function: Any = load_function(reference, field)
     place = reference.rpartition(":")[0]
     named = place
@@ -112,7 +112,7 @@ def source_files(reference: str, field: str) -> list[pathlib.Path]:
 
 
 def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
-    """What a user's function returns; what it raises becomes an error of `field`."""
+    """Call a user's function; an exception becomes a `ConfigError` of `field`."""
     try:
         return function(*args)
     except ConfigError:

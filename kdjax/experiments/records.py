@@ -41,12 +41,12 @@ def read_sweep(root: runlog.Path) -> dict[str, Any]:
 
 
 def is_sweep(folder: runlog.Path) -> bool:
-    """Whether a folder is that of a sweep or holds its records."""
+    """True for the folder of a sweep, or of its records alone."""
     return (pathlib.Path(folder) / "sweep.json").is_file() or is_packed(folder)
 
 
 def is_packed(folder: runlog.Path) -> bool:
-    """Whether a folder holds the records of a sweep without its runs."""
+    """True for a folder with the records of a sweep and without its runs."""
     root = pathlib.Path(folder)
     return (root / RECORDS).is_file() and not (root / "sweep.json").is_file()
 

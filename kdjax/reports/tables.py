@@ -113,12 +113,12 @@ def _values(
     records: Sequence[RunRecord], field: str, show: Callable[[Any], str]
 ) -> dict[str, list[str]]:
     """Each value of a field of the summaries, with the names of its runs."""
-    found: dict[str, list[str]] = {}
+    names_by_value: dict[str, list[str]] = {}
     for record in records:
         if record.summary is not None and record.summary.get(field):
             text = show(record.summary[field])
-            found.setdefault(text, []).append(record.name)
-    return found
+            names_by_value.setdefault(text, []).append(record.name)
+    return names_by_value
 
 
 def _whose(values: dict[str, list[str]]) -> list[str]:
