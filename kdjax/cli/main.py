@@ -195,18 +195,20 @@ def _report(args: list[str]) -> None:
         """One table and one figure over several run folders.
 
         Args:
-            runs: Run folders, finished or not; or the folder of one sweep or of its
-                records.jsonl, whose report is rewritten.
-            out: Folder for report.md and curves.png (a sweep's are in its own).
+            runs: Run folders, finished or not; or the folder of one sweep, or one with
+                a sweep's records.jsonl.
+            out: Folder for report.md and figures (a sweep's are in its own).
         """
         if not runs:
             raise ConfigError("runs: expected at least one run folder, got none")
-        from kdjax.experiments.records import is_sweep
+        from kdjax.experiments.records import is_packed, is_sweep
 
         if len(runs) == 1 and is_sweep(runs[0]):
             from kdjax import experiments
 
-            _start(lambda _: print(experiments.report_sweep(runs[0])))
+            # A report beside checked-in records has prose of its own: left as it is.
+            to = out if is_packed(runs[0]) else ""
+            _start(lambda _: print(experiments.report_sweep(runs[0], to)))
             return
         # Single runs are reported without JAX.
         from kdjax import reports

@@ -128,7 +128,7 @@ def draw_grid(
     """Heat maps over the experiment's grid, one a duration.
 
     A cell has the highest validation accuracy of the variants at it. The best cell of a
-    map is framed.
+    map is bold.
     """
     durations = [
         t

@@ -30,16 +30,20 @@ _EXPLAINED = (
 )
 
 
-def write_sweep_report(folder: runlog.Path, experiment: Experiment) -> str:
-    """Write `report.md` of a sweep and its figures into its folder: the Markdown.
+def write_sweep_report(
+    folder: runlog.Path, experiment: Experiment, out: runlog.Path = ""
+) -> str:
+    """Write `report.md` of a sweep and its figures: the Markdown.
 
-    Also `records.jsonl`, which makes the same report without the runs. Unfinished runs
-    are listed and enter no verdict.
+    They go to `out`, by default the sweep's folder, with `records.jsonl`, which makes
+    the same report without the runs. Unfinished runs are listed and enter no verdict.
 
     Raises:
       RunFolderError: the folder is not a sweep's, or cannot be written.
     """
     root = pathlib.Path(folder)
+    target = pathlib.Path(out or folder)
+    runlog.make_writable(target)
     scale = read_sweep(root)["scale"]
     finished = finished_runs(experiment, root, scale)
     runs = select(experiment, finished, scale)
@@ -57,10 +61,10 @@ def write_sweep_report(folder: runlog.Path, experiment: Experiment) -> str:
     for name in experiment.select_on_validation:
         table = selection_table(experiment, name, finished, scale)
         parts.append(f"## Choice of {name} (validation accuracy, %)\n\n{table}")
-    captions = write_figures(experiment, runs, finished, scale, root)
+    captions = write_figures(experiment, runs, finished, scale, target)
     parts += [f"![{caption}]({name})" for name, caption in captions.items()]
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
-    runlog.write_bytes(root / "report.md", text.encode())
+    runlog.write_bytes(target / "report.md", text.encode())
     if not is_packed(root):
         pack(root, finished.values())
     return text

@@ -159,10 +159,12 @@ def _compiling_once(folder: pathlib.Path) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def report_sweep(folder: str | pathlib.Path) -> str:
-    """Write the report of a sweep into its folder, and return the Markdown.
+def report_sweep(folder: str | pathlib.Path, out: str | pathlib.Path = "") -> str:
+    """Write the report of a sweep, and return the Markdown.
 
-    The folder is that of a sweep, finished or not, or holds its `records.jsonl`.
+    Args:
+      folder: that of a sweep, finished or not, or one with its `records.jsonl`.
+      out: the folder of the report; by default the first one.
 
     Raises:
       ConfigError: the experiment's file is missing or invalid.
@@ -177,7 +179,7 @@ def report_sweep(folder: str | pathlib.Path) -> str:
     first = pathlib.Path(about["folder"])
     tasks = plan(experiment, first, about["scale"], about["seeds"])
     _refuse_other_runs(root, tasks, records)
-    return write_sweep_report(root, experiment)
+    return write_sweep_report(root, experiment, out)
 
 
 def _refuse_other_runs(root: pathlib.Path, tasks: list[Task], records: Runs) -> None:

@@ -73,6 +73,12 @@ def test_records_make_the_report_of_the_folders(root, tmp_path):
     before = (packed / "records.jsonl").read_bytes()
     assert report_sweep(packed) == text
     assert (packed / "report.md").read_text() == text
+    (packed / "report.md").write_text("annotated")
+    assert report_sweep(packed, tmp_path / "new/out") == text
+    assert (packed / "report.md").read_text() == "annotated"
+    names = sorted(path.name for path in (tmp_path / "new/out").iterdir())
+    # No relation: a training loss is not finite.
+    assert names == ["report.md", "results.png"]
     assert (packed / "records.jsonl").read_bytes() == before
 
 
