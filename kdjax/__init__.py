@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import compress, config, jobs, losses, targets
+    from kdjax import compress, config, experiments, jobs, losses, targets
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
@@ -34,6 +34,7 @@ _PLACES = {
 }
 _MODULES = {
     "compress": "kdjax.compress",
+    "experiments": "kdjax.experiments",
     "losses": "kdjax.losses",
     "targets": "kdjax.targets",
     "views": "kdjax.augment.views",
@@ -48,6 +49,7 @@ __all__ = [
     "config",
     "distill",
     "evaluate",
+    "experiments",
     "from_function",
     "from_linen",
     "from_nnx",

@@ -281,11 +281,14 @@ own = lambda: 3
 
 
 def test_files_of_the_same_name_do_not_share_what_they_import(tmp_path):
-    for folder, slope in (("a", 1), ("b", 5)):
+    folders = (("own_a", 1), ("own_b", 5))
+    for folder, slope in folders:
         (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
         (tmp_path / folder / "helper.py").write_text(HELPER.format(slope=slope))
-        (tmp_path / folder / "mine.py").write_text(MINE)
-    for folder, slope in (("a", 1), ("b", 5)):
+        mine = MINE.replace("import helper", f"from {folder} import helper")
+        (tmp_path / folder / "mine.py").write_text(mine)
+    for folder, slope in folders:
         place = tmp_path / folder
         both = [place / "mine.py", place / "helper.py"]
         for name in ("make", "part", "maker"):

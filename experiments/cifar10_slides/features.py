@@ -1,10 +1,9 @@
-"""What both tables of the teacher's features share: `features_resnet`, `_plain`."""
+"""The variants of both tables on teacher features: `features_resnet`, `_plain`."""
 
 import functools
 
-import slides
-
-from kdjax.config import above
+from experiments.cifar10_slides import slides
+from kdjax.experiments import above
 
 
 def variants(pair: str) -> dict:

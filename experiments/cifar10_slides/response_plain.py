@@ -1,13 +1,16 @@
-"""A plain network's answers: four temperatures, three weights."""
+"""Outputs of a plain network: four temperatures, three weights."""
 
-import responses
-import slides
+from experiments.cifar10_slides import responses, slides
+from kdjax.experiments import Experiment
 
-CLAIM = (
-    "Answers of a plain network help a smaller one at every temperature, T = 5 with "
-    "alpha = 0.2 most (slides on CIFAR-10; Hinton et al., arXiv 1503.02531)"
-)
-DURATIONS = slides.DURATIONS
 SCORES = {(5, 0.2): 67.21, (10, 0.2): 65.97, (20, 0.5): 63.47, (40, 0.7): 64.13}
-VARIANTS = responses.variants("plain")
-EXPECTED = responses.expected("63", SCORES)
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Answers of a plain network help a smaller one at every temperature, T = 5 "
+        "with alpha = 0.2 most (slides on CIFAR-10; Hinton et al., arXiv 1503.02531)"
+    ),
+    variants=responses.variants("plain"),
+    durations=slides.DURATIONS,
+    hypotheses=responses.expected("63", SCORES),
+)

@@ -1,11 +1,10 @@
-"""What both tables of the teacher's answers share: `response_resnet`, `_plain`."""
+"""The variants of both tables on teacher outputs: `response_resnet`, `_plain`."""
 
 import functools
 import itertools
 
-import slides
-
-from kdjax.config import above
+from experiments.cifar10_slides import slides
+from kdjax.experiments import above
 
 READINGS = ("soft", "hard")
 
@@ -13,17 +12,17 @@ READINGS = ("soft", "hard")
 def variants(pair: str) -> dict:
     """Labels, and every temperature with every alpha under both readings of it (0.5 is
     the same under both)."""
-    found = {"labels": functools.partial(slides.labels, pair)}
+    table = {"labels": functools.partial(slides.labels, pair)}
     for reading, temperature, alpha in itertools.product(
         READINGS, slides.TEMPERATURES, slides.ALPHAS
     ):
-        found[slides.row(temperature, alpha, reading)] = functools.partial(
+        table[slides.row(temperature, alpha, reading)] = functools.partial(
             slides.response,
             pair,
             temperature=temperature,
             soft=slides.soft_weight(alpha, reading),
         )
-    return found
+    return table
 
 
 def expected(own: str, scores: dict) -> tuple:

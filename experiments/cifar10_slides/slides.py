@@ -3,8 +3,8 @@
 The slides say neither epochs, optimiser and seeds, nor the networks of the small pair,
 nor which term alpha weighs; both readings are tried. Four scales:
 
-    tiny     two updates on the digits
-    digits   scikit-learn's digits, 640 updates: minutes on two CPU cores
+    tiny     two steps on the digits
+    digits   scikit-learn's digits, 640 steps: minutes on two CPU cores
     cifar    CIFAR-10 for 10 epochs: a short budget, as the slides must have used (their
              ResNet-20 has 82 %, where the usual recipe gives 92)
     paper    CIFAR-10 for 240 epochs: the recipe of the distillation tables
@@ -42,10 +42,10 @@ ROWS = ((5, 0.2), (10, 0.2), (20, 0.5), (40, 0.7))
 
 
 def base(pair: str, scale: str) -> Run:
-    """The student of a pair on labels and its teacher's answers, half and half."""
+    """The student of a pair on labels and its teacher's outputs, half and half."""
     run = _cifar(scale) if scale in BUDGET else _digits(scale)
     student, teacher = _models(pair, scale)
-    asked = Teacher(
+    teacher_config = Teacher(
         model=teacher,
         steps=run.steps,
         optim=run.optim,
@@ -53,8 +53,8 @@ def base(pair: str, scale: str) -> Run:
     )
     if scale in BUDGET:
         # The last 5 000 are the validation split.
-        asked = dataclasses.replace(asked, train=run.data.train)
-    return dataclasses.replace(run, model=student, teacher=asked)
+        teacher_config = dataclasses.replace(teacher_config, train=run.data.train)
+    return dataclasses.replace(run, model=student, teacher=teacher_config)
 
 
 def _models(pair: str, scale: str) -> tuple[Model, Model]:
@@ -99,7 +99,7 @@ def _cifar(scale: str) -> Run:
 
 
 def labels(pair: str, scale: str) -> Run:
-    """The student on labels alone; the teacher is there to be compared with."""
+    """The student on labels alone; the teacher serves the comparison."""
     return labelled(base(pair, scale))
 
 
@@ -144,10 +144,10 @@ def relation(
 
 
 def row(temperature: float, alpha: float, reading: str) -> str:
-    """What a row of the slides is called if alpha weighs the `soft` or `hard` term."""
+    """The name of a row of the slides if alpha weighs the `soft` or `hard` term."""
     return f"T={temperature} soft={soft_weight(alpha, reading):g}"
 
 
 def soft_weight(alpha: float, reading: str) -> float:
-    """The weight of the teacher's answers if alpha weighs the `soft` or `hard` term."""
+    """The weight of the teacher's outputs if alpha weighs the `soft` or `hard` term."""
     return alpha if reading == "soft" else round(1 - alpha, 2)

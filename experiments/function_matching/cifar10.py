@@ -78,6 +78,3 @@ def resnet8() -> Run:
 def resnet8_cached() -> Run:
     """The same, its targets replayed from a store."""
     return _cached(_run("resnet8"))
-
-
-VARIANTS = {f.__name__: f for f in (resnet20, resnet20_cached, resnet8, resnet8_cached)}

@@ -1,6 +1,6 @@
-"""What the experiments of this folder share: one run a scale, and what is seen.
+"""The base runs of this folder's experiments, one a scale, and changes of their views.
 
-    tiny     two updates, to see that everything is in place
+    tiny     two steps, as a sanity check
     digits   200 of scikit-learn's digits, 1 384 parameters: minutes on two CPU cores
     cifar    1 000 images of CIFAR-10 under a published ResNet-56 (the folder of its
              weights is the environment variable KDJAX_WEIGHTS): hours on CPU
@@ -9,8 +9,8 @@
 
 `large` is the same with ImageNet in place of flowers102, where the paper used that.
 
-A variant is a function of the scale's name. Its updates are those of the shortest run;
-longer ones have them multiplied.
+A variant is a function of the scale's name. Its steps are those of the shortest run;
+longer runs have multiples of them.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ def resnet(depth: int) -> Model:
     )
 
 
-def beside_me(name: str) -> str:
-    """`FILE.py` of a function in a file of this folder, from where the command runs."""
+def path_of(name: str) -> str:
+    """The path of a file of this folder, relative to the working directory."""
     return os.path.relpath(pathlib.Path(__file__).parent / name)
 
 
@@ -65,14 +65,14 @@ def seen(run: Run, **views: Any) -> Run:
 
 
 def fixed(run: Run, scale: str, **views: Any) -> Run:
-    """The run under answers that never change: of a teacher that is not small they are
-    asked once and stored."""
+    """The run under constant targets. Those of large teachers are computed once and
+    stored."""
     run = seen(run, mode="fixed", **views)
     return stored(run) if scale in ("cifar", "paper") else run
 
 
 def stored(run: Run, **how: Any) -> Run:
-    """The run with its teacher's answers stored; fields as in `kdjax.config.Cache`."""
+    """The run with stored targets; fields as in `kdjax.config.Cache`."""
     assert run.teacher is not None
     # A sweep gives every store a folder of its own beside the run's.
     cache = Cache(path=f"{run.workdir}-targets", **how)

@@ -58,6 +58,3 @@ def tiny() -> Run:
         optim=optim,
         teacher=teacher,
     )
-
-
-VARIANTS = {f.__name__: f for f in (funmatch, fixed, independent, consistent, tiny)}

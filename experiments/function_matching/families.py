@@ -2,17 +2,10 @@
 
 import dataclasses
 
-import common
-from common import beside_me, large
-
-from kdjax.config import Expectation, Model, Run
-
-CLAIM = (
-    "Function matching with patience works for students of every family "
-    "(arXiv 2106.05237, table 3: ResNet-50 and MobileNetV3)"
-)
-# A core took 14 minutes for 2 560 updates of the mobile network's five seeds.
-DURATIONS = {**common.LARGE, "digits": (1, 4, 16)}
+from experiments.function_matching import common
+from experiments.function_matching.common import large, path_of
+from kdjax.config import Model, Run
+from kdjax.experiments import Experiment, Hypothesis
 
 
 def resnet(scale: str = "digits") -> Run:
@@ -32,26 +25,35 @@ def vit(scale: str = "digits") -> Run:
 
 def _student(scale: str, published: str, own: str) -> Run:
     run = large(scale)
-    name = published if scale == "paper" else f"{beside_me('networks.py')}:{own}"
+    name = published if scale == "paper" else f"{path_of('networks.py')}:{own}"
     model = Model(name=name, norm="group", resolution=run.model.resolution)
     return dataclasses.replace(run, model=model)
 
 
-VARIANTS = {"resnet": resnet, "mobilenet": mobilenet, "vit": vit}
 PAPER = {
     "resnet": "80.30 at 300 epochs, 81.54 at 1 200, 82.31 at 9 600",
     "mobilenet": "74.60 at 300 epochs, 76.31 at 1 200, 76.97 at 9 600",
     "vit": "",
 }
-EXPECTED = tuple(
-    Expectation(
-        f"6: {name} gains {words}",
-        ((1.0, name, -1), (-1.0, name, before)),
-        paper=paper,
-    )
-    for name, paper in PAPER.items()
-    for before, words in (
-        (0, "from the shortest duration to the longest"),
-        (-2, "from the last lengthening"),
-    )
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Function matching with patience works for students of every family (arXiv "
+        "2106.05237, table 3: ResNet-50 and MobileNetV3)"
+    ),
+    variants={"resnet": resnet, "mobilenet": mobilenet, "vit": vit},
+    # A core took 14 minutes for 2 560 steps of the mobile network's five seeds.
+    durations={**common.LARGE, "digits": (1, 4, 16)},
+    hypotheses=tuple(
+        Hypothesis(
+            f"6: {name} gains {words}",
+            ((1.0, name, -1), (-1.0, name, before)),
+            paper=paper,
+        )
+        for name, paper in PAPER.items()
+        for before, words in (
+            (0, "from the shortest duration to the longest"),
+            (-2, "from the last lengthening"),
+        )
+    ),
 )

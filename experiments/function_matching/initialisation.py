@@ -2,26 +2,12 @@
 
 import dataclasses
 
-import common
-from common import WEIGHTS, large, seen
+from experiments.function_matching import common
+from experiments.function_matching.common import WEIGHTS, large, seen
+from kdjax.config import Optim, Run, Views, labelled
+from kdjax.experiments import Experiment, Hypothesis, above, ref, widening
 
-from kdjax.config import (
-    Expectation,
-    Optim,
-    Run,
-    Views,
-    above,
-    beside,
-    labelled,
-    widening,
-)
-
-CLAIM = (
-    "A pretrained student is ahead when training is short and no better when it is "
-    "long (arXiv 2106.05237, figure 5 and table 3)"
-)
-DURATIONS = common.LARGE
-# What the student has seen before are other images than those it is then taught on.
+# Pretraining uses other images than the distillation that follows.
 BEFORE = {
     "tiny": ("train[200:]", 2),
     "digits": ("train[200:]", 1_000),
@@ -38,7 +24,7 @@ def pretrained(scale: str = "digits") -> Run:
     """Consistent teaching of a student that was trained on labels; at the paper's scale
     that is BiT-M with a new head."""
     run = scratch(scale)
-    change = {"weights": beside("pretrained")}
+    change = {"weights": ref("pretrained")}
     if scale == "paper":
         change = {"weights": f"{WEIGHTS}/BiT-M-R50x1.npz", "adapt": ("head",)}
     model = dataclasses.replace(run.model, **change)
@@ -57,15 +43,25 @@ def before(scale: str = "digits") -> Run:
     )
 
 
-VARIANTS = {"scratch": scratch, "pretrained": pretrained}
-FIRST = {"pretrained": before}
 PAPER = "ImageNet: +2.57 at 30 epochs, +1.38 at 90, -0.04 at 1 200, -0.13 at 4 800"
-EXPECTED = (
-    above("8: pretrained ahead, shortest", "pretrained", "scratch", at=0, paper=PAPER),
-    widening("8: scratch catches up", "scratch", "pretrained", paper=PAPER),
-    Expectation(
-        "8: scratch ahead, longest (a tie is as good)",
-        ((1.0, "scratch", -1), (-1.0, "pretrained", -1)),
-        paper=PAPER,
+
+EXPERIMENT = Experiment(
+    claim=(
+        "A pretrained student is ahead when training is short and no better when it "
+        "is long (arXiv 2106.05237, figure 5 and table 3)"
     ),
+    variants={"scratch": scratch, "pretrained": pretrained},
+    durations=common.LARGE,
+    hypotheses=(
+        above(
+            "8: pretrained ahead, shortest", "pretrained", "scratch", at=0, paper=PAPER
+        ),
+        widening("8: scratch catches up", "scratch", "pretrained", paper=PAPER),
+        Hypothesis(
+            "8: scratch ahead, longest (a tie is as good)",
+            ((1.0, "scratch", -1), (-1.0, "pretrained", -1)),
+            paper=PAPER,
+        ),
+    ),
+    pretrain={"pretrained": before},
 )

@@ -1,18 +1,13 @@
-"""What wrong labels do to a student that learns from them, and to one that does not."""
+"""Label noise: students on wrong labels, and on teachers with and without them."""
 
 import dataclasses
 
-import common
-from common import base, beside_me
+from experiments.function_matching import common
+from experiments.function_matching.common import base, path_of
+from kdjax.config import HARD, Model, Optim, Run, Scalar, Teacher, labelled
+from kdjax.experiments import Experiment, above
 
-from kdjax.config import HARD, Model, Optim, Run, Scalar, Teacher, above, labelled
-
-CLAIM = (
-    "Distillation protects from wrong labels: with a teacher that saw clean ones, and "
-    "to a part even with a teacher that learnt from the wrong ones (ours)"
-)
-DURATIONS = {k: v for k, v in common.DURATIONS.items() if k != "paper"}
-SETS = beside_me("sets.py")
+SETS = path_of("sets.py")
 # Data, and its splits with labels of which a few and of which many are wrong. On the
 # digits 20 and 40 % are turned by a fixed permutation; on CIFAR-10 people gave them, 9
 # and 40 % wrong (CIFAR-10N; `human_cifar10` in sets.py says where its file comes from).
@@ -93,34 +88,51 @@ def _with(run: Run, scale: str, wrong: int) -> Run:
     return dataclasses.replace(run, data=data)
 
 
-VARIANTS = {
-    "labels": labels_clean,
-    "labels, few wrong": labels_few,
-    "labels, many wrong": labels_many,
-    "mix": mix,
-    "mix and labels, many wrong": mix_and_labels,
-    "mix, misled teacher": misled,
-    "mix, misled teacher of the same images": misled_alike,
-}
 WRONG = "labels, many wrong"
-EXPECTED = (
-    above("wrong labels cost accuracy, longest", "labels", WRONG),
-    above("and more, the more are wrong", "labels, few wrong", WRONG),
-    above("mix above labels, many wrong, shortest", "mix", WRONG, at=0),
-    above("mix above labels, many wrong, longest", "mix", WRONG),
-    above(
-        "a teacher beside them protects, longest", "mix and labels, many wrong", WRONG
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Distillation protects from wrong labels: with a teacher that saw clean "
+        "ones, and to a part even with a teacher that learnt from the wrong ones "
+        "(ours)"
     ),
-    above("but less than without them", "mix", "mix and labels, many wrong"),
-    above(
-        "a teacher that learnt from them teaches better than they do, longest",
-        "mix, misled teacher",
-        WRONG,
+    variants={
+        "labels": labels_clean,
+        "labels, few wrong": labels_few,
+        "labels, many wrong": labels_many,
+        "mix": mix,
+        "mix and labels, many wrong": mix_and_labels,
+        "mix, misled teacher": misled,
+        "mix, misled teacher of the same images": misled_alike,
+    },
+    durations={k: v for k, v in common.DURATIONS.items() if k != "paper"},
+    hypotheses=(
+        above("wrong labels cost accuracy, longest", "labels", WRONG),
+        above("and more, the more are wrong", "labels, few wrong", WRONG),
+        above("mix above labels, many wrong, shortest", "mix", WRONG, at=0),
+        above("mix above labels, many wrong, longest", "mix", WRONG),
+        above(
+            "a teacher beside them protects, longest",
+            "mix and labels, many wrong",
+            WRONG,
+        ),
+        above("but less than without them", "mix", "mix and labels, many wrong"),
+        above(
+            "a teacher that learnt from them teaches better than they do, longest",
+            "mix, misled teacher",
+            WRONG,
+        ),
+        above("but worse than one that did not", "mix", "mix, misled teacher"),
+        above(
+            "so does one that learnt from the very labels, longest",
+            "mix, misled teacher of the same images",
+            WRONG,
+        ),
     ),
-    above("but worse than one that did not", "mix", "mix, misled teacher"),
-    above(
-        "so does one that learnt from the very labels, longest",
-        "mix, misled teacher of the same images",
-        WRONG,
-    ),
+    highlight={
+        "mix": "function matching",
+        "mix, misled teacher": "misled teacher",
+        "labels": "labels",
+        "labels, many wrong": "labels, many wrong",
+    },
 )

@@ -3,15 +3,9 @@ does not show at scale digits, a fall when training is long."""
 
 import dataclasses
 
-from common import base, seen
-
-from kdjax.config import Expectation, Run, labelled
-
-CLAIM = (
-    "Students on labels with mixup fall once they have trained long enough for their "
-    "size (a study of figure 7 of arXiv 2106.05237, where ResNet-50 does at 1 200)"
-)
-DURATIONS = {"tiny": (1,), "digits": (16, 64, 256), "cifar": (16, 64, 256)}
+from experiments.function_matching.common import base, seen
+from kdjax.config import Run, labelled
+from kdjax.experiments import Experiment, Hypothesis
 
 
 def small(scale: str = "digits") -> Run:
@@ -27,12 +21,25 @@ def large(scale: str = "digits") -> Run:
 
 
 VARIANTS = {"small": small, "large": large}
-EXPECTED = tuple(
-    Expectation(
-        f"7: {name} falls from {words}",
-        ((1.0, name, at - 1), (-1.0, name, at)),
-        paper="78.15 to 76.59",
-    )
-    for name in VARIANTS
-    for at, words in ((-2, "the shortest to the second"), (-1, "there to the longest"))
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Students on labels with mixup fall once they have trained long enough for "
+        "their size (a study of figure 7 of arXiv 2106.05237, where ResNet-50 does "
+        "at 1 200)"
+    ),
+    variants=VARIANTS,
+    durations={"tiny": (1,), "digits": (16, 64, 256), "cifar": (16, 64, 256)},
+    hypotheses=tuple(
+        Hypothesis(
+            f"7: {name} falls from {words}",
+            ((1.0, name, at - 1), (-1.0, name, at)),
+            paper="78.15 to 76.59",
+        )
+        for name in VARIANTS
+        for at, words in (
+            (-2, "the shortest to the second"),
+            (-1, "there to the longest"),
+        )
+    ),
 )

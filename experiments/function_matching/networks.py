@@ -1,10 +1,9 @@
-"""Small students of other families, for images of 8 to 32 pixels, and a teacher that is
-asked about a part of its classes."""
+"""Small students of other families, for images of 8 to 32 pixels, and a teacher
+restricted to some of its classes."""
 
 import dataclasses
 
-from sets import CLASSES, VEHICLES
-
+from experiments.function_matching.sets import CLASSES, VEHICLES
 from kdjax.config import Model as Config
 
 
@@ -50,7 +49,7 @@ def vit(config: Config, classes: int):
 
 
 def resnet56_of_vehicles(config: Config, classes: int):
-    """ResNet-56 of CIFAR-10 with its answers for vehicles alone."""
+    """ResNet-56 of CIFAR-10 with its logits of vehicles alone."""
     import numpy as np
 
     from kdjax.core.types import Model
@@ -64,7 +63,7 @@ def resnet56_of_vehicles(config: Config, classes: int):
     )
 
     def apply(variables, images, *, train=False, rngs=None):
-        found, state = whole.apply(variables, images, train=train, rngs=rngs)
-        return found._replace(logits=found.logits[:, chosen]), state
+        outputs, state = whole.apply(variables, images, train=train, rngs=rngs)
+        return outputs._replace(logits=outputs.logits[:, chosen]), state
 
     return Model(whole.init, apply)

@@ -4,15 +4,10 @@
 import dataclasses
 import functools
 
-from normalisation import batch, group
+from experiments.function_matching.normalisation import batch, group
+from kdjax.config import Run
+from kdjax.experiments import Experiment, above
 
-from kdjax.config import Run, above
-
-CLAIM = (
-    "GroupNorm's deficit on small students goes with more channels or a larger rate (a "
-    "study of MobileNetV3 in table 3 of arXiv 2106.05237)"
-)
-DURATIONS = {"tiny": (1,), "digits": (64,)}
 NORMS = {"group": group, "batch": batch}
 
 
@@ -31,15 +26,25 @@ def faster(scale: str = "digits", *, norm: str) -> Run:
 
 
 WIDTHS = (4, 8)
-VARIANTS = {
-    **{
-        f"{norm} width {width}": functools.partial(wider, norm=norm, width=width)
-        for width in WIDTHS
-        for norm in NORMS
+
+EXPERIMENT = Experiment(
+    claim=(
+        "GroupNorm's deficit on small students goes with more channels or a larger "
+        "rate (a study of MobileNetV3 in table 3 of arXiv 2106.05237)"
+    ),
+    variants={
+        **{
+            f"{norm} width {width}": functools.partial(wider, norm=norm, width=width)
+            for width in WIDTHS
+            for norm in NORMS
+        },
+        **{f"{norm} lr x3": functools.partial(faster, norm=norm) for norm in NORMS},
     },
-    **{f"{norm} lr x3": functools.partial(faster, norm=norm) for norm in NORMS},
-}
-EXPECTED = tuple(
-    above(f"14: GroupNorm above BatchNorm, {what}", f"group {what}", f"batch {what}")
-    for what in (*(f"width {width}" for width in WIDTHS), "lr x3")
+    durations={"tiny": (1,), "digits": (64,)},
+    hypotheses=tuple(
+        above(
+            f"14: GroupNorm above BatchNorm, {what}", f"group {what}", f"batch {what}"
+        )
+        for what in (*(f"width {width}" for width in WIDTHS), "lr x3")
+    ),
 )

@@ -3,16 +3,11 @@
 import dataclasses
 import functools
 
-import common
-from common import large
+from experiments.function_matching import common
+from experiments.function_matching.common import large
+from kdjax.config import Optim, Run
+from kdjax.experiments import Experiment, above, widening
 
-from kdjax.config import Optim, Run, above, widening
-
-CLAIM = (
-    "A preconditioned optimiser is at least as good as Adam after as many epochs, and "
-    "gains most when they are few (arXiv 2106.05237, appendix D: Shampoo; here Muon)"
-)
-DURATIONS = {**common.LARGE, "digits": (1, 4, 16)}
 # Multiples of Adam's rate. Momentum has no scale of its own and wants larger ones; Muon
 # makes its updates as long as Adam's.
 FACTORS = {"adam": (1, 3, 10, 30), "muon": (1, 3, 10, 30), "sgd": (10, 30, 100)}
@@ -44,10 +39,22 @@ VARIANTS = {
     for make in (adam, muon, sgd)
     for factor in FACTORS[make.__name__]
 }
-CHOICES = {name: tuple(v for v in VARIANTS if v.startswith(name)) for name in FACTORS}
 PAPER = "Shampoo: +1.23 at 30 epochs, +0.70 at 90, +0.33 at 300, +0.13 at 1 200"
-EXPECTED = (
-    above("12: muon above adam, shortest", "muon", "adam", at=0, paper=PAPER),
-    above("12: muon above adam, longest", "muon", "adam", paper=PAPER),
-    widening("12: adam catches up", "adam", "muon", paper=PAPER),
+
+EXPERIMENT = Experiment(
+    claim=(
+        "A preconditioned optimiser is at least as good as Adam after as many "
+        "epochs, and gains most when they are few (arXiv 2106.05237, appendix D: "
+        "Shampoo; here Muon)"
+    ),
+    variants=VARIANTS,
+    durations={**common.LARGE, "digits": (1, 4, 16)},
+    hypotheses=(
+        above("12: muon above adam, shortest", "muon", "adam", at=0, paper=PAPER),
+        above("12: muon above adam, longest", "muon", "adam", paper=PAPER),
+        widening("12: adam catches up", "adam", "muon", paper=PAPER),
+    ),
+    select_on_validation={
+        name: tuple(v for v in VARIANTS if v.startswith(name)) for name in FACTORS
+    },
 )

@@ -7,15 +7,10 @@ has their temperature, rate and decay on the digits, to see that they build.
 import dataclasses
 import functools
 
-from common import WEIGHTS, base, large
+from experiments.function_matching.common import WEIGHTS, base, large
+from kdjax.config import Data, Model, Run, Scalar, Teacher, Term
+from kdjax.experiments import Experiment, Hypothesis
 
-from kdjax.config import Data, Expectation, Model, Run, Scalar, Teacher, Term
-
-CLAIM = (
-    "The released runs: on each set the longer one is better "
-    "(arXiv 2106.05237, table 4; big_vision's configs)"
-)
-DURATIONS = {"tiny": (1,), "paper": (1,)}
 # Data, splits, images, the teacher's file.
 SETS = {
     "flowers": ("flowers102", "train", "validation", "test", 1_020, "flowers"),
@@ -68,22 +63,30 @@ def imagenet(scale: str = "paper") -> Run:
     return dataclasses.replace(run, steps=367_835) if scale == "paper" else run
 
 
-VARIANTS = {
-    **{name: functools.partial(small, name=name) for name in HOW},
-    "imagenet": imagenet,
-}
 PAPER = {
     "flowers": "92.83, 95.54, 96.93",
     "pets": "88.01, 90.08, 91.06",
     "food": "83.29, 86.64, 87.20",
     "sun": "68.28, 73.46, 74.26",
 }
-EXPECTED = tuple(
-    Expectation(
-        f"6: {name} {longer} above {shorter}",
-        ((1.0, f"{name} {longer}", 0), (-1.0, f"{name} {shorter}", 0)),
-        paper=PAPER[name],
-    )
-    for name in SETS
-    for shorter, longer in (("fast", "medium"), ("medium", "long"))
+
+EXPERIMENT = Experiment(
+    claim=(
+        "The released runs: on each set the longer one is better (arXiv 2106.05237, "
+        "table 4; big_vision's configs)"
+    ),
+    variants={
+        **{name: functools.partial(small, name=name) for name in HOW},
+        "imagenet": imagenet,
+    },
+    durations={"tiny": (1,), "paper": (1,)},
+    hypotheses=tuple(
+        Hypothesis(
+            f"6: {name} {longer} above {shorter}",
+            ((1.0, f"{name} {longer}", 0), (-1.0, f"{name} {shorter}", 0)),
+            paper=PAPER[name],
+        )
+        for name in SETS
+        for shorter, longer in (("fast", "medium"), ("medium", "long"))
+    ),
 )

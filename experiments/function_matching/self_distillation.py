@@ -2,16 +2,11 @@
 
 import dataclasses
 
-import common
-from common import base, resnet, seen
+from experiments.function_matching import common
+from experiments.function_matching.common import base, resnet, seen
+from kdjax.config import Run, Teacher
+from kdjax.experiments import Experiment, Hypothesis, above
 
-from kdjax.config import Expectation, Run, Teacher, above
-
-CLAIM = (
-    "A student that could be its teacher becomes it: with duration, agreement on "
-    "held-out images rises and the divergence falls (what arXiv 2106.05237 is after)"
-)
-DURATIONS = common.DURATIONS
 RESNET20 = Teacher(model=resnet(20))
 
 
@@ -38,28 +33,41 @@ def consistent(scale: str = "digits") -> Run:
     return seen(mix(scale), mode="consistent")
 
 
-VARIANTS = {"twin same/ic": consistent, "twin mix": mix, "student mix": smaller}
-EXPECTED = (
-    *(
-        Expectation(
-            f"15: the {name} agrees more when trained longer",
-            ((1.0, name, -1), (-1.0, name, 0)),
-            "agreement",
-        )
-        for name in ("twin same/ic", "twin mix")
+EXPERIMENT = Experiment(
+    claim=(
+        "A student that could be its teacher becomes it: with duration, agreement on "
+        "held-out images rises and the divergence falls (what arXiv 2106.05237 is "
+        "after)"
     ),
-    *(
-        Expectation(
-            f"15: the {name} is nearer in KL when trained longer",
-            ((1.0, name, 0), (-1.0, name, -1)),
-            "kl",
-        )
-        for name in ("twin same/ic", "twin mix")
+    variants={"twin same/ic": consistent, "twin mix": mix, "student mix": smaller},
+    durations=common.DURATIONS,
+    hypotheses=(
+        *(
+            Hypothesis(
+                f"15: the {name} agrees more when trained longer",
+                ((1.0, name, -1), (-1.0, name, 0)),
+                "agreement",
+            )
+            for name in ("twin same/ic", "twin mix")
+        ),
+        *(
+            Hypothesis(
+                f"15: the {name} is nearer in KL when trained longer",
+                ((1.0, name, 0), (-1.0, name, -1)),
+                "kl",
+            )
+            for name in ("twin same/ic", "twin mix")
+        ),
+        above(
+            "15: the twin agrees more than a smaller student",
+            "twin mix",
+            "student mix",
+            metric="agreement",
+        ),
     ),
-    above(
-        "15: the twin agrees more than a smaller student",
-        "twin mix",
-        "student mix",
-        metric="agreement",
-    ),
+    highlight={
+        "twin mix": "twin, function matching",
+        "twin same/ic": "twin, consistent teaching",
+        "student mix": "smaller student",
+    },
 )

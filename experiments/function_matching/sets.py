@@ -26,11 +26,11 @@ def high_digits():
 def _digits(keep):
     from kdjax.data.sources import digits
 
-    found = {}
+    splits = {}
     for name, (images, labels) in digits().items():
         kept = keep(labels)
-        found[name] = (images[kept], labels[kept] % 5)
-    return found
+        splits[name] = (images[kept], labels[kept] % 5)
+    return splits
 
 
 def vehicles():
@@ -51,16 +51,16 @@ def _cifar(classes):
     from kdjax.data.source import select
     from kdjax.data.sources import load_splits
 
-    found = {}
+    splits = {}
     for name, whole in load_splits("cifar10").items():
         part = select(whole, np.isin(whole.labels, classes))
-        found[name] = dataclasses.replace(
+        splits[name] = dataclasses.replace(
             part,
             labels=np.searchsorted(classes, part.labels).astype(np.int32),
             classes=len(classes),
             names=tuple(whole.names[label] for label in classes),
         )
-    return found
+    return splits
 
 
 def photographs():
@@ -71,11 +71,11 @@ def photographs():
     rng = np.random.RandomState(0)
     pieces = []
     for photograph in load_sample_images().images:
-        grey = np.asarray(photograph, np.float64).mean(-1)
+        gray = np.asarray(photograph, np.float64).mean(-1)
         for _ in range(250):
             side = 8 * rng.randint(2, 17)
-            top, left = (rng.randint(0, n - side + 1) for n in grey.shape)
-            piece = grey[top : top + side, left : left + side]
+            top, left = (rng.randint(0, n - side + 1) for n in gray.shape)
+            piece = gray[top : top + side, left : left + side]
             cells = piece.reshape(8, side // 8, 8, side // 8)
             pieces.append(cells.mean((1, 3)))
     order = rng.permutation(len(pieces))
@@ -84,7 +84,7 @@ def photographs():
 
 
 def noise_8():
-    """Random textures, 8x8 grey."""
+    """Random textures, 8x8 gray."""
     return _noise(500, 8, 1)
 
 
@@ -121,16 +121,16 @@ def wrong_digits():
 
     from kdjax.data.sources import digits
 
-    found = dict(digits())
-    images, labels = found["train"]
+    splits = dict(digits())
+    images, labels = splits["train"]
     # A permutation of the classes that leaves none where it is. The images are in a
     # random order already: of every ten the first ones have wrong labels.
     turned = np.roll(np.arange(CLASSES), 3).astype(labels.dtype)
     place = np.arange(len(labels)) % 10
     for percent in (20, 40):
         wrong = np.where(place < percent // 10, turned[labels], labels)
-        found[f"wrong{percent}"] = (images, wrong)
-    return found
+        splits[f"wrong{percent}"] = (images, wrong)
+    return splits
 
 
 def human_cifar10():
@@ -142,16 +142,16 @@ def human_cifar10():
 
     from kdjax.data.sources import load_splits
 
-    found = dict(load_splits("cifar10"))
-    clean, places = found["train"].labels, _cifar_places()
+    splits = dict(load_splits("cifar10"))
+    clean, places = splits["train"].labels, _cifar_places()
     given = _human_labels()
     if not (given["clean_label"][places] == clean).all():
         raise ValueError("expected the labels of CIFAR-10N in the order of CIFAR-10")
     keys = {"aggre": "aggre_label", "random1": "random_label1", "worse": "worse_label"}
     for name, key in keys.items():
         labels = np.asarray(given[key], np.int32)[places]
-        found[name] = dataclasses.replace(found["train"], labels=labels)
-    return found
+        splits[name] = dataclasses.replace(splits["train"], labels=labels)
+    return splits
 
 
 def _cifar_places():
@@ -208,6 +208,6 @@ def _member(archive, ending: str) -> bytes:
     """The one file of a zip archive whose name ends so."""
     import zipfile
 
-    with zipfile.ZipFile(archive) as found:
-        (name,) = [n for n in found.namelist() if n.endswith(f"/{ending}")]
-        return found.read(name)
+    with zipfile.ZipFile(archive) as zipped:
+        (name,) = [n for n in zipped.namelist() if n.endswith(f"/{ending}")]
+        return zipped.read(name)

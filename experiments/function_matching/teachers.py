@@ -2,25 +2,11 @@
 
 import dataclasses
 
-import common
-from common import WEIGHTS, large, resnet
+from experiments.function_matching import common
+from experiments.function_matching.common import WEIGHTS, large, resnet
+from kdjax.config import Member, Model, Optim, Run, Teacher, labelled
+from kdjax.experiments import Experiment, above, ref
 
-from kdjax.config import (
-    Member,
-    Model,
-    Optim,
-    Run,
-    Teacher,
-    above,
-    beside,
-    labelled,
-)
-
-CLAIM = (
-    "A better teacher makes a better student, and the mean of two a still better one, "
-    "however long it trains (arXiv 2106.05237, tables 1 and 3)"
-)
-DURATIONS = common.LARGE
 # The better teacher, where it is trained first: deeper than the other.
 DEEP = Model(depth=14, width=8)
 
@@ -57,15 +43,15 @@ def probabilities(scale: str = "digits") -> Run:
 def deep(scale: str = "digits") -> Run:
     """Trains the better teacher, on what the first one is trained on."""
     run = large(scale)
-    asked = run.teacher
-    assert asked is not None
+    teacher_config = run.teacher
+    assert teacher_config is not None
     return labelled(
         run,
-        data=dataclasses.replace(run.data, train=asked.train),
+        data=dataclasses.replace(run.data, train=teacher_config.train),
         model=DEEP,
-        views=asked.views,
-        optim=asked.optim if scale == "tiny" else Optim(),
-        steps=asked.steps,
+        views=teacher_config.views,
+        optim=teacher_config.optim if scale == "tiny" else Optim(),
+        steps=teacher_config.steps,
     )
 
 
@@ -75,7 +61,7 @@ def _stronger(scale: str) -> Member:
     if scale == "paper":
         weights = f"{WEIGHTS}/R152x2_T_384.npz"
         return Member(model=Model(name="bit_r152x2", resolution=384, weights=weights))
-    return Member(run=beside("deep"))
+    return Member(run=ref("deep"))
 
 
 def _large_images(run: Run) -> Run:
@@ -95,29 +81,37 @@ def _both(scale: str, mean: str) -> Run:
     return dataclasses.replace(run, teacher=teacher)
 
 
-VARIANTS = {
-    "first": first,
-    "stronger": stronger,
-    "mean of logits": logits,
-    "mean of probabilities": probabilities,
-}
-FIRST = {"deep": deep}
 STRONGER = "T384 over T224: +0.16 at 300 epochs, +0.28, +0.15, +0.33 at 9 600"
 BOTH = "both over T224: +0.58 at 1 200 epochs, +0.53 at 4 800, +0.51 at 9 600"
-EXPECTED = (
-    *(
-        above(f"9: {name} above first, {words}", name, "first", at=at, paper=paper)
-        for name, paper in (
-            ("stronger", STRONGER),
-            ("mean of logits", BOTH),
-            ("mean of probabilities", BOTH),
-        )
-        for at, words in ((0, "shortest"), (-2, "last but one"), (-1, "longest"))
+
+EXPERIMENT = Experiment(
+    claim=(
+        "A better teacher makes a better student, and the mean of two a still better "
+        "one, however long it trains (arXiv 2106.05237, tables 1 and 3)"
     ),
-    above(
-        "9: mean of logits above stronger, longest",
-        "mean of logits",
-        "stronger",
-        paper="82.82 against 82.64 at 9 600 epochs",
+    variants={
+        "first": first,
+        "stronger": stronger,
+        "mean of logits": logits,
+        "mean of probabilities": probabilities,
+    },
+    durations=common.LARGE,
+    hypotheses=(
+        *(
+            above(f"9: {name} above first, {words}", name, "first", at=at, paper=paper)
+            for name, paper in (
+                ("stronger", STRONGER),
+                ("mean of logits", BOTH),
+                ("mean of probabilities", BOTH),
+            )
+            for at, words in ((0, "shortest"), (-2, "last but one"), (-1, "longest"))
+        ),
+        above(
+            "9: mean of logits above stronger, longest",
+            "mean of logits",
+            "stronger",
+            paper="82.82 against 82.64 at 9 600 epochs",
+        ),
     ),
+    pretrain={"deep": deep},
 )

@@ -4,18 +4,12 @@ does not show at scale digits, whose two teachers are equally good."""
 import dataclasses
 import functools
 
-import common
-from common import base
+from experiments.function_matching import common
+from experiments.function_matching.common import base
+from kdjax.config import Member, Optim, Run, labelled
+from kdjax.experiments import Experiment, above, ref
 
-from kdjax.config import Member, Optim, Run, above, beside, labelled
-
-CLAIM = (
-    "Where one teacher is clearly better than another, its student is, and the mean of "
-    "two weak teachers teaches better than one (a study of tables 1 and 3 of arXiv "
-    "2106.05237)"
-)
-DURATIONS = {k: common.DURATIONS[k] for k in ("tiny", "digits")}
-# What each teacher learns from: a fifth of the images, another fifth, or all.
+# The training images of each teacher: a fifth of the images, another fifth, or all.
 IMAGES = {"one": "train[200:400]", "other": "train[400:600]", "strong": "train"}
 
 
@@ -23,7 +17,7 @@ def taught(scale: str = "digits", *, by: str) -> Run:
     """Function matching under one of the teachers."""
     run = base(scale)
     assert run.teacher is not None
-    teacher = dataclasses.replace(run.teacher, run=beside(by))
+    teacher = dataclasses.replace(run.teacher, run=ref(by))
     return dataclasses.replace(run, teacher=teacher)
 
 
@@ -31,42 +25,59 @@ def both(scale: str = "digits", *, mean: str) -> Run:
     """Function matching under the mean of the two weak ones."""
     run = taught(scale, by="one")
     assert run.teacher is not None
-    change = {"also": (Member(run=beside("other")),), "mean": mean}
+    change = {"also": (Member(run=ref("other")),), "mean": mean}
     teacher = dataclasses.replace(run.teacher, **change)
     return dataclasses.replace(run, teacher=teacher)
 
 
 def teacher(scale: str = "digits", *, name: str) -> Run:
-    """Trains one of the teachers, all of one network and with as many updates."""
+    """Trains one of the teachers, all of one network and with as many steps."""
     run = base(scale)
-    asked = run.teacher
-    assert asked is not None
+    teacher_config = run.teacher
+    assert teacher_config is not None
     return labelled(
         run,
         data=dataclasses.replace(run.data, train=IMAGES[name]),
-        model=asked.model,
-        views=asked.views,
-        optim=asked.optim if scale == "tiny" else Optim(),
-        steps=asked.steps,
+        model=teacher_config.model,
+        views=teacher_config.views,
+        optim=teacher_config.optim if scale == "tiny" else Optim(),
+        steps=teacher_config.steps,
     )
 
 
-VARIANTS = {
-    **{f"{name} teacher": functools.partial(taught, by=name) for name in IMAGES},
-    "mean of logits": functools.partial(both, mean="logits"),
-    "mean of probabilities": functools.partial(both, mean="probabilities"),
-}
-FIRST = {name: functools.partial(teacher, name=name) for name in IMAGES}
 STRONGER = "T384 over T224: +0.16 at 300 epochs, +0.28, +0.15, +0.33 at 9 600"
 BOTH = "both over T224: +0.58 at 1 200 epochs, +0.53 at 4 800, +0.51 at 9 600"
-EXPECTED = tuple(
-    above(f"9: {larger} above {smaller}, {words}", larger, smaller, at=at, paper=paper)
-    for larger, smaller, paper in (
-        ("strong teacher", "one teacher", STRONGER),
-        ("mean of logits", "one teacher", BOTH),
-        ("mean of logits", "other teacher", BOTH),
-        ("mean of probabilities", "one teacher", BOTH),
-        ("mean of probabilities", "other teacher", BOTH),
-    )
-    for at, words in ((0, "shortest"), (-2, "last but one"), (-1, "longest"))
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Where one teacher is clearly better than another, its student is, and the "
+        "mean of two weak teachers teaches better than one (a study of tables 1 and "
+        "3 of arXiv 2106.05237)"
+    ),
+    variants={
+        **{f"{name} teacher": functools.partial(taught, by=name) for name in IMAGES},
+        "mean of logits": functools.partial(both, mean="logits"),
+        "mean of probabilities": functools.partial(both, mean="probabilities"),
+    },
+    durations={k: common.DURATIONS[k] for k in ("tiny", "digits")},
+    hypotheses=tuple(
+        above(
+            f"9: {larger} above {smaller}, {words}", larger, smaller, at=at, paper=paper
+        )
+        for larger, smaller, paper in (
+            ("strong teacher", "one teacher", STRONGER),
+            ("mean of logits", "one teacher", BOTH),
+            ("mean of logits", "other teacher", BOTH),
+            ("mean of probabilities", "one teacher", BOTH),
+            ("mean of probabilities", "other teacher", BOTH),
+        )
+        for at, words in ((0, "shortest"), (-2, "last but one"), (-1, "longest"))
+    ),
+    pretrain={name: functools.partial(teacher, name=name) for name in IMAGES},
+    highlight={
+        "strong teacher": "strong teacher",
+        "one teacher": "one teacher",
+        "mean of logits": "mean of logits",
+        "mean of probabilities": "mean of probabilities",
+    },
 )

@@ -1,17 +1,11 @@
-"""At which temperature the teacher is asked."""
+"""Temperatures of the softened targets."""
 
 import dataclasses
 
-import common
-from common import base
-
+from experiments.function_matching import common
+from experiments.function_matching.common import base
 from kdjax.config import Run, Scalar, Term
-
-CLAIM = (
-    "No temperature is best at every duration (arXiv 2106.05237, table 4, where the "
-    "best of 1, 2, 5 and 10 follows no trend)"
-)
-DURATIONS = common.DURATIONS
+from kdjax.experiments import Experiment
 
 
 def at(temperature: float, scale: str) -> Run:
@@ -39,6 +33,12 @@ def t10(scale: str = "digits") -> Run:
     return at(10.0, scale)
 
 
-VARIANTS = {"T=1": t1, "T=2": t2, "T=5": t5, "T=10": t10}
-# The paper claims no order: the tables are the result.
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim=(
+        "No temperature is best at every duration (arXiv 2106.05237, table 4, where "
+        "the best of 1, 2, 5 and 10 follows no trend)"
+    ),
+    variants={"T=1": t1, "T=2": t2, "T=5": t5, "T=10": t10},
+    durations=common.DURATIONS,
+    # The paper claims no order: the tables are the result.
+)

@@ -3,20 +3,10 @@
 import dataclasses
 import functools
 
-from common import base
+from experiments.function_matching.common import base
+from kdjax.config import Run, Scalar, Term
+from kdjax.experiments import Experiment, Hypothesis, above
 
-from kdjax.config import Expectation, Run, Scalar, Term, above
-
-CLAIM = (
-    "The longer the training, the smaller the best weight decay; temperature and rate "
-    "follow no trend (arXiv 2106.05237, table 4)"
-)
-DURATIONS = {
-    "tiny": (1,),
-    "digits": (1, 8),
-    "cifar": (1, 4, 16),
-    "paper": (1, 10, 100),
-}
 # The paper's 80 settings; small networks want larger rates.
 TEMPERATURES, RATES = (1, 2, 5, 10), (3e-4, 1e-3, 3e-3, 1e-2)
 DECAYS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
@@ -45,27 +35,42 @@ VARIANTS = {
     for t in TEMPERATURES
     for lr in RATES
 }
-CHOICES = {
-    "best": tuple(VARIANTS),
-    **{
-        f"best of wd={wd:g}": tuple(
-            name(t, lr, wd) for t in TEMPERATURES for lr in RATES
-        )
-        for wd in DECAYS
-    },
-}
 SMALL, LARGE = (f"best of wd={wd:g}" for wd in (DECAYS[0], DECAYS[-1]))
 PAPER = "flowers: 1e-3, 3e-4, 1e-4, 1e-5 at 1 000 to 1 000 000 epochs"
-EXPECTED = (
-    above("13: the large decay above the small one, shortest", LARGE, SMALL, at=0),
-    Expectation(
-        "13: the small decay gains on the large one with duration",
-        ((1.0, SMALL, -1), (-1.0, LARGE, -1), (-1.0, SMALL, 0), (1.0, LARGE, 0)),
-        paper=PAPER,
+
+EXPERIMENT = Experiment(
+    claim=(
+        "The longer the training, the smaller the best weight decay; temperature and "
+        "rate follow no trend (arXiv 2106.05237, table 4)"
     ),
-    Expectation(
-        "6: the best gains with duration",
-        ((1.0, "best", -1), (-1.0, "best", 0)),
-        paper="flowers: 77.51 to 96.93",
+    variants=VARIANTS,
+    durations={
+        "tiny": (1,),
+        "digits": (1, 8),
+        "cifar": (1, 4, 16),
+        "paper": (1, 10, 100),
+    },
+    hypotheses=(
+        above("13: the large decay above the small one, shortest", LARGE, SMALL, at=0),
+        Hypothesis(
+            "13: the small decay gains on the large one with duration",
+            ((1.0, SMALL, -1), (-1.0, LARGE, -1), (-1.0, SMALL, 0), (1.0, LARGE, 0)),
+            paper=PAPER,
+        ),
+        Hypothesis(
+            "6: the best gains with duration",
+            ((1.0, "best", -1), (-1.0, "best", 0)),
+            paper="flowers: 77.51 to 96.93",
+        ),
     ),
+    select_on_validation={
+        "best": tuple(VARIANTS),
+        **{
+            f"best of wd={wd:g}": tuple(
+                name(t, lr, wd) for t in TEMPERATURES for lr in RATES
+            )
+            for wd in DECAYS
+        },
+    },
+    grid=("optim.lr", "optim.wd"),
 )

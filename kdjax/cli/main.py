@@ -14,16 +14,17 @@ import tyro
 from kdjax.cli import losses
 from kdjax.config import (
     ConfigError,
-    Experiment,
     Run,
-    Scale,
-    experiment_files,
     labelled,
     load_config,
-    load_experiment,
     require,
-    run_folder,
     set_fields,
+)
+from kdjax.experiments import (
+    Experiment,
+    experiment_files,
+    load_experiment,
+    run_folder,
 )
 
 Folder = Annotated[str, tyro.conf.Positional]
@@ -241,16 +242,22 @@ def _report(args: list[str]) -> None:
         """One table and one figure over several run folders.
 
         Args:
-            runs: Run folders, finished or not; or the folder of one sweep, whose
-                report is written anew.
-            out: Folder for report.md and curves.png (a sweep's are in its own).
+            runs: Run folders, finished or not; or the folder of one sweep, or one with
+                a sweep's records.jsonl.
+            out: Folder for report.md and figures (a sweep's are in its own).
         """
         if not runs:
             raise ConfigError("runs: expected at least one run folder, got none")
-        if len(runs) == 1 and (pathlib.Path(runs[0]) / "sweep.json").is_file():
-            _start(lambda jobs: print(jobs.report(list(runs))))
+        from kdjax.experiments.records import is_packed, is_sweep
+
+        if len(runs) == 1 and is_sweep(runs[0]):
+            from kdjax import experiments
+
+            # A report beside checked-in records has prose of its own: left as it is.
+            to = out if is_packed(runs[0]) else ""
+            _start(lambda _: print(experiments.report_sweep(runs[0], to)))
             return
-        # Of single runs without JAX.
+        # Single runs are reported without JAX.
         from kdjax import reports
 
         try:
@@ -271,12 +278,13 @@ def _experiments(args: list[str]) -> None:
         broken = []
         for file in experiment_files(folder):
             try:
-                found = load_experiment(file)
-                states = [_state(found, scale) for scale in found.durations]
+                experiment = load_experiment(file)
+                states = [_state(experiment, scale) for scale in experiment.durations]
             except ConfigError as error:
                 broken.append(f"{file}: {error}")
             else:
-                print("\n  ".join([f"{found.name}: {found.claim}", *states]))
+                title = f"{experiment.name}: {experiment.claim}"
+                print("\n  ".join([title, *states]))
         if broken:
             _fail("\n  ".join(broken))
 
@@ -293,8 +301,8 @@ def _state(experiment: Experiment, scale: str) -> str:
     ]
     root = experiment.folder(scale)
     done = sum((root / run_folder(v, t) / "summary.json").is_file() for v, _, t in runs)
-    updates = sum(run.steps for _, run, _ in runs)
-    cost = f"{len(runs)} runs, {updates:,} updates a seed"
+    steps = sum(run.steps for _, run, _ in runs)
+    cost = f"{len(runs)} runs, {steps:,} steps a seed"
     state = f"{done} finished" if done else "not begun"
     return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
 
@@ -302,7 +310,7 @@ def _state(experiment: Experiment, scale: str) -> str:
 def _sweep(args: list[str]) -> None:
     def options(
         file: Folder,
-        scale: Scale = "digits",
+        scale: str = "digits",
         seeds: int = 5,
         workdir: str = "",
         variants: tuple[str, ...] = (),
@@ -312,17 +320,21 @@ def _sweep(args: list[str]) -> None:
 
         Args:
             file: A file of experiments.
-            scale: How large: tiny, digits, cifar or paper.
-            seeds: How many seeds, trained side by side.
-            workdir: Where the run folders go; by default runs/sweeps/NAME/SCALE.
-            variants: Those to train now, of the file's VARIANTS; all by default.
-            times: The durations to train now, of its DURATIONS; all by default.
+            scale: One of the experiment's scales.
+            seeds: The number of seeds, trained side by side.
+            workdir: The folder of the run folders; by default runs/sweeps/NAME/SCALE.
+            variants: The variants to train now; all by default.
+            times: The durations to train now; all by default.
         """
-        found = load_experiment(file)
-        part = {"variants": variants, "times": times}
-        _start(
-            lambda jobs: jobs.sweep(found, scale, seeds=seeds, workdir=workdir, **part)
-        )
+        experiment = load_experiment(file)
+        part = {"variants": variants, "times": times, "workdir": workdir}
+
+        def go(_) -> None:
+            from kdjax.experiments import sweep
+
+            sweep(experiment, scale, seeds=seeds, **part)
+
+        _start(go)
 
     tyro.cli(options, prog="kdjax sweep", args=args)
 
@@ -338,7 +350,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
     from kdjax.data.store import StoreError
-    from kdjax.jobs.sweeping import SweepError
+    from kdjax.experiments import SweepError
     from kdjax.train.checkpoint import CheckpointError
     from kdjax.train.loop import Interrupted, NonFiniteError
 

@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import pathlib
 import sys
@@ -15,58 +16,90 @@ from kdjax.config.checks import ConfigError, require, require_known
 from kdjax.config.run import Run, from_dict
 
 
-def load_module(place: str, field: str) -> types.ModuleType:
-    """A module by name, or a Python file, which may import those beside it."""
+def load_module(name: str, field: str) -> types.ModuleType:
+    """A module by its dotted name, or from a Python file.
+
+    A file in a package (a folder with `__init__.py`) is imported by its dotted name,
+    and may import its neighbors by theirs. A file on its own is executed anew at every
+    call, and may import what is installed.
+
+    Raises:
+      ConfigError: there is no such file, or the import fails.
+    """
+    is_file = name.endswith(".py")
+    path = pathlib.Path(name).resolve()
+    require(path.is_file() or not is_file, field, "a file that exists", name)
     try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place)
-        path = pathlib.Path(place).resolve()
-        require(path.is_file(), field, "a file that exists", place)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)
-        # As for a script: what lies beside it comes first.
-        sys.path.insert(0, str(path.parent))
-        known = set(sys.modules)
-        try:
-            spec.loader.exec_module(module)
-        finally:
-            sys.path.remove(str(path.parent))
-            _forget(set(sys.modules) - known, path.parent)
-        return module
+        if not is_file:
+            return importlib.import_module(name)
+        package = _package_of(path)
+        return _load_alone(path) if package is None else _load_member(path, package)
     except ConfigError:
         raise
     except Exception as error:
-        text = f"{field}: cannot import {place!r}: {type(error).__name__}: {error}"
-        raise ConfigError(text) from error
+        text = f"{field}: cannot import {name!r}: {type(error).__name__}: {error}"
+        raise ConfigError(text + _advice(path, error)) from error
 
 
-def _forget(names: set[str], folder: pathlib.Path) -> None:
-    """Let a file elsewhere import its own of the same name, not what this one found."""
-    for name in names:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and pathlib.Path(file).resolve().parent == folder:
-            del sys.modules[name]
+def _package_of(path: pathlib.Path) -> pathlib.Path | None:
+    """The outermost folder of the package that a file is in."""
+    folders = itertools.takewhile(
+        lambda folder: (folder / "__init__.py").is_file(), path.parents
+    )
+    return next(reversed(list(folders)), None)
+
+
+def _load_member(path: pathlib.Path, package: pathlib.Path) -> types.ModuleType:
+    # Once imported, a package finds its members without the path.
+    sys.path.insert(0, str(package.parent))
+    importlib.invalidate_caches()
+    try:
+        file = importlib.import_module(package.name).__file__
+    finally:
+        sys.path.remove(str(package.parent))
+    other = pathlib.Path(file or "").resolve().parent
+    expected = f"the package in {package}"
+    require(other == package, package.name, expected, f"the one in {other}")
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return importlib.import_module(".".join(parts))
+
+
+def _load_alone(path: pathlib.Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _advice(path: pathlib.Path, error: Exception) -> str:
+    """Advice on importing a neighbor, where that has failed."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if name is None or not (path.parent / f"{name}.py").is_file():
+        return ""
+    folder = path.parent.name
+    line = f"from {folder} import {name}"
+    return f"; to import its neighbors, add {folder}/__init__.py and write `{line}`"
 
 
 def load_function(reference: str, field: str) -> Callable[..., Any]:
     """The function named `module:function` or `path/to/file.py:function`."""
-    place, _, name = reference.rpartition(":")
-    require(bool(place and name), field, "module:function", reference)
-    module = load_module(place, field)
-    found = getattr(module, name, None)
-    if found is None:
+    file, _, name = reference.rpartition(":")
+    require(bool(file and name), field, "module:function", reference)
+    module = load_module(file, field)
+    function = getattr(module, name, None)
+    if function is None:
         names = [n for n, x in vars(module).items() if callable(x) and n[:1] != "_"]
-        require_known(name, names, field, f"a function in {place}, one of {names}")
-    require(callable(found), field, f"a function {name!r} in {place}", found)
-    assert callable(found)
-    return found
+        require_known(name, names, field, f"a function in {file}, one of {names}")
+    require(callable(function), field, f"a function {name!r} in {file}", function)
+    assert callable(function)
+    return function
 
 
 def source_files(reference: str, field: str) -> list[pathlib.Path]:
-    """Where `module:function` is written: the file of that name, and those that the
-    function, or the methods of an object in its place, came from."""
+    """The files of `module:function`: the named one, and those that define the function
+    or the methods of an object in its place."""
     function: Any = load_function(reference, field)
     place = reference.rpartition(":")[0]
     named = place
@@ -83,7 +116,7 @@ def source_files(reference: str, field: str) -> list[pathlib.Path]:
 
 
 def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
-    """What a user's function returns; what it raises becomes an error of `field`."""
+    """Call a user's function; an exception becomes a `ConfigError` of `field`."""
     try:
         return function(*args)
     except ConfigError:

@@ -68,7 +68,7 @@ def make_writable(folder: Path, field: str = "") -> None:
 
 def write_json(file: Path, values: Any) -> None:
     """Write a JSON file whole or not at all; arrays become lists."""
-    write_bytes(file, _dump(values, indent=2))
+    write_bytes(file, dump(values, indent=2))
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -85,7 +85,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 def append_metrics(folder: Path, line: Fields) -> None:
     """Add one line to `metrics.jsonl`; a torn line before it is removed."""
     path = pathlib.Path(folder) / "metrics.jsonl"
-    content = _dump(line)
+    content = dump(line)
     if _parse_line(content) is None:
         raise RunFolderError(f"{path}: a line needs kind and step, got {dict(line)!r}")
     with _refusing(f"cannot write {path}"):
@@ -122,7 +122,7 @@ def truncate_metrics(folder: Path, step: float) -> None:
     if not path.exists():
         return
     lines = read_metrics(folder)
-    content = b"".join(_dump(line) for line in lines if line["step"] <= step)
+    content = b"".join(dump(line) for line in lines if line["step"] <= step)
     write_bytes(path, content)
 
 
@@ -136,7 +136,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     path = pathlib.Path(folder) / "summary.json"
     if not is_finished(folder):
         return None
-    summary = _decode(read_json(path))
+    summary = decode(read_json(path))
     if not isinstance(summary.get("test"), dict):
         raise RunFolderError(f"{path}: expected the results on the test split in it")
     return summary
@@ -164,10 +164,7 @@ def check_folder(
         raise RunFolderError(f"workdir: {path}: Not a directory")
     if (path / "config.json").is_file():
         before, now = complete(read_config(path)), complete(_encode(config))
-        lines = _differences(before, now, ignore)
-        if lines:
-            lines.insert(0, f"workdir: {path} holds another run:")
-            raise RunFolderError("\n  ".join(lines))
+        refuse_differences(path, before, now, ignore)
         return True
     # What a killed run left of a file that it had not yet renamed is nobody's, like the
     # lock.
@@ -176,6 +173,17 @@ def check_folder(
         text = f"workdir: {path} is not empty and has no config.json"
         raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
     return False
+
+
+def refuse_differences(
+    folder: Path, old: Fields, new: Fields, ignore: Collection[str] = ()
+) -> None:
+    """Raise `RunFolderError` with the fields in which two configs differ, `old` that of
+    the folder, apart from those in `ignore`."""
+    lines = _differences(old, _encode(new), ignore)
+    if lines:
+        lines.insert(0, f"workdir: {folder} holds another run:")
+        raise RunFolderError("\n  ".join(lines))
 
 
 def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
@@ -231,7 +239,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     whole = isinstance(line, dict) and type(line.get("step")) is int
-    return _decode(line) if whole and isinstance(line.get("kind"), str) else None
+    return decode(line) if whole and isinstance(line.get("kind"), str) else None
 
 
 def _encode(value: Any) -> Any:
@@ -246,16 +254,18 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(value: Any) -> Any:
+def decode(value: Any) -> Any:
+    """Values read from JSON, with floats for "NaN", "Infinity" and "-Infinity"."""
     if isinstance(value, dict):
         # A run may be called "NaN"; its name stays a name.
-        return {k: v if k in _TEXT else _decode(v) for k, v in value.items()}
+        return {k: v if k in _TEXT else decode(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [decode(item) for item in value]
     return _SPECIAL.get(value, value) if isinstance(value, str) else value
 
 
-def _dump(values: Any, indent: int | None = None) -> bytes:
+def dump(values: Any, indent: int | None = None) -> bytes:
+    """Values as JSON with an end of line; arrays become lists."""
     text = json.dumps(_encode(values), indent=indent, allow_nan=False)
     return f"{text}\n".encode()
 

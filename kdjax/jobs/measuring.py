@@ -8,7 +8,6 @@ from kdjax import config as configs
 from kdjax.config import require
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
-from kdjax.jobs.sweeping import report_sweep
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -61,12 +60,9 @@ def evaluate(
 def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
     """Write `report.md` and `curves.png` over several run folders; returns the text.
 
-    Of the folder of one sweep its own report is written anew, in it.
+    For the folder of a sweep there is `kdjax.experiments.report_sweep`.
 
     Raises:
-      RunFolderError: a folder is no run's, or one of the sweep's is of another config
-        than the experiment's file has.
+      RunFolderError: a folder is not a run's.
     """
-    if len(folders) == 1 and (pathlib.Path(folders[0]) / "sweep.json").is_file():
-        return report_sweep(folders[0])
     return reports.write_report(folders, out)

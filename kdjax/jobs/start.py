@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -150,10 +150,20 @@ def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     runlog.check_folder(folder, _identity(run, job), free, build.as_effective)
 
 
-def refuse_other_config(folder: pathlib.Path, run: Run) -> None:
-    """Refuse a folder of another config; what it is of is left to its turn."""
+def refuse_other_config(
+    folder: pathlib.Path, run: Run, config: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse a folder of another config; its data and weights are not compared.
+
+    config: that of the folder; by default the one in it, if there is one.
+    """
     free = (*_FREE, "teacher.cache.path", "given", "content")
-    runlog.check_folder(folder, configs.to_dict(run), free, build.as_effective)
+    values = configs.to_dict(run)
+    if config is None:
+        runlog.check_folder(folder, values, free, build.as_effective)
+    else:
+        before, now = build.as_effective(config), build.as_effective(values)
+        runlog.refuse_differences(folder, before, now, free)
 
 
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:

@@ -11,7 +11,7 @@ from kdjax.core import runlog
 
 
 class RunRecord(NamedTuple):
-    """What one run folder says.
+    """The contents of one run folder.
 
     name: the run's name, from its config.
     path: the folder.
@@ -38,7 +38,7 @@ def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
 
 
 def label(record: RunRecord, records: Sequence[RunRecord]) -> str:
-    """What to call a run among `records`: its name, and what else tells it apart."""
+    """The name of a run among `records`, with its folder where others share it."""
     same = [other for other in records if other.name == record.name]
     text = record.name if len(same) == 1 else f"{record.name}, {record.path}"
     state = progress(record)
@@ -59,8 +59,8 @@ def curve(record: RunRecord, metric: str) -> dict[int, list[float]]:
     A step that was written twice (by a run that was resumed) has its later values.
     """
     lines = [line for line in record.metrics if line["kind"] == "validation"]
-    found = {line["step"]: line[metric] for line in lines if metric in line}
-    return dict(sorted(found.items()))
+    values = {line["step"]: line[metric] for line in lines if metric in line}
+    return dict(sorted(values.items()))
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -74,38 +74,52 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), spread
 
 
-def _record(path: pathlib.Path) -> RunRecord:
-    if not (path / "config.json").is_file():
-        why = "it has no config.json (and a sweep's would have a sweep.json)"
-        why = why if path.is_dir() else "there is no such folder"
-        raise runlog.RunFolderError(f"{path} is not a run folder: {why}")
-    config = runlog.read_config(path)
+def make_record(
+    path: pathlib.Path,
+    config: dict[str, Any],
+    metrics: list[dict[str, Any]],
+    summary: dict[str, Any] | None,
+) -> RunRecord:
+    """A record of checked values; `path` is named in errors.
+
+    Raises:
+        RunFolderError: a field that tables need is missing or of another type.
+    """
     for field in ("name", "steps"):
         if field not in config:
             text = f"{path / 'config.json'} is not a run's config: no field {field}"
             raise runlog.RunFolderError(text)
-    metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
     for line in metrics:
         where = f"{path / 'metrics.jsonl'}, {line['kind']} at step {line['step']}"
-        # A loss there must be; what of the rest was measured, depends on the run.
+        # Every line of training has a loss; the other metrics depend on the run.
         loss = {"loss": line.get("loss")} if line["kind"] == "train" else {}
-        found = {name: line[name] for name in _MEASURED if name in line}
-        _check_numbers(where, {**found, **loss}, config.get("seeds"))
+        values = {name: line[name] for name in MEASURED if name in line}
+        _check_numbers(where, {**values, **loss}, config.get("seeds"))
     if summary:
         where = f"{path / 'summary.json'}, test"
         _check_numbers(where, summary["test"], config.get("seeds"))
     return RunRecord(str(config["name"]), path, config, metrics, summary)
 
 
-# What tables and figures read of a line.
-_MEASURED = "loss", "accuracy", "agreement", "kl"
+def _record(path: pathlib.Path) -> RunRecord:
+    if not (path / "config.json").is_file():
+        why = "it has no config.json"
+        why = why if path.is_dir() else "there is no such folder"
+        raise runlog.RunFolderError(f"{path} is not a run folder: {why}")
+    config = runlog.read_config(path)
+    metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
+    return make_record(path, config, metrics, summary)
+
+
+# The metrics that tables and figures read.
+MEASURED = "loss", "accuracy", "agreement", "kl"
 
 
 def _check_numbers(where: str, values: dict[str, Any], seeds: int | None) -> None:
     """Raise `RunFolderError` unless each value is a list of numbers, one a seed."""
-    for name, found in values.items():
-        ok = isinstance(found, list) and all(type(v) in (int, float) for v in found)
-        if not ok or len(found) != (seeds or len(found)):
+    for name, value in values.items():
+        ok = isinstance(value, list) and all(type(v) in (int, float) for v in value)
+        if not ok or len(value) != (seeds or len(value)):
             many = f"{seeds} numbers" if seeds else "numbers"
-            text = f"{where}: {name}: expected a list of {many}, got {found!r:.80}"
+            text = f"{where}: {name}: expected a list of {many}, got {value!r:.80}"
             raise runlog.RunFolderError(text)

@@ -1,4 +1,4 @@
-"""The report of some runs: a Markdown file and a figure beside it."""
+"""The report of some runs: a Markdown file with its figures."""
 
 import pathlib
 from collections.abc import Iterable
@@ -10,7 +10,10 @@ from kdjax.reports.tables import report_markdown
 
 
 def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
-    """Write `report.md` and `curves.png` of the runs into a folder: the Markdown.
+    """Write `report.md` of the runs into a folder, and return the Markdown.
+
+    With `curves.png`, their accuracy against steps, and `kl.png` where there are
+    teachers.
 
     Raises:
         RunFolderError: no path is given, a path is no run folder, or `out_dir` cannot
@@ -21,7 +24,10 @@ def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
         raise runlog.RunFolderError("a report needs at least one run folder, got none")
     folder = pathlib.Path(out_dir)
     runlog.make_writable(folder)
+    figures = {"curves.png": "Validation accuracy against steps"}
     plot_curves(records, folder / "curves.png")
-    text = report_markdown(records, "curves.png")
+    if plot_curves(records, folder / "kl.png", "kl"):
+        figures["kl.png"] = "Validation KL against steps"
+    text = report_markdown(records, figures)
     runlog.write_bytes(folder / "report.md", text.encode())
     return text

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -44,12 +44,12 @@ def terminal_table(records: Sequence[RunRecord]) -> Table:
     return table
 
 
-def report_markdown(records: Sequence[RunRecord], figure: str) -> str:
-    """A report: how the runs were made, their table, the figure at path `figure`."""
+def report_markdown(records: Sequence[RunRecord], figures: Mapping[str, str]) -> str:
+    """A report: how the runs were made, their table and figures, {path: caption}."""
     names = ", ".join(dict.fromkeys(escape(record.name) for record in records))
     parts = [f"# Results: {names}", provenance(records), _meaning(records)]
     parts.append(results_table(records).rstrip())
-    parts.append(f"![Validation metrics against training step]({figure})")
+    parts += [f"![{caption}]({path})" for path, caption in figures.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -113,12 +113,12 @@ def _values(
     records: Sequence[RunRecord], field: str, show: Callable[[Any], str]
 ) -> dict[str, list[str]]:
     """Each value of a field of the summaries, with the names of its runs."""
-    found: dict[str, list[str]] = {}
+    names_by_value: dict[str, list[str]] = {}
     for record in records:
         if record.summary is not None and record.summary.get(field):
             text = show(record.summary[field])
-            found.setdefault(text, []).append(record.name)
-    return found
+            names_by_value.setdefault(text, []).append(record.name)
+    return names_by_value
 
 
 def _whose(values: dict[str, list[str]]) -> list[str]:
@@ -157,8 +157,8 @@ def _meaning(records: Sequence[RunRecord]) -> str:
         f"The table is of the test split ({test}), on which nothing was chosen: mean ± "
         "sample standard deviation over the seeds (n - 1). Held-out KL is "
         "KL(teacher || student) in nats at temperature 1. The seeds of a run are "
-        "trained side by side and its seconds are of all of them together. The figure "
-        f"is of the validation split ({validation}); its bands are the same spread."
+        "trained side by side and its seconds are of all of them together. Figures are "
+        f"of the validation split ({validation}); their bands are the same spread."
     )
 
 

@@ -1,4 +1,4 @@
-"""A picture of views: each image as stored, as it is seen, and what it is taken for."""
+"""A picture of views: images as stored and as augmented, with their top-k classes."""
 
 import io
 from collections.abc import Mapping, Sequence

@@ -6,11 +6,13 @@ from kdjax.cli.main import main
 
 GOOD = """
 from kdjax.config import Run
+from kdjax.experiments import Experiment
 
-CLAIM = "good"
-DURATIONS = {"tiny": (1, 4)}
-VARIANTS = {"a": lambda scale="tiny": Run(steps=10)}
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim="good",
+    variants={"a": lambda scale="tiny": Run(steps=10)},
+    durations={"tiny": (1, 4)},
+)
 """
 
 
@@ -19,7 +21,7 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "own"
     folder.mkdir()
     broken = GOOD.replace("Run(steps=10)", "3")
-    lacking = GOOD.replace("EXPECTED", "EXPECT")
+    lacking = GOOD.replace("EXPERIMENT", "EXPERMENT")
     texts = {"a_broken": broken, "b_good": GOOD, "c_lacking": lacking, "d_no": "X = 1"}
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
@@ -30,12 +32,12 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     assert told.out == (
         "own/b_good: good\n"
         "  kdjax sweep own/b_good.py --scale tiny"
-        "  (2 runs, 50 updates a seed; not begun)\n"
+        "  (2 runs, 50 steps a seed; not begun)\n"
     )
     assert told.err == (
-        "kdjax: own/a_broken.py: VARIANTS['a']: expected a Run, got 3\n"
-        "  own/c_lacking.py: experiment: expected EXPECTED in own/c_lacking.py, got "
-        "none\n"
+        "kdjax: own/a_broken.py: variants['a']: expected a Run, got 3\n"
+        "  own/c_lacking.py: experiment: did you mean 'EXPERMENT'? expected "
+        "EXPERIMENT = Experiment(...) in own/c_lacking.py, got none\n"
     )
 
 
@@ -44,5 +46,5 @@ def test_a_folder_without_any_says_so(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["experiments", str(tmp_path)])
     told = capsys.readouterr()
-    assert "folder: expected a folder with files of experiments" in told.err
+    assert "folder: expected a folder with files that hold EXPERIMENT = " in told.err
     assert not told.out

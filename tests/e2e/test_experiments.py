@@ -18,7 +18,6 @@ from kdjax.config import (
     Member,
     Run,
     Teacher,
-    load_experiment,
     load_function,
     to_dict,
 )
@@ -26,12 +25,13 @@ from kdjax.core import runlog
 from kdjax.core.seeds import map_seeds
 from kdjax.data.source import Source
 from kdjax.data.sources import from_arrays
-from kdjax.jobs.sweeping import check, plan
+from kdjax.experiments import experiment_files, load_experiment, sweep
+from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
-FILES = sorted(f for f in FOLDER.rglob("*.py") if "\nEXPECTED" in f.read_text())
+FILES = experiment_files(FOLDER)
 BY_NAME = pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 built: set[str] = set()
 
@@ -107,7 +107,7 @@ def _teacher(run: Run, before: dict[str, Run], source) -> Trained | None:
 def test_every_variant_takes_two_steps(file, tmp_path):
     experiment = load_experiment(file)
     console = Console(quiet=True)
-    jobs.sweep(experiment, "tiny", seeds=1, workdir=str(tmp_path), console=console)
+    sweep(experiment, "tiny", seeds=1, workdir=str(tmp_path), console=console)
     finished = [path.parent for path in tmp_path.glob("*-x1/summary.json")]
     assert len(finished) == len(experiment.variants)
     assert all(runlog.read_summary(path)["steps"] == 2 for path in finished)

@@ -2,16 +2,19 @@
 
 import io
 import pathlib
+import shutil
 
 import jax
 import pytest
 from rich.console import Console
 
-from kdjax import jobs
-from kdjax.config import ConfigError, load_experiment, to_dict
+from kdjax import experiments
+from kdjax.config import ConfigError, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.jobs.sweeping import SweepError, plan, time_left
+from kdjax.experiments import SweepError, load_experiment
+from kdjax.experiments.planning import plan
+from kdjax.experiments.sweeping import time_left
 
 # Runs of convolutional networks: the full tier.
 pytestmark = pytest.mark.full
@@ -20,9 +23,8 @@ FILE = """
 import dataclasses
 
 from kdjax.config import Cache, Optim, Run, Teacher
+from kdjax.experiments import Experiment
 
-CLAIM = "small"
-DURATIONS = {"tiny": (1,)}
 OPTIM = Optim(warmup=0)
 TEACHER = Teacher(steps=2, optim=OPTIM)
 
@@ -41,8 +43,11 @@ def spoilt(scale="tiny"):
     return dataclasses.replace(run, data=dataclasses.replace(run.data, train="no"))
 
 
-VARIANTS = {"mix": mix, "cached": cached, "spoilt": spoilt}
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim="small",
+    variants={"mix": mix, "cached": cached, "spoilt": spoilt},
+    durations={"tiny": (1,), "other": (1,)},
+)
 """
 
 
@@ -50,9 +55,7 @@ NUMBERS = """
 import dataclasses
 
 from kdjax.config import Optim, Run, Scalar, Teacher, Term
-
-CLAIM = "numbers"
-DURATIONS = {"tiny": (1, 2)}
+from kdjax.experiments import Experiment
 
 
 def run(scale, lr, wd, temperature):
@@ -62,11 +65,14 @@ def run(scale, lr, wd, temperature):
     return Run(steps=2, batch=8, optim=optim, terms=terms, teacher=teacher)
 
 
-VARIANTS = {
-    "one": lambda scale="tiny": run(scale, 1e-2, 1e-4, 1.0),
-    "other": lambda scale="tiny": run(scale, 1e-3, 1e-5, 4.0),
-}
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim="numbers",
+    durations={"tiny": (1, 2)},
+    variants={
+        "one": lambda scale="tiny": run(scale, 1e-2, 1e-4, 1.0),
+        "other": lambda scale="tiny": run(scale, 1e-3, 1e-5, 4.0),
+    },
+)
 """
 CACHE = "jax_compilation_cache_dir"
 
@@ -78,8 +84,8 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
 
     def go(seeds=2, **part):
         part = {"console": Console(file=output, width=200), **part}
-        experiment = load_experiment(file)
-        jobs.sweep(experiment, "tiny", seeds=seeds, workdir=str(root), **part)
+        part = {"workdir": str(root), **part}
+        experiments.sweep(load_experiment(file), "tiny", seeds=seeds, **part)
 
     with pytest.raises(SweepError, match="1 run failed:\n  spoilt x1: data.train"):
         go()
@@ -103,18 +109,29 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
         go()
     # Nor shown, nor trained beside what is asked for; and another file is refused.
     with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
-        jobs.report([str(root)])
+        experiments.report_sweep(root)
     with pytest.raises(RunFolderError, match="steps: folder has 2, this run has 3"):
         go(variants=["spoilt"])
     other = tmp_path / "other.py"
     other.write_text(FILE)
     file.write_text(FILE)
     with pytest.raises(RunFolderError, match=r"this sweep has .*/other.py"):
-        jobs.sweep(load_experiment(other), "tiny", seeds=2, workdir=str(root))
+        experiments.sweep(load_experiment(other), "tiny", seeds=2, workdir=str(root))
     assert (root / "sweep.json").read_text() == about
+    # The records of finished runs stand for their folders.
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    shutil.copy(root / "records.jsonl", packed)
+    before = output.getvalue()
+    with pytest.raises(RunFolderError, match="scale: folder has tiny, this sweep has"):
+        experiments.sweep(load_experiment(file), "other", workdir=str(packed))
+    with pytest.raises(SweepError, match="1 run failed"):
+        go(workdir=str(packed))
+    assert "3 runs, 2 finished" in output.getvalue().removeprefix(before)
+    assert "2 of 3 runs are finished" in (packed / "report.md").read_text()
     # A folder that has moved is still a sweep's.
     moved = root.rename(tmp_path / "moved")
-    assert "2 of 3 runs are finished" in jobs.report([str(moved)])
+    assert "2 of 3 runs are finished" in experiments.report_sweep(moved)
 
 
 def test_what_can_be_told_before_any_run_is(tmp_path):
@@ -124,19 +141,19 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     assert data in FILE
     file.write_text(FILE.replace(data, model))
     with pytest.raises(ConfigError, match="spoilt x1: model.name: expected one of"):
-        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     named = "dataclasses.replace(run.model, name='resnett', weights='published.npz')"
     teacher = f"run, teacher=dataclasses.replace(run.teacher, model={named})"
     file.write_text(FILE.replace(data, teacher))
     with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: expected"):
-        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     # A teacher that is another run of the sweep is not described otherwise than it is.
-    member = 'Member(beside("early"))'
+    member = 'Member(ref("early"))'
     assert member in FIRST
-    otherwise = 'Member(beside("early"), model=Model(width=3))'
+    otherwise = 'Member(ref("early"), model=Model(width=3))'
     file.write_text("from kdjax.config import Model" + FIRST.replace(member, otherwise))
     with pytest.raises(ConfigError, match="two x1: teacher.also.0.model: expected as"):
-        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     # Weights that are nowhere; a variant that is not asked for wants none.
     there = "teacher=Teacher(model=Model(weights='$NOWHERE/x.npz'))"
     file.write_text(
@@ -146,14 +163,14 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
         r"spoilt x1: teacher.model.weights: \$NOWHERE/x.npz: expected the environment"
     )
     with pytest.raises(ConfigError, match=want):
-        jobs.sweep(load_experiment(file), "tiny", workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     assert not root.exists()
     file.write_text(FILE)
     mix, *_ = plan(load_experiment(file), root, "tiny", 1)
     runlog.open_run(mix.run.folder, to_dict(mix.run))
     (root / "mix-x1" / "summary.json").write_text("")
     with pytest.raises(RunFolderError, match="mix-x1/summary.json is not JSON"):
-        jobs.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
     assert [f.name for f in root.iterdir()] == ["mix-x1"]
 
 
@@ -162,7 +179,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     file.write_text(FILE)
     for place in (file, file / "below"):
         with pytest.raises(RunFolderError, match="workdir: expected a folder, got"):
-            jobs.sweep(load_experiment(file), "tiny", workdir=str(place))
+            experiments.sweep(load_experiment(file), "tiny", workdir=str(place))
 
 
 def test_a_teacher_keeps_its_folder_when_variants_are_added(tmp_path):
@@ -173,7 +190,7 @@ def test_a_teacher_keeps_its_folder_when_variants_are_added(tmp_path):
     runlog.open_run(one.workdir, to_dict(one))
     longer = NUMBERS.replace("Teacher(steps=2", "Teacher(steps=3 if lr > 1 else 2")
     file.write_text(
-        longer.replace("{\n", '{\n"new": lambda s="tiny": run(s, 2.0, 0, 1.0),\n')
+        longer.replace("={\n", '={\n"new": lambda s="tiny": run(s, 2.0, 0, 1.0),\n')
     )
     names = {
         task.variant: pathlib.Path(task.before[0].workdir).name
@@ -194,11 +211,14 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
     experiment = load_experiment(file)
 
     def go(**part):
-        jobs.sweep(experiment, "tiny", seeds=1, workdir=str(root), **part)
+        experiments.sweep(experiment, "tiny", seeds=1, workdir=str(root), **part)
         return sorted(path.parent.name for path in root.glob("*-x*/summary.json"))
 
     for part, message in (
-        ({"variants": ["third"]}, r"variants: expected some of \('one', 'other'\)"),
+        (
+            {"variants": ["third"]},
+            r"variants: did you mean 'other'\? expected one of \['one', 'other'\]",
+        ),
         ({"times": [4]}, r"times: expected some of \(1, 2\), got \(4,\)"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -213,10 +233,8 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
 FIRST = """
 import dataclasses
 
-from kdjax.config import Member, Optim, Run, Teacher, beside, labelled
-
-CLAIM = "small"
-DURATIONS = {"tiny": (1, 64)}
+from kdjax.config import Member, Optim, Run, Teacher, labelled
+from kdjax.experiments import Experiment, ref
 
 
 def mix(scale="tiny"):
@@ -228,17 +246,20 @@ def early(scale="tiny"):
 
 
 def begun(scale="tiny"):
-    model = dataclasses.replace(mix().model, weights=beside("early"))
+    model = dataclasses.replace(mix().model, weights=ref("early"))
     return dataclasses.replace(mix(), model=model)
 
 
 def two(scale="tiny"):
-    return dataclasses.replace(mix(), teacher=Teacher(also=(Member(beside("early")),)))
+    return dataclasses.replace(mix(), teacher=Teacher(also=(Member(ref("early")),)))
 
 
-FIRST = {"early": early}
-VARIANTS = {"mix": mix, "begun": begun, "two": two}
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim="small",
+    durations={"tiny": (1, 64)},
+    variants={"mix": mix, "begun": begun, "two": two},
+    pretrain={"early": early},
+)
 """
 
 
@@ -263,19 +284,19 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
     # One teacher for all durations, one first run for all variants.
     assert tasks["mix x1"].before == tasks["mix x64"].before
     assert tasks["two x64"].before[1] == early
-    file.write_text(FIRST.replace('FIRST = {"early"', 'FIRST = {"late"'))
+    file.write_text(FIRST.replace('pretrain={"early"', 'pretrain={"late"'))
     with pytest.raises(
-        ConfigError, match="FIRST: expected 'early', which a variant .* got 'late'"
+        ConfigError, match=r"ref\('early'\): expected a name in `pretrain`, got 'ear"
     ):
         plan(load_experiment(file), root, "tiny", seeds=3)
 
 
-def test_time_left_tells_starts_from_updates():
-    """Runs of 20 s and a second for every ten updates, after one and two lengths."""
+def test_time_left_tells_starts_from_steps():
+    """Runs of 20 s and a second for every ten steps, after one and two lengths."""
     assert time_left([], [100]) == ""
     done = [(100, 30.0), (100, 30.0)]
     assert time_left(done, [100, 400]) == ", at most 2 min left"
-    # More runs than updates tell: 6 of 30 s.
+    # More runs than steps tell: 6 of 30 s.
     assert time_left(done, [1] * 6) == ", at most 3 min left"
     done.append((400, 60.0))
     assert time_left(done, [1_600, 1_600]) == ", about 6 min left"
@@ -289,7 +310,7 @@ def test_runs_that_differ_in_numbers_are_one_program(tmp_path):
     jax.config.update(CACHE, None)
     try:
         root = tmp_path / "sweep"
-        jobs.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
+        experiments.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
         assert getattr(jax.config, CACHE) is None
     finally:
         jax.config.update(CACHE, before)

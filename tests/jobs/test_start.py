@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import Data, Optim, Run, Teacher, load_experiment
+from kdjax.config import Data, Optim, Run, Teacher
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
+from kdjax.experiments import load_experiment, sweep
 from kdjax.jobs.start import BusyFolderError, claimed, held, refuse_other, start
 
 OTHER = """
@@ -28,9 +29,7 @@ time.sleep(600)
 """
 SWEEP = """
 from kdjax.config import Optim, Run, Teacher
-
-CLAIM = "two runs"
-DURATIONS = {"tiny": (1,)}
+from kdjax.experiments import Experiment
 
 
 def run(steps):
@@ -38,8 +37,11 @@ def run(steps):
     return Run(steps=steps, batch=8, optim=optim, teacher=Teacher(steps=2, optim=optim))
 
 
-VARIANTS = {"one": lambda scale: run(2), "two": lambda scale: run(3)}
-EXPECTED = ()
+EXPERIMENT = Experiment(
+    claim="two runs",
+    variants={"one": lambda scale: run(2), "two": lambda scale: run(3)},
+    durations={"tiny": (1,)},
+)
 """
 
 
@@ -111,13 +113,13 @@ def test_sweeps_share_what_is_left(tmp_path):
     def go(output):
         console = Console(file=output, width=200)
         where = {"seeds": 1, "workdir": str(root), "console": console}
-        jobs.sweep(load_experiment(file), "tiny", **where)
+        sweep(load_experiment(file), "tiny", **where)
         return output.getvalue()
 
     with held_elsewhere(root / "one-x1"), held_elsewhere(root / "teacher-0") as other:
         waiting = "waiting for the process that trains it"
         said = go(Listening(waiting, other.kill))
-    assert "one x1, 2 updates\nanother process is training it" in said
+    assert "one x1, 2 steps\nanother process is training it" in said
     assert said.count(waiting) == 1 and "left to other processes: one x1" in said
     assert runlog.is_finished(root / "two-x1")
     assert runlog.is_finished(root / "teacher-0")

@@ -25,6 +25,7 @@ SUMMARY = {
     "machine": "a box",
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},
 }
+FIGURES = {"x/curves.png": "Curves"}
 FULL = "12,345 | 92.00 ± 2.00 | 81.00 ± 1.73 | 0.2000 ± 0.1000 | 1,234.6"
 
 
@@ -100,7 +101,7 @@ def test_terminal_table_takes_names_as_they_are():
 
 
 def test_report_says_how_the_numbers_came_about():
-    text = report_markdown([record(summary=SUMMARY), record("b")], "x/curves.png")
+    text = report_markdown([record(summary=SUMMARY), record("b")], FIGURES)
     assert text.startswith("# Results: a, b\n\n```bash\nkdjax distill --name a\n```\n")
     for part in (
         "- Machine: a box\n- Versions: jax 0.10.2, flax 0.12.8\n- Seeds: 3, 4, 5\n",
@@ -109,7 +110,7 @@ def test_report_says_how_the_numbers_came_about():
         "KL(teacher || student) in nats at temperature 1",
         f"| a | {FULL} |",
         "| b (unfinished at step 0 of 300) | – |",
-        "](x/curves.png)\n",
+        "![Curves](x/curves.png)\n",
     ):
         assert part in text
 
@@ -117,7 +118,7 @@ def test_report_says_how_the_numbers_came_about():
 def test_report_says_which_run_had_which_seeds():
     one = {**SUMMARY, "seeds": [0], "machine": "other", "command": "kdjax train"}
     records = [record("a", SUMMARY), record("b", SUMMARY), record("c", one)]
-    text = report_markdown(records, "curves.png")
+    text = report_markdown(records, FIGURES)
     assert "- Seeds: 3, 4, 5 (a, b); 0 (c)\n" in text
     assert "- Machine: a box (a, b); other (c)\n" in text
     assert "- Versions: jax 0.10.2, flax 0.12.8\n" in text
@@ -127,12 +128,12 @@ def test_report_says_which_run_had_which_seeds():
 def test_report_counts_the_runs_of_what_most_had():
     other = {**SUMMARY, "machine": "other"}
     records = [*(record(name, SUMMARY) for name in "abcde"), record("f", other)]
-    text = report_markdown(records, "curves.png")
+    text = report_markdown(records, FIGURES)
     assert "- Machine: a box (5 runs); other (f)\n" in text
 
 
 def test_report_of_unfinished_runs_has_no_empty_headings():
-    text = report_markdown([record()], "curves.png")
+    text = report_markdown([record()], FIGURES)
     assert "```" not in text
     assert "Machine" not in text
     assert "\n\n\n" not in text
@@ -140,8 +141,8 @@ def test_report_of_unfinished_runs_has_no_empty_headings():
 
 def test_report_counts_the_images_that_were_left_out():
     some = {**SUMMARY, "left_out": {"train": 3, "test": 1}}
-    text = report_markdown([record(summary=some)], "curves.png")
+    text = report_markdown([record(summary=some)], FIGURES)
     want = "3 of the train split and 1 of the test split, images that cannot be decoded"
     assert f"- Left out: {want}\n" in text
     none = {**SUMMARY, "left_out": {}}
-    assert "Left out" not in report_markdown([record(summary=none)], "curves.png")
+    assert "Left out" not in report_markdown([record(summary=none)], FIGURES)

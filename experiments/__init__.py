@@ -1,0 +1,1 @@
+"""Experiments whose results are checked in: one claim a file."""
