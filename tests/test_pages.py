@@ -141,14 +141,14 @@ def test_commands_parse(page, tmp_path, monkeypatch, capsys):
             cli.main([command, "--help"])
         assert end.value.code == 0, command
         known = capsys.readouterr().out
-        for word in arguments:
-            option = word.partition("=")[0]
-            shown = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", known)
-            ok = not word.startswith("--") or option == "--config" or shown
-            assert ok, f"{command} {word}"
         if command in ("train", "distill", "cache-targets"):
             if "--help" not in arguments:
                 cli.main([command, *arguments])
+            continue
+        for word in arguments:
+            option = word.partition("=")[0]
+            shown = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w.-])", known)
+            assert not word.startswith("--") or shown, f"{command} {word}"
 
 
 def test_a_wrong_command_is_found():

@@ -157,7 +157,7 @@ def test_fields_by_path(parsed):
     flow = Term("fsp", student=("stage1", "stage2"))
     hard = Term("hard_cross_entropy", Scalar(0.1), teacher="labels")
     soft = dataclasses.replace(Run().terms["soft"], **soft)
-    assert run.terms == {"soft": soft, "hard": hard, "fsp": flow}
+    assert run.terms == {"soft": soft, "hard": hard, "flow": flow}
 
 
 def test_a_strategy_by_its_function(parsed):

@@ -352,8 +352,8 @@ BAD = {
     ("distill", "--terms.x.loss", "hint_l2", "--terms.x.options.variant", "men"): (
         "terms.x.options.variant: expected one of"
     ),
-    ("distill", "--terms.x.loss", "dark_rank", "--terms.x.options.neighbours", "2.5"): (
-        "terms.x.options.neighbours: expected a whole number, got 2.5"
+    ("distill", "--terms.x.loss", "dark_rank", "--terms.x.options.neighbors", "2.5"): (
+        "terms.x.options.neighbors: expected a whole number, got 2.5"
     ),
     ("distill", "--terms.soft.loss", "losses.py:total", *PLAIN): (
         "terms.soft: losses.py:total: expected one value an example, shape (8,), got "
@@ -363,10 +363,10 @@ BAD = {
         "terms.soft.loss: expected a function (student, teacher, ...), got "
     ),
     ("distill", "--terms.x.loss", "fsp", "--terms.x.student", "stage1"): (
-        "terms.x.student: expected 2 taps (student_features, student_end) for flow, got"
+        "terms.x.student: expected 2 taps (student_features, student_end) for fsp, got"
     ),
     ("distill", "--terms.x.loss", "dense_fsp", "--terms.x.student", "stage1"): (
-        "terms.x.student: expected several taps, as dense_flow compares a list of them"
+        "terms.x.student: expected several taps, as dense_fsp compares a list of them"
     ),
     ("distill", "--terms.x.loss", "hint_l2", "--terms.x.student", "stage1", "stage2"): (
         "terms.x.student: expected one tap for hint_l2, got ('stage1', 'stage2')"
