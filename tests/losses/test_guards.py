@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
-from kdjax import losses
+from kdjax import losses, targets
 from tests.lawbook import relation, response
 
 LOGITS = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
@@ -28,7 +28,7 @@ LABELED = {
         )
     },
     "sequence_nll": lambda ids: losses.sequence_nll(LOGITS[None], ids[None]),
-    "teacher_weights": lambda ids: losses.teacher_weights(
+    "teacher_weights": lambda ids: targets.teacher_weights(
         LOGITS[None], rule="oracle", labels=ids
     ),
 }

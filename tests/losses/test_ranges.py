@@ -20,7 +20,7 @@ def _quantize(levels):
 
 def _fidelity(deviation, typical=1.0):
     deviation = np.asarray(deviation, np.float32)
-    return losses.fidelity_weights(deviation, highest=2.0, typical=typical)
+    return targets.fidelity_weights(deviation, highest=2.0, typical=typical)
 
 
 def _penalty(share):
@@ -53,12 +53,12 @@ def _hashing(similarity):
 
 def _mixed(weights):
     weights = jnp.asarray(weights, jnp.float32)
-    return losses.ensemble_logits(X[:2], weights=weights)
+    return targets.ensemble_logits(X[:2], weights=weights)
 
 
 def _soft_labels(concentration):
     concentration = np.array([1.0, concentration], np.float32)
-    return losses.sample_soft_labels(jax.random.key(0), concentration)
+    return targets.sample_soft_labels(jax.random.key(0), concentration)
 
 
 def _boxes(margin):

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax.losses import cc, pkt, representational_similarity, sp
-from kdjax.losses import pkt as pkt_module
+from kdjax.losses._relations.pkt import _neighborhoods
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -156,7 +156,7 @@ def test_neighborhoods_sum_to_one(float64):
     features = jnp.asarray(_random("reference")[0])
     for diagonal in (True, False):
         counted = jnp.asarray(diagonal | ~np.eye(6, dtype=bool))
-        share = pkt_module._neighborhoods(features, counted, jnp.asarray(1e-7))
+        share = _neighborhoods(features, counted, jnp.asarray(1e-7))
         np.testing.assert_allclose(share.sum(1), 1, rtol=1e-12)
         assert (np.diagonal(share) > 0).all() == diagonal
 
