@@ -147,7 +147,7 @@ def test_fields_by_path(parsed):
         *("--terms.hard.loss=hard_cross_entropy", "--terms.hard.weight", "0.1"),
         *("--terms.hard.teacher", "labels", "--terms.soft.weight.end", "0.5"),
         *("--terms.soft.weight.schedule", "linear", "--steps", "500"),
-        *("--terms.flow.student", "stage1", "stage2", "--terms.flow.loss", "fsp"),
+        *("--terms.stages.student", "stage1", "stage2", "--terms.stages.loss", "fsp"),
     )
     assert run.optim.lr == 3e-3 and run.name == "7" and run.views.area == (0.2, 0.9)
     assert run.baselines == () and run.optim.milestones == (0.5,) and run.views.flip
@@ -157,7 +157,7 @@ def test_fields_by_path(parsed):
     flow = Term("fsp", student=("stage1", "stage2"))
     hard = Term("hard_cross_entropy", Scalar(0.1), teacher="labels")
     soft = dataclasses.replace(Run().terms["soft"], **soft)
-    assert run.terms == {"soft": soft, "hard": hard, "flow": flow}
+    assert run.terms == {"soft": soft, "hard": hard, "stages": flow}
 
 
 def test_a_strategy_by_its_function(parsed):

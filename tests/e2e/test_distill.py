@@ -290,10 +290,10 @@ BAD_RUNS = {
     "terms.soft.temperature.value: expected a number > 0, got 0": dict(
         terms={"soft": Term(temperature=Scalar(0.0))}
     ),
-    "terms.m.temperature: expected 1, as logit_mse has no temperature": dict(
+    "terms.m.temperature: expected none, as logit_mse has no temperature": dict(
         terms={"m": Term("logit_mse", temperature=Scalar(2.0))}
     ),
-    "terms.hint.student: expected logits or one of": dict(
+    "terms.hint.student: did you mean 'stage3'? expected logits or one of": dict(
         terms={"hint": Term("hint_l2", student="stage9", teacher="stage1")}
     ),
     "views.area: expected 0 < low <= high <= 1": dict(views=Views(area=(0.0, 1.0))),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax.config import Compute, ConfigError, Optim
+from kdjax.core.seeds import map_seeds
 from kdjax.core.types import Strategy, View
 from kdjax.train import compiled, optimizer, sharding, step, turns
 from kdjax.train.state import create_state
@@ -59,6 +60,23 @@ def by_hand(order, x):
     return w
 
 
+def view(number, feed, constants):
+    rows = feed["rows"]["x"]
+    return View(rows, rows, jnp.zeros(len(rows), jnp.int32))
+
+
+def feed(order, rates, i):
+    """What step `i` gets, of all seeds."""
+    return {
+        "seed": np.arange(SEEDS, dtype=np.int32),
+        "step": np.int32(i),
+        "schedules": {},
+        "rates": rates(i),
+        "turn": turns.turn_at(order, i),
+        "rows": {"x": X[i]},
+    }
+
+
 def train(order, compute, per_call=1, optim=SGD, traces=None):
     made = strategy(order, traces)
     optims = dict.fromkeys("abc", optim)
@@ -66,10 +84,6 @@ def train(order, compute, per_call=1, optim=SGD, traces=None):
         {name: optimizer.make_optimizer(one) for name, one in optims.items()}
     )
     axis = compiled.PMAP_AXIS if compute.how == "pmap" else None
-
-    def view(number, feed, constants):
-        rows = feed["rows"]["x"]
-        return View(rows, rows, jnp.zeros(len(rows), jnp.int32))
 
     one = step.make_train_step(made, update, view=view, axis_name=axis)
     mesh = sharding.make_mesh(compute, BATCH)
@@ -82,17 +96,8 @@ def train(order, compute, per_call=1, optim=SGD, traces=None):
     rates = optimizer.network_rates(optims, STEPS)
     losses = []
     for start in range(0, STEPS, per_call):
-        feeds = [
-            {
-                "seed": np.arange(SEEDS, dtype=np.int32),
-                "step": np.int32(i),
-                "schedules": {},
-                "rates": rates(i),
-                "turn": turns.turn_at(order, i),
-                "rows": {"x": X[i]},
-            }
-            for i in range(start, min(start + per_call, STEPS))
-        ]
+        coming = range(start, min(start + per_call, STEPS))
+        feeds = [feed(order, rates, i) for i in coming]
         batch = jax.tree.map(lambda *x: np.stack(x), *feeds)
         state, metrics = call.call(state, batch, {})
         losses.append(np.asarray(metrics["loss"]))
@@ -146,6 +151,28 @@ def test_each_turn_is_traced_once():
         traces = []
         train(order, Compute(data=1), traces=traces)
         assert len(traces) == count
+
+
+def test_seeds_mapped_side_by_side_take_one_turn_and_not_both():
+    """On accelerators seeds are mapped: the turn stays a branch, not a selection."""
+    made = strategy(ORDER)
+    one = optimizer.make_optimizer(SGD)
+    update = optimizer.by_network(dict.fromkeys("abc", one))
+
+    each = step.make_train_step(made, update, view=view)
+    mapped = map_seeds(each, (0, compiled.SEED_AXES, {}), SEEDS, unroll=False)
+    make = jax.vmap(lambda _: create_state(made.init(None, None), update))
+    state = make(np.arange(SEEDS))
+    rates = optimizer.network_rates(dict.fromkeys("abc", SGD), STEPS)
+    shown = ""
+    for i in range(STEPS):
+        now = feed(ORDER, rates, i)
+        shown = shown or str(jax.make_jaxpr(mapped)(state, now, {}))
+        state, _ = jax.jit(mapped)(state, now, {})
+    assert "cond[" in shown
+    for seed in range(SEEDS):
+        got = [float(state.params[name]["w"][seed]) for name in "abc"]
+        np.testing.assert_allclose(got, by_hand(ORDER, X[:, seed]), rtol=2e-5)
 
 
 def test_the_turn_of_a_step():
