@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import build
+from kdjax import setup
 from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
 from kdjax.core.types import PyTree
 from kdjax.train import compiled, sharding
@@ -72,7 +72,7 @@ def splits(count: int = 512, size: int = 32, classes: int = 10) -> dict[str, Any
 class Prepared(NamedTuple):
     """A run ready to step: its parts, programs, state, constants and batches."""
 
-    parts: build.Parts
+    parts: setup.Parts
     call: compiled.Compiled
     state: Any
     given: PyTree
@@ -86,7 +86,7 @@ def prepare(
 
     start: the student's variables; None draws them. unroll: as in `compile_step`.
     """
-    parts = build.make_parts(run, train=train, teacher=teacher)
+    parts = setup.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(
         parts.step,
         parts.mesh,
@@ -97,5 +97,5 @@ def prepare(
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, start)
-    given = build.place_given(parts)
-    return Prepared(parts, call, call.enter(state), given, build.make_batches(parts))
+    given = setup.place_given(parts)
+    return Prepared(parts, call, call.enter(state), given, setup.make_batches(parts))

@@ -23,7 +23,7 @@ import numpy as np
 
 import kdjax
 from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
-from kdjax import build
+from kdjax import setup
 from kdjax.config import Cache, Run
 from kdjax.teachers.cached import bytes_per_view
 
@@ -70,8 +70,8 @@ def measure(
         teacher=dataclasses.replace(asked, cache=Cache(path=str(folder / "store"))),
     )
     kdjax.cache_targets(cached, splits=data, teacher=(model, variables))
-    train = build.load_source(run, "train", data)
-    teacher = build.Trained(model, variables, None, 32)
+    train = setup.load_source(run, "train", data)
+    teacher = setup.Trained(model, variables, None, 32)
     plain = dataclasses.replace(run, terms=HARD)
     steps = {
         "none": stepper(plain, train, None),

@@ -1,7 +1,7 @@
 """The runs that the paper's authors released configs of, with every value of them.
 
 At scale `paper` these are the configs themselves, each with its own duration; `tiny`
-has their temperature, rate and decay on the digits, to see that they build.
+has their temperature, rate and decay on the digits, to see that they can be set up.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdjax import build
+from kdjax import setup
 from kdjax.config import ConfigError, Member, Model, Run, Teacher
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
@@ -69,7 +69,7 @@ def _with_teacher(
     before: tuple[Run, ...] = ()
     if teacher.trained_first:
         pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
-        training = dataclasses.replace(build.teacher_run(run, root), **pace)
+        training = dataclasses.replace(setup.teacher_run(run, root), **pace)
         name = _name_teacher(training, root, teachers)
         before = (dataclasses.replace(training, workdir=str(root / name)),)
         teacher = dataclasses.replace(teacher, run=f"../{name}")

@@ -14,10 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.filesize import decimal
 
-from kdjax import build
-from kdjax.build import Trained, cache
-from kdjax.build.feeds import make_batches, numbers, place_given
-from kdjax.build.parts import Parts
+from kdjax import setup
 from kdjax.config import Cache, ConfigError, Run, require
 from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
@@ -27,6 +24,9 @@ from kdjax.data.sources import Splits
 from kdjax.data.store import Rows, Store, StoreError
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
+from kdjax.setup import Trained, cache
+from kdjax.setup.feeds import make_batches, numbers, place_given
+from kdjax.setup.parts import Parts
 from kdjax.teachers.cached import keep, with_taps
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar
@@ -167,11 +167,11 @@ def _prepare(
     assert teacher is not None
     fixed, rows = run.views.mode == "fixed", cache.plan_rows(run, source)
     alone = _alone(run, teacher)
-    build.check_fit(alone, train=source, student=job.student, teacher=teacher)
+    setup.check_fit(alone, train=source, student=job.student, teacher=teacher)
     look_at_teacher(run, teacher, mesh, job)
     if jax.process_count() > 1:
         teacher = teacher._replace(variables=hosts.whole(teacher.variables))
-    parts = build.make_parts(
+    parts = setup.make_parts(
         alone,
         train=source,
         student=job.student,

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kdjax import build, reports
+from kdjax import reports, setup
 from kdjax.config import Run, require
 from kdjax.core import hosts
 from kdjax.core.types import Model
@@ -45,7 +45,7 @@ def train(
     folder = run.folder
     mesh = sharding.make_mesh(run.compute, run.batch)
     if not is_finished(folder, run, job, mesh):
-        build.check_fit(run, train=job.data["train"], student=model, teacher=None)
+        setup.check_fit(run, train=job.data["train"], student=model, teacher=None)
     return train_one(run, folder, job, lambda: None)
 
 
@@ -77,7 +77,7 @@ def distill(
     assert run.teacher is not None
     root = run.folder
     parts = {
-        root / name: build.baseline_run(run, name, root / name)
+        root / name: setup.baseline_run(run, name, root / name)
         for name in run.baselines
     }
     parts[root] = run
@@ -89,7 +89,7 @@ def distill(
     if teacher is None and run.teacher.trained_first:
         own, own_job = own_teacher(run, folder, mesh, job)
         classes, channels = source.classes, source.shape[-1]
-        blank = build.model_of(own, classes, channels, None)
+        blank = setup.model_of(own, classes, channels, None)
         known = with_others(run, blank, mesh, source)
     else:
         known = load()
@@ -97,7 +97,7 @@ def distill(
     taught = job.taught_by(known)
     for place, part in parts.items():
         if not is_finished(place, part, taught, mesh):
-            build.check_fit(part, train=source, student=student, teacher=known)
+            setup.check_fit(part, train=source, student=student, teacher=known)
     if own is None and known is not None:
         look_at_teacher(run, known, mesh, job)
     with claimed(root, run, taught):

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import build
+from kdjax import setup
 from kdjax.augment import views
-from kdjax.build import Trained
 from kdjax.config import Compute, ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import PyTree
@@ -18,6 +17,7 @@ from kdjax.data.source import Source
 from kdjax.data.sources import Splits
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.reports.views import write_views
+from kdjax.setup import Trained
 from kdjax.train import sharding
 
 # Likeliest classes that are written under a view.
@@ -55,7 +55,7 @@ def show_views(
     run.check()
     path = _picture(run, out)
     require(count >= 1, "count", "at least 1 example", count)
-    source = build.load_source(run, "train", splits)
+    source = setup.load_source(run, "train", splits)
     require(run.batch <= len(source), "batch", f"<= {len(source)} examples", run.batch)
     runlog.make_writable(path.parent, "out: ")
     places, epochs = order.batch_at(0, n=len(source), batch=run.batch, seed=run.seed)
@@ -109,12 +109,12 @@ def _answers(
     folder = run.folder
     if not runlog.is_finished(folder):
         return {}, []
-    given = build.read_given(folder)
+    given = setup.read_given(folder)
     if given:
         return {}, [f"no answers: {', '.join(given)} came from Python"]
     mesh = sharding.make_mesh(Compute(data=1), 1)
     try:
-        student = build.load_trained(folder, mesh)
+        student = setup.load_trained(folder, mesh)
         at = teacher_folder(run, folder)
         teacher = teacher_loader(run, None, at, mesh, source)()
     except ConfigError as error:

@@ -3,8 +3,8 @@
 import pathlib
 from typing import Any
 
-from kdjax import build, reports
 from kdjax import config as configs
+from kdjax import reports, setup
 from kdjax.config import require
 from kdjax.core.types import Model
 from kdjax.data.sources import Splits
@@ -35,25 +35,25 @@ def evaluate(
     known = ("test", "validation", "train")
     require(split in known, "split", " or ".join(known), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
-    run, given = build.read_run(folder), build.read_given(folder)
+    run, given = setup.read_run(folder), setup.read_given(folder)
     for name, value in (("splits", splits), ("model", model)):
         want = f"what this run was given: evaluate(folder, {name}=...), from Python"
         require(name not in given or value is not None, name, want, value)
-    source = build.load_source(run, split, splits)
+    source = setup.load_source(run, split, splits)
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
     step = None
     if checkpoint == "best":
         keeper = Checkpoints(folder, read_only=True)
         step = keeper.best_step()
         keeper.close()
-    student = build.load_trained(folder, mesh, model=model, step_number=step)
+    student = setup.load_trained(folder, mesh, model=model, step_number=step)
     asks = run.teacher is not None and ("teacher" not in given or teacher is not None)
     found = None
     if asks:
         found = teacher_loader(
             run, teacher, teacher_folder(run, folder), mesh, source
         )()
-    measure = build.make_measure(student, found, run.seeds, mesh, run.views.central)
+    measure = setup.make_measure(student, found, run.seeds, mesh, run.views.central)
     return measure(student.variables, source)
 
 

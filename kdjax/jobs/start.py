@@ -10,11 +10,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from jax.sharding import Mesh
 from rich.console import Console
 
-from kdjax import build
 from kdjax import config as configs
-from kdjax.build import Trained
-from kdjax.build.cache import digest, digest_of_shapes, is_abstract
-from kdjax.build.trained import starting_variables
+from kdjax import setup
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
@@ -22,6 +19,9 @@ from kdjax.core.types import Model, PyTree
 from kdjax.data.source import Source, check_labelled, fingerprint
 from kdjax.data.sources import Splits
 from kdjax.models import zoo
+from kdjax.setup import Trained
+from kdjax.setup.cache import digest, digest_of_shapes, is_abstract
+from kdjax.setup.trained import starting_variables
 from kdjax.train.trackers import check_installed
 
 
@@ -57,13 +57,13 @@ class Job(NamedTuple):
         """The same, knowing the model that a run trains where its config does not say
         it, and the variables that it starts from; None are drawn."""
         found = {} if start is None else {"start": digest(start)}
-        found |= build.code_of(run)
+        found |= setup.code_of(run)
         if self.student is None:
             found["model"] = zoo.code_of(run.model)
         else:
             train = self.data["train"]
             sizes = train.classes, train.shape[-1]
-            shapes = build.model_of(run, *sizes, self.student).variables
+            shapes = setup.model_of(run, *sizes, self.student).variables
             found["model"] = digest_of_shapes(shapes)
         known = {name: text for name, text in found.items() if text}
         return self._replace(content={**self.content, **known})
@@ -83,7 +83,7 @@ def start(run: Run, splits, student, teacher, console) -> Job:
     )
     _check_replaced(run, teacher)
     names = ("train", "validation", "test")
-    data = {name: build.load_source(run, name, splits) for name in names}
+    data = {name: setup.load_source(run, name, splits) for name in names}
     train = data["train"]
     for name in names[1:]:
         check_labelled(data[name], f"data.{name}")
@@ -147,7 +147,7 @@ def _identity(run: Run, job: Job) -> dict[str, Any]:
 
 def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
     free = _free(folder, run, job)
-    runlog.check_folder(folder, _identity(run, job), free, build.as_effective)
+    runlog.check_folder(folder, _identity(run, job), free, setup.as_effective)
 
 
 def refuse_other_config(
@@ -160,9 +160,9 @@ def refuse_other_config(
     free = (*_FREE, "teacher.cache.path", "given", "content")
     values = configs.to_dict(run)
     if config is None:
-        runlog.check_folder(folder, values, free, build.as_effective)
+        runlog.check_folder(folder, values, free, setup.as_effective)
     else:
-        before, now = build.as_effective(config), build.as_effective(values)
+        before, now = setup.as_effective(config), setup.as_effective(values)
         runlog.refuse_differences(folder, before, now, free)
 
 
@@ -227,7 +227,7 @@ def claimed(folder: pathlib.Path, run: Run, job: Job) -> Iterator[None]:
     hosts.wait_for_all(f"checked {folder}")
     if hosts.is_first():
         free = _free(folder, run, job)
-        runlog.open_run(folder, _identity(run, job), free, build.as_effective)
+        runlog.open_run(folder, _identity(run, job), free, setup.as_effective)
         _complete(folder, job)
     hosts.wait_for_all(f"claimed {folder}")
     with held(folder):

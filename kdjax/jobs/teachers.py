@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kdjax import build
-from kdjax.build import Trained
+from kdjax import setup
 from kdjax.config import Member, Run, beneath, require
 from kdjax.config import Model as ModelConfig
 from kdjax.config import Teacher as TeacherConfig
@@ -20,6 +19,7 @@ from kdjax.core.types import Model
 from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, is_finished
 from kdjax.models.pixels import scaled
+from kdjax.setup import Trained
 
 LOOK = 512
 
@@ -42,14 +42,14 @@ def own_teacher(
     run: Run, folder: pathlib.Path, mesh: Mesh, job: Job
 ) -> tuple[Run, Job]:
     """The run that trains the teacher, checked, with its data."""
-    own = build.teacher_run(run, folder)
-    source = build.load_source(own, "train", job.splits, "teacher.train")
+    own = setup.teacher_run(run, folder)
+    source = setup.load_source(own, "train", job.splits, "teacher.train")
     given = {k: v for k, v in job.given.items() if k == "splits"}
     own_job = job.teaching_on(source)._replace(student=None, given=given)
     its_fields = ("model", "optim", "views", "steps")
     with beneath("teacher", {name: name for name in its_fields}):
         if not is_finished(folder, own, own_job, mesh):
-            build.check_fit(own, train=source, student=None, teacher=None)
+            setup.check_fit(own, train=source, student=None, teacher=None)
     return own, own_job
 
 
@@ -105,8 +105,8 @@ def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained
     for i, count in enumerate(counts[1:]):
         want = f"{counts[0]} classes, as the first teacher has"
         require(count == counts[0], f"teacher.also.{i}", want, count)
-    whole = build.together(first, others, run)
-    return build.at_precision(whole, run.teacher.precision)
+    whole = setup.together(first, others, run)
+    return setup.at_precision(whole, run.teacher.precision)
 
 
 def _load(
@@ -119,19 +119,19 @@ def _load(
 ) -> Trained:
     if asked.model.weights and not asked.run:
         classes, channels = source.classes, source.shape[-1]
-        return build.published(asked.model, classes, channels, f"{field}.model")
+        return setup.published(asked.model, classes, channels, f"{field}.model")
     found = folder / "config.json"
     require(found.is_file(), f"{field}.run", "a run folder", str(folder))
-    its = build.read_run(folder)
+    its = setup.read_run(folder)
     check_described(asked, its.model, folder, field)
     step = asked.step or None
-    trained = build.load_trained(folder, mesh, step_number=step, field=field)
+    trained = setup.load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
     names = tuple(summary.get("class_names", ())[: len(source.names)])
     if names and source.names:
         want = "a teacher of the same classes in the same order"
         check_same_names(names, source.names, f"{field}.run", want)
-    return build.fit_seeds(trained, its.seeds, run, f"{field}.run")
+    return setup.fit_seeds(trained, its.seeds, run, f"{field}.run")
 
 
 def check_described(
@@ -162,7 +162,7 @@ def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:
     chance, as it is with the wrong scale of pixels or the wrong order of classes."""
     source = job.data["validation"]
     seeds = run.seeds if teacher.axis == 0 else 1
-    measure = build.make_measure(teacher, None, seeds, mesh, run.views.central)
+    measure = setup.make_measure(teacher, None, seeds, mesh, run.views.central)
     variables = teacher.variables
     if teacher.axis is None:
         variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)

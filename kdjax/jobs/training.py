@@ -13,15 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, reports
 from kdjax import config as configs
-from kdjax.build import Parts, Trained
-from kdjax.build.cache import replayed
+from kdjax import reports, setup
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.data.source import Source
 from kdjax.jobs.start import Job, claimed
 from kdjax.models import zoo
+from kdjax.setup import Parts, Trained
+from kdjax.setup.cache import replayed
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
@@ -39,7 +39,7 @@ def train_one(
         job.console.print(f"{run.name}: finished in {folder}", highlight=False)
         return folder
     teacher, train = load_teacher(), job.data["train"]
-    parts = build.make_parts(run, train=train, student=job.student, teacher=teacher)
+    parts = setup.make_parts(run, train=train, student=job.student, teacher=teacher)
     with claimed(folder, run, job.taught_by(teacher).training(run, parts.start)):
         _train(parts, teacher, folder, job)
     return folder
@@ -56,15 +56,15 @@ def _train(
     try:
         own = Trained(parts.student, None, 0, run.model.resolution)
         central = run.views.central
-        measure = build.make_measure(own, teacher, run.seeds, parts.mesh, central)
+        measure = setup.make_measure(own, teacher, run.seeds, parts.mesh, central)
 
         def held_out(state: Any, split: str) -> dict[str, list[float]]:
-            return measure(build.student_variables(parts, state), job.data[split])
+            return measure(setup.student_variables(parts, state), job.data[split])
 
         state, seconds = _fit(parts, held_out, folder, checkpoints, job.console)
         test = held_out(state, "test")
         parameters = (
-            zoo.count_parameters(build.student_variables(parts, state)) // run.seeds
+            zoo.count_parameters(setup.student_variables(parts, state)) // run.seeds
         )
     finally:
         checkpoints.close()
@@ -135,9 +135,9 @@ def _fit(parts, held_out, folder, checkpoints, console):
             return loop.fit(
                 call,
                 state,
-                build.place_given(parts),
-                build.make_plan(parts),
-                batches=build.make_batches(parts),
+                setup.place_given(parts),
+                setup.make_plan(parts),
+                batches=setup.make_batches(parts),
                 evaluate=lambda state: held_out(state, "validation"),
                 write=write,
                 checkpoints=checkpoints,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build
+from kdjax import setup
 from kdjax.cli import main as cli
 from kdjax.core import runlog
 
@@ -96,25 +96,25 @@ class First:
     """The first step of a finished run, made again from its folder."""
 
     def __init__(self, folder="run"):
-        config = build.read_run(folder)
-        train = build.load_source(config, "train")
+        config = setup.read_run(folder)
+        train = setup.load_source(config, "train")
         mesh = None
         teacher = None
         if config.teacher is not None:
-            made = build.make_parts(
-                build.teacher_run(config, pathlib.Path(folder) / "teacher"), train=train
+            made = setup.make_parts(
+                setup.teacher_run(config, pathlib.Path(folder) / "teacher"), train=train
             )
             mesh = made.mesh
-            loaded = build.load_trained(f"{folder}/teacher", mesh)
-            teacher = build.fit_seeds(loaded, 1, config)
-        parts = build.make_parts(config, train=train, teacher=teacher)
+            loaded = setup.load_trained(f"{folder}/teacher", mesh)
+            teacher = setup.fit_seeds(loaded, 1, config)
+        parts = setup.make_parts(config, train=train, teacher=teacher)
         seeds = np.arange(1, dtype=np.int32)
         state = parts.make_state(seeds, None)
         self.params = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state.params)
-        batch = next(build.make_batches(parts)(0))
+        batch = next(setup.make_batches(parts)(0))
         rows = {k: x[0] for k, x in batch["rows"].items()}
         batch = {**batch, "seed": batch["seed"][0], "rows": rows}
-        seen = parts.view(np.int32(0), batch, build.place_given(parts))
+        seen = parts.view(np.int32(0), batch, setup.place_given(parts))
         self.image = np.asarray(seen.student, np.float64)
         self.labels = np.asarray(seen.labels)
         if teacher is not None:

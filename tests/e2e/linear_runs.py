@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import kdjax
-from kdjax import build
+from kdjax import setup
 from kdjax.config import Compute
 from kdjax.models import from_function
 from kdjax.train import sharding
@@ -32,7 +32,7 @@ def taught(run, **given):
     """The student's variables after the whole run."""
     folder = kdjax.distill(run, student=linear(), teacher=TEACHER, **given)
     mesh = sharding.make_mesh(Compute(data=1), 1)
-    trained = build.load_trained(folder, mesh, model=linear())
+    trained = setup.load_trained(folder, mesh, model=linear())
     return jax.device_get(trained.variables["params"]["w"])
 
 
@@ -41,9 +41,9 @@ def stored(run, **given):
 
 
 def parts_of(run):
-    return build.make_parts(
+    return setup.make_parts(
         run,
-        train=build.load_source(run, "train"),
+        train=setup.load_source(run, "train"),
         student=linear(),
-        teacher=build.Trained(*TEACHER, None, 8),
+        teacher=setup.Trained(*TEACHER, None, 8),
     )

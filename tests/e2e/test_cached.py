@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kdjax
-from kdjax import build
+from kdjax import setup
 from kdjax.config import (
     Cache,
     Compute,
@@ -67,7 +67,7 @@ def test_fewer_passes_are_replayed_in_a_circle(small, tmp_path):
     assert said in runlog.read_summary(folder)["targets"]
     assert said in (folder / "report.md").read_text()
     parts = parts_of(run)
-    coming = build.make_batches(parts)(0)
+    coming = setup.make_batches(parts)(0)
     seen = [next(coming) for _ in range(store.rows + 1)]
     first, again = seen[0], seen[store.rows]
     assert again["step"] == first["step"] == 0
@@ -85,8 +85,8 @@ def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
 
     def targets(run):
         parts = parts_of(run)
-        given = build.place_given(parts)
-        rows = next(build.make_batches(parts)(0))["rows"]
+        given = setup.place_given(parts)
+        rows = next(setup.make_batches(parts)(0))["rows"]
         batch = {"rows": jax.tree.map(lambda x: x[0], rows)}
         return parts.teacher.targets({}, None, batch, given)
 
@@ -125,7 +125,7 @@ def test_only_what_is_stored_comes_out_of_the_program(small, tmp_path):
     """One more output is another program to XLA, and another rounding."""
     run = small("run")
     parts = parts_of(run)
-    batch, given = next(build.make_batches(parts)(0)), build.place_given(parts)
+    batch, given = next(setup.make_batches(parts)(0)), setup.place_given(parts)
     model = from_function(lambda v, x: (x.sum((1, 2)), {"a": x, "b": x}), params={})
     asked = parts._replace(teacher=frozen(model))
     for taps in ((), ("b",)):
@@ -166,7 +166,7 @@ def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
         if path:
             kdjax.cache_targets(run, teacher=teacher)
         mesh = sharding.make_mesh(Compute(data=1), 1)
-        trained = build.load_trained(kdjax.distill(run, teacher=teacher), mesh)
+        trained = setup.load_trained(kdjax.distill(run, teacher=teacher), mesh)
         outcomes.append(jax.device_get(trained.variables))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
@@ -237,7 +237,7 @@ def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
         if path:
             kdjax.cache_targets(run, splits=splits)
         mesh = sharding.make_mesh(Compute(data=1), 1)
-        trained = build.load_trained(kdjax.distill(run, splits=splits), mesh)
+        trained = setup.load_trained(kdjax.distill(run, splits=splits), mesh)
         outcomes.append(jax.device_get(trained.variables))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
@@ -252,7 +252,7 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     stored(asking("uniform"))
     w = 0.1 * np.eye(64, 10, dtype="f")
     parts = parts_of(asking("uniform"))
-    batch, given = next(build.make_batches(parts)(0)), build.place_given(parts)
+    batch, given = next(setup.make_batches(parts)(0)), setup.place_given(parts)
     one = {k: jax.tree.map(lambda x: x[0], batch[k]) for k in ("seed", "rows")}
     batch = {**batch, **one}
     view = jax.jit(lambda: parts.view(0, batch, given))()

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import kdjax
-from kdjax import build
+from kdjax import setup
 from kdjax.config import (
     Cache,
     ConfigError,
@@ -81,8 +81,8 @@ def test_a_mean_of_probabilities_is_of_a_temperature(small, mean, at):
         run = small("run", terms={"soft": Term(temperature=Scalar(temperature))})
         teacher = dataclasses.replace(run.teacher, also=also, mean=mean, mean_at=at)
         run = dataclasses.replace(run, teacher=teacher)
-        train = build.load_source(run, "train")
-        return build.cache.manifest(run, train, build.Trained(*TEACHER, None, 8))
+        train = setup.load_source(run, "train")
+        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
 
     assert (of(1.0) == of(8.0)) == (mean == "logits" or at > 0)
     assert of(1.0) == of(1.0)
@@ -93,8 +93,8 @@ def test_what_training_does_not_see_is_no_part_of_a_store(small):
     def of(mode, **views):
         run = small("run", mode)
         run = dataclasses.replace(run, views=dataclasses.replace(run.views, **views))
-        train = build.load_source(run, "train")
-        return build.cache.manifest(run, train, build.Trained(*TEACHER, None, 8))
+        train = setup.load_source(run, "train")
+        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
 
     for mode in ("consistent", "function_matching", "fixed"):
         assert of(mode, central=1.25) == of(mode), mode
@@ -132,15 +132,15 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     file = tmp_path / "mine.py"
 
     run = small("run", cache=Cache(path=str(tmp_path / "store")))
-    train = build.load_source(run, "train")
+    train = setup.load_source(run, "train")
 
     def teacher(text, name="make", **sizes):
         file.write_text(text)
         code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
-        return build.Trained(*TEACHER, None, 8, code=(code,))
+        return setup.Trained(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
-        return build.cache.manifest(run, train, teacher(*args, **sizes))
+        return setup.cache.manifest(run, train, teacher(*args, **sizes))
 
     first, changed = of(MODEL), MODEL.replace("sign = 1", "sign = -1")
     assert of(MODEL) == first and of(MODEL, weights="x.npz") == first
@@ -150,11 +150,11 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     assert of(MODEL, "part") != of(changed, "part")
     assert zoo.code_of(Model()) == ""
     logits = {"logits": Rows((2, 16, 10), "float32")}
-    build.cache.make_cache(run, train, teacher(MODEL), logits, 4)
+    setup.cache.make_cache(run, train, teacher(MODEL), logits, 4)
     with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):
-        build.cache.open_cache(run, train, teacher(MODEL)._replace(code=("",)))
+        setup.cache.open_cache(run, train, teacher(MODEL)._replace(code=("",)))
     with pytest.raises(StoreError, match="unfinished"):
-        build.cache.open_cache(run, train, teacher(MODEL))
+        setup.cache.open_cache(run, train, teacher(MODEL))
 
 
 def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kdjax
-from kdjax import build, jobs
+from kdjax import jobs, setup
 from kdjax.config import (
     HARD,
     ConfigError,
@@ -72,8 +72,8 @@ def test_a_run_leaves_all_its_files(finished):
 @pytest.mark.full
 def test_the_config_in_the_folder_is_the_run(finished):
     run, root = finished
-    assert build.read_run(root) == run
-    baseline = build.read_run(root / "labels_mixup")
+    assert setup.read_run(root) == run
+    baseline = setup.read_run(root / "labels_mixup")
     assert baseline.terms == {"hard": HARD}
     assert (baseline.model, baseline.optim, baseline.steps) == (
         run.model,

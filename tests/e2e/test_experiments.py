@@ -10,8 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from kdjax import build, jobs
-from kdjax.build import Trained, feeds, measure
+from kdjax import jobs, setup
 from kdjax.config import (
     Cache,
     Compute,
@@ -28,6 +27,7 @@ from kdjax.data.sources import from_arrays
 from kdjax.experiments import experiment_files, load_experiment, sweep
 from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
+from kdjax.setup import Trained, feeds, measure
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -52,13 +52,13 @@ def test_the_step_of_every_variant_can_be_built(file, tmp_path):
     for task in plan(load_experiment(file), tmp_path, "tiny", seeds=1):
         before = {pathlib.Path(b.workdir).name: b for b in task.before}
         for run in (*task.before, task.run):
-            source = build.load_source(run, "train")
+            source = setup.load_source(run, "train")
             mark = f"{_shape_of(run)} {source.shape} {source.classes}"
             if mark in built:
                 continue
             teacher = _teacher(run, before, source)
             own = _alone(run)
-            build.check_fit(own, train=source, student=None, teacher=teacher)
+            setup.check_fit(own, train=source, student=None, teacher=teacher)
             built.add(mark)
 
 
@@ -96,10 +96,10 @@ def _teacher(run: Run, before: dict[str, Run], source) -> Trained | None:
         if own is None:
             model = dataclasses.replace(asked.model, weights="")
             own = dataclasses.replace(run, model=model)
-        return build.model_of(own, source.classes, source.shape[-1], None)
+        return setup.model_of(own, source.classes, source.shape[-1], None)
 
     others = [shapes(member) for member in run.teacher.also]
-    return build.together(shapes(run.teacher), others, run)
+    return setup.together(shapes(run.teacher), others, run)
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_the_papers_scale_lowers_on_a_mesh(file, tmp_path):
 
 
 def _lowered(run: Run, source: Source, teacher: Trained | None) -> jax.stages.Lowered:
-    parts = build.make_parts(run, train=source, teacher=teacher)
+    parts = setup.make_parts(run, train=source, teacher=teacher)
     mesh = parts.mesh
     seeds = np.arange(1, dtype=np.int32)
     state = sharding.abstract_sharded(parts.make_state, mesh, seeds, None)

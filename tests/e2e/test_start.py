@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, jobs
+from kdjax import jobs, setup
 from kdjax.config import Compute, ConfigError, Model, labelled, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
@@ -43,7 +43,7 @@ def early(tiny_run, tmp_path):
 
 
 def first_state(run):
-    parts = build.make_parts(run, train=build.load_source(run, "train"))
+    parts = setup.make_parts(run, train=setup.load_source(run, "train"))
     seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
     make = parts.make_state, parts.mesh, seeds, parts.start
     return parts, sharding.create_sharded(*make)
@@ -97,7 +97,7 @@ def test_a_run_is_of_the_model_and_the_start_that_it_began_with(
 def test_every_seed_begins_from_its_own(early, monkeypatch):
     folder, later = early
     mesh = sharding.make_mesh(Compute(data=1), 1)
-    trained = build.load_trained(folder, mesh)
+    trained = setup.load_trained(folder, mesh)
     own = trained.variables["params"]
     both, second = begun(later()), begun(later(seed=1, seeds=1))
     for x, y, z in zip(*map(jax.tree.leaves, (own, both, second)), strict=True):
@@ -119,7 +119,7 @@ def test_every_seed_begins_from_its_own(early, monkeypatch):
     monkeypatch.setattr(
         looking, "write_views", lambda path, rows, **rest: shown.update(rest, rows=rows)
     )
-    jobs.show_views(build.read_run(folder), count=3)
+    jobs.show_views(setup.read_run(folder), count=3)
     images = jnp.asarray(dict(shown["rows"])["student"])
     first = jax.tree.map(lambda x: x[0], trained.variables)
     logits = np.asarray(trained.model.apply(first, images)[0].logits, np.float64)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import kdjax
-from kdjax import build, config, jobs
+from kdjax import config, jobs, setup
 from kdjax.config import (
     Cache,
     Compute,
@@ -50,7 +50,7 @@ def variables(seed, size=8):
 
 def final(folder):
     mesh = sharding.make_mesh(Compute(data=1), 1)
-    return jax.device_get(build.load_trained(folder, mesh, model=linear()).variables)
+    return jax.device_get(setup.load_trained(folder, mesh, model=linear()).variables)
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_the_student_follows_its_own_average(tiny_run):
     lines = [x for x in runlog.read_metrics(folder) if x["kind"] == "train"]
     assert lines[0]["self"][0] < lines[-1]["self"][0]
     mesh = sharding.make_mesh(Compute(data=1), 1)
-    train = build.load_source(run, "train")
-    parts = build.make_parts(run, train=train, student=linear())
+    train = setup.load_source(run, "train")
+    parts = setup.make_parts(run, train=train, student=linear())
     seeds = np.arange(1, dtype=np.int32)
     like = sharding.abstract_sharded(parts.make_state, mesh, seeds, parts.start)
     state = Checkpoints(folder, read_only=True).restore(like)
@@ -100,7 +100,7 @@ def test_published_weights_teach_and_start_a_student(tiny_run, weights):
     test = runlog.read_summary(folder)["test"]
     assert test["agreement"] == [1.0] and abs(test["kl"][0]) < 1e-6
     mesh = sharding.make_mesh(Compute(data=1), 1)
-    own = build.load_trained(folder, mesh).variables
+    own = setup.load_trained(folder, mesh).variables
     for x, y in zip(jax.tree.leaves(own), jax.tree.leaves(found), strict=True):
         np.testing.assert_array_equal(x[0], y)
 
@@ -244,7 +244,7 @@ def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
 
     def load(data):
         run = tiny_run(data=data, teacher=Teacher(run=str(folder)))
-        source, mesh = build.load_source(run, "train"), sharding.make_mesh(Compute(), 8)
+        source, mesh = setup.load_source(run, "train"), sharding.make_mesh(Compute(), 8)
         return jobs.teachers.teacher_loader(run, None, folder, mesh, source)()
 
     assert load(first).axis == 0
@@ -263,7 +263,7 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
         init=lambda key, x: {"w": jax.numpy.zeros((x[0].size, 7))},
     )
-    other = build.Trained(
+    other = setup.Trained(
         wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
     )
     monkeypatch.setattr(jobs.teachers, "_load", lambda *args: other)

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build
-from kdjax.build import Trained
+from kdjax import setup
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
 from kdjax.core.types import Model as Network
 from kdjax.core.types import Output, Strategy, View
 from kdjax.data import sources
 from kdjax.models import from_function, zoo
+from kdjax.setup import Trained
 from kdjax.strategies.offline import offline
 from kdjax.teachers.ema import moving_average
 from kdjax.train import compiled, optimizer, sharding
@@ -47,16 +47,16 @@ def make_teacher(width=4, seeds=None):
 
 def run_steps(run, teacher, steps=STEPS):
     """Train `steps` updates; the state as one host sees it, and the metrics."""
-    train = build.load_source(run, "train")
-    parts = build.make_parts(run, train=train, teacher=teacher)
+    train = setup.load_source(run, "train")
+    parts = setup.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(
         parts.step, parts.mesh, parts.given_axes, run.seeds, run.compute.how
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
     created = jax.tree.map(lambda x: x.sharding, state)
-    running, given = call.enter(state), build.place_given(parts)
-    coming, per_call = build.make_batches(parts)(0), run.compute.steps_per_call or 1
+    running, given = call.enter(state), setup.place_given(parts)
+    coming, per_call = setup.make_batches(parts)(0), run.compute.steps_per_call or 1
     seen = []
     for step in range(0, steps, per_call):
         batches = [next(coming) for _ in range(step, min(step + per_call, steps))]
@@ -183,12 +183,12 @@ def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
 
 
 def run_alone(run, teacher, seed):
-    train = build.load_source(run, "train")
-    parts = build.make_parts(run, train=train, teacher=teacher)
+    train = setup.load_source(run, "train")
+    parts = setup.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
     seeds = np.array([seed], np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
-    coming, given = build.make_batches(parts)(0), build.place_given(parts)
+    coming, given = setup.make_batches(parts)(0), setup.place_given(parts)
     for _ in range(STEPS):
         batch = jax.tree.map(lambda x: x[None], next(coming))
         state, _ = call.call(state, batch, given)
@@ -211,18 +211,18 @@ def test_vmapped_seeds_equal_seeds_written_out():
 def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     """Neither along a run's schedule nor between values given from outside."""
     run = tiny_run(compute=Compute(data=1))
-    train = build.load_source(run, "train")
-    parts = build.make_parts(run, train=train, teacher=make_teacher())
+    train = setup.load_source(run, "train")
+    parts = setup.make_parts(run, train=train, teacher=make_teacher())
     chex.clear_trace_counter()
     once = chex.assert_max_traces(parts.step, n=1)
     call = compiled.compile_step(once, parts.mesh, parts.given_axes, 1, "jit")
     state = sharding.create_sharded(
         parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), None
     )
-    given = build.place_given(parts)
+    given = setup.place_given(parts)
     losses = []
     for temperature in (1.0, 3.0, 9.0):
-        batch = next(build.make_batches(parts)(0))
+        batch = next(setup.make_batches(parts)(0))
         batch["schedules"]["soft"]["temperature"] = np.float32(temperature)
         batch = jax.tree.map(lambda x: x[None], batch)
         state, metrics = call.call(state, batch, given)
@@ -243,13 +243,13 @@ def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
 
 def test_no_gradient_reaches_the_teacher(tiny_run):
     run = tiny_run(compute=Compute(data=1))
-    train = build.load_source(run, "train")
+    train = setup.load_source(run, "train")
     teacher = make_teacher()
-    parts = build.make_parts(run, train=train, teacher=teacher)
+    parts = setup.make_parts(run, train=train, teacher=teacher)
     make = jax.jit(parts.make_state)
     state = jax.tree.map(lambda x: x[0], make(np.arange(1), None))
-    given = build.place_given(parts)
-    batch = next(build.make_batches(parts)(0))
+    given = setup.place_given(parts)
+    batch = next(setup.make_batches(parts)(0))
     rows = {k: x[0] for k, x in batch["rows"].items()}
     batch = {**batch, "seed": batch["seed"][0], "rows": rows}
 
@@ -269,15 +269,15 @@ def test_labels_do_not_enter_function_matching(tiny_run):
     }
     outcomes = []
     for given_splits in (None, splits):
-        train = build.load_source(run, "train", given_splits)
-        parts = build.make_parts(run, train=train, teacher=make_teacher())
+        train = setup.load_source(run, "train", given_splits)
+        parts = setup.make_parts(run, train=train, teacher=make_teacher())
         assert list(parts.strategy.schedules(0)) == ["soft"]
         call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
         state = sharding.create_sharded(
             parts.make_state, parts.mesh, np.arange(1), None
         )
-        batch = jax.tree.map(lambda x: x[None], next(build.make_batches(parts)(0)))
-        state, _ = call.call(state, batch, build.place_given(parts))
+        batch = jax.tree.map(lambda x: x[None], next(setup.make_batches(parts)(0)))
+        state, _ = call.call(state, batch, setup.place_given(parts))
         outcomes.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 

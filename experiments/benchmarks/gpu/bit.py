@@ -25,7 +25,7 @@ from experiments.benchmarks.gpu.steps import (
     turns,
 )
 from experiments.benchmarks.gpu.tables import Table
-from kdjax import build
+from kdjax import setup
 from kdjax.config import Model, Run, Teacher
 
 RATE, STEP = "matrix rate", "BiT step"
@@ -112,10 +112,10 @@ def make_step(size: Size, px: int, batch: int) -> tuple[Prepared, Program]:
     run = make_run(size, px, batch)
     count = max(2 * batch, 16)
     data = dict(splits(count, px, CLASSES))
-    train = build.load_source(run, "train", data)
+    train = setup.load_source(run, "train", data)
     # One resolution's variables fit another's: no layer depends on it.
-    teacher = build.Trained(*variables(size.teacher, size.resolutions[0], 1), None, px)
-    teacher = build.at_precision(teacher, "bfloat16")
+    teacher = setup.Trained(*variables(size.teacher, size.resolutions[0], 1), None, px)
+    teacher = setup.at_precision(teacher, "bfloat16")
     _, start = variables(size.student, size.resolutions[0], 2)
     ready = prepare(run, train, teacher, start=start)
     return ready, compile_call(ready, 1)

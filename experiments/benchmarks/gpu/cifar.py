@@ -24,7 +24,7 @@ from experiments.benchmarks.gpu.steps import (
     show_peak,
 )
 from experiments.benchmarks.gpu.tables import Table
-from kdjax import build
+from kdjax import setup
 from kdjax.config import Cache, Compute, Model, Optim, Run, Scalar, Teacher, Term
 
 FLOOR, LOOP, TORCH = "bare floor", "full loop", "PyTorch"
@@ -124,10 +124,10 @@ class Bench:
         before, size = peak(), self.size
         floor = self.floors.get(variant.batch)
         run, teacher = make_run(size, variant), None
-        train = build.load_source(run, "train", self.data)
+        train = setup.load_source(run, "train", self.data)
         if variant.teacher != "none":
-            teacher = build.Trained(*self.teacher, None, 32)
-            teacher = build.at_precision(teacher, variant.precision)
+            teacher = setup.Trained(*self.teacher, None, 32)
+            teacher = setup.at_precision(teacher, variant.precision)
         folder = self.folder / name.replace(" ", "-")
         folder.mkdir()
         if variant.teacher == "cached":

@@ -13,7 +13,7 @@ import optax
 from rich.console import Console
 
 from experiments.benchmarks.common import Prepared
-from kdjax import build, losses
+from kdjax import losses, setup
 from kdjax.core import runlog
 from kdjax.core.types import Model, PyTree
 from kdjax.train import loop
@@ -190,7 +190,7 @@ def loop_seconds(
                 ready.call._replace(call=program.run),
                 ready.state,
                 ready.given,
-                build.make_plan(ready.parts),
+                setup.make_plan(ready.parts),
                 batches=ready.batches,
                 evaluate=evaluate,
                 write=write,

@@ -1,18 +1,18 @@
 """Where the parts meet: from a config to sources, models, teacher and step."""
 
-from kdjax.build.feeds import make_batches, place_given
-from kdjax.build.fit import check_fit
-from kdjax.build.measure import make_measure
-from kdjax.build.parts import Parts, make_parts, make_plan, student_variables
-from kdjax.build.runs import (
+from kdjax.setup.feeds import make_batches, place_given
+from kdjax.setup.fit import check_fit
+from kdjax.setup.measure import make_measure
+from kdjax.setup.parts import Parts, make_parts, make_plan, student_variables
+from kdjax.setup.runs import (
     baseline_run,
     load_source,
     read_given,
     read_run,
     teacher_run,
 )
-from kdjax.build.seams import as_effective, code_of
-from kdjax.build.trained import (
+from kdjax.setup.seams import as_effective, code_of
+from kdjax.setup.trained import (
     Trained,
     at_precision,
     fit_seeds,

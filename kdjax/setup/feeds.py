@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.build.parts import Parts
 from kdjax.core.types import Array
 from kdjax.data import order, resident, streamed
+from kdjax.setup.parts import Parts
 from kdjax.train import sharding
 from kdjax.train.turns import turn_at
 

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
-from kdjax.build import cache
-from kdjax.build.trained import Trained, starting_variables
 from kdjax.config import Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
@@ -29,6 +27,8 @@ from kdjax.data.source import Source, check_labelled
 from kdjax.data.store import Store
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
+from kdjax.setup import cache
+from kdjax.setup.trained import Trained, starting_variables
 from kdjax.strategies.choose import make_strategy
 from kdjax.teachers import cached
 from kdjax.teachers.ema import moving_average

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import config as configs
-from kdjax.build import cache, feeds
-from kdjax.build.parts import Parts, make_parts
-from kdjax.build.trained import Trained
 from kdjax.config import ConfigError, Run, require
 from kdjax.core.types import Array, Model, PyTree
 from kdjax.data.source import Source
+from kdjax.setup import cache, feeds
+from kdjax.setup.parts import Parts, make_parts
+from kdjax.setup.trained import Trained
 from kdjax.train import sharding
 
 

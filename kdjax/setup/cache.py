@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.augment.views import VERSION as VIEWS_VERSION
-from kdjax.build.trained import Trained
 from kdjax.config import Run, require
 from kdjax.core import hosts
 from kdjax.core.types import Array, PyTree
@@ -23,6 +22,7 @@ from kdjax.data.store import (
     open_store,
     read_manifest,
 )
+from kdjax.setup.trained import Trained
 
 
 def digest(tree: PyTree) -> str:

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import config as configs
-from kdjax.build.runs import read_run
 from kdjax.config import ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, Model, Output, PyTree
 from kdjax.models import weights, zoo
+from kdjax.setup.runs import read_run
 from kdjax.teachers.ensemble import ensemble
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints

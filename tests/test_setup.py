@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import build
-from kdjax.build import cache
+from kdjax import setup
 from kdjax.config import (
     Compute,
     ConfigError,
@@ -22,6 +21,7 @@ from kdjax.config import (
 )
 from kdjax.data import sources
 from kdjax.models import from_function
+from kdjax.setup import cache
 
 ONE = Compute(data=1)
 
@@ -43,7 +43,7 @@ def photos(tmp_path):
 
 def load(split, **fields):
     data = Data(train="default", validation="default", test="default", **fields)
-    return build.load_source(dataclasses.replace(Run(), data=data), split)
+    return setup.load_source(dataclasses.replace(Run(), data=data), split)
 
 
 def test_a_folder_at_one_size_without_its_damaged_image(photos):
@@ -67,7 +67,7 @@ def test_other_images_to_teach_on_have_no_labels_but_the_classes_of_the_set(phot
     assert test.shape == other.shape and len(test) == 597 and test.labels.min() == 0
     run = Run(seeds=1, batch=2)
     with pytest.raises(ConfigError, match="data.train: expected a label .*3 of 3"):
-        build.make_parts(labelled(run), train=other)
+        setup.make_parts(labelled(run), train=other)
 
 
 def test_other_images_to_teach_on_may_be_of_any_classes(tmp_path):
@@ -90,15 +90,15 @@ def test_images_without_labels_have_the_classes_of_the_other_splits():
     }
     data = Data(train="train[2:]", validation="validation", test="test")
     run = dataclasses.replace(Run(), data=data)
-    found = build.load_source(run, "train", splits)
+    found = setup.load_source(run, "train", splits)
     assert found.classes == 5 and found.labels.tolist() == [-1] * 10
-    assert build.load_source(run, "validation", splits).classes == 3
+    assert setup.load_source(run, "validation", splits).classes == 3
     splits["train"] = (images, np.arange(12) % 4)
-    assert build.load_source(run, "train", splits).classes == 4
+    assert setup.load_source(run, "train", splits).classes == 4
     other = dataclasses.replace(
         run, data=dataclasses.replace(data, train_name="digits")
     )
-    found = build.load_source(other, "train", splits)
+    found = setup.load_source(other, "train", splits)
     assert found.classes == 5 and len(found) == 998 and found.labels.max() == -1
 
 
@@ -109,7 +109,7 @@ def test_a_label_beyond_the_classes_is_named():
 
     def load(split, **data):
         data = Data(train="train", validation="validation", **data)
-        return build.load_source(dataclasses.replace(Run(), data=data), split, splits)
+        return setup.load_source(dataclasses.replace(Run(), data=data), split, splits)
 
     assert load("train", classes=5).classes == 5
     want = r"data.validation: expected labels below 5 classes .*, got '255 .* 7\)'$"
@@ -138,13 +138,13 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tm
     ):
         changed = dataclasses.replace(teacher, **change)
         run = dataclasses.replace(run, teacher=changed)
-        baseline = build.baseline_run(run, "labels", tmp_path)
+        baseline = setup.baseline_run(run, "labels", tmp_path)
         assert baseline.mean_at == want and set(baseline.terms) == {"hard"}
 
 
 def test_the_baseline_with_mixup_is_the_one_that_mixes(tmp_path):
     for name, mode in (("labels", "consistent"), ("labels_mixup", "function_matching")):
-        baseline = build.baseline_run(Run(), name, tmp_path)
+        baseline = setup.baseline_run(Run(), name, tmp_path)
         assert baseline.views == dataclasses.replace(Run().views, mode=mode)
 
 
@@ -153,9 +153,9 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
     train = load("validation", name=photos, store=8)
     run = Run(seeds=1, batch=2, teacher=None, compute=ONE)
     run = labelled(run)
-    build.check_fit(run, train=train, student=None, teacher=None)
-    parts = build.make_parts(run, train=train)
-    given = build.place_given(parts)
+    setup.check_fit(run, train=train, student=None, teacher=None)
+    parts = setup.make_parts(run, train=train)
+    given = setup.place_given(parts)
     rows = {"place": np.array([0, 1]), "epoch": np.zeros(2, np.int32)}
     batch = {"seed": 0, "step": np.int32(0), "rows": rows}
     seen = jax.jit(lambda: parts.view(np.int32(0), batch, given))()
@@ -195,7 +195,7 @@ def test_the_field_that_is_wrong_is_named(message, tmp_path, monkeypatch):
     (tmp_path / "its_keys.py").write_text("def keys(): return {}.keys()\n")
     data = dataclasses.replace(Data(train="train"), **NOWHERE[message])
     with pytest.raises(ConfigError, match=message):
-        build.load_source(dataclasses.replace(Run(), data=data), "train")
+        setup.load_source(dataclasses.replace(Run(), data=data), "train")
 
 
 def test_every_split_s_own_field_is_named():
@@ -203,12 +203,12 @@ def test_every_split_s_own_field_is_named():
     for split in ("train", "validation", "test"):
         run = dataclasses.replace(Run(), data=Data(**{split: "train[:9]"}))
         with pytest.raises(ConfigError, match=f"data.{split}: expected bounds"):
-            build.load_source(run, split, splits)
+            setup.load_source(run, split, splits)
     run = dataclasses.replace(Run(), data=Data(train="train[:9]"))
     with pytest.raises(ConfigError, match="teacher.train: expected bounds"):
-        build.load_source(run, "train", splits, "teacher.train")
+        setup.load_source(run, "train", splits, "teacher.train")
     with pytest.raises(ConfigError, match="splits: expected a dict .* got 'list'"):
-        build.load_source(run, "train", [splits["train"]])
+        setup.load_source(run, "train", [splits["train"]])
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -217,7 +217,7 @@ def test_channels_and_store_are_of_any_kind_of_set(given):
     splits = sources.digits() if given else None
     data = Data(train="train[:5]", channels=3, store=6)
     run = dataclasses.replace(Run(), data=data)
-    held = build.load_source(run, "train", splits)
+    held = setup.load_source(run, "train", splits)
     assert held.images.shape == (5, 6, 6, 3) and held.sizes.tolist() == [[8, 8]] * 5
     np.testing.assert_array_equal(held.images[..., 0], held.images[..., 2])
 
@@ -225,14 +225,14 @@ def test_channels_and_store_are_of_any_kind_of_set(given):
 def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
     """That of the teacher's own run, whatever `teacher.model` says beside it."""
     run = Run()
-    train = build.load_source(run, "train")
+    train = setup.load_source(run, "train")
     for scale in ("half", "unit"):
         own = dataclasses.replace(
             run, model=dataclasses.replace(run.model, pixels=scale)
         )
-        teacher = build.model_of(own, 10, 1, None)
+        teacher = setup.model_of(own, 10, 1, None)
         assert cache.manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
-        both = build.together(teacher, [], run)
+        both = setup.together(teacher, [], run)
         assert both.pixels == (scale,)
 
 
@@ -249,7 +249,7 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
     images = rng.normal(size=(2, 5, 4)).astype(np.float32)
     params = rng.normal(size=(2, 4, 3)).astype(np.float32)
     model = from_function(lambda w, x: x @ w, params=0)
-    first, second = (build.Trained(model, {"params": w}, None, 8) for w in params)
+    first, second = (setup.Trained(model, {"params": w}, None, 8) for w in params)
     run = Run(
         terms={"soft": Term(temperature=Scalar(3.0))},
         teacher=Teacher(
@@ -260,7 +260,7 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
             mean_at=mean_at,
         ),
     )
-    both = build.together(first, [second], run)
+    both = setup.together(first, [second], run)
     found = both.model.apply(both.variables, tuple(images), train=False, rngs=None)
     found = np.float64(found[0].logits)
     a, b = (np.float64(x) @ np.float64(w) for x, w in zip(images, params, strict=True))

@@ -8,10 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax.augment import views
-from kdjax.build.trained import Trained
 from kdjax.core.types import Array, Model, PyTree
 from kdjax.data import streamed
 from kdjax.data.source import Source
+from kdjax.setup.trained import Trained
 from kdjax.train import evaluate
 
 BATCH = 256
