@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from kdjax import config
+from kdjax import config, setup
 from kdjax.config import Member, Run, Scalar, Teacher, Term, Views
 from kdjax.data import order, sources
 from kdjax.models import from_function
