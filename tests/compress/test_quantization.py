@@ -225,6 +225,7 @@ QUANTISERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("quantise", QUANTISERS.values(), ids=QUANTISERS)
 def test_half_precision_and_extremes(quantise, dtype):

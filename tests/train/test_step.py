@@ -140,6 +140,7 @@ def test_every_layout_gives_the_parameters_of_one_device(
     assert min(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.full
 def test_state_is_created_sharded_and_stays_so(tiny_run):
     run = layout_run(tiny_run, LAYOUTS["4x2"], Optim(warmup=1))
     last, _, created = run_steps(run, make_teacher(), steps=2)
@@ -157,6 +158,7 @@ def test_state_is_created_sharded_and_stays_so(tiny_run):
         assert x.sharding.is_equivalent_to(s, x.ndim), (x.sharding, s)
 
 
+@pytest.mark.full
 def test_steps_in_one_call_equal_steps_one_by_one(tiny_run):
     single = run_steps(tiny_run(compute=Compute(data=1)), make_teacher(), steps=6)
     scan = Compute(data=1, steps_per_call=3)
@@ -165,6 +167,7 @@ def test_steps_in_one_call_equal_steps_one_by_one(tiny_run):
     close(many[1], single[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
     teachers = make_teacher(seeds=2)
     both, metrics, _ = run_steps(tiny_run(seeds=2, compute=Compute(data=1)), teachers)
@@ -230,6 +233,7 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     assert len(set(losses)) == 3
 
 
+@pytest.mark.full
 def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
     model = zoo.make_model(Model(depth=8, width=4, norm="batch"), 10)
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
@@ -241,6 +245,7 @@ def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
     assert max(np.abs(x).max() for x in jax.tree.leaves(stats)) > 0
 
 
+@pytest.mark.full
 def test_no_gradient_reaches_the_teacher(tiny_run):
     run = tiny_run(compute=Compute(data=1))
     train = setup.load_source(run, "train")
