@@ -10,8 +10,8 @@ import pytest
 
 from kdjax import setup
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.core.types import Batch, Output, Strategy, View
 from kdjax.core.types import Model as Network
-from kdjax.core.types import Output, Strategy, View
 from kdjax.data import sources
 from kdjax.models import from_function, zoo
 from kdjax.setup import Trained
@@ -293,10 +293,10 @@ def linear_step(average=None, drop=False):
     drop: the loss is a draw of the step's key, and nothing is learned.
     """
 
-    def init(key, view, targets):
+    def init(key, batch):
         return {"student": {"params": {"w": jnp.array([1.0, 0.0])}, "seen": 0.0}}
 
-    def loss(params, state, view, targets, numbers, key):
+    def loss(params, state, batch, schedules, key):
         w = params["student"]["w"]
         value = jax.random.uniform(key) if drop else w @ jnp.array([1.0, 2.0])
         state = {"student": {"seen": state["student"]["seen"] + 1.0}}
@@ -305,7 +305,7 @@ def linear_step(average=None, drop=False):
     optim = Optim(
         name="sgd", lr=0.1, wd=0, clip=0, momentum=0, warmup=0, schedule="constant"
     )
-    update = optimizer.by_player({"student": optimizer.make_optimizer(optim)})
+    update = optimizer.by_network({"student": optimizer.make_optimizer(optim)})
     strategy = Strategy(init, loss, lambda step: {})
     step = make_train_step(
         strategy, update, view=lambda *_: View(None, None, None), teacher=average
@@ -313,9 +313,10 @@ def linear_step(average=None, drop=False):
     rates = optimizer.make_rates(optim, 10)(0)
 
     def one(state, seed=0):
-        return step(state, {"seed": seed, "knobs": {}, "rates": rates}, {})
+        numbers = {"schedules": {}, "rates": {"student": rates}}
+        return step(state, {"seed": seed, **numbers}, {})
 
-    return one, create_state(init(None, None, None), update, average)
+    return one, create_state(init(None, None), update, average)
 
 
 def test_the_moving_average_is_of_the_variables_after_the_step():
@@ -351,11 +352,11 @@ def test_dropout_of_the_student_has_the_key_of_the_step():
 
     model = Network(lambda key, images: {"params": {}}, apply)
     strategy = offline(model, {"hard": HARD}, steps=1)
-    view = View(jnp.zeros((20, 1)), None, jnp.zeros(20, jnp.int32))
+    batch = Batch({"image": jnp.zeros((20, 1))}, jnp.zeros(20, jnp.int32))
     for seed in (0, 1):
         key = jax.random.key(seed)
         kept = np.asarray(jax.random.bernoulli(key, shape=(20, 1)), np.float64)
         want = np.log1p(np.exp(-4 * kept)).mean()
         empty = {"student": {}}
-        losses, _ = strategy.loss(empty, empty, view, None, strategy.knobs(0), key)
+        losses, _ = strategy.loss(empty, empty, batch, strategy.schedules(0), key)
         np.testing.assert_allclose(losses["student"], want, rtol=1e-5)
