@@ -170,7 +170,7 @@ def _prepare(
     setup.check_fit(alone, train=source, student=job.student, teacher=teacher)
     look_at_teacher(run, teacher, mesh, job)
     if jax.process_count() > 1:
-        teacher = teacher._replace(variables=hosts.whole(teacher.variables))
+        teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
     parts = setup.make_parts(
         alone,
         train=source,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, some
+from kdjax.core.layout import any_valid, map_pair
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -94,7 +94,7 @@ def nst(
     )
     # Unit channels are compared as samples: their order and number do not matter.
     maps = [l2_normalize(x, axis=1) for x in (pair.student, pair.teacher)]
-    valid = some(pair.keep, 1), some(pair.teacher_keep, 1)
+    valid = any_valid(pair.keep, 1), any_valid(pair.teacher_keep, 1)
     ends = ((0, 0), (1, 1), (0, 1))
     masks = [_pairs(valid[i], valid[j]) for i, j in ends]
     compare = _distances if kernel == "gaussian" else _gram

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -99,4 +99,4 @@ def mmd(
         if kernel == "polynomial":
             ours, theirs, other = map(jnp.square, (ours, theirs, other))
     # Mean over the rows of one's own side less that over the other's.
-    return masked_mean(ours + theirs - other - other.T, 1, pairs(valid))
+    return masked_mean(ours + theirs - other - other.T, 1, pair_mask(valid))
