@@ -81,7 +81,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def one_device(request):
-    """Results on a single device, by optimiser, made once."""
+    """Results on a single device, by optimizer, made once."""
     return {}
 
 
