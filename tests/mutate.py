@@ -112,8 +112,8 @@ MUTANTS = [
     ),
     Mutant(
         "jitter is drawn from the key of the crop",
-        'colour.draw_jitter(keys_for("jitter"), views.jitter)',
-        'colour.draw_jitter(keys_for("crop"), views.jitter)',
+        'color.draw_jitter(keys_for("jitter"), views.jitter)',
+        'color.draw_jitter(keys_for("crop"), views.jitter)',
         "tests/augment",
         "no_two_draws",
     ),
