@@ -197,8 +197,8 @@ MUTANTS = [
     ),
     Mutant(
         "train: the cosine counts from the start of the warm-up",
-        "rest = steps - optim.warmup",
-        "rest = steps",
+        "decay_steps = steps - optim.warmup",
+        "decay_steps = steps",
         "tests/train",
         "cosine_with_warm_up",
     ),

@@ -20,7 +20,7 @@ from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import Model, Output
 from kdjax.data import streamed
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
 from kdjax.data.store import Rows, Store, StoreError
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
@@ -282,8 +282,8 @@ def _examples(
     # Where they are fewer the last one is repeated.
     places = np.minimum(np.arange(span.start, span.start + size), span.stop - 1)
     source = parts.train
-    rows = {"label": source.labels[places], "id": source.ids[places], "place": places}
-    rows.update(streamed.stored(source, places))
+    rows = {"label": source.labels[places], "id": source.ids[places], "index": places}
+    rows.update(streamed.load_images(source, places))
     seeds = np.arange(parts.run.seed, parts.run.seed + parts.run.seeds, dtype=np.int32)
 
     def ask(epoch: int) -> Output:

@@ -102,7 +102,7 @@ def fixed(**options: Any) -> Teacher:
     """
 
     def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Targets:
-        rows = {k: x[batch["rows"]["place"]] for k, x in constants["targets"].items()}
+        rows = {k: x[batch["rows"]["index"]] for k, x in constants["targets"].items()}
         return unpack(rows, **options)
 
     return Teacher(targets)

@@ -92,7 +92,7 @@ def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_place():
     rows = cached.keep(output())
     found = cached.replayed().targets({}, view, {"rows": {"targets": rows}}, {})
     np.testing.assert_array_equal(found.logits, LOGITS)
-    batch = {"rows": {"place": jnp.array([3, 0, 3])}}
+    batch = {"rows": {"index": jnp.array([3, 0, 3])}}
     found = cached.fixed().targets({}, view, batch, {"targets": rows})
     np.testing.assert_array_equal(found.logits, LOGITS[[3, 0, 3]])
 
