@@ -125,7 +125,7 @@ def _probabilities(student, teacher, temperature, axis, where):
         student, teacher, temperature, -1, None
     )
     why = "a correlation over the batch"
-    examples.at_least("student_logits", student.shape[0], 2, why)
+    examples.require_examples("student_logits", student.shape[0], 2, why)
     return jnp.exp(log_student), jnp.exp(log_teacher), valid, scale
 
 

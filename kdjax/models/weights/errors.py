@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdjax.models.weights.misfit import Misfit
+from kdjax.models.weights.mismatch import Mismatch
 
 
 class WeightsError(ValueError):
@@ -11,6 +11,6 @@ class WeightsError(ValueError):
     misfits: the leaves that do not fit, where it is that.
     """
 
-    def __init__(self, text: str, misfits: Sequence[Misfit] = ()):
+    def __init__(self, text: str, mismatches: Sequence[Mismatch] = ()):
         super().__init__(text)
-        self.misfits = tuple(misfits)
+        self.mismatches = tuple(mismatches)
