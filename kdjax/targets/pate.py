@@ -12,7 +12,7 @@ from kdjax.core import checks
 from kdjax.core.logits import mark_labels
 from kdjax.core.numerics import promote
 from kdjax.core.types import Array
-from kdjax.targets.ensemble import check_teachers
+from kdjax.targets.ensembling import check_teachers
 
 
 def noisy_votes(
