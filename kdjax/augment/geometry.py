@@ -74,7 +74,7 @@ def draw_crops(
 
 
 def draw_mild_crops(keys: Array, *, share: float, flip: bool) -> Crop:
-    """One random crop a key with `share` of both sides of the image, anywhere in it:
+    """One random crop a key with `share` of height and width, anywhere in the image:
     what is left after resizing to R and cutting out C pixels, with `share = C / R`.
 
     keys: `[batch]` keys. share: in (0, 1].
@@ -90,7 +90,7 @@ def draw_mild_crops(keys: Array, *, share: float, flip: bool) -> Crop:
 
 
 def central_image(batch: int, share: float) -> Crop:
-    """The crop of the middle that has `share` of both sides.
+    """The crop of the middle that has `share` of height and width.
 
     >>> print(central_image(1, 0.5).box)
     [[0.25 0.25 0.5  0.5 ]]

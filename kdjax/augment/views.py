@@ -164,7 +164,7 @@ def apply_views(
     method: str = "linear",
     antialias: bool = False,
 ) -> View:
-    """Make both sides' images from one draw.
+    """Make the images of student and teacher from one draw.
 
     What is cut out is an image again: pixels are rounded to whole numbers, on the
     device as on the host.

@@ -23,7 +23,7 @@ def check_embeddings(
 ) -> int:
     """Refuse two sides that are not one matrix row per example; the number of rows.
 
-    The widths may differ. `rows` is how many there must be, where that is known.
+    The widths may differ. `rows` is the expected number, where that is fixed.
     """
     for name, x in zip(names, (student, teacher), strict=True):
         checks.floating(name, x)

@@ -97,8 +97,8 @@ def load_splits(
 
     def part(number: int, split: str) -> Source:
         at = f"{field} ({names[number]} {split})"
-        found = convert(as_source(sets[number][split], at), channels, store)
-        return found if labeled else drop_labels(found)
+        part_source = convert(as_source(sets[number][split], at), channels, store)
+        return part_source if labeled else drop_labels(part_source)
 
     def join_parts(split: str) -> Source:
         parts = [part(number, split) for number in range(len(names))]
@@ -125,8 +125,8 @@ def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
         check_splits(splits, field)
         return splits
     forms = "module:function, tfds:NAME or folder:PATH"
-    known = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
-    raise ConfigError(f"{field}: expected {forms}, or one of {known}; got {name!r}")
+    choices = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
+    raise ConfigError(f"{field}: expected {forms}, or one of {choices}; got {name!r}")
 
 
 def default_split(name: str, role: str) -> str:

@@ -20,7 +20,7 @@ def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, So
     some. With `channels` 0 the first image decides: gray ones among color become RGB,
     color among gray is an error when it is read. A split that holds its images itself
     has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or .bmp,
-    hidden ones and folders within class folders are not looked at.
+    hidden ones and folders within class folders are ignored.
 
     Raises:
       ConfigError: no such folder, no image in a split or a class folder, or images

@@ -63,9 +63,9 @@ def select_decodable(
 ) -> Source:
     """The decodable examples of a source, for the streamed input pipeline.
 
-    With "skip" every image is decoded once to find out, since the order of examples has
-    to be known before the first batch. With "raise" nothing is read now: an image that
-    fails ends the run when its turn comes. See `decode_all`.
+    With "skip" every image is decoded once in advance, since the order of examples is
+    fixed before the first batch. With "raise" nothing is read now: an image that fails
+    ends the run when its turn comes. See `decode_all`.
     """
     if source.images is not None or on_corrupt == "raise":
         return source

@@ -11,7 +11,7 @@ from flax import nnx, traverse_util
 
 from kdjax.core.types import Array, Model, Output, PyTree
 
-# How networks name the argument that tells training from evaluation, and its value
+# Names of the argument that separates training from evaluation, with its value
 # in training.
 _SWITCHES = {
     "train": True,

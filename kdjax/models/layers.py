@@ -94,7 +94,7 @@ def conv_norms(
     """`(x, name, channels, kernel=1, stride=1, groups=1) -> array`: a convolution of
     that name, and its norm, whose name has "norm" for "conv".
 
-    kind, train, axis_name, knobs: of every `norm`; options: of every `conv`.
+    kind, train, axis_name, norm_options: of every `norm`; options: of every `conv`.
     """
 
     def normed(

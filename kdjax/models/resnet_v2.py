@@ -56,7 +56,7 @@ class StdConv(nn.Module):
 class GroupNorm(nn.Module):
     """GroupNorm in 32 groups; statistics in float32, the variance in a second pass.
 
-    flax's takes the variance as mean(x^2) - mean(x)^2 unless told otherwise and keeps
+    flax's takes the variance as mean(x^2) - mean(x)^2 by default and keeps
     scale and bias as `[channels]`; published weights have `[1, 1, 1, channels]`.
     """
 

@@ -71,7 +71,7 @@ def gumbel_softmax(
 
     `softmax((logits + g) / T)` with Gumbel noise `g`: nearly one-hot for small `T`,
     nearly uniform for large; its largest entry is a draw from `softmax(logits)` at
-    any `T`. The three players of KDGAN pass such draws of the classifier and of the
+    any `T`. The three networks of KDGAN pass such draws of the classifier and of the
     teacher to the critic (see `adversarial_critic` for their losses).
 
     Args:

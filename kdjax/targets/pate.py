@@ -132,7 +132,7 @@ def private_epsilon(
     It holds for one record in the data of one of the teachers, whose data do not
     overlap; only if the noise of every vote was of this scale and drawn afresh (a key
     used once); and only if nothing else of the votes is shown. An epsilon of known
-    votes tells of these votes, so it is itself private: publish that of their number,
+    votes depends on these votes, so it is itself private: publish that of their number,
     or one with noise (the paper's smooth sensitivity), which is not here.
 
     Args:

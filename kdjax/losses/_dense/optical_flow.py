@@ -111,7 +111,7 @@ def warp(x: Array, flow: Array) -> Array:
 
     `y[i, j] = x[i + v, j + u]` with `(u, v) = flow[i, j]`. A target outside the image
     is moved to its nearest pixel at the edge, where the gradient to the flow is 0;
-    `occlusion_mask` tells which these are. At a whole number of pixels, where the
+    `occlusion_mask` marks these. At a whole number of pixels, where the
     slope jumps, the gradient to the flow is that towards higher columns and rows (at
     the last, towards lower), so both pixels must be numbers there too.
 
@@ -311,10 +311,10 @@ def census_loss(
 
     Example:
         >>> first = jax.random.uniform(jax.random.key(0), (1, 9, 9, 3))
-        >>> seen = jnp.ones((1, 9, 9), bool)
-        >>> print(f"{census_loss(first, first / 2 + 0.5, importance=seen)[0]:.4f}")
+        >>> visible = jnp.ones((1, 9, 9), bool)
+        >>> print(f"{census_loss(first, first / 2 + 0.5, importance=visible)[0]:.4f}")
         0.5906
-        >>> print(census_loss(first, first, importance=~seen))
+        >>> print(census_loss(first, first, importance=~visible))
         [0.]
 
     Reference:

@@ -46,7 +46,7 @@ def nst(
     `<a, b>`, `"polynomial"` `<a, b>^2`, `"gaussian"` `exp(-|a - b|^2 / (2 v))` with
     `v` the mean squared distance of all pairs of student and teacher channels
     together, at least 1e-6. The default is `"polynomial"`: the paper found it best and
-    its weight is the known one.
+    its weight is published.
 
     `variant="described"`, the default, keeps all three terms: the value is never
     negative. `"released"` leaves the teacher's own out, as the authors' code

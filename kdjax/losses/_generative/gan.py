@@ -1,4 +1,4 @@
-"""Losses of a critic that tells teacher from student, and of generators of data.
+"""Losses of a critic that separates teacher from student, and of generators of data.
 
 A critic (discriminator) gives scores before any sigmoid: high for what it takes for
 the teacher's, low for the student's. Throughout, "teacher" is the real side and
@@ -54,7 +54,7 @@ def adversarial_critic(
     - `"hinge"`: `max(0, 1 - t) + max(0, 1 + s)`; 2 for scores of 0.
     - `"wasserstein"`: `s - t`; needs a Lipschitz critic, see `gradient_penalty`.
 
-    With three players (KDGAN), true labels in the teacher's place, the critic's
+    With three networks (KDGAN), true labels in the teacher's place, the critic's
     loss is `a` times this with the classifier's labels as the student's, plus `1 - a`
     times this with the teacher's: `-2 log(1/2)` for a critic at chance.
 

@@ -78,7 +78,7 @@ def crd_memory_lookup(
 
     Returns:
         Two arrays `[N, 1 + m, D]`, the positive first. An id outside the memory reads
-        as NaN, so that it is seen.
+        as NaN, so that it shows.
 
     Raises:
         ValueError: if ids are not integers or their shapes do not fit.
@@ -180,7 +180,7 @@ def crd_memory_update(
     """CRD memory after a batch: a moving average of the embeddings.
 
     `normalize(momentum old + (1 - momentum) normalize(new))`; all other rows stay as
-    they are, to the bit. No gradient comes back from here. Call it after the loss.
+    they are, bitwise. No gradient comes back from here. Call it after the loss.
 
     Where an id occurs more than once in the batch its last row counts, whatever the
     layout of the devices. An id outside the memory (-1 for a padded row) changes

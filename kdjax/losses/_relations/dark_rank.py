@@ -68,8 +68,8 @@ def dark_rank(
     `"soft"`: `sum over all orders of P^t (log P^t - log P^s)`, the list-wise
     divergence of the paper. It is 0 for equal inputs.
 
-    The scores know the scale of the features: bring both sides to unit length first,
-    as in metric learning. Turning or shifting either side changes nothing.
+    The scores depend on the scale of the features: bring student and teacher to unit
+    length first, as in metric learning. Turning or shifting either changes nothing.
 
     Args:
         student_features: `[N, D]` embeddings of the global batch.

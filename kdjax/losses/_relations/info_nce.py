@@ -32,7 +32,7 @@ def info_nce(
         student_features: `[N, D]` embeddings of the global batch.
         teacher_features: the same shape.
         temperature: a scalar above 0.
-        symmetric: whether to ask in both directions.
+        symmetric: average over both directions.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.

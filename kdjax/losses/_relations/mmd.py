@@ -19,7 +19,7 @@ def _inner(student: Array, teacher: Array) -> tuple[Array, Array, Array]:
 
 def _gaussian(student: Array, teacher: Array, valid: Array) -> tuple[Array, ...]:
     """Gaussian kernel values among the student's rows, the teacher's, and across."""
-    # Distances do not know a shift: the gradient through it is zero by itself.
+    # A shift changes no distance: the gradient through it is zero by itself.
     center = masked_mean(student + teacher, 0, valid[:, None]) / 2
     student, teacher = (
         jnp.where(valid[:, None], x - lax.stop_gradient(center)[None, :], 0)

@@ -26,7 +26,7 @@ def _takes_part(valid: Array, ids: Array) -> Array:
 
 
 def _hinges(gaps: list[Array], real: Array, margin: Array) -> Array:
-    """Mean hinge over the pairs that take part whose first most teachers see nearer.
+    """Mean hinge over the pairs whose first member is nearer for most teachers.
 
     `gaps` are distances to the second of a pair less those to the first, the
     student's first. Masks are numbers, which a CPU multiplies many at a time.

@@ -140,7 +140,7 @@ def _log_weights(maps, inputs, heads, eps, where):
 
 
 def _map_divergence(log_student, log_teacher, where) -> Array:
-    """Divergence of the rows, averaged over heads and the queries that see a key."""
+    """Divergence of the rows, averaged over heads and the queries with a key."""
     share = jnp.exp(log_teacher)
     gap = jnp.where(share == 0, 0, log_teacher - log_student)
     value = masked_sum(share * gap, -1, where)
@@ -161,7 +161,7 @@ def attention_map_kl(
     """MiniLM attention transfer: KL divergence between attention distributions.
 
     `1/(H Q) sum_hq KL(a_hq^t || a_hq^s)`, each row a distribution over the keys,
-    averaged over the heads and over the queries that see at least one key.
+    averaged over the heads and over the queries that have at least one key.
 
     `"weights"` are what the softmax gives: they are raised to `eps` and divided by
     their sum over the selected keys, so that weights rounded to bfloat16, or zero,

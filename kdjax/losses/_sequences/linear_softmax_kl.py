@@ -261,7 +261,7 @@ def _varying(x: Array) -> frozenset:
 
 
 def _narrow(grad, like):
-    """In the dtypes of the inputs; None for what was not asked for."""
+    """Gradients in the dtypes of the inputs; None for those not needed."""
     if grad is None:
         return None
 
@@ -326,9 +326,9 @@ def linear_softmax_kl(
     comes in and out, memory holds a few blocks of logits.
 
     Products sum in at least float32, whatever the dtype of the heads. The gradient
-    of a network is computed only where it is asked for: with the teacher's arguments
-    stopped, none of theirs is. Reverse-mode differentiation once is what there is:
-    no `jax.jvp`, no second derivatives.
+    of a network is computed only where it is needed: with the teacher's arguments
+    stopped, none of theirs is. It supports reverse-mode differentiation once: no
+    `jax.jvp`, no second derivatives.
 
     Args:
         student_hidden: `[..., width]`, what enters the student's last layer.

@@ -259,7 +259,7 @@ def sequence_nll(
 
     `-sum_t log q_t(y_t)` over the real tokens t. On the teacher's beam search output
     it is sequence-level distillation, on reference text the ordinary training loss.
-    The logits at position t must be the student's answer to the tokens before t: the
+    The logits at position t must be the student's output for the tokens before t: the
     shift is the caller's.
 
     Args:

@@ -49,7 +49,7 @@ def adapt_stem(x: np.ndarray, shape: Shape) -> np.ndarray | None:
     To 1 channel the kernel is summed over them, so that a gray image gives what it gave
     as equal channels; to any other number the channels are repeated in turn and scaled
     by old / new. Another side is resampled bilinearly and scaled by old / new area, so
-    that the answer to a constant image stays. None where `out` differs.
+    that the output for a constant image stays. None where `out` differs.
     """
     if x.ndim != 4 or x.shape[3] != shape[3]:
         return None

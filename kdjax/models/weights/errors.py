@@ -8,7 +8,7 @@ from kdjax.models.weights.mismatch import Mismatch
 class WeightsError(ValueError):
     """Weights that cannot be found, read or put into the model; the text says why.
 
-    misfits: the leaves that do not fit, where it is that.
+    mismatches: the leaves that do not fit; empty for other errors.
     """
 
     def __init__(self, text: str, mismatches: Sequence[Mismatch] = ()):

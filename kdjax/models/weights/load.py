@@ -152,12 +152,12 @@ def _check_scheme(names: str | None) -> None:
 def _leaves(variables: PyTree, *, with_values: bool = False) -> Leaves:
     """{"params/head/kernel": leaf}, in the order of the tree.
 
-    whole: every leaf must have values; else a shape and a dtype are enough.
+    with_values: every leaf must have values; else a shape and a dtype are enough.
     """
     if isinstance(variables, Model):
         hint = "" if with_values else _SHAPES
-        want = f"what the model's init returns{hint}"
-        raise WeightsError(f"variables: expected {want}, got the Model")
+        expected = f"what the model's init returns{hint}"
+        raise WeightsError(f"variables: expected {expected}, got the Model")
     flat, _ = jax.tree_util.tree_flatten_with_path(variables)
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
@@ -165,8 +165,8 @@ def _leaves(variables: PyTree, *, with_values: bool = False) -> Leaves:
     }
     unfit = [path for path, x in leaves.items() if not _is_array(x, with_values)]
     if unfit:
-        want = "an array of numbers" if with_values else "an array, or its shape,"
-        text = f"variables: expected {want} in every leaf, got "
+        expected = "an array of numbers" if with_values else "an array, or its shape,"
+        text = f"variables: expected {expected} in every leaf, got "
         kinds = [f"{type(leaves[path]).__name__} in {path}" for path in unfit[:3]]
         more = f" and {len(unfit) - 3} more" if len(unfit) > 3 else ""
         raise WeightsError(text + ", ".join(kinds) + more)

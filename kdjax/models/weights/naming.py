@@ -55,13 +55,13 @@ def table(
     """
 
     def entries(shapes: Shapes) -> dict[str, Entry | None]:
-        entries_of = {}
-        known = rows(shapes)
+        by_path = {}
+        table_rows = rows(shapes)
         for path, shape in shapes.items():
             _, *modules, name = path.split("/")
-            module = _module(known, "/".join(modules))
-            entries_of[path] = None if module is None else leaf(module, name, shape)
-        return entries_of
+            module = _module(table_rows, "/".join(modules))
+            by_path[path] = None if module is None else leaf(module, name, shape)
+        return by_path
 
     return entries
 

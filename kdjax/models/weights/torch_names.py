@@ -117,7 +117,7 @@ def _padding_shortcuts(shapes: Shapes) -> Arrays:
     channels. So does a 1x1 convolution of stride 2 with a shifted identity, followed
     by a norm with mean 0 and variance 1 - eps. Equal in evaluation only, which is all
     that a frozen teacher needs: in training the norm divides by the deviation of the
-    batch, so the network answers otherwise from the first step on. A student that
+    batch, so the outputs differ from the first step on. A student that
     starts from such weights must be of the padded form (`ResNetCifar(pad=True)`,
     `resnet20_pad`), which has the shortcuts themselves.
     """
