@@ -101,6 +101,7 @@ def test_crops_have_uniform_aspect_area_and_position_each_by_itself():
     np.testing.assert_allclose(np.corrcoef(draws), np.eye(5), atol=0.07)
 
 
+@pytest.mark.full
 def test_each_image_s_own_size_is_as_good_as_one_for_all():
     """The same keys: per-image sizes give the boxes that this size alone would give."""
     sizes = np.array([(8, 8), (20, 30), (400, 100)] * 50, np.int32)
@@ -129,6 +130,7 @@ def test_the_central_crop_of_the_paper():
         geometry.central_crops(sizes, resize=160, crop=161)
 
 
+@pytest.mark.full
 def test_antialias_and_cubic_are_jax_s_resizing_of_the_whole_image():
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     whole = geometry.whole_image(2)

@@ -199,6 +199,7 @@ def colorful(n):
     return rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", get_args(Mode))
 def test_colors_are_shared_and_drawn_again_as_crops_are(mode):
     """With every further draw on: consistency, and each view from its id alone."""

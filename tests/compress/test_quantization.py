@@ -225,6 +225,7 @@ QUANTIZERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 @pytest.mark.parametrize("quantize", QUANTIZERS.values(), ids=QUANTIZERS)
 def test_half_precision_and_extremes(quantize, dtype):

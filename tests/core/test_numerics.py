@@ -52,6 +52,7 @@ def test_tempered_log_softmax_where_is_slicing(float64):
     assert np.isfinite(jax.jacrev(masked)(logits)).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scale", [1e4, -1e4, 1e30])
 def test_tempered_log_softmax_is_finite_beside_masked_entries(scale):
     """What is masked lies far above what is not, and the other way round."""
@@ -98,6 +99,7 @@ def test_huber(float64):
     np.testing.assert_allclose(numerics.huber(x[4:5], delta=2.0), [4.0])
 
 
+@pytest.mark.full
 def test_pairwise_distances(float64):
     x = np.random.default_rng(0).normal(size=(5, 3))
     x[4] = x[0]

@@ -100,6 +100,7 @@ def test_cutting_out_whole_pixels_keeps_them(color):
     np.testing.assert_array_equal(got, color[1:4, 2:6][:, ::-1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("method", ["linear", "cubic", "lanczos3"])
 def test_cutting_is_jax_s_resampling_to_a_rounding(method, antialias):

@@ -22,7 +22,7 @@ from kdjax.config import (
     Views,
 )
 from kdjax.core import runlog
-from kdjax.core.types import TopTargets
+from kdjax.core.types import TopTargets, make_batch
 from kdjax.data.store import StoreError, open_store
 from kdjax.jobs import caching
 from kdjax.models import from_function
@@ -260,8 +260,9 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
 
     def first_loss(tail):
         params, state = {"student": {"w": w}}, {"student": {}}
-        strategy, numbers = parts_of(asking(tail)).strategy, batch["knobs"]
-        losses, _ = strategy.loss(params, state, view, targets, numbers, None)
+        strategy, numbers = parts_of(asking(tail)).strategy, batch["schedules"]
+        inputs = make_batch(view, targets, {})
+        losses, _ = strategy.loss(params, state, inputs, numbers, None)
         return losses["student"]
 
     pixels = np.float64(view.student).reshape(16, -1)

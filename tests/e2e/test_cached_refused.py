@@ -40,6 +40,7 @@ def test_passes_of_less_than_one_update_are_refused(small, tmp_path):
     assert not (tmp_path / "run").exists() and not (tmp_path / "store").exists()
 
 
+@pytest.mark.full
 def test_more_classes_than_are_kept_are_refused(small, tmp_path):
     def asking(folder, store, top_k):
         cache = Cache(path=str(tmp_path / f"store {store}"), top_k=top_k, epochs=1.0)
@@ -157,6 +158,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
         setup.cache.open_cache(run, train, teacher(MODEL))
 
 
+@pytest.mark.full
 def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
     """Blocks keep their size; the batch is no part of what they hold."""
     cache = Cache(path=str(tmp_path / "store"))
@@ -170,6 +172,7 @@ def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
     np.testing.assert_allclose(mended, whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_store_whose_layout_is_damaged_is_mended(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
     stored(run)
@@ -203,6 +206,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path
         taught(run)
 
 
+@pytest.mark.full
 def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
     """Three blocks: the disk is full at the second, the same call writes the rest."""
     monkeypatch.setattr(caching, "_BLOCK_UPDATES", 4)
@@ -234,6 +238,7 @@ def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
     assert open_store(tmp_path / "store").missing() == []
 
 
+@pytest.mark.full
 def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
     for path in ("run", "run/store", "."):
         run = small("run", cache=Cache(path=str(tmp_path / path)))
@@ -252,6 +257,7 @@ def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
     assert [x.read_text() for x in (tmp_path / "papers").iterdir()] == ["precious"]
 
 
+@pytest.mark.full
 def test_a_finished_run_needs_its_store_no_more_and_one_may_move(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
     stored(run)
@@ -331,6 +337,7 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
     assert not pathlib.Path(run.workdir).exists()
 
 
+@pytest.mark.full
 def test_passes_are_read_as_asked_and_never_more_than_there_are(small, tmp_path):
     def asking(epochs):
         return small("run", cache=Cache(path=str(tmp_path / "store"), epochs=epochs))

@@ -445,6 +445,7 @@ def test_a_model_and_data_of_the_users_own(own_run):
     assert alone["accuracy"] == found["accuracy"] and "agreement" not in alone
 
 
+@pytest.mark.full
 def test_other_data_or_another_teacher_is_another_run(own_run):
     given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
     kdjax.distill(own_run, **given)
@@ -475,6 +476,7 @@ def test_other_data_or_another_teacher_is_another_run(own_run):
     kdjax.distill(own_run, **given)
 
 
+@pytest.mark.full
 def test_the_best_step_is_kept_though_no_checkpoint_was_due(tiny_run):
     run = tiny_run(
         teacher=None,

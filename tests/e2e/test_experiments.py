@@ -221,6 +221,7 @@ def test_the_papers_networks_take_a_step(tmp_path, monkeypatch):
     assert summary is not None and np.isfinite(summary["test"]["kl"]).all()
 
 
+@pytest.mark.full
 def test_the_teacher_of_vehicles_answers_for_them_alone(monkeypatch):
     """Its four logits are the published network's for the classes that the images of
     its set are of, in the order of their labels there."""

@@ -166,6 +166,7 @@ def test_group_norm_takes_the_place_of_every_batch_norm(name):
     assert count_parameters(group) == count_parameters(batch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_batch_norm_knows_the_axis_and_whether_it_is_training(name, train):
@@ -187,6 +188,7 @@ def test_every_batch_norm_knows_the_axis_and_whether_it_is_training(name, train)
     assert found == {("data", not train, 0.9, 1e-5)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FAMILIES)
 def test_only_training_changes_the_state(name):
     model = from_linen(network(name))

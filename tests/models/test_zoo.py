@@ -119,6 +119,7 @@ def test_a_wide_resnet_of_any_size():
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
+@pytest.mark.full
 def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     def asking(norm, **changes):
         return config.Model(depth=8, width=2, norm=norm, **changes)
