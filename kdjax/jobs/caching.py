@@ -20,7 +20,7 @@ from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import Model, Output
 from kdjax.data import streamed
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
 from kdjax.data.store import Rows, Store, StoreError
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
@@ -170,7 +170,7 @@ def _prepare(
     setup.check_fit(alone, train=source, student=job.student, teacher=teacher)
     look_at_teacher(run, teacher, mesh, job)
     if jax.process_count() > 1:
-        teacher = teacher._replace(variables=hosts.whole(teacher.variables))
+        teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
     parts = setup.make_parts(
         alone,
         train=source,
@@ -282,8 +282,8 @@ def _examples(
     # Where they are fewer the last one is repeated.
     places = np.minimum(np.arange(span.start, span.start + size), span.stop - 1)
     source = parts.train
-    rows = {"label": source.labels[places], "id": source.ids[places], "place": places}
-    rows.update(streamed.stored(source, places))
+    rows = {"label": source.labels[places], "id": source.ids[places], "index": places}
+    rows.update(streamed.load_images(source, places))
     seeds = np.arange(parts.run.seed, parts.run.seed + parts.run.seeds, dtype=np.int32)
 
     def ask(epoch: int) -> Output:

@@ -41,11 +41,11 @@ def keep(
         return {"logits": logits, **kept}
     log_probs = tempered_log_softmax(logits)
     top, indices = jax.lax.top_k(log_probs, top_k)
-    normaliser = jax.nn.logsumexp(log_probs / temperature, axis=-1)
+    normalizer = jax.nn.logsumexp(log_probs / temperature, axis=-1)
     return {
         "log_probs": top.astype(jnp.float16),
         "indices": indices.astype(jnp.uint16 if classes <= 2**16 else jnp.uint32),
-        "log_normaliser": normaliser,
+        "log_normaliser": normalizer,
         **kept,
     }
 
@@ -102,7 +102,7 @@ def fixed(**options: Any) -> Teacher:
     """
 
     def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Targets:
-        rows = {k: x[batch["rows"]["place"]] for k, x in constants["targets"].items()}
+        rows = {k: x[batch["rows"]["index"]] for k, x in constants["targets"].items()}
         return unpack(rows, **options)
 
     return Teacher(targets)

@@ -130,7 +130,7 @@ def test_teachers_are_as_much_larger_as_published(teacher, student):
 
 
 # The networks of the CIFAR-100 tables of RepDistiller, mdistiller, SimKD and logit
-# standardisation, as they are called here.
+# standardization, as they are called here.
 TABLES = """wrn_40_2 wrn_16_2 wrn_40_1 resnet56 resnet20 resnet110 resnet32 resnet32x4
     resnet8x4 vgg13 vgg8 mobilenet_v2_cifar resnet50_cifar shufflenet_v1_cifar
     shufflenet_v2_cifar shufflenet_v2_x1_5_cifar resnet18_cifar""".split()

@@ -199,7 +199,7 @@ def test_padded_shortcuts_take_every_second_pixel_between_zeros():
 
 @pytest.mark.full
 def test_weights_with_padded_shortcuts_train_in_the_padded_form_only(tmp_path):
-    """The projections that stand in for them are normalised in training."""
+    """The projections that stand in for them are normalized in training."""
     x = images()
     padded, projected = (ResNetCifar(8, 4, 3, pad=pad) for pad in (True, False))
     variables = torch_cifar.fill(jax.eval_shape(padded.init, jax.random.key(0), x))

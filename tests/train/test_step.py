@@ -12,7 +12,7 @@ from kdjax import setup
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
 from kdjax.core.types import Batch, Output, Strategy, View
 from kdjax.core.types import Model as Network
-from kdjax.data import sources
+from kdjax.data import datasets
 from kdjax.models import from_function, zoo
 from kdjax.setup import Trained
 from kdjax.strategies.offline import offline
@@ -81,7 +81,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def one_device(request):
-    """Results on a single device, by optimiser, made once."""
+    """Results on a single device, by optimizer, made once."""
     return {}
 
 
@@ -270,7 +270,7 @@ def test_labels_do_not_enter_function_matching(tiny_run):
     run = tiny_run()
     splits = {
         name: (x, np.random.default_rng(0).permutation(y))
-        for name, (x, y) in sources.load_splits("digits").items()
+        for name, (x, y) in datasets.load_splits("digits").items()
     }
     outcomes = []
     for given_splits in (None, splits):
