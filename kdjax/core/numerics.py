@@ -18,7 +18,7 @@ def promote(x: Array) -> Array:
     """`x` in at least float32: half precision is promoted, float64 stays float64.
 
     Example:
-        >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
+        >>> promote(jnp.ones(2, jnp.bfloat16)).dtype
         dtype('float32')
     """
     x = jnp.asarray(x)

@@ -40,8 +40,8 @@ def choose_pipeline(source: Source, budget_bytes: int, feed: str = "auto") -> Pi
     >>> import numpy as np
     >>> from kdjax.data.datasets import from_arrays
     >>> source = from_arrays(np.zeros((6, 8, 8, 3), np.uint8), None)
-    >>> decoded_bytes(source), choose_feed(source, 1024), choose_feed(source, 4096)
-    (1152, 'streamed', 'resident')
+    >>> decoded_bytes(source), [choose_pipeline(source, n) for n in (1024, 4096)]
+    (1152, ['streamed', 'resident'])
     """
     choices = ("auto", "resident", "streamed")
     require(feed in choices, "data.feed", " or ".join(choices), feed)
