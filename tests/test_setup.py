@@ -19,6 +19,7 @@ from kdjax.config import (
     Term,
     labelled,
 )
+from kdjax.core.types import BoundModel
 from kdjax.data import sources
 from kdjax.models import from_function
 from kdjax.setup import cache
@@ -249,7 +250,7 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
     images = rng.normal(size=(2, 5, 4)).astype(np.float32)
     params = rng.normal(size=(2, 4, 3)).astype(np.float32)
     model = from_function(lambda w, x: x @ w, params=0)
-    first, second = (setup.Trained(model, {"params": w}, None, 8) for w in params)
+    first, second = (BoundModel(model, {"params": w}, None, 8) for w in params)
     run = Run(
         terms={"soft": Term(temperature=Scalar(3.0))},
         teacher=Teacher(

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from kdjax import config, setup
+from kdjax import config
 from kdjax.config import Member, Run, Scalar, Teacher, Term, Views
+from kdjax.core.types import BoundModel
 from kdjax.data import order, sources
 from kdjax.models import from_function
 from kdjax.setup import cache
@@ -16,7 +17,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 LABELS = np.arange(6) % 3
 TRAIN = sources.from_arrays(IMAGES, LABELS)
 WEIGHTS = {"params": np.ones((2, 3), np.float32)}
-TEACHER = setup.Trained(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
+TEACHER = BoundModel(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
 RUN = Run(
     terms={"soft": Term(temperature=Scalar(2.0))},
     teacher=Teacher(also=(Member(run="runs/second"),)),

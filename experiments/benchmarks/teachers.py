@@ -25,6 +25,7 @@ import kdjax
 from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
 from kdjax import setup
 from kdjax.config import Cache, Run
+from kdjax.core.types import BoundModel
 from kdjax.teachers.cached import bytes_per_view
 
 CLASSES, SEED = 10, 1
@@ -71,7 +72,7 @@ def measure(
     )
     kdjax.cache_targets(cached, splits=data, teacher=(model, variables))
     train = setup.load_source(run, "train", data)
-    teacher = setup.Trained(model, variables, None, 32)
+    teacher = BoundModel(model, variables, None, 32)
     plain = dataclasses.replace(run, terms=HARD)
     steps = {
         "none": stepper(plain, train, None),

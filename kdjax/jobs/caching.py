@@ -18,13 +18,13 @@ from kdjax import setup
 from kdjax.config import Cache, ConfigError, Run, require
 from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
-from kdjax.core.types import Model, Output
+from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
 from kdjax.data.sources import Splits
 from kdjax.data.store import Rows, Store, StoreError
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
-from kdjax.setup import Trained, cache
+from kdjax.setup import cache
 from kdjax.setup.feeds import make_batches, numbers, place_given
 from kdjax.setup.parts import Parts
 from kdjax.teachers.cached import keep, with_taps
@@ -196,7 +196,7 @@ def _prepare(
     return task, _shared(lambda: cache.make_cache(run, source, teacher, arrays, block))
 
 
-def _alone(run: Run, teacher: Trained) -> Run:
+def _alone(run: Run, teacher: BoundModel) -> Run:
     """The run with a live teacher, as its views are asked about."""
     assert run.teacher is not None
     fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops

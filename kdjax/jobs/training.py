@@ -17,10 +17,11 @@ from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
+from kdjax.core.types import BoundModel
 from kdjax.data.source import Source
 from kdjax.jobs.start import Job, claimed
 from kdjax.models import zoo
-from kdjax.setup import Parts, Trained
+from kdjax.setup import Parts
 from kdjax.setup.cache import replayed
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -32,7 +33,7 @@ def train_one(
     run: Run,
     folder: pathlib.Path,
     job: Job,
-    load_teacher: Callable[[], Trained | None],
+    load_teacher: Callable[[], BoundModel | None],
 ) -> pathlib.Path:
     """Train one run in its folder, from where it left off, and measure it."""
     if runlog.is_finished(folder):
@@ -46,7 +47,7 @@ def train_one(
 
 
 def _train(
-    parts: Parts, teacher: Trained | None, folder: pathlib.Path, job: Job
+    parts: Parts, teacher: BoundModel | None, folder: pathlib.Path, job: Job
 ) -> None:
     run = parts.run
     targets = replayed(run, parts.train)
@@ -54,7 +55,7 @@ def _train(
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
     checkpoints = Checkpoints(folder)
     try:
-        own = Trained(parts.student, None, 0, run.model.resolution)
+        own = BoundModel(parts.student, None, 0, run.model.resolution)
         central = run.views.central
         measure = setup.make_measure(own, teacher, run.seeds, parts.mesh, central)
 

@@ -11,7 +11,7 @@ import numpy as np
 from kdjax.augment.views import VERSION as VIEWS_VERSION
 from kdjax.config import Run, require
 from kdjax.core import hosts
-from kdjax.core.types import Array, PyTree
+from kdjax.core.types import Array, BoundModel, PyTree
 from kdjax.data import order
 from kdjax.data.source import Source, fingerprint
 from kdjax.data.store import (
@@ -22,7 +22,6 @@ from kdjax.data.store import (
     open_store,
     read_manifest,
 )
-from kdjax.setup.trained import Trained
 
 
 def digest(tree: PyTree) -> str:
@@ -41,7 +40,7 @@ def digest_of_shapes(tree: PyTree) -> str:
     return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
-def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
+def manifest(run: Run, train: Source, teacher: BoundModel) -> dict[str, Any]:
     """Everything that the targets of a run depend on, named as in its config.
 
     What a difference is reported for comes first: the teacher's variables, which
@@ -104,7 +103,7 @@ def _fields_seen(run: Run) -> list[str]:
     return [*names, "still", *(["share"] if run.views.still == "central" else [])]
 
 
-def is_abstract(teacher: Trained) -> bool:
+def is_abstract(teacher: BoundModel) -> bool:
     """Whether a model has shapes in place of values."""
     leaves = jax.tree.leaves(teacher.variables)
     return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
@@ -119,7 +118,7 @@ def likeliest(run: Run) -> dict[str, Any]:
 
 
 def make_cache(
-    run: Run, train: Source, teacher: Trained, arrays: dict[str, Rows], block: int
+    run: Run, train: Source, teacher: BoundModel, arrays: dict[str, Rows], block: int
 ) -> Store:
     """The store that a run names, made where there is none.
 
@@ -137,7 +136,7 @@ def make_cache(
     return create_store(path, of, arrays, rows=rows, block=block)
 
 
-def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
+def open_cache(run: Run, train: Source, teacher: BoundModel) -> Store:
     """The store that a run names, if it is of this very run: the rows that it needs.
 
     It may keep more classes than the run asks for. A teacher whose variables are shapes
@@ -222,7 +221,7 @@ def _reads_cache(run: Run) -> bool:
     return run.uses_teacher and run.teacher is not None and bool(run.teacher.cache.path)
 
 
-def open_if_named(run: Run, train: Source, teacher: Trained | None) -> Store | None:
+def open_if_named(run: Run, train: Source, teacher: BoundModel | None) -> Store | None:
     """The store that a run's terms read their targets from, if it names one."""
     if teacher is None or not _reads_cache(run):
         return None

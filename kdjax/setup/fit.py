@@ -10,16 +10,15 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
-from kdjax.core.types import Array, Model, PyTree
+from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.setup import cache, feeds
 from kdjax.setup.parts import Parts, make_parts
-from kdjax.setup.trained import Trained
 from kdjax.train import sharding
 
 
 def check_fit(
-    run: Run, *, train: Source, student: Model | None, teacher: Trained | None
+    run: Run, *, train: Source, student: Model | None, teacher: BoundModel | None
 ) -> None:
     """Trace one update of a run, computing nothing, so that what does not fit is said.
 
@@ -57,7 +56,7 @@ def _blank(resolution: Any, channels: int) -> Any:
     )
 
 
-def _check_variables(teacher: Trained, channels: int) -> None:
+def _check_variables(teacher: BoundModel, channels: int) -> None:
     """A teacher's variables must be those of its model, but for their dtypes."""
 
     def shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
@@ -72,7 +71,7 @@ def _check_variables(teacher: Trained, channels: int) -> None:
         require(wants.get(name) == got.get(name), "teacher", want, got.get(name))
 
 
-def _check_logits(parts: Parts, teacher: Trained | None) -> None:
+def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
     """Every label must have a logit."""
     classes, channels = parts.train.classes, parts.train.shape[-1]
 

@@ -14,6 +14,7 @@ from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
     Array,
     Batch,
+    BoundModel,
     Model,
     PyTree,
     Strategy,
@@ -28,7 +29,7 @@ from kdjax.data.store import Store
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
 from kdjax.setup import cache
-from kdjax.setup.trained import Trained, starting_variables
+from kdjax.setup.trained import starting_variables
 from kdjax.strategies.choose import make_strategy
 from kdjax.teachers import cached
 from kdjax.teachers.ema import moving_average
@@ -79,7 +80,7 @@ def make_parts(
     *,
     train: Source,
     student: Model | None = None,
-    teacher: Trained | None = None,
+    teacher: BoundModel | None = None,
     store: Store | None = None,
     mesh: Mesh | None = None,
 ) -> Parts:
@@ -158,7 +159,7 @@ def make_parts(
 def _teacher(
     run: Run,
     student: Model,
-    teacher: Trained | None,
+    teacher: BoundModel | None,
     store: Store | None,
     network: str,
 ):
@@ -188,7 +189,7 @@ class _Sample(NamedTuple):
     run: Run
     train: Source
     student: Model
-    teacher: Trained | None
+    teacher: BoundModel | None
     ask: Teacher | None
     store: Store | None
     network: str
@@ -230,7 +231,7 @@ class _Sample(NamedTuple):
         return self.ask.targets(carried, view, {"rows": rows}, constants)
 
 
-def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
+def _host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:
     """How the host cuts the views out, if the run wants it to."""
     if run.data.crop == "device":
         return None
@@ -241,7 +242,7 @@ def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
     return HostCrop(views.host_draw(asked), own, at, asked.method, asked.antialias)
 
 
-def _view(run: Run, train: Source, teacher: Trained | None, mesh: Mesh, axis_name):
+def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_name):
     """`(step, batch, given) -> View`: look up, draw, apply."""
     shape = train.shape[:2]
     student_size = run.model.resolution

@@ -22,6 +22,7 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
+from kdjax.core.types import BoundModel
 from kdjax.data.store import Rows, Store, StoreError, open_store
 from kdjax.jobs import caching
 from kdjax.models import zoo
@@ -82,7 +83,7 @@ def test_a_mean_of_probabilities_is_of_a_temperature(small, mean, at):
         teacher = dataclasses.replace(run.teacher, also=also, mean=mean, mean_at=at)
         run = dataclasses.replace(run, teacher=teacher)
         train = setup.load_source(run, "train")
-        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
+        return setup.cache.manifest(run, train, BoundModel(*TEACHER, None, 8))
 
     assert (of(1.0) == of(8.0)) == (mean == "logits" or at > 0)
     assert of(1.0) == of(1.0)
@@ -94,7 +95,7 @@ def test_what_training_does_not_see_is_no_part_of_a_store(small):
         run = small("run", mode)
         run = dataclasses.replace(run, views=dataclasses.replace(run.views, **views))
         train = setup.load_source(run, "train")
-        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
+        return setup.cache.manifest(run, train, BoundModel(*TEACHER, None, 8))
 
     for mode in ("consistent", "function_matching", "fixed"):
         assert of(mode, central=1.25) == of(mode), mode
@@ -137,7 +138,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     def teacher(text, name="make", **sizes):
         file.write_text(text)
         code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
-        return setup.Trained(*TEACHER, None, 8, code=(code,))
+        return BoundModel(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
         return setup.cache.manifest(run, train, teacher(*args, **sizes))
