@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax import setup
+from kdjax.cache.manifest import make_manifest
 from kdjax.config import (
     Compute,
     ConfigError,
@@ -22,7 +23,6 @@ from kdjax.config import (
 from kdjax.core.types import BoundModel
 from kdjax.data import sources
 from kdjax.models import from_function
-from kdjax.setup import cache
 
 ONE = Compute(data=1)
 
@@ -232,7 +232,7 @@ def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
             run, model=dataclasses.replace(run.model, pixels=scale)
         )
         teacher = setup.model_of(own, 10, 1, None)
-        assert cache.manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
+        assert make_manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
         both = setup.together(teacher, [], run)
         assert both.pixels == (scale,)
 

@@ -24,9 +24,9 @@ import numpy as np
 import kdjax
 from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
 from kdjax import setup
+from kdjax.cache.targets import bytes_per_view
 from kdjax.config import Cache, Run
 from kdjax.core.types import BoundModel
-from kdjax.teachers.cached import bytes_per_view
 
 CLASSES, SEED = 10, 1
 # Steps before the first that counts.

@@ -123,8 +123,8 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
 _DESCRIPTIONS = {
     "train": "Train one model on labels.",
     "distill": "Train a student from a teacher, with label-only baselines beside it.",
-    "cache-targets": "Store the teacher's answers in --teacher.cache.path, for a "
-    "`kdjax distill` with the same options. The same command continues and mends.",
+    "cache-targets": "Store the teacher's outputs in --teacher.cache.path, for a "
+    "`kdjax distill` with the same options. The same command continues and repairs.",
 }
 
 
@@ -347,9 +347,9 @@ def _start(job: Callable, several_processes: bool = False) -> None:
 
         hosts.join()
     from kdjax import jobs
+    from kdjax.cache.store import StoreError
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
-    from kdjax.data.store import StoreError
     from kdjax.experiments import SweepError
     from kdjax.train.checkpoint import CheckpointError
     from kdjax.train.loop import Interrupted, NonFiniteError

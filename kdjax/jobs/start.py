@@ -14,12 +14,12 @@ from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
+from kdjax.core.fingerprint import digest, digest_of_shapes, is_abstract
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source, check_labelled, fingerprint
 from kdjax.data.sources import Splits
 from kdjax.models import zoo
-from kdjax.setup.cache import digest, digest_of_shapes, is_abstract
 from kdjax.setup.trained import starting_variables
 from kdjax.train.trackers import check_installed
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import reports, setup
+from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.core.types import BoundModel
@@ -22,7 +23,6 @@ from kdjax.data.source import Source
 from kdjax.jobs.start import Job, claimed
 from kdjax.models import zoo
 from kdjax.setup import Parts
-from kdjax.setup.cache import replayed
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
@@ -50,7 +50,7 @@ def _train(
     parts: Parts, teacher: BoundModel | None, folder: pathlib.Path, job: Job
 ) -> None:
     run = parts.run
-    targets = replayed(run, parts.train)
+    targets = describe_targets(run, parts.train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
     checkpoints = Checkpoints(folder)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import config as configs
+from kdjax.cache import reader
 from kdjax.config import ConfigError, Run, require
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
-from kdjax.setup import cache, feeds
+from kdjax.setup import feeds
 from kdjax.setup.parts import Parts, make_parts
 from kdjax.train import sharding
 
@@ -25,7 +26,7 @@ def check_fit(
     Raises ConfigError naming the field or the term, what was expected and what came.
     """
     sharding.make_mesh(run.compute, run.batch)
-    store = cache.open_if_named(run, train, teacher)
+    store = reader.open_if_named(run, train, teacher)
     whole = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
     if teacher is not None and teacher.axis == 0:
         first = jax.tree.map(
