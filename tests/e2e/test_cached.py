@@ -23,7 +23,7 @@ from kdjax.config import (
     Views,
 )
 from kdjax.core import runlog
-from kdjax.core.types import TopTargets
+from kdjax.core.types import TopTargets, make_batch
 from kdjax.jobs import caching
 from kdjax.models import from_function
 from kdjax.teachers.frozen import frozen
@@ -263,7 +263,8 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     def first_loss(tail):
         params, state = {"student": {"w": w}}, {"student": {}}
         strategy, numbers = parts_of(asking(tail)).strategy, batch["schedules"]
-        losses, _ = strategy.loss(params, state, view, targets, numbers, None)
+        seen = make_batch(view, targets, {})
+        losses, _ = strategy.loss(params, state, seen, numbers, None)
         return losses["student"]
 
     pixels = np.float64(view.student).reshape(16, -1)
