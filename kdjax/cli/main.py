@@ -133,7 +133,7 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
     for i, arg in enumerate(args):
         if arg == "--config":
             if i + 1 == len(args) or args[i + 1].startswith("--"):
-                raise ConfigError("config: expected FILE.py:FUNCTION, got nothing")
+                raise ConfigError("config", "FILE.py:FUNCTION", shown="nothing")
             return args[:i] + args[i + 2 :], args[i + 1]
         if arg.startswith("--config="):
             return args[:i] + args[i + 1 :], arg.removeprefix("--config=")
@@ -247,7 +247,7 @@ def _report(args: list[str]) -> None:
             out: Folder for report.md and figures (a sweep's are in its own).
         """
         if not runs:
-            raise ConfigError("runs: expected at least one run folder, got none")
+            raise ConfigError("runs", "at least one run folder", shown="none")
         from kdjax.experiments.records import is_packed, is_sweep
 
         if len(runs) == 1 and is_sweep(runs[0]):

@@ -50,19 +50,15 @@ def _split(
     files = _images(split)
     inner = _folders(split)
     if files and inner:
-        raise ConfigError(
-            f"{split}: expected images or class folders, got both ({files[0].name} "
-            f"beside {inner[0].name})"
-        )
+        both = f"both ({files[0].name} beside {inner[0].name})"
+        raise ConfigError(str(split), "images or class folders", shown=both)
     labels = [UNLABELLED] * len(files)
     for kind in inner:
         found = _images(kind)
         if not found:
-            raise ConfigError(
-                f"{kind}: expected images ({', '.join(SUFFIXES)}) in every class "
-                f"folder, got {_others(kind)}; remove the folder if this split has no "
-                "examples of the class"
-            )
+            want = f"images ({', '.join(SUFFIXES)}) in every class folder"
+            advice = "remove the folder if this split has no examples of the class"
+            raise ConfigError(str(kind), want, shown=f"{_others(kind)}; {advice}")
         files += found
         labels += [number[kind.name]] * len(found)
     require(bool(files), str(split), "images or class folders", "none")

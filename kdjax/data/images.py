@@ -65,7 +65,7 @@ def decode(
     own = 1 if image.mode in ("1", "L", "LA") else 3
     if like and own == 3:
         want = f"grey images, as {like} is (1 or 3 makes all alike)"
-        raise ConfigError(f"data.channels: expected {want}, got colour in {name}")
+        raise ConfigError("data.channels", want, own, shown=f"colour in {name}")
     return _array(_opaque(image).convert("L" if (channels or own) == 1 else "RGB"))
 
 

@@ -21,7 +21,8 @@ def arrays(source: Source) -> dict[str, np.ndarray]:
     Raises ConfigError where the images are not in memory yet (`memory.in_memory`).
     """
     if source.images is None:
-        raise ConfigError("source: expected images in memory, see memory.in_memory")
+        reason = "expected images in memory, see memory.in_memory"
+        raise ConfigError("source", reason=reason)
     found = {"image": source.images, "label": source.labels, "id": source.ids}
     return found if source.sizes is None else {**found, "size": source.sizes}
 

@@ -53,8 +53,10 @@ def make_model(
         configs.require(isinstance(model, Model), name, expected, model)
         return scaled(model, config.pixels, field)
     with configs.beneath(field):
-        module = make(config, classes, axis_name)
-    return scaled(_named(from_linen(module), field), config.pixels, field)
+        model = from_linen(make(config, classes, axis_name))
+    # Networks name `images` in their errors; a config sets their `resolution`.
+    errors = configs.beneath(field, {"images": "resolution"})
+    return scaled(Model(errors(model.init), errors(model.apply)), config.pixels, field)
 
 
 def maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
@@ -68,8 +70,8 @@ def maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
         near = difflib.get_close_matches(config.name, MODELS, 3)
         meant = f" (nearest: {', '.join(near)})" if near else ""
         expected = f"one of {known}, wrn_DEPTH_FACTOR or module:function"
-        got = f"{config.name!r}{meant}"
-        raise configs.ConfigError(f"{name}: expected {expected}; got {got}")
+        shown = f"{config.name!r}{meant}"
+        raise configs.ConfigError(name, expected, config.name, shown=shown)
     return make
 
 
@@ -89,24 +91,6 @@ def code_of(config: configs.Model, field: str = "model") -> str:
     return f"{name} {sha.hexdigest()[:16]}"
 
 
-# What networks call `images` is asked for as `resolution`.
-_IMAGES = {"images": "resolution"}
-
-
-def _named(model: Model, field: str) -> Model:
-    """`model`, whose errors about images are those of `field`."""
-
-    def init(key, images):
-        with configs.beneath(field, _IMAGES):
-            return model.init(key, images)
-
-    def apply(variables, images, *, train=False, rngs=None):
-        with configs.beneath(field, _IMAGES):
-            return model.apply(variables, images, train=train, rngs=rngs)
-
-    return Model(init, apply)
-
-
 def published(
     config: configs.Model, classes: int, channels: int, field: str = "model"
 ) -> Any:
@@ -118,7 +102,8 @@ def published(
         return _published(config, classes, channels, field)
     except WeightsError as error:
         hint = _norm_hint(config, classes, channels, field, error)
-        raise configs.ConfigError(f"{field}.weights: {error}{hint}") from error
+        text = f"{error}{hint}"
+        raise configs.ConfigError(f"{field}.weights", reason=text) from error
 
 
 def _published(config: configs.Model, classes: int, channels: int, field: str) -> Any:

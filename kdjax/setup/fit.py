@@ -45,10 +45,11 @@ def check_fit(
         raise
     except Exception as error:
         text = str(error).strip().splitlines() or [""]
-        raise ConfigError(
-            f"{run.name}: expected a model, data and terms that fit together, tracing "
-            f"one update raised {type(error).__name__}: {text[0]}"
-        ) from error
+        reason = (
+            "expected a model, data and terms that fit together, tracing one update "
+            f"raised {type(error).__name__}: {text[0]}"
+        )
+        raise ConfigError(run.name, reason=reason) from error
 
 
 def _blank(resolution: Any, channels: int) -> Any:

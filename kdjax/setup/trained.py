@@ -49,8 +49,10 @@ def load_trained(
     """
     summary = runlog.read_summary(folder)
     if summary is None:
-        at = f"{field}.run: {folder}" if field else folder
-        raise ConfigError(f"{at}: expected a finished run, it has no summary.json")
+        reason = "expected a finished run, it has no summary.json"
+        if field:
+            raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
+        raise ConfigError(str(folder), reason=reason)
     blank = model_of(read_run(folder), summary["classes"], summary["channels"], model)
     where = sharding.state_sharding(mesh, blank.variables)
     like = jax.tree.map(
@@ -82,7 +84,7 @@ def published(
     if "://" not in name and runlog.is_finished(weights.expanded(name)):
         where = f"{field.removesuffix('.model')}.run"
         want = f"published weights (a run folder goes in {where})"
-        raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
+        raise ConfigError(f"{field}.weights", want, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.published(config, classes, channels, field)
     pixels, code = (config.pixels,), (zoo.code_of(config, field),)
@@ -112,7 +114,7 @@ def starting_variables(
     if misfits:
         want = f"a run that trained this very model ({run.model.name})"
         got = f"{folder}, {weights.told(misfits)}"
-        raise ConfigError(f"model.weights: expected {want}, got {got}")
+        raise ConfigError("model.weights", want, folder, shown=got)
     its = read_run(folder)
     if its.seeds == 1:
         return jax.tree.map(lambda x: x[0], found), None
