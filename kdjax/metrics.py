@@ -1,4 +1,4 @@
-"""How good a student is, example by example; the caller masks and averages.
+"""Metrics of a student, example by example; the caller masks and averages.
 
 Every metric takes logits `[batch, classes]` and integer labels `[batch]` in
 `[0, classes)`, and returns `[batch]` float32. Sums run in float32 or wider. A shape
@@ -34,11 +34,11 @@ def top_k(logits: Array, labels: Array, k: int) -> Array:
     classes = logits.shape[-1]
     if not 1 <= k <= classes:
         raise ValueError(f"k: expected 1 <= k <= {classes} classes, got {k}")
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    label_logit = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     earlier = jnp.arange(classes)[None, :] < labels[:, None]
-    ahead = (logits > own) | ((logits == own) & earlier)
-    known = ~jnp.isnan(logits).any(axis=-1) & (labels >= 0) & (labels < classes)
-    return ((jnp.sum(ahead, axis=-1) < k) & known).astype(jnp.float32)
+    ahead = (logits > label_logit) | ((logits == label_logit) & earlier)
+    is_valid = ~jnp.isnan(logits).any(axis=-1) & (labels >= 0) & (labels < classes)
+    return ((jnp.sum(ahead, axis=-1) < k) & is_valid).astype(jnp.float32)
 
 
 def agreement(student_logits: Array, teacher_logits: Array) -> Array:
@@ -50,8 +50,8 @@ def agreement(student_logits: Array, teacher_logits: Array) -> Array:
     """
     _check_pair(student_logits, teacher_logits)
     choice = jnp.argmax(teacher_logits, axis=-1)
-    known = ~jnp.isnan(teacher_logits).any(axis=-1)
-    return jnp.where(known, accuracy(student_logits, choice), 0.0)
+    is_valid = ~jnp.isnan(teacher_logits).any(axis=-1)
+    return jnp.where(is_valid, accuracy(student_logits, choice), 0.0)
 
 
 def teacher_kl(student_logits: Array, teacher_logits: Array) -> Array:
@@ -69,14 +69,14 @@ def teacher_kl(student_logits: Array, teacher_logits: Array) -> Array:
 def negative_log_likelihood(logits: Array, labels: Array) -> Array:
     """`-log softmax(logits)[label]`, in nats."""
     _check(logits, labels)
-    own = jnp.take_along_axis(_log_softmax(logits), labels[:, None], axis=-1)
-    return -own[:, 0].astype(jnp.float32)
+    log_prob = jnp.take_along_axis(_log_softmax(logits), labels[:, None], axis=-1)
+    return -log_prob[:, 0].astype(jnp.float32)
 
 
 def calibration_bins(
     logits: Array, labels: Array, where: Array, bins: int = 15
 ) -> dict[str, Array]:
-    """What `calibration_error` needs of a batch, as sums that add up over batches.
+    """Bins for `calibration_error`, as sums that add up over batches.
 
     where: `[batch]` bool, the examples that count.
     bins: number of equal intervals (low, high] of the confidence, the largest
@@ -93,14 +93,14 @@ def calibration_bins(
     if bins < 1:
         raise ValueError(f"bins: expected at least 1, got {bins}")
     confidence = jnp.exp(jnp.max(_log_softmax(logits), axis=-1)).astype(jnp.float32)
-    place = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
+    bin_index = jnp.clip(jnp.ceil(confidence * bins).astype(jnp.int32) - 1, 0, bins - 1)
     parts = {
         "count": jnp.ones_like(confidence),
         "confidence": confidence,
         "hits": accuracy(logits, labels),
     }
     return {
-        name: jax.ops.segment_sum(jnp.where(where, part, 0.0), place, bins)
+        name: jax.ops.segment_sum(jnp.where(where, part, 0.0), bin_index, bins)
         for name, part in parts.items()
     }
 

@@ -49,8 +49,8 @@ MUTANTS = [
     # Changes that passed the tests before they were written for them.
     Mutant(
         "the tail rule never reaches the loss",
-        'tail=run.teacher.cache.tail if run.teacher else "uniform"',
-        'tail="uniform"',
+        'tail = run.teacher.cache.tail if run.teacher else "uniform"',
+        'tail = "uniform"',
         "tests/e2e/test_cached.py",
         "tail_rule_of_the_config",
     ),
@@ -63,8 +63,8 @@ MUTANTS = [
     ),
     Mutant(
         "the live teacher runs in training mode",
-        "model.apply(given[name], images, train=False",
-        "model.apply(given[name], images, train=True",
+        "model.apply(constants[name], images, train=False",
+        "model.apply(constants[name], images, train=True",
         "tests/teachers",
         "predicts_as_in_evaluation",
     ),
@@ -77,8 +77,8 @@ MUTANTS = [
     ),
     Mutant(
         "every step has the key of step 0",
-        'keys.step_key(batch["seed"], "model", state.step)',
-        'keys.step_key(batch["seed"], "model", 0)',
+        'keys.step_key(inputs["seed"], "model", state.step)',
+        'keys.step_key(inputs["seed"], "model", 0)',
         "tests/train",
         "key_of_a_step_is_its_own",
     ),
@@ -112,8 +112,8 @@ MUTANTS = [
     ),
     Mutant(
         "jitter is drawn from the key of the crop",
-        'colour.draw_jitter(keys_for("jitter"), views.jitter)',
-        'colour.draw_jitter(keys_for("crop"), views.jitter)',
+        'color.draw_jitter(keys_for("jitter"), views.jitter)',
+        'color.draw_jitter(keys_for("crop"), views.jitter)',
         "tests/augment",
         "no_two_draws",
     ),
@@ -169,8 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "strategies: the labels of mixup have each other's weight",
-        "weight * first + (1.0 - weight) * kernel(ours, partner, **options)",
-        "(1.0 - weight) * first + weight * kernel(ours, partner, **options)",
+        "weight * first + (1.0 - weight) * call((partner,), traced)",
+        "(1.0 - weight) * first + weight * call((partner,), traced)",
         "tests/strategies",
         "mixed_labels",
     ),
@@ -197,8 +197,8 @@ MUTANTS = [
     ),
     Mutant(
         "train: the cosine counts from the start of the warm-up",
-        "rest = steps - optim.warmup",
-        "rest = steps",
+        "decay_steps = steps - optim.warmup",
+        "decay_steps = steps",
         "tests/train",
         "cosine_with_warm_up",
     ),

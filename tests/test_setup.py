@@ -21,7 +21,7 @@ from kdjax.config import (
     labelled,
 )
 from kdjax.core.types import BoundModel
-from kdjax.data import sources
+from kdjax.data import datasets
 from kdjax.models import from_function
 
 ONE = Compute(data=1)
@@ -121,7 +121,9 @@ def test_a_label_beyond_the_classes_is_named():
         UserWarning, match="data.train: of 256 classes none between 2 and 255"
     ):
         assert load("train").classes == 256
-    named = dataclasses.replace(sources.from_arrays(*splits["train"]), names=("a", "b"))
+    named = dataclasses.replace(
+        datasets.from_arrays(*splits["train"]), names=("a", "b")
+    )
     splits["train"] = named
     with pytest.raises(ConfigError, match="data.train: expected 5 .*the names of 2"):
         load("train", classes=5)
@@ -157,7 +159,7 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
     setup.check_fit(run, train=train, student=None, teacher=None)
     parts = setup.make_parts(run, train=train)
     given = setup.place_given(parts)
-    rows = {"place": np.array([0, 1]), "epoch": np.zeros(2, np.int32)}
+    rows = {"index": np.array([0, 1]), "epoch": np.zeros(2, np.int32)}
     batch = {"seed": 0, "step": np.int32(0), "rows": rows}
     seen = jax.jit(lambda: parts.view(np.int32(0), batch, given))()
     squares = {**given, "data": {**given["data"], "size": np.full((4, 2), 8)}}
@@ -215,7 +217,7 @@ def test_every_split_s_own_field_is_named():
 @pytest.mark.parametrize("given", [True, False])
 def test_channels_and_store_are_of_any_kind_of_set(given):
     """Of arrays handed over, and of sets that are arrays."""
-    splits = sources.digits() if given else None
+    splits = datasets.digits() if given else None
     data = Data(train="train[:5]", channels=3, store=6)
     run = dataclasses.replace(Run(), data=data)
     held = setup.load_source(run, "train", splits)

@@ -24,7 +24,7 @@ def high_digits():
 
 
 def _digits(keep):
-    from kdjax.data.sources import digits
+    from kdjax.data.datasets import digits
 
     splits = {}
     for name, (images, labels) in digits().items():
@@ -48,8 +48,8 @@ def _cifar(classes):
 
     import numpy as np
 
+    from kdjax.data.datasets import load_splits
     from kdjax.data.source import select
-    from kdjax.data.sources import load_splits
 
     splits = {}
     for name, whole in load_splits("cifar10").items():
@@ -119,7 +119,7 @@ def wrong_digits():
     of the labels (in percent) turned into others by a fixed permutation."""
     import numpy as np
 
-    from kdjax.data.sources import digits
+    from kdjax.data.datasets import digits
 
     splits = dict(digits())
     images, labels = splits["train"]
@@ -140,7 +140,7 @@ def human_cifar10():
 
     import numpy as np
 
-    from kdjax.data.sources import load_splits
+    from kdjax.data.datasets import load_splits
 
     splits = dict(load_splits("cifar10"))
     clean, places = splits["train"].labels, _cifar_places()

@@ -9,7 +9,7 @@ from kdjax.core.types import Array
 
 
 class Crop(NamedTuple):
-    """Where to look in each image, in shares of its height and width.
+    """Crops of a batch: a box in shares of each image's height and width, and a flip.
 
     box: `[batch, 4]` float32 (top, left, height, width), each in [0, 1].
     flip: `[batch]` bool, mirror left to right.
@@ -37,7 +37,7 @@ def draw_crops(
 
     The aspect ratio is uniform over the part of its range for which the smallest area
     fits into the image, the area uniform over the part of its range that fits at that
-    aspect ratio, the place uniform.
+    aspect ratio, the position uniform.
 
     keys: `[batch]` keys.
     area: smallest and largest share of the image, 0 < low <= high <= 1.
@@ -62,8 +62,10 @@ def draw_crops(
         high = max(min(aspect[1] * height / width, 1 / area[0]), low)
         return Crop(*jax.vmap(lambda key: one(key, low, high))(keys))
     if image_size.shape != (len(keys), 2):
-        want = (len(keys), 2)
-        raise ValueError(f"image_size: expected shape {want}, got {image_size.shape}")
+        expected = (len(keys), 2)
+        raise ValueError(
+            f"image_size: expected shape {expected}, got {image_size.shape}"
+        )
     sides = jnp.asarray(image_size, jnp.float32)
     square = sides[:, 0] / sides[:, 1]
     low = jnp.maximum(aspect[0] * square, area[0])
@@ -72,7 +74,7 @@ def draw_crops(
 
 
 def draw_mild_crops(keys: Array, *, share: float, flip: bool) -> Crop:
-    """One random crop a key with `share` of both sides of the image, anywhere in it:
+    """One random crop a key with `share` of height and width, anywhere in the image:
     what is left after resizing to R and cutting out C pixels, with `share = C / R`.
 
     keys: `[batch]` keys. share: in (0, 1].
@@ -88,7 +90,7 @@ def draw_mild_crops(keys: Array, *, share: float, flip: bool) -> Crop:
 
 
 def central_image(batch: int, share: float) -> Crop:
-    """The crop of the middle that has `share` of both sides.
+    """The crop of the middle that has `share` of height and width.
 
     >>> print(central_image(1, 0.5).box)
     [[0.25 0.25 0.5  0.5 ]]
@@ -158,6 +160,6 @@ def apply_crops(
     return jnp.where(crop.flip[:, None, None, None], mirrored, cut)
 
 
-def normalise(images: Array) -> Array:
+def normalize(images: Array) -> Array:
     """Pixels 0..255 to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0

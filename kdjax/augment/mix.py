@@ -16,16 +16,16 @@ def draw_mix(seed: int | Array, step: int | Array) -> Array:
 def draw_box(seed: int | Array, step: int | Array, weight: Array) -> Array:
     """The one box of a batch for cutmix (Yun et al., arXiv 1905.04899).
 
-    Its sides are `sqrt(1 - weight)` of the image's, its centre is uniform over the
+    Its sides are `sqrt(1 - weight)` of the image's, its center is uniform over the
     image, and what reaches beyond the image is cut off.
 
     Returns `[4]` float32 (top, left, height, width) in shares of the image.
     """
     key = keys.step_key(seed, "cutmix", step)
-    centre = jax.random.uniform(key, (2,), jnp.float32)
+    center = jax.random.uniform(key, (2,), jnp.float32)
     half = jnp.sqrt(1.0 - weight) / 2
-    start = jnp.clip(centre - half, 0.0, 1.0)
-    return jnp.concatenate([start, jnp.clip(centre + half, 0.0, 1.0) - start])
+    start = jnp.clip(center - half, 0.0, 1.0)
+    return jnp.concatenate([start, jnp.clip(center + half, 0.0, 1.0) - start])
 
 
 def share_kept(box: Array) -> Array:
@@ -34,7 +34,7 @@ def share_kept(box: Array) -> Array:
 
 
 def partners(x: Array, axis_name: str | None = None) -> Array:
-    """The row that each row is mixed with: its neighbour in the global batch."""
+    """The row that each row is mixed with: its neighbor in the global batch."""
     return collectives.roll_one(x, axis_name)
 
 
@@ -44,14 +44,14 @@ def apply_mix(images: Array, weight: Array, axis_name: str | None = None) -> Arr
 
 
 def apply_box(images: Array, box: Array, axis_name: str | None = None) -> Array:
-    """The pixels of `partners(images)` whose centres lie in the box, else `images`.
+    """The pixels of `partners(images)` whose centers lie in the box, else `images`.
 
     images: `[batch, height, width, channels]`.
     """
 
     def inside(count: int, start: Array, length: Array) -> Array:
-        centre = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
-        return (centre >= start) & (centre < start + length)
+        center = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
+        return (center >= start) & (center < start + length)
 
     rows = inside(images.shape[1], box[0], box[2])
     columns = inside(images.shape[2], box[1], box[3])

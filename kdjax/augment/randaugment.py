@@ -5,10 +5,10 @@ from 0 (nothing, except for the operations that have none) to 10:
 
     rotate           30 degrees            posterize    8 to 4 bits a channel
     shear x, y       0.3                   solarize     values from 255 down to 0
-    translate x, y   0.45 of the side      colour, contrast, brightness, sharpness
+    translate x, y   0.45 of the side      color, contrast, brightness, sharpness
                                            by 1 - 0.9 to 1 + 0.9 times
 
-What comes in from outside the image is middle grey. Left out: what later versions added
+What comes in from outside the image is middle gray. Left out: what later versions added
 to the list (invert, cutout, solarize-add). An image goes through all operations of its
 batch and keeps one: cheap on an accelerator, slow on CPU.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.augment import colour
+from kdjax.augment import color
 from kdjax.core.types import Array
 
 LARGEST = 10
@@ -27,9 +27,9 @@ MIDDLE = 127.5
 
 
 class Operations(NamedTuple):
-    """What is done to each image, in order.
+    """The RandAugment operations of each image, in order.
 
-    which: `[batch, n]` int32, a place in `NAMES`.
+    which: `[batch, n]` int32, an index into `NAMES`.
     level: `[batch, n]` float32 in [-1, 1], signed share of the largest magnitude.
     """
 
@@ -53,20 +53,20 @@ def draw_operations(keys: Array, count: int, magnitude: int) -> Operations:
 
 
 def apply_operations(images: Array, operations: Operations) -> Array:
-    """Do to each image what was drawn for it.
+    """Apply the operations drawn for each image.
 
     images: `[batch, height, width, 1 or 3]` float32, 0 to 255.
     """
 
-    branches = [*_COLOURS.values(), _identity]
+    branches = [*_COLORS.values(), _identity]
 
     def one(image: Array, which: Array, level: Array) -> Array:
         for i in range(which.shape[0]):
-            moves = which[i] >= len(_COLOURS)
-            moved = _warp(image, _map_of(which[i] - len(_COLOURS), level[i], image))
-            branch = jnp.minimum(which[i], len(_COLOURS))
-            kept = jax.lax.switch(branch, branches, image, level[i])
-            image = jnp.where(moves, moved, kept)
+            moves = which[i] >= len(_COLORS)
+            moved = _warp(image, _map_of(which[i] - len(_COLORS), level[i], image))
+            branch = jnp.minimum(which[i], len(_COLORS))
+            recolored = jax.lax.switch(branch, branches, image, level[i])
+            image = jnp.where(moves, moved, recolored)
         return image
 
     return jax.vmap(one)(images, operations.which, operations.level)
@@ -112,7 +112,7 @@ def _solarize(image: Array, level: Array) -> Array:
 
 
 def _blended(low_of: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
-    return lambda image, level: colour.blend(low_of(image), image, 1.0 + 0.9 * level)
+    return lambda image, level: color.blend(low_of(image), image, 1.0 + 0.9 * level)
 
 
 def _smooth(image: Array) -> Array:
@@ -125,20 +125,23 @@ def _smooth(image: Array) -> Array:
 
 
 def _warp(image: Array, matrix: Array) -> Array:
-    """Move the pixels: bilinear, middle grey from outside.
+    """Move the pixels: bilinear, middle gray from outside.
 
-    matrix: `[2, 3]`; the pixel at (y, x) from the centre of the result is the one at
-        `matrix @ (y, x, 1)` from the centre of the image.
+    matrix: `[2, 3]`; the pixel at (y, x) from the center of the result is the one at
+        `matrix @ (y, x, 1)` from the center of the image.
     """
     height, width, _ = image.shape
     (a, b, c), (d, e, f) = ([row[i] for i in range(3)] for row in matrix)
     y = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     x = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
-    place = [a * y + b * x + c + (height - 1) / 2, d * y + e * x + f + (width - 1) / 2]
+    coordinates = [
+        a * y + b * x + c + (height - 1) / 2,
+        d * y + e * x + f + (width - 1) / 2,
+    ]
 
     def channel(pixels: Array) -> Array:
         return jax.scipy.ndimage.map_coordinates(
-            pixels, place, order=1, mode="constant", cval=MIDDLE
+            pixels, coordinates, order=1, mode="constant", cval=MIDDLE
         )
 
     return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
@@ -161,16 +164,16 @@ def _map_of(which: Array, level: Array, image: Array) -> Array:
     return table[jnp.maximum(which, 0)].reshape(2, 3)
 
 
-_COLOURS: dict[str, Callable[[Array, Array], Array]] = {
+_COLORS: dict[str, Callable[[Array, Array], Array]] = {
     "identity": _identity,
     "auto contrast": _auto_contrast,
     "equalize": _equalize,
     "solarize": _solarize,
     "posterize": _posterize,
-    "colour": _blended(colour.grey),
-    "contrast": _blended(colour.mean_grey),
+    "color": _blended(color.gray),
+    "contrast": _blended(color.mean_gray),
     "brightness": _blended(jnp.zeros_like),
     "sharpness": _blended(_smooth),
 }
 _MOVES = ("rotate", "shear x", "shear y", "translate x", "translate y")
-NAMES = (*_COLOURS, *_MOVES)
+NAMES = (*_COLORS, *_MOVES)

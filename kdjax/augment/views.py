@@ -1,4 +1,4 @@
-"""What teacher and student see: drawn once as values, applied as often as needed.
+"""Views of student and teacher: drawn once as values, applied as often as needed.
 
 Consistency lives here. Under `consistent` and `function_matching` one draw serves both
 sides, at whatever resolutions; under `independent` there are two draws; under `fixed`
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.augment import colour, geometry, mix, randaugment
-from kdjax.augment.colour import Jitter
+from kdjax.augment import color, geometry, mix, randaugment
+from kdjax.augment.color import Jitter
 from kdjax.augment.geometry import Crop
 from kdjax.augment.randaugment import Operations
 from kdjax.config import Views, check_types
@@ -27,7 +27,7 @@ VERSION = "8-bit-2"
 class ViewId(NamedTuple):
     """The name of the views of a batch; from it they can be drawn again.
 
-    example, epoch: `[batch]` int32, which image and which pass over the data.
+    example, epoch: `[batch]` int32, the id of the image and the epoch.
     step: scalar int32, names the mixup coefficient.
     partner, partner_epoch: `[batch]` int32, the image mixed in; equal to the first two
         where nothing is mixed.
@@ -45,7 +45,7 @@ class Draw(NamedTuple):
 
     mix_box: cutmix puts this box of the partner into each image; `mix_weight` then is
         the share of the image that is left.
-    jitter, operations: colour jitter and RandAugment of each side.
+    jitter, operations: color jitter and RandAugment of each side.
     """
 
     student: Crop
@@ -78,7 +78,7 @@ def draw_views(
     views: Views,
     image_size: tuple[int, int] | Array,
 ) -> Draw:
-    """Draw what `view_id` names. Equal ids give equal draws, always and everywhere.
+    """Draw the views that `view_id` names. Equal ids always give equal draws.
 
     image_size: (height, width) in pixels of the images before they were resized to be
         stored: one for all, or `[batch, 2]`.
@@ -89,9 +89,9 @@ def draw_views(
     views.check()
     student = _draw_side(seed, view_id, views, image_size, "")
     if views.mode == "fixed":
-        batch, whole = len(view_id.example), views.still == "whole"
-        centre = geometry.central_image(batch, views.share)
-        teacher = _Side(geometry.whole_image(batch) if whole else centre, None, None)
+        batch, is_whole = len(view_id.example), views.still == "whole"
+        center = geometry.central_image(batch, views.share)
+        teacher = _Side(geometry.whole_image(batch) if is_whole else center, None, None)
     elif views.mode == "independent":
         teacher = _draw_side(seed, view_id, views, image_size, "teacher ")
     else:
@@ -115,7 +115,7 @@ def draw_views(
 
 
 class _Side(NamedTuple):
-    """What is drawn for one side, before anything is mixed."""
+    """The draw of one side, before anything is mixed."""
 
     crop: Crop
     jitter: Jitter | None
@@ -134,8 +134,8 @@ def _draw_side(
         return keys.example_keys(seed, name, view_id.epoch, view_id.example)
 
     if views.crop == "random":
-        own = keys_for("crop")
-        crop = geometry.draw_mild_crops(own, share=views.share, flip=views.flip)
+        crop_keys = keys_for("crop")
+        crop = geometry.draw_mild_crops(crop_keys, share=views.share, flip=views.flip)
     else:
         crop = geometry.draw_crops(
             keys_for("crop"),
@@ -146,7 +146,7 @@ def _draw_side(
         )
     jitter = operations = None
     if any(views.jitter):
-        jitter = colour.draw_jitter(keys_for("jitter"), views.jitter)
+        jitter = color.draw_jitter(keys_for("jitter"), views.jitter)
     count, magnitude = views.randaugment
     if count:
         one_each = keys_for("randaugment")
@@ -165,7 +165,7 @@ def apply_views(
     method: str = "linear",
     antialias: bool = False,
 ) -> View:
-    """Make both sides' images from one draw.
+    """Make the images of student and teacher from one draw.
 
     What is cut out is an image again: pixels are rounded to whole numbers, on the
     device as on the host.
@@ -173,7 +173,7 @@ def apply_views(
     images: `[batch, height, width, channels]`, pixels 0 to 255, in the order of the
         draw; uint8, as anything else is most likely scaled already.
     labels: `[batch]` int32.
-    student_size, teacher_size: side of the square that each sees, in pixels; a tuple
+    student_size, teacher_size: side of the square images of each, in pixels; a tuple
         of sides for several teachers.
     axis_name: the pmap or shard_map axis over which the batch is split, if any.
     method, antialias: how crops are resized (`Views`).
@@ -181,8 +181,8 @@ def apply_views(
     _check(images, labels)
 
     def cut(crop: Crop, size: int) -> Array:
-        found = geometry.apply_crops(images, crop, (size, size), method, antialias)
-        return pixels.round_pixels(found, jnp)
+        resized = geometry.apply_crops(images, crop, (size, size), method, antialias)
+        return pixels.round_pixels(resized, jnp)
 
     student = cut(draw.student, student_size)
 
@@ -205,7 +205,7 @@ def finish_views(
     """The rest of `apply_views` for views that the host has cut out and mirrored.
 
     student, teacher: `[batch, size, size, channels]` uint8 from `data.streamed`;
-        teacher None where both see the same.
+        teacher None where both are the same.
     """
     _check(student, labels)
     pixels = student.astype(jnp.float32)
@@ -218,43 +218,43 @@ def _check(images: Array, labels: Array) -> None:
     if images.dtype != jnp.uint8:
         raise ValueError(f"images: expected uint8 pixels, got {images.dtype}")
     if labels.shape != images.shape[:1]:
-        want, got = images.shape[:1], labels.shape
-        raise ValueError(f"labels: expected shape {want}, got {got}")
+        expected, got = images.shape[:1], labels.shape
+        raise ValueError(f"labels: expected shape {expected}, got {got}")
 
 
 def _finish(
     draw: Draw, student: Array, teacher: Any, labels: Array, axis_name: str | None
 ) -> View:
-    """Colours, range and mix of images that have been cut out."""
+    """Colors, range and mix of images that have been cut out."""
 
-    def see(
+    def finish_side(
         pixels: Array, jitter: Jitter | None, operations: Operations | None
     ) -> Array:
         if jitter is not None:
-            pixels = colour.apply_jitter(pixels, jitter)
+            pixels = color.apply_jitter(pixels, jitter)
         if operations is not None:
             pixels = randaugment.apply_operations(pixels, operations)
-        seen = geometry.normalise(pixels)
+        normalized = geometry.normalize(pixels)
         if draw.mix_box is not None:
-            return mix.apply_box(seen, draw.mix_box, axis_name)
+            return mix.apply_box(normalized, draw.mix_box, axis_name)
         if draw.mix_weight is not None:
-            return mix.apply_mix(seen, draw.mix_weight, axis_name)
-        return seen
+            return mix.apply_mix(normalized, draw.mix_weight, axis_name)
+        return normalized
 
-    alike = draw.teacher_jitter is draw.student_jitter
-    alike = alike and draw.teacher_operations is draw.student_operations
-    student_seen = see(student, draw.student_jitter, draw.student_operations)
+    is_shared = draw.teacher_jitter is draw.student_jitter
+    is_shared = is_shared and draw.teacher_operations is draw.student_operations
+    student_view = finish_side(student, draw.student_jitter, draw.student_operations)
 
-    def teacher_sees(pixels: Array) -> Array:
-        if pixels is student and alike:
-            return student_seen
-        return see(pixels, draw.teacher_jitter, draw.teacher_operations)
+    def finish_teacher(pixels: Array) -> Array:
+        if pixels is student and is_shared:
+            return student_view
+        return finish_side(pixels, draw.teacher_jitter, draw.teacher_operations)
 
-    teacher_seen = jax.tree.map(teacher_sees, teacher)
+    teacher_view = jax.tree.map(finish_teacher, teacher)
     if draw.mix_weight is None:
-        return View(student_seen, teacher_seen, labels)
+        return View(student_view, teacher_view, labels)
     partner_labels = mix.partners(labels, axis_name)
-    return View(student_seen, teacher_seen, labels, partner_labels, draw.mix_weight)
+    return View(student_view, teacher_view, labels, partner_labels, draw.mix_weight)
 
 
 def host_draw(views: Views) -> Callable[..., tuple[Crop, Crop]]:
@@ -263,20 +263,20 @@ def host_draw(views: Views) -> Callable[..., tuple[Crop, Crop]]:
     Returns a function `(seed, epochs, examples, sizes) -> (student's, teacher's crop)`
     of NumPy arrays; `sizes` is `[batch, 2]`. It is `draw_views` itself, compiled for
     the CPU whatever other devices there are; both results are one object where both
-    sides see one crop.
+    sides have one crop.
     """
 
     @jax.jit
     def draw(seed: Array, epochs: Array, examples: Array, sizes: Array):
         step = jnp.int32(0)
         view_id = ViewId(examples, epochs, step, examples, epochs)
-        found = draw_views(seed, view_id, views, sizes)
-        return found.student, found.teacher
+        crops = draw_views(seed, view_id, views, sizes)
+        return crops.student, crops.teacher
 
     def on_host(seed: int, epochs, examples, sizes) -> tuple[Crop, Crop]:
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            found = jax.device_get(draw(np.int32(seed), epochs, examples, sizes))
-        student, teacher = found
+            crops = jax.device_get(draw(np.int32(seed), epochs, examples, sizes))
+        student, teacher = crops
         shared = views.mode in ("consistent", "function_matching")
         return student, student if shared else teacher
 
@@ -295,7 +295,7 @@ def replay(
     sizes: Array | None = None,
     partner_sizes: Array | None = None,
 ) -> View:
-    """Make views again from their ids alone, one by one, whatever batch they came from.
+    """Replay views from their ids alone, one by one, whatever batch they came from.
 
     images, partner_images: `[n, height, width, channels]`, the images that
         `view_id.example` and `view_id.partner` name. Labels are not replayed (zeros).
@@ -319,7 +319,7 @@ def replay(
         if size_pair:
             size = jnp.stack(size_pair[::-1])
         draw = draw_views(seed, ids, views, size)
-        seen = apply_views(
+        pair_view = apply_views(
             draw,
             pair,
             jnp.zeros((2,), jnp.int32),
@@ -328,7 +328,7 @@ def replay(
             method=views.method,
             antialias=views.antialias,
         )
-        return seen.student[1], seen.teacher[1]
+        return pair_view.student[1], pair_view.teacher[1]
 
     student, teacher = jax.vmap(one)(
         view_id.example,
@@ -345,7 +345,7 @@ def replay(
 def whole_view(images: Array, size: int) -> Array:
     """The view for evaluation: the whole image at `size`, float32 in [-1, 1]."""
     crop = geometry.whole_image(len(images))
-    return geometry.normalise(geometry.apply_crops(images, crop, (size, size)))
+    return geometry.normalize(geometry.apply_crops(images, crop, (size, size)))
 
 
 def central_view(
@@ -363,5 +363,5 @@ def central_view(
     if sizes is None:
         sizes = jnp.tile(jnp.array([images.shape[1:3]], jnp.int32), (len(images), 1))
     crop = geometry.central_crops(sizes, resize=round(central * size), crop=size)
-    seen = geometry.apply_crops(images, crop, (size, size), antialias=True)
-    return geometry.normalise(seen)
+    resized = geometry.apply_crops(images, crop, (size, size), antialias=True)
+    return geometry.normalize(resized)

@@ -5,7 +5,7 @@ from kdjax.data.source import Source
 
 
 def reads_cache(run: Run) -> bool:
-    """Whether a run's terms read their targets from a store."""
+    """True where a run's terms read their targets from a store."""
     return run.uses_teacher and run.teacher is not None and bool(run.teacher.cache.path)
 
 

@@ -114,7 +114,7 @@ def fixed_teacher(**options: Any) -> Teacher:
     """
 
     def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Targets:
-        indices = batch["rows"]["place"]
+        indices = batch["rows"]["index"]
         stored = {k: x[indices] for k, x in constants["targets"].items()}
         return unpack(stored, **options)
 
@@ -122,7 +122,7 @@ def fixed_teacher(**options: Any) -> Teacher:
 
 
 def is_fixed(store: Store) -> bool:
-    """Whether a store has a record per example; otherwise it has one per step."""
+    """True where a store has a record per example, false where one per step."""
     return store.manifest["kind"] == "fixed"
 
 

@@ -1,7 +1,7 @@
 """Smaller networks as pure functions of arrays; importing them needs only jax.
 
-A quantiser is `quantize(x, knobs) -> values` of the shape of `x`, with the gradient of
-the full-precision copy, so that any loss can be taken at quantised weights or
+A quantizer is `quantize(x, ...) -> values` of the shape of `x`, with the gradient of
+the full-precision copy, so that any loss can be taken at quantized weights or
 activations:
 
     def loss(params):
@@ -11,10 +11,10 @@ activations:
 BatchNorm's scales and biases are parameters too: leave them out of the map.
 
     affine_quantize, calibrated_range   integers with scale and zero point, by tensor or
-                                        channel; the range from data, or learnt
+                                        channel; the range from data, or learned
     bucket_quantize                     levels between the ends of each bucket of
                                         weights, rounded to the nearest or by chance
-    codebook_quantize, codebook_points  the nearest of learnt points; where these start
+    codebook_quantize, codebook_points  the nearest of learned points; where these start
     binary_quantize, ternary_quantize   one size with a sign, or 0 as well
 """
 

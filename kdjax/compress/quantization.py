@@ -1,6 +1,6 @@
 """Numbers in few levels, with gradients that pass the rounding by.
 
-The loss of a quantised student is any other, of its outputs at quantised weights or
+The loss of a quantized student is any other, of its outputs at quantized weights or
 activations; the gradient reaches the full-precision copy.
 """
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import round_straight_through, widen
+from kdjax.core.numerics import promote, round_straight_through
 from kdjax.core.types import Array
 
 # A bucket whose values lie closer is not stretched.
@@ -86,7 +86,7 @@ def calibrated_range(
     """
     shared = _check_values(x, axis)
     checks.between("coverage", coverage, 0.0, 1.0, above=True)
-    x = widen(x)
+    x = promote(x)
     edge = (1 - jnp.asarray(coverage, x.dtype)) / 2
     # Of a scalar too: `jnp.quantile` takes no empty tuple of axes.
     at, shared = (x, shared) if shared else (x[None], (0,))
@@ -104,7 +104,7 @@ def affine_quantize(
     levels: int = 256,
     symmetric: bool = False,
 ) -> Array:
-    """What integers with a scale and a zero point keep of `x` (fake quantisation).
+    """Fake quantization of `x` to integers with a scale and a zero point.
 
     `s (clip(round(x / s) + z, 0, levels - 1) - z)` with `s = (high - low) / (levels -
     1)` and `z = round(-low / s)`, halves to even, so that 0 stays exactly 0. With
@@ -114,7 +114,7 @@ def affine_quantize(
     Values beyond `[-z s, (levels - 1 - z) s]` are clipped to it: the range shifted by
     less than a step, so that 0 is a level. The gradient passes both roundings straight
     through: to `x` it is 1 within that and 0 beyond; to `low` and `high`, where ranges
-    are learnt, that of the clipped end beyond, and of the rounding error (as in LSQ)
+    are learned, that of the clipped end beyond, and of the rounding error (as in LSQ)
     within.
 
     Args:
@@ -140,12 +140,12 @@ def affine_quantize(
 
     Reference:
         Jacob et al., "Quantization and Training of Neural Networks for Efficient
-        Integer-Arithmetic-Only Inference", 2017, arXiv 1712.05877; learnt ranges:
+        Integer-Arithmetic-Only Inference", 2017, arXiv 1712.05877; learned ranges:
         Esser et al., "Learned Step Size Quantization", 2019, arXiv 1902.08153.
     """
     checks.floating("x", x)
     checks.count("levels", levels, 3 if symmetric else 2)
-    x = widen(x)
+    x = promote(x)
     ends = []
     for name, end, sign in (("low", low, -1), ("high", high, 1)):
         if not hasattr(end, "dtype"):
@@ -198,7 +198,7 @@ def binary_quantize(x: Array, *, axis: int | None = None) -> Array:
         Convolutional Neural Networks", 2016, arXiv 1603.05279.
     """
     shared = _check_values(x, axis)
-    x = widen(x)
+    x = promote(x)
     size = jnp.mean(jnp.abs(x), shared, keepdims=True)
     return _instead(x, jnp.where(x < 0, -size, size))
 
@@ -232,21 +232,21 @@ def ternary_quantize(
     """
     shared = _check_values(x, axis)
     checks.between("threshold", threshold, 0.0)
-    x = widen(x)
+    x = promote(x)
     size = jnp.abs(x)
     least = jnp.asarray(threshold, x.dtype) * jnp.mean(size, shared, keepdims=True)
-    left = size > least
-    count = jnp.sum(left, shared, keepdims=True, dtype=jnp.int32)
-    total = jnp.sum(jnp.where(left, size, 0), shared, keepdims=True)
+    nonzero = size > least
+    count = jnp.sum(nonzero, shared, keepdims=True, dtype=jnp.int32)
+    total = jnp.sum(jnp.where(nonzero, size, 0), shared, keepdims=True)
     mean = total / jnp.maximum(count, 1).astype(x.dtype)
-    return _instead(x, jnp.where(left, jnp.sign(x) * mean, 0))
+    return _instead(x, jnp.where(nonzero, jnp.sign(x) * mean, 0))
 
 
 def _buckets(x: Array, size: int | None) -> tuple[Array, Array, Array]:
     """Values stretched to [0, 1], `[buckets, size]`, and each bucket's low and span."""
     if size is not None:
         checks.count("bucket", size)
-    flat = widen(x).reshape(-1)
+    flat = promote(x).reshape(-1)
     size = flat.size if size is None else size
     padded = jnp.pad(flat, (0, -flat.size % size), mode="edge").reshape(-1, size)
     low = jnp.min(padded, 1, keepdims=True)
@@ -298,7 +298,7 @@ def bucket_quantize(
         near = jnp.floor(steps + jax.random.uniform(key, steps.shape, steps.dtype))
         near = jnp.minimum(near, levels - 1)
     value = low + span * near / (levels - 1)
-    return _instead(widen(x), value.reshape(-1)[: x.size].reshape(x.shape))
+    return _instead(promote(x), value.reshape(-1)[: x.size].reshape(x.shape))
 
 
 def codebook_points(x: Array, *, levels: int, bucket: int | None = None) -> Array:
@@ -332,7 +332,7 @@ def codebook_points(x: Array, *, levels: int, bucket: int | None = None) -> Arra
 
 
 def codebook_quantize(x: Array, points: Array, *, bucket: int | None = None) -> Array:
-    """The nearest of learnt points, between the ends of each bucket of values.
+    """The nearest of learned points, between the ends of each bucket of values.
 
     `low + span points[k]` with `k` the point nearest to `(x - low) / span`, the first
     of two as near. The gradient goes to the points alone, `sum span g` over the values

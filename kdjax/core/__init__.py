@@ -1,1 +1,1 @@
-"""Arrays, trees, keys and run folders; knows nothing of distillation."""
+"""Arrays, trees, keys and run folders; independent of distillation."""

@@ -1,7 +1,7 @@
 """Checks made once, while tracing, so that they cost nothing at run time.
 
 Each raises `ArgumentError`, a `ValueError` that names the argument, what was expected
-and what came. Of a traced value nothing is known yet: where values are checked
+and what came. A traced value has no number yet: where values are checked
 (`positive`, `between`, `below`, `holds`), it passes, and leaves a guard behind that
 only `jax.experimental.checkify.checkify` makes run. Otherwise the guard is dropped
 when the function is compiled.
@@ -24,21 +24,21 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
-_trusting = contextvars.ContextVar("trusting", default=False)
+_no_guards = contextvars.ContextVar("no_guards", default=False)
 
 
 @contextlib.contextmanager
-def trusting() -> Iterator[None]:
+def without_guards() -> Iterator[None]:
     """Leave no guards: for traced values that were checked before they came here.
 
     A guard, though dropped in the end, has a number of its own in the process, so that
     a program with guards is seldom found among those that were compiled before.
     """
-    token = _trusting.set(True)
+    token = _no_guards.set(True)
     try:
         yield
     finally:
-        _trusting.reset(token)
+        _no_guards.reset(token)
 
 
 class ArgumentError(ValueError):
@@ -75,12 +75,12 @@ def floating(name: str, x: Any) -> None:
 
 
 def is_integer(x: Any) -> bool:
-    """Whether `x` is an array of integers."""
+    """True for an array of integers."""
     return _has_dtype(x, jnp.integer)
 
 
 def is_floating(x: Any) -> bool:
-    """Whether `x` is an array of real floating numbers."""
+    """True for an array of real floating numbers."""
     return _has_dtype(x, jnp.floating)
 
 
@@ -90,7 +90,7 @@ def refuse_dtype(name: str, expected: str, x: Any) -> NoReturn:
 
 
 def is_boolean(x: Any) -> bool:
-    """Whether `x` is an array of bool."""
+    """True for an array of bool."""
     return _has_dtype(x, jnp.bool_)
 
 
@@ -109,8 +109,8 @@ def shape(name: str, x: Any, expected: tuple[int, ...]) -> None:
 def same_shape(name: str, x: Any, expected_name: str, expected: Any) -> None:
     """Refuse an array whose shape differs from that of the array `expected`."""
     if x.shape != expected.shape:
-        wanted = f"the shape of {expected_name}, {expected.shape}"
-        refuse(name, wanted, f"shape {x.shape}")
+        expected_shape = f"the shape of {expected_name}, {expected.shape}"
+        refuse(name, expected_shape, f"shape {x.shape}")
 
 
 def rank(name: str, x: Any, expected: int, *, at_least: bool = False) -> None:
@@ -129,12 +129,12 @@ def not_empty(name: str, x: Any) -> None:
 def axis(value: int, name: str, x: Any) -> int:
     """The non-negative form of an axis of the array called `name`."""
     try:
-        whole = operator.index(value)
+        position = operator.index(value)
     except TypeError:
-        whole = None
-    if whole is None or isinstance(value, bool):
+        position = None
+    if position is None or isinstance(value, bool):
         refuse("axis", f"an integer axis of {name}, shape {x.shape}", value)
-    value = whole
+    value = position
     if not -x.ndim <= value < x.ndim:
         refuse("axis", f"an axis of {name}, shape {x.shape}", value)
     return value % x.ndim
@@ -143,10 +143,10 @@ def axis(value: int, name: str, x: Any) -> int:
 def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
     """Refuse an array that does not broadcast to shape `target`."""
     try:
-        fits = jnp.broadcast_shapes(tuple(x.shape), target) == tuple(target)
+        does_broadcast = jnp.broadcast_shapes(tuple(x.shape), target) == tuple(target)
     except ValueError:
-        fits = False
-    if not fits:
+        does_broadcast = False
+    if not does_broadcast:
         refuse(name, f"a shape that broadcasts to {target}", f"shape {x.shape}")
 
 
@@ -181,8 +181,8 @@ def _number(name: str, value: Any, expected: str) -> float | None:
 
 
 def _guard(name: str, ok: Any, expected: str, got: Any) -> None:
-    """What `refuse` says, once the function runs under checkify and `ok` is false."""
-    if _trusting.get():
+    """A deferred `refuse`: checkify raises it at run time where `ok` is false."""
+    if _no_guards.get():
         return
     checkify.debug_check(ok, f"{name}: expected {expected}, got {{got}}", got=got)
 
@@ -227,13 +227,13 @@ def between(
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
     """Refuse what is no whole number from `least` to `most`: it fixes a shape."""
     bounds = f"of at least {least}" if most is None else f"in [{least}, {most}]"
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
+    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
         refuse(name, f"a whole number {bounds}", repr(value))
 
 
-def _here(x: Any) -> bool:
-    """Whether this process can read the array: not of the other hosts' alone."""
+def _is_readable(x: Any) -> bool:
+    """True where this process can read the array: not that of other hosts alone."""
     return not isinstance(x, jax.Array) or x.is_fully_addressable
 
 
@@ -245,7 +245,7 @@ def below(name: str, ids: Any, limit: int, kind: str = "class ids") -> None:
     if isinstance(ids, Tracer):
         top = jnp.max(ids).astype(jnp.int32)
         _guard(name, top < limit, expected, top)
-    elif _here(ids) and (top := int(np.max(np.asarray(ids)))) >= limit:
+    elif _is_readable(ids) and (top := int(np.max(np.asarray(ids)))) >= limit:
         refuse(name, expected, top)
 
 
@@ -261,7 +261,7 @@ def holds(
     if any(isinstance(x, Tracer) for x in arrays):
         ok = jnp.ravel(test(jnp, *arrays))
         _guard(name, jnp.all(ok), expected, jnp.ravel(got)[jnp.argmin(ok)])
-    elif all(_here(x) for x in arrays):
+    elif all(_is_readable(x) for x in arrays):
         ok = np.ravel(test(np, *(np.asarray(x) for x in arrays)))
         if not ok.all():
             refuse(name, expected, np.ravel(got)[np.argmin(ok)])

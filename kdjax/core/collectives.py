@@ -1,8 +1,8 @@
-"""The global batch, seen from one device of a mapped function.
+"""Collective operations on the global batch, for one device of a mapped function.
 
 Under `jax.jit` over a mesh an array already is the global batch: pass
 `axis_name=None` and every helper is the plain operation. Under `jax.pmap` or
-`jax.shard_map` a function sees its own rows only, and these helpers reach the others.
+`jax.shard_map` a function has its own rows only, and these helpers reach the others.
 """
 
 import jax

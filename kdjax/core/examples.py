@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen, widen_together
+from kdjax.core.numerics import promote, promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -23,7 +23,7 @@ def check_embeddings(
 ) -> int:
     """Refuse two sides that are not one matrix row per example; the number of rows.
 
-    The widths may differ. `rows` is how many there must be, where that is known.
+    The widths may differ. `rows` is the expected number, where that is fixed.
     """
     for name, x in zip(names, (student, teacher), strict=True):
         checks.floating(name, x)
@@ -40,7 +40,7 @@ def check_embeddings(
     return count
 
 
-def at_least(name: str, rows: int, minimum: int, why: str) -> None:
+def require_examples(name: str, rows: int, minimum: int, why: str) -> None:
     """Refuse a batch in which no example has anything to be compared with."""
     if rows < minimum:
         checks.refuse(name, f"at least {minimum} examples ({why})", rows)
@@ -56,16 +56,16 @@ def embeddings(
 ) -> tuple[Array, Array, Array]:
     """Both sides as `[N, D]` in one dtype with masked rows at 0, and the mask `[N]`."""
     rows = check_embeddings(student, teacher, axis, where, names, rows)
-    student, teacher = (jnp.moveaxis(widen(x), axis, -1) for x in (student, teacher))
-    student, teacher = widen_together(student, teacher)
+    student, teacher = (jnp.moveaxis(promote(x), axis, -1) for x in (student, teacher))
+    student, teacher = promote_together(student, teacher)
     if where is None:
         where = jnp.ones(rows, bool)
     keep = jnp.asarray(where)[:, None]
     return jnp.where(keep, student, 0), jnp.where(keep, teacher, 0), keep[:, 0]
 
 
-def pairs(valid: Array, *, distinct: bool = False) -> Array:
-    """Which pairs take part, `[N, N]`: those of two examples that do."""
+def pair_mask(valid: Array, *, distinct: bool = False) -> Array:
+    """Mask of the pairs of two examples that take part, `[N, N]`."""
     both = valid[:, None] & valid[None, :]
     return both & ~jnp.eye(valid.size, dtype=bool) if distinct else both
 
@@ -83,9 +83,9 @@ def squared_distances(x: Array, valid: Array) -> Array:
     and for fractions of the largest, not for the root of a small one (for which see
     `numerics.pairwise_distances`). The diagonal is exactly 0.
     """
-    # Distances do not know a shift: the gradient through it is zero by itself.
-    centre = lax.stop_gradient(masked_mean(x, 0, valid[:, None]))
-    x = jnp.where(valid[:, None], x - centre[None, :], 0)
+    # A shift changes no distance: the gradient through it is zero by itself.
+    center = lax.stop_gradient(masked_mean(x, 0, valid[:, None]))
+    x = jnp.where(valid[:, None], x - center[None, :], 0)
     size = jnp.sum(jnp.square(x), axis=1)
     squared = size[:, None] + size[None, :] - 2 * gram(x)
     return jnp.where((squared <= 0) | jnp.eye(x.shape[0], dtype=bool), 0, squared)

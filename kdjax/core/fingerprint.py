@@ -13,7 +13,7 @@ def digest(tree: PyTree) -> str:
     """16 hex digits that change with any number of a tree of arrays."""
     sha = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
-        x = np.ascontiguousarray(hosts.whole(leaf))
+        x = np.ascontiguousarray(hosts.fetch_global(leaf))
         sha.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
     return sha.hexdigest()[:16]
 
@@ -26,6 +26,6 @@ def digest_of_shapes(tree: PyTree) -> str:
 
 
 def is_abstract(teacher: BoundModel) -> bool:
-    """Whether a model has shapes in place of values."""
+    """True where a model has shapes in place of values."""
     leaves = jax.tree.leaves(teacher.variables)
     return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)

@@ -28,7 +28,7 @@ def join() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """True in the process that writes files and prints: number 0."""
     return jax.process_index() == 0
 
 
@@ -45,7 +45,7 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def whole(tree: PyTree) -> PyTree:
+def fetch_global(tree: PyTree) -> PyTree:
     """NumPy copies of arrays whose parts may lie with several processes.
 
     Every process must call it, and each gets everything.

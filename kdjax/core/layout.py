@@ -1,4 +1,4 @@
-"""Feature maps of any layout, seen as `[batch, positions, channels]`."""
+"""Feature maps of any layout, brought to `[batch, positions, channels]`."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.types import Array
 
 
@@ -76,27 +76,27 @@ def keep_positions(where: Array | None, shape: tuple[int, ...], axis: int):
     return None if where is None else as_positions(jnp.broadcast_to(where, shape), axis)
 
 
-def selected(x: Array, keep: Array | None) -> Array:
+def apply_mask(x: Array, keep: Array | None) -> Array:
     """`x` with 0 where it is left out."""
     return x if keep is None else jnp.where(keep, x, 0)
 
 
-def some(keep: Array | None, axis: int | tuple[int, ...]) -> Array | None:
-    """Where along `axis` anything takes part; None where everything does."""
+def any_valid(keep: Array | None, axis: int | tuple[int, ...]) -> Array | None:
+    """The mask reduced along `axis` by "or"; None where everything takes part."""
     return None if keep is None else jnp.any(keep, axis)
 
 
-def shrunk(x: Array) -> Array:
+def rescale(x: Array) -> Array:
     """`[batch, positions, channels]` with maps beyond 1 scaled to a maximum of 1.
 
-    For what is normalised afterwards, so that no value and no gradient changes: high
+    For what is normalized afterwards, so that no value and no gradient changes: high
     powers of large maps would overflow float32.
     """
     largest = jnp.max(jnp.abs(x), (1, 2), keepdims=True)
     return x / lax.stop_gradient(jnp.where(largest > 1, largest, 1))
 
 
-def unit_gap(a: Array, b: Array) -> Array:
+def subtract_and_snap(a: Array, b: Array) -> Array:
     """`a - b` of entries of vectors of length 1, and 0 within their rounding.
 
     A norm or an absolute value has its full gradient at any distance but 0: without
@@ -123,10 +123,10 @@ def map_pair(
     )
     keep = keep_positions(where, student.shape, axis)
     teacher_keep = keep_positions(where, teacher.shape, axis)
-    student, teacher = widen_together(student, teacher)
+    student, teacher = promote_together(student, teacher)
     return Maps(
-        selected(as_positions(student, axis), keep),
-        selected(as_positions(teacher, axis), teacher_keep),
+        apply_mask(as_positions(student, axis), keep),
+        apply_mask(as_positions(teacher, axis), teacher_keep),
         keep,
         teacher_keep,
     )
@@ -143,7 +143,7 @@ def per_channel(name: str, x: Array, pair: Maps) -> Array:
     if x.ndim != 0:
         checks.shape(name, x, (channels,))
     x = jnp.broadcast_to(x, (channels,)).astype(pair.student.dtype)
-    return selected(x, some(pair.keep, (0, 1)))[None, None, :]
+    return apply_mask(x, any_valid(pair.keep, (0, 1)))[None, None, :]
 
 
 def _bins(size: int, bins: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -26,7 +26,7 @@ def tempered_pair(
     """Log-probabilities of both sides, and the squared temperature."""
     check_pair(student, teacher, axis, where)
     checks.positive("temperature", temperature)
-    student, teacher = widen_together(student, teacher)
+    student, teacher = promote_together(student, teacher)
     log_student = tempered_log_softmax(student, temperature, axis, where)
     log_teacher = tempered_log_softmax(teacher, temperature, axis, where)
     return log_student, log_teacher, jnp.square(jnp.asarray(temperature, student.dtype))
@@ -62,7 +62,7 @@ def check_ids(name: str, ids: Array, student: Array, axis: int) -> None:
     checks.below(name, ids, student.shape[axis])
 
 
-def hits(ids: Array, logits: Array, axis: int, where: Array | None) -> Array:
+def mark_labels(ids: Array, logits: Array, axis: int, where: Array | None) -> Array:
     """Mask of the logits at the label of each example.
 
     None is for an id that names no class, or one that takes no part: such an example

@@ -14,8 +14,8 @@ from jax import lax
 from kdjax.core.types import Array
 
 
-def widen(x: Array) -> Array:
-    """`x` in at least float32: half precision is widened, float64 stays float64.
+def promote(x: Array) -> Array:
+    """`x` in at least float32: half precision is promoted, float64 stays float64.
 
     Example:
         >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
@@ -26,9 +26,9 @@ def widen(x: Array) -> Array:
     return x.astype(jnp.float32) if narrow else x
 
 
-def widen_together(*arrays: Array) -> tuple[Array, ...]:
+def promote_together(*arrays: Array) -> tuple[Array, ...]:
     """All arrays in one dtype: the widest of theirs, and at least float32."""
-    wide = [widen(x) for x in arrays]
+    wide = [promote(x) for x in arrays]
     common = max((x.dtype for x in wide), key=lambda dtype: dtype.itemsize)
     return tuple(x.astype(common) for x in wide)
 
@@ -48,20 +48,20 @@ def tempered_log_softmax(
         where: the entries that take part, broadcastable to the logits. The others
             get 0, a finite filler that the caller leaves out by selection.
     """
-    logits = widen(logits)
+    logits = promote(logits)
     temperature = jnp.asarray(temperature, logits.dtype)
     if where is None:
         where = jnp.ones((1,) * logits.ndim, bool)
     where = jnp.broadcast_to(where, logits.shape)
     scaled = jnp.where(where, logits, 0) / temperature
     top = jnp.max(jnp.where(where, scaled, -jnp.inf), axis, keepdims=True)
-    # No finite entry: nothing to centre on, and inf - inf would be NaN.
+    # No finite entry: nothing to center on, and inf - inf would be NaN.
     top = lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
     # Unselected entries are set to the top: exp of their distance could overflow.
-    centred = jnp.where(where, scaled - top, 0)
-    total = jnp.sum(jnp.where(where, jnp.exp(centred), 0), axis, keepdims=True)
+    centered = jnp.where(where, scaled - top, 0)
+    total = jnp.sum(jnp.where(where, jnp.exp(centered), 0), axis, keepdims=True)
     total = jnp.where(jnp.any(where, axis, keepdims=True), total, 1)
-    return jnp.where(where, centred - jnp.log(total), 0)
+    return jnp.where(where, centered - jnp.log(total), 0)
 
 
 def safe_sqrt(x: Array) -> Array:
@@ -84,7 +84,7 @@ def l2_normalize(x: Array, axis: int = -1, eps: float = 1e-12) -> Array:
     """`x / max(|x|, eps)` along `axis`; the zero vector gives 0 and gradient 0.
 
     The values are those of torch's `normalize`. The gradient at exactly zero is not:
-    there torch answers 1 / eps, which one pair of equal rows turns into a step of
+    there torch has 1 / eps, which one pair of equal rows turns into a step of
     size 1e12.
 
     Example:
@@ -128,7 +128,7 @@ def pairwise_distances(x: Array, eps: float = 1e-12) -> Array:
     """Euclidean distances between all rows of `x` `[N, D]`, as `[N, N]`.
 
     From the differences themselves, not from a Gram matrix, which loses the digits
-    of near neighbours. Squared distances are raised to `eps` before the root, so two
+    of near neighbors. Squared distances are raised to `eps` before the root, so two
     equal rows are `sqrt(eps)` apart (with gradient 0); the diagonal is exactly 0.
 
     The gradient is one product of matrices. What a pair adds to it is a vector of
@@ -146,7 +146,7 @@ def _pairwise_tangent(
 ) -> tuple[Array, Array]:
     (x,), (moved,) = primals, tangents
     distance = pairwise_distances(x, eps)
-    # Distances do not know a shift, and short rows lose fewer digits in a product.
+    # A shift changes no distance, and short rows lose fewer digits in a product.
     x = x - lax.stop_gradient(jnp.mean(x, axis=0, keepdims=True))
     product = jnp.matmul(moved, x.T, precision=lax.Precision.HIGHEST)
     along = jnp.sum(x * moved, axis=1, keepdims=True) - product

@@ -1,4 +1,4 @@
-"""How pixels are brought to whole numbers, on the device and on the host alike."""
+"""Rounding of pixels to whole numbers, on the device and on the host alike."""
 
 from types import ModuleType
 from typing import Any

@@ -1,8 +1,8 @@
 """Sums and means over the entries that a mask selects.
 
 Entries left out are replaced, not multiplied by zero: a NaN in one of them reaches
-neither the value nor the gradient. A NaN in an entry that counts is kept, and so is
-seen. Over an empty selection the sum and the mean are 0 with gradient 0.
+neither the value nor the gradient. A NaN in an entry that counts is kept, and shows.
+Over an empty selection the sum and the mean are 0 with gradient 0.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen
+from kdjax.core.numerics import promote
 from kdjax.core.types import Array
 
 Axis = int | Sequence[int] | None
@@ -36,7 +36,7 @@ def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> 
         >>> print(masked_sum(jnp.array([1.0, jnp.nan, 2.0]), where=keep))
         3.0
     """
-    values = widen(values)
+    values = promote(values)
     if where is not None:
         checks.mask("where", where, values.shape)
         values = jnp.where(jnp.broadcast_to(where, values.shape), values, 0)
@@ -44,11 +44,11 @@ def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> 
 
 
 def masked_count(values: Array, axis: Axis = None, where: Array | None = None) -> Array:
-    """How many entries are selected, in the dtype of the sums; at least 1.
+    """Number of selected entries, in the dtype of the sums; at least 1.
 
     Integers are counted, since float32 cannot count beyond 2^24.
     """
-    dtype, axes = widen(values).dtype, _axes(values, axis)
+    dtype, axes = promote(values).dtype, _axes(values, axis)
     if where is None:
         count = math.prod(values.shape[i] for i in axes)
         return jnp.asarray(max(count, 1), dtype)

@@ -10,7 +10,7 @@ PyTree = Any
 
 
 class Output(NamedTuple):
-    """What a model says about a batch.
+    """The outputs of a model for a batch.
 
     logits: `[batch, classes]`, before any softmax.
     taps: named activations, for example `{"stage2": [batch, height, width, channels]}`.
@@ -21,18 +21,18 @@ class Output(NamedTuple):
 
 
 class TopTargets(NamedTuple):
-    """What was kept of a teacher: its likeliest classes of each example.
+    """Top-k teacher targets: the K most probable classes of each example.
 
     log_probs: `[batch, K]` at temperature 1, falling.
     indices: `[batch, K]` integer, the classes they belong to.
-    log_normaliser: `[batch]`, the log of the sum over all classes of the teacher's
+    log_normalizer: `[batch]`, the log of the sum over all classes of the teacher's
         probabilities to the power 1/T, for the temperature T it was made for.
     taps: as in `Output`.
     """
 
     log_probs: Array
     indices: Array
-    log_normaliser: Array
+    log_normalizer: Array
     taps: Mapping[str, Array]
 
 
@@ -72,11 +72,11 @@ class BoundModel(NamedTuple):
 
 
 class View(NamedTuple):
-    """What each side sees of one batch, and the labels that go with it.
+    """Student and teacher images of one batch, and the labels that go with them.
 
     student: `[batch, height, width, channels]` float32 in [-1, 1].
-    teacher: the same images as the teacher sees them, at the teacher's size; the very
-        same array where both see the same pixels. A tuple for several teachers.
+    teacher: the teacher's images, at the teacher's size; the very same array where
+        both get the same pixels. A tuple for several teachers.
     labels: `[batch]` int32 class ids.
     partner_labels: `[batch]` labels of the images mixed in; None without mixup.
     mix_weight: scalar in [0, 1], the share of the first image; None without mixup.
@@ -95,7 +95,7 @@ class View(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a strategy sees of one step.
+    """The inputs, labels and targets of one step of a strategy.
 
     inputs: by name: `image` is the student's view, `teacher_image` the teacher's (a
         tuple for several teachers), both `[batch, height, width, channels]`.
@@ -119,7 +119,7 @@ class Batch(NamedTuple):
 def make_batch(
     view: View, targets: Targets | None, frozen: Mapping[str, PyTree]
 ) -> Batch:
-    """The batch of a strategy from a view and what a teacher says about it."""
+    """The batch of a strategy from a view and the teacher's targets for it."""
     return Batch(
         inputs={"image": view.student, "teacher_image": view.teacher},
         labels=view.labels,
@@ -149,7 +149,7 @@ def _unchanged(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
 
 
 class Teacher(NamedTuple):
-    """Where the targets of a batch come from.
+    """The source of the targets of a batch, as pure functions.
 
     targets: `(state, view, batch, constants) -> Targets`, without a gradient.
     init: `{network: variables} -> state`, what a teacher carries that learns itself.
@@ -162,7 +162,7 @@ class Teacher(NamedTuple):
 
 
 class Strategy(NamedTuple):
-    """How the networks of a run are trained, as pure functions.
+    """A training strategy for the networks of a run, as pure functions.
 
     init: `(key, batch) -> {network: variables}`, from a batch of one example. An entry
         without `"params"` is state of the strategy: a memory bank, running statistics.

@@ -8,19 +8,19 @@ import numpy as np
 from kdjax.config import ConfigError, require
 from kdjax.data import content as contents
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, first_shape, refuse_url
+from kdjax.data.source import UNLABELED, Source, first_shape, refuse_url
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, Source]:
-    """A source for each folder in PATH, read when asked for.
+    """A source for each folder in PATH, read on demand.
 
     Classes are the names of the class folders of all splits, sorted; a split may lack
-    some. With `channels` 0 the first image decides: grey ones among colour become RGB,
-    colour among grey is an error when it is read. A split that holds its images itself
+    some. With `channels` 0 the first image decides: gray ones among color become RGB,
+    color among gray is an error when it is read. A split that holds its images itself
     has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or .bmp,
-    hidden ones and folders within class folders are not looked at.
+    hidden ones and folders within class folders are ignored.
 
     Raises:
       ConfigError: no such folder, no image in a split or a class folder, or images
@@ -52,22 +52,23 @@ def _split(
     if files and inner:
         both = f"both ({files[0].name} beside {inner[0].name})"
         raise ConfigError(str(split), "images or class folders", shown=both)
-    labels = [UNLABELLED] * len(files)
+    labels = [UNLABELED] * len(files)
     for kind in inner:
-        found = _images(kind)
-        if not found:
-            want = f"images ({', '.join(SUFFIXES)}) in every class folder"
+        class_files = _images(kind)
+        if not class_files:
+            expected = f"images ({', '.join(SUFFIXES)}) in every class folder"
             advice = "remove the folder if this split has no examples of the class"
-            raise ConfigError(str(kind), want, shown=f"{_others(kind)}; {advice}")
-        files += found
-        labels += [number[kind.name]] * len(found)
+            got = f"{_list_contents(kind)}; {advice}"
+            raise ConfigError(str(kind), expected, shown=got)
+        files += class_files
+        labels += [number[kind.name]] * len(class_files)
     require(bool(files), str(split), "images or class folders", "none")
     names = [str(file.relative_to(root)) for file in files]
 
     channels, like = depth
 
-    def read(place: int) -> np.ndarray:
-        return pictures.decode(files[place], channels, str(files[place]), like)
+    def read(index: int) -> np.ndarray:
+        return pictures.decode(files[index], channels, str(files[index]), like)
 
     @functools.cache
     def content() -> str:
@@ -80,21 +81,21 @@ def _split(
         classes=len(number) if inner else 0,
         shape=first_shape(read, len(files), str(split)),
         resizes=False,
-        name_of=lambda place: str(files[place]),
+        name_of=lambda index: str(files[index]),
         content=content,
         names=tuple(number) if inner else (),
     )
 
 
 def _channels(splits: list[pathlib.Path]) -> tuple[int, str]:
-    """The first image decides for all: 3, or 1 and its name. Grey images among colour
-    lose nothing; colour among grey is refused where it is found."""
+    """The first image decides for all: 3, or 1 and its name. Gray images among color
+    lose nothing; color among gray is refused where it is found."""
     for split in splits:
-        for place in (split, *_folders(split)):
-            for file in _images(place):
+        for inner in (split, *_folders(split)):
+            for file in _images(inner):
                 try:
-                    found = pictures.decode(file, 0, str(file)).shape[2]
-                    return found, str(file) if found == 1 else ""
+                    depth = pictures.decode(file, 0, str(file)).shape[2]
+                    return depth, str(file) if depth == 1 else ""
                 except pictures.ImageError:
                     continue
     return 3, ""
@@ -110,8 +111,8 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
     return sorted(inner, key=lambda p: p.name)
 
 
-def _others(path: pathlib.Path) -> str:
-    """What a folder without images holds, in words."""
+def _list_contents(path: pathlib.Path) -> str:
+    """The contents of a folder without images, for an error message."""
     names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
     more = ", ..." if len(names) > 3 else ""
     return f"only {', '.join(names[:3])}{more}" if names else "an empty folder"

@@ -8,7 +8,7 @@ import numpy as np
 from kdjax.config import require
 from kdjax.data import content as contents
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELLED, Source, class_names, first_shape
+from kdjax.data.source import UNLABELED, Source, class_names, first_shape
 
 
 def from_hugging_face(
@@ -25,7 +25,7 @@ def from_hugging_face(
         `{"train": from_hugging_face(...), "test": ...}` as `splits`.
       image: the column of images, decoded (PIL) or as arrays.
       label: the column of integer labels; None for a set without.
-      channels: 1 or 3; 0 as the first image, and a colour image among grey ones is an
+      channels: 1 or 3; 0 as the first image, and a color image among gray ones is an
         error when it is read.
 
     Raises:
@@ -35,42 +35,42 @@ def from_hugging_face(
     for name in (image, *([label] if label else [])):
         require(name in columns, "from_hugging_face", f"a column of {columns}", name)
     n = len(dataset)
-    classes, names, labels = 0, (), np.full(n, UNLABELLED, np.int32)
+    classes, names, labels = 0, (), np.full(n, UNLABELED, np.int32)
     if label:
         values = np.asarray(list(dataset[label]))
         ok = values.shape == (n,) and np.issubdtype(values.dtype, np.integer)
         require(ok, f"column {label}", "an integer for every example", values.dtype)
         labels = values.astype(np.int32)
-        known = getattr(dataset.features[label], "num_classes", None)
+        class_count = getattr(dataset.features[label], "num_classes", None)
         names = class_names(dataset.features[label])
-        classes = int(known or 1 + labels.max(initial=-1))
+        classes = int(class_count or 1 + labels.max(initial=-1))
         low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))
-        ok = low >= UNLABELLED and high < classes
+        ok = low >= UNLABELED and high < classes
         require(ok, f"column {label}", f"labels in [-1, {classes})", f"{low} to {high}")
 
     # Until the first image has said it, where nobody did.
     depth, like = channels, ""
 
-    def name_of(place: int) -> str:
-        return f"example {place}"
+    def name_of(index: int) -> str:
+        return f"example {index}"
 
-    def read(place: int) -> np.ndarray:
+    def read(index: int) -> np.ndarray:
         try:
-            found = dataset[place][image]
+            value = dataset[index][image]
         except Exception as error:
-            text = f"{name_of(place)}: cannot be read: {type(error).__name__}: {error}"
+            text = f"{name_of(index)}: cannot be read: {type(error).__name__}: {error}"
             raise pictures.ImageError(text) from error
-        if hasattr(found, "convert"):
-            return pictures.decode(found, depth, name_of(place), like)
-        return _checked(np.asarray(found), depth, name_of(place))
+        if hasattr(value, "convert"):
+            return pictures.decode(value, depth, name_of(index), like)
+        return _checked(np.asarray(value), depth, name_of(index))
 
     shape = first_shape(read, n, "from_hugging_face")
     if not channels:
         depth, like = shape[2], "an earlier one" if shape[2] == 1 else ""
 
-    def held(place: int) -> bytes:
+    def read_bytes(index: int) -> bytes:
         try:
-            pixels = read(place)
+            pixels = read(index)
         except pictures.ImageError as error:
             return str(error).encode()
         return f"{pixels.shape}".encode() + pixels.tobytes()
@@ -78,10 +78,10 @@ def from_hugging_face(
     @functools.cache
     def content() -> str:
         each = int(np.prod(shape))
-        found = contents.of_images(held, n, each)
+        digest = contents.of_images(read_bytes, n, each)
         # Its own fingerprint changes when files are only moved or touched.
         return (
-            found if n * each <= contents.LIMIT else f"{dataset._fingerprint} {found}"
+            digest if n * each <= contents.LIMIT else f"{dataset._fingerprint} {digest}"
         )
 
     return Source(

@@ -32,54 +32,56 @@ def decode(
 ) -> np.ndarray:
     """The pixels of an image file as uint8 `[height, width, channels]`.
 
-    Grey becomes RGB by repeating, colour becomes grey by ITU-R 601 luma. What is
+    Gray becomes RGB by repeating, color becomes gray by ITU-R 601 luma. What is
     transparent lies on white. The EXIF orientation is not applied, as TFDS and the
     paper's pipeline do not either.
 
     Args:
       file: a path, the bytes of a file, or a PIL image.
-      channels: 1 or 3; 0 keeps grey images at 1 and makes all others 3.
-      name: what errors call the image.
-      like: the grey image that all of a set were taken to be like, if one was.
+      channels: 1 or 3; 0 keeps gray images at 1 and makes all others 3.
+      name: the name of the image in errors.
+      like: the gray image that all of a set were taken to be like, if one was.
 
     Raises:
       ImageError: the file is damaged, is no image, or has more than 8 bits a channel.
-      ConfigError: it is in colour and `like` is grey; nothing is lost unasked.
+      ConfigError: it is in color and `like` is gray; color is lost on request only.
     """
     stream = io.BytesIO()
     try:
         if not isinstance(file, Image.Image):
-            whole = file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
-            stream = io.BytesIO(whole)
+            content = (
+                file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
+            )
+            stream = io.BytesIO(content)
             file = Image.open(stream)
         image = file
         # Pillow raises errors of many kinds; whichever it is, the file is of no use.
         image.load()
     except Exception as error:
-        # Pillow names what it was handed, which is no name of a file.
+        # Pillow names the stream, which is no name of a file.
         why = str(error).replace(f" {stream!r}", "")
         text = f"{name}: cannot be decoded: {type(error).__name__}: {why}"
         raise ImageError(text) from error
     if image.mode[0] in "IF":
         raise ImageError(f"{name}: expected 8 bits a channel, got mode {image.mode}")
-    own = 1 if image.mode in ("1", "L", "LA") else 3
-    if like and own == 3:
-        want = f"grey images, as {like} is (1 or 3 makes all alike)"
-        raise ConfigError("data.channels", want, own, shown=f"colour in {name}")
-    return _array(_opaque(image).convert("L" if (channels or own) == 1 else "RGB"))
+    depth = 1 if image.mode in ("1", "L", "LA") else 3
+    if like and depth == 3:
+        expected = f"gray images, as {like} is (1 or 3 makes all alike)"
+        raise ConfigError("data.channels", expected, depth, shown=f"color in {name}")
+    return _array(_opaque(image).convert("L" if (channels or depth) == 1 else "RGB"))
 
 
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image
-    grey = image.mode == "LA"
+    gray = image.mode == "LA"
     image = image.convert("RGBA")
     below = Image.new("RGBA", image.size, (*WHITE, 255))
-    return Image.alpha_composite(below, image).convert("L" if grey else "RGB")
+    return Image.alpha_composite(below, image).convert("L" if gray else "RGB")
 
 
-def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """A grey or RGB image made the other, as `decode` does."""
+def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """A gray image as RGB or the reverse, as `decode` converts them."""
     if image.shape[2] == channels:
         return image
     return _array(_pil(image).convert("L" if channels == 1 else "RGB"))
@@ -92,7 +94,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return _array(_pil(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def cut(
+def crop_and_resize(
     image: np.ndarray,
     box: np.ndarray,
     flip: bool,
@@ -103,8 +105,9 @@ def cut(
 ) -> np.ndarray:
     """Cut a box out at full resolution and resize it.
 
-    What `kdjax.augment.geometry.apply_crops` does on the device, rounded to uint8. Not
-    by Pillow: its cubic is another one (a = -1), and it rounds between the two axes.
+    The counterpart of `kdjax.augment.geometry.apply_crops` on the device, rounded to
+    uint8. Not by Pillow: its cubic is another one (a = -1), and it rounds between the
+    two axes.
 
     Args:
       image: uint8 `[h, w, channels]`.
@@ -144,31 +147,31 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 def _taps(
     start: float, length: float, size: int, count: int, kernel: tuple, antialias: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of an axis each of `count` new ones is made of, `[count, taps]`, and
-    their weights, which sum to one over the pixels that there are."""
+    """Source pixels `[count, taps]` of each of `count` new pixels along an axis, and
+    their weights, which sum to one over the pixels inside the image."""
     weigh, reach = kernel
     step = length / np.float32(count)
     spread = max(step, np.float32(1)) if antialias else np.float32(1)
     at = start + (np.arange(count, dtype=np.float32) + 0.5) * step - np.float32(0.5)
     first = np.ceil(at - reach * spread).astype(int)
-    places = first[:, None] + np.arange(int(2 * reach * spread) + 1)
-    weights = weigh(np.abs(at[:, None] - places) / spread).astype(np.float32)
-    weights *= (places >= 0) & (places < size)
+    indices = first[:, None] + np.arange(int(2 * reach * spread) + 1)
+    weights = weigh(np.abs(at[:, None] - indices) / spread).astype(np.float32)
+    weights *= (indices >= 0) & (indices < size)
     weights /= weights.sum(axis=1, keepdims=True)
-    return np.clip(places, 0, size - 1), weights
+    return np.clip(indices, 0, size - 1), weights
 
 
 def _weigh(
-    image: np.ndarray, places: np.ndarray, weights: np.ndarray, axis: int
+    image: np.ndarray, indices: np.ndarray, weights: np.ndarray, axis: int
 ) -> np.ndarray:
     """Weighted sums of the rows (axis 0) or columns (axis 1) of an image, float32."""
     shape = (-1, 1, 1) if axis == 0 else (-1, 1)
-    taps = zip(places.T, weights.T, strict=True)
+    taps = zip(indices.T, weights.T, strict=True)
     parts = (np.take(image, at, axis) * weight.reshape(shape) for at, weight in taps)
     return functools.reduce(operator.iadd, parts)
 
 
-def central(image: np.ndarray, *, resize_to: int, crop: int) -> np.ndarray:
+def crop_center(image: np.ndarray, *, resize_to: int, crop: int) -> np.ndarray:
     """The paper's view for evaluation: smaller side to `resize_to` pixels by averaging
     areas, the aspect kept, then the central square of `crop` pixels.
     """

@@ -1,4 +1,4 @@
-"""A whole source decoded once, in threads; and what to do about images that fail."""
+"""A whole source decoded once, in threads, with images that fail named or skipped."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ CHUNK = 64
 OnCorrupt = Literal["raise", "skip"]
 
 
-def in_memory(
+def decode_all(
     source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
 ) -> Source:
     """The same source with all its images decoded, brought to its shape.
@@ -31,7 +31,7 @@ def in_memory(
 
     Returns:
       The source with `images` `[n, *shape]` uint8 (and `sizes` where it resizes);
-      `left_out` says what was.
+      `skipped` names the others.
 
     Raises:
       ImageError: naming the first image that cannot be used.
@@ -42,65 +42,65 @@ def in_memory(
     images = np.empty((len(source), *source.shape), np.uint8)
     sizes = np.zeros((len(source), 2), np.int32)
 
-    def keep(place: int) -> None:
-        images[place], sizes[place] = load(source, place)
+    def decode_one(index: int) -> None:
+        images[index], sizes[index] = load(source, index)
 
-    bad = _for_each(keep, len(source), on_corrupt, workers)
+    bad = _for_each(decode_one, len(source), on_corrupt, workers)
     good = _without(len(source), bad)
     if bad:
         source, images, sizes = select(source, good), images[good], sizes[good]
     return dataclasses.replace(
         source,
-        read=lambda place: images[place],
+        read=lambda index: images[index],
         images=images,
         sizes=sizes if source.resizes else None,
-        left_out=tuple(bad.values()),
+        skipped=tuple(bad.values()),
     )
 
 
-def usable(
+def select_decodable(
     source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
 ) -> Source:
-    """The examples of a source that can be decoded, for a feed that streams them.
+    """The decodable examples of a source, for the streamed input pipeline.
 
-    With "skip" every image is decoded once to find out, since the order of examples has
-    to be known before the first batch. With "raise" nothing is read now: an image that
-    fails ends the run when its turn comes. See `in_memory`.
+    With "skip" every image is decoded once in advance, since the order of examples is
+    fixed before the first batch. With "raise" nothing is read now: an image that fails
+    ends the run when its turn comes. See `decode_all`.
     """
     if source.images is not None or on_corrupt == "raise":
         return source
 
-    def probe(place: int) -> None:
-        load(source, place)
+    def probe(index: int) -> None:
+        load(source, index)
 
     bad = _for_each(probe, len(source), on_corrupt, workers)
     good = _without(len(source), bad)
-    kept = select(source, good) if bad else source
-    return dataclasses.replace(kept, left_out=tuple(bad.values()))
+    selected = select(source, good) if bad else source
+    return dataclasses.replace(selected, skipped=tuple(bad.values()))
 
 
 def _for_each(
     work: Callable[[int], None], n: int, on_corrupt: OnCorrupt, workers: int
 ) -> dict[int, str]:
-    """Do `work` for every place; the places that failed and why."""
+    """Do `work` for every index; the indices that failed, with the reasons."""
     require(on_corrupt in ("raise", "skip"), "on_corrupt", "raise or skip", on_corrupt)
 
-    def some(start: int) -> dict[int, str]:
+    def run_chunk(start: int) -> dict[int, str]:
         bad = {}
-        for place in range(start, min(start + CHUNK, n)):
+        for index in range(start, min(start + CHUNK, n)):
             try:
-                work(place)
+                work(index)
             except ImageError as error:
                 if on_corrupt == "raise" or isinstance(error, ShapeError):
                     raise
-                bad[place] = str(error)
+                bad[index] = str(error)
         return bad
 
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         try:
-            for found in pool.map(some, range(0, n, CHUNK)):
-                bad |= found
+            for failures in pool.map(run_chunk, range(0, n, CHUNK)):
+                bad |= failures
         except ImageError:
             # Nothing more is decoded once one has failed.
             pool.shutdown(cancel_futures=True)
@@ -110,7 +110,7 @@ def _for_each(
 
 def _without(n: int, bad: dict[int, str]) -> np.ndarray:
     good = np.setdiff1d(np.arange(n), list(bad))
-    want = "images that can be decoded"
+    expected = "images that can be decoded"
     first = next(iter(bad.values()), "no images")
-    require(len(good) > 0, "on_corrupt", want, f"none of {n}; the first: {first}")
+    require(len(good) > 0, "on_corrupt", expected, f"none of {n}; the first: {first}")
     return good

@@ -12,30 +12,30 @@ from kdjax.core.types import Array
 from kdjax.data.source import Source
 
 
-def arrays(source: Source) -> dict[str, np.ndarray]:
-    """What a feed knows of each example, as arrays with one row an example.
+def to_arrays(source: Source) -> dict[str, np.ndarray]:
+    """The data of all examples, as arrays with one row an example.
 
     image: `[n, height, width, channels]` uint8. label, id: `[n]` int32. size: `[n, 2]`
     int32, the (height, width) before resizing, only where images were resized.
 
-    Raises ConfigError where the images are not in memory yet (`memory.in_memory`).
+    Raises ConfigError where the images are not in memory yet (`memory.decode_all`).
     """
     if source.images is None:
-        reason = "expected images in memory, see memory.in_memory"
+        reason = "expected images in memory, see memory.decode_all"
         raise ConfigError("source", reason=reason)
-    found = {"image": source.images, "label": source.labels, "id": source.ids}
-    return found if source.sizes is None else {**found, "size": source.sizes}
+    arrays = {"image": source.images, "label": source.labels, "id": source.ids}
+    return arrays if source.sizes is None else {**arrays, "size": source.sizes}
 
 
-def place(source: Source, mesh: Mesh | None = None) -> dict[str, Any]:
-    """Put a source on the devices of a mesh, its examples divided among them.
+def shard(source: Source, mesh: Mesh | None = None) -> dict[str, Any]:
+    """Shard a source over the devices of a mesh, by example.
 
-    Returns the arrays of `arrays`. Their length is rounded up to a multiple of the
+    Returns the arrays of `to_arrays`. Their length is rounded up to a multiple of the
     devices with rows that no index ever names.
     """
-    found = arrays(source)
+    arrays = to_arrays(source)
     if mesh is None:
-        return {name: jnp.asarray(x) for name, x in found.items()}
+        return {name: jnp.asarray(x) for name, x in arrays.items()}
     spare = -len(source) % mesh.size
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
@@ -43,9 +43,9 @@ def place(source: Source, mesh: Mesh | None = None) -> dict[str, Any]:
         padded = np.concatenate([x, np.repeat(x[:1], spare, axis=0)])
         return jax.make_array_from_callback(padded.shape, sharding, padded.__getitem__)
 
-    return {name: put(x) for name, x in found.items()}
+    return {name: put(x) for name, x in arrays.items()}
 
 
-def take(data: dict[str, Array], places: Array) -> dict[str, Array]:
-    """The rows of `[batch]` places."""
-    return {name: x[places] for name, x in data.items()}
+def take(data: dict[str, Array], indices: Array) -> dict[str, Array]:
+    """The rows at `[batch]` indices."""
+    return {name: x[indices] for name, x in data.items()}

@@ -1,4 +1,4 @@
-"""A source: examples by place, each with an id that no sub-split changes."""
+"""A source: examples by index, each with an id that no sub-split changes."""
 
 import dataclasses
 import hashlib
@@ -10,28 +10,28 @@ import numpy as np
 from kdjax.config import ConfigError, require
 from kdjax.data import images as pictures
 
-UNLABELLED = -1
+UNLABELED = -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """Examples that can be read in any order.
 
-    read: `place -> uint8 [height, width, channels]`, as large as the image is. May be
+    read: `index -> uint8 [height, width, channels]`, as large as the image is. May be
         called from several threads at a time.
     labels: `[n]` int32 in [0, classes), or -1 where an image has no label.
-    ids: `[n]` int32, the place of each example in its whole split, so that an example
+    ids: `[n]` int32, the index of each example in its whole split, so that an example
         keeps its id in every sub-split.
-    classes: how many classes the labels are of; 0 where there are none.
+    classes: the number of classes of the labels; 0 without labels.
     shape: (height, width, channels) that every image is brought to.
     resizes: whether images of another height and width are resized to `shape`; if not,
         they are an error.
-    name_of: `place -> text` that names an example in errors.
+    name_of: `index -> text` that names an example in errors.
     content: `() -> text` that changes when the images of the whole split change.
     images: `[n, *shape]` uint8 where everything is in memory already, else None.
     sizes: `[n, 2]` int32 (height, width) before resizing, where `images` were resized.
-    left_out: why images that belong here are not among them, a text each.
-    names: of the classes, in the order of their numbers; empty where nobody knows.
+    skipped: the reason for each image that was left out, a text each.
+    names: of the classes, in the order of their numbers; empty where unknown.
     """
 
     read: Callable[[int], np.ndarray]
@@ -44,7 +44,7 @@ class Source:
     content: Callable[[], str]
     images: np.ndarray | None = None
     sizes: np.ndarray | None = None
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -68,60 +68,60 @@ def fingerprint(source: Source) -> str:
     return sha.hexdigest()[:16]
 
 
-def load(source: Source, place: int) -> tuple[np.ndarray, tuple[int, int]]:
+def load(source: Source, index: int) -> tuple[np.ndarray, tuple[int, int]]:
     """One image brought to the source's shape, and its own (height, width).
 
     Raises:
       ImageError: it cannot be decoded.
       ShapeError: it has another shape where none is resized.
     """
-    image = source.read(place)
+    image = source.read(index)
     height, width = image.shape[:2]
     if source.sizes is not None:
-        height, width = (int(x) for x in source.sizes[place])
+        height, width = (int(x) for x in source.sizes[index])
     if image.shape != source.shape:
         if not source.resizes or image.shape[2] != source.shape[2]:
             raise pictures.ShapeError(
-                f"{source.name_of(place)}: expected shape {source.shape} as the images "
+                f"{source.name_of(index)}: expected shape {source.shape} as the images "
                 f"before, got {image.shape} (data.store resizes to one shape)"
             )
         image = pictures.resize(image, *source.shape[:2])
     return image, (height, width)
 
 
-def select(source: Source, places: slice | np.ndarray) -> Source:
-    """The examples at some places, with their ids."""
-    chosen = np.arange(len(source))[places]
+def select(source: Source, indices: slice | np.ndarray) -> Source:
+    """The examples at some indices, with their ids."""
+    chosen = np.arange(len(source))[indices]
 
     def pick(x: np.ndarray | None) -> np.ndarray | None:
-        return None if x is None else x[places]
+        return None if x is None else x[indices]
 
     return dataclasses.replace(
         source,
-        read=lambda place: source.read(int(chosen[place])),
-        labels=source.labels[places],
-        ids=source.ids[places],
-        name_of=lambda place: source.name_of(int(chosen[place])),
+        read=lambda index: source.read(int(chosen[index])),
+        labels=source.labels[indices],
+        ids=source.ids[indices],
+        name_of=lambda index: source.name_of(int(chosen[index])),
         images=pick(source.images),
         sizes=pick(source.sizes),
     )
 
 
-def unlabelled(source: Source) -> Source:
-    """The same images without labels: only a teacher can say what they are."""
-    labels = np.full(len(source), UNLABELLED, np.int32)
+def drop_labels(source: Source) -> Source:
+    """The same images without labels: their targets come from a teacher alone."""
+    labels = np.full(len(source), UNLABELED, np.int32)
     return dataclasses.replace(source, labels=labels, classes=0, names=())
 
 
-def of_classes(source: Source, labelled: Sequence[Source]) -> Source:
-    """Images without labels, as of the problem that labelled ones belong to: with the
-    most classes that any of these has."""
-    most = max(labelled, key=lambda other: other.classes, default=None)
+def with_classes_of(source: Source, labeled: Sequence[Source]) -> Source:
+    """Images without labels, with the classes of labeled ones: of several sources,
+    those of the one with the most classes."""
+    most = max(labeled, key=lambda other: other.classes, default=None)
     classes, names = (most.classes, most.names) if most else (0, ())
     return dataclasses.replace(source, classes=classes, names=names)
 
 
-def of_count(source: Source, classes: int, field: str) -> Source:
+def with_class_count(source: Source, classes: int, field: str) -> Source:
     """The same examples, as of so many classes; images without labels as they are.
 
     Raises:
@@ -129,28 +129,28 @@ def of_count(source: Source, classes: int, field: str) -> Source:
     """
     if not source.classes:
         return source
-    named, want = len(source.names), f"{classes} classes (data.classes)"
-    require(not named or named == classes, field, want, f"the names of {named}")
-    place = int(source.labels.argmax())
-    highest = int(source.labels[place])
-    got = f"{highest} ({source.name_of(place)})"
-    require(highest < classes, field, f"labels below {want}", got)
+    named, expected = len(source.names), f"{classes} classes (data.classes)"
+    require(not named or named == classes, field, expected, f"the names of {named}")
+    index = int(source.labels.argmax())
+    highest = int(source.labels[index])
+    got = f"{highest} ({source.name_of(index)})"
+    require(highest < classes, field, f"labels below {expected}", got)
     return dataclasses.replace(source, classes=classes)
 
 
-def at_channels(source: Source, channels: int) -> Source:
-    """The same examples, every image made grey (1) or RGB (3). 0 changes nothing."""
+def convert_channels(source: Source, channels: int) -> Source:
+    """The same examples, every image made gray (1) or RGB (3). 0 changes nothing."""
     if channels in (0, source.shape[2]):
         return source
     return dataclasses.replace(
         source,
-        read=lambda place: pictures.with_channels(source.read(place), channels),
+        read=lambda index: pictures.convert_channels(source.read(index), channels),
         shape=(*source.shape[:2], channels),
         images=None,
     )
 
 
-def at_size(source: Source, store: int) -> Source:
+def resize_all(source: Source, store: int) -> Source:
     """The same examples, every whole image resized to a square of `store` pixels.
 
     The aspect is not kept: a box in shares of height and width cuts the same out of
@@ -167,7 +167,7 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
 
     The ids of each part are moved up by the lengths of the parts before it. Labels keep
     their numbers, so parts with labels must have the same number of classes, and those
-    that know the names of their classes the same names in the same order.
+    with names of their classes the same names in the same order.
 
     Raises:
       ConfigError: parts of different channels, shapes, names or numbers of classes.
@@ -176,32 +176,32 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
     first = parts[0]
     for part in parts[1:]:
         same = part.resizes == first.resizes and part.shape == first.shape
-        want = f"images of one shape {first.shape} (data.store, data.channels)"
-        require(same, field, want, part.shape)
-    labelled = [part for part in parts if (part.labels >= 0).any()]
-    named = [part.names for part in labelled if part.names]
+        expected = f"images of one shape {first.shape} (data.store, data.channels)"
+        require(same, field, expected, part.shape)
+    labeled = [part for part in parts if (part.labels >= 0).any()]
+    named = [part.names for part in labeled if part.names]
     for names in named[1:]:
-        want = "parts with the same classes in the same order"
-        check_same_names(named[0], names, field, want)
-    classes = {part.classes for part in labelled}
-    want = "labels of the same number of classes"
-    require(len(classes) <= 1, field, want, sorted(classes))
+        expected = "parts with the same classes in the same order"
+        check_same_names(named[0], names, field, expected)
+    classes = {part.classes for part in labeled}
+    expected = "labels of the same number of classes"
+    require(len(classes) <= 1, field, expected, sorted(classes))
     starts = np.cumsum([0, *(len(part) for part in parts)])
     lengths = [int(part.ids.max(initial=-1)) + 1 for part in parts]
     offsets = np.cumsum([0, *lengths[:-1]])
     ids = [part.ids + o for part, o in zip(parts, offsets, strict=True)]
 
-    def find(place: int) -> tuple[Source, int]:
-        number = int(np.searchsorted(starts, place, side="right")) - 1
-        return parts[number], place - int(starts[number])
+    def find(index: int) -> tuple[Source, int]:
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        return parts[number], index - int(starts[number])
 
-    def read(place: int) -> np.ndarray:
-        part, place = find(place)
-        return part.read(place)
+    def read(index: int) -> np.ndarray:
+        part, index = find(index)
+        return part.read(index)
 
-    def name_of(place: int) -> str:
-        part, place = find(place)
-        return part.name_of(place)
+    def name_of(index: int) -> str:
+        part, index = find(index)
+        return part.name_of(index)
 
     return Source(
         read=read,
@@ -217,7 +217,7 @@ def join(parts: Sequence[Source], field: str = "join") -> Source:
 
 
 def check_same_names(
-    first: Sequence[str], other: Sequence[str], field: str, want: str
+    first: Sequence[str], other: Sequence[str], field: str, expected: str
 ) -> None:
     """Refuse classes that only share their numbers.
 
@@ -235,7 +235,7 @@ def check_same_names(
         return f"{len(names)} with {list(names[at : at + 3])} from number {at} on"
 
     got = f"{shown(first)} and {shown(other)}"
-    raise ConfigError(field, want, other, shown=got)
+    raise ConfigError(field, expected, other, shown=got)
 
 
 def class_names(feature: Any) -> tuple[str, ...]:
@@ -254,9 +254,9 @@ def first_shape(
       ConfigError: none of the first images can be.
     """
     error: Exception | None = None
-    for place in range(min(count, 16)):
+    for index in range(min(count, 16)):
         try:
-            height, width, channels = read(place).shape
+            height, width, channels = read(index).shape
             return height, width, channels
         except pictures.ImageError as problem:
             error = error or problem
@@ -266,8 +266,8 @@ def first_shape(
 
 def refuse_url(path: str, field: str) -> None:
     """Image files are read from this machine; nothing would be found at a URL."""
-    want = "a folder on this machine (a bucket can be mounted as one)"
-    require("://" not in path, field, want, path)
+    expected = "a folder on this machine (a bucket can be mounted as one)"
+    require("://" not in path, field, expected, path)
 
 
 def check_rows(source: Source, field: str) -> None:
@@ -281,17 +281,17 @@ def check_rows(source: Source, field: str) -> None:
     once = len(np.unique(ids)) == n
     require(once, f"{field} ids", "another id for every example", "some twice")
     low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))
-    want = f"labels in [-1, {source.classes})"
-    ok = UNLABELLED <= low and high < max(source.classes, 0)
-    require(ok, f"{field} labels", want, f"{low} to {high}")
+    expected = f"labels in [-1, {source.classes})"
+    ok = UNLABELED <= low and high < max(source.classes, 0)
+    require(ok, f"{field} labels", expected, f"{low} to {high}")
 
 
-def check_labelled(source: Source, field: str) -> None:
-    """Refuse images without labels, before labels are learnt from or measured on.
+def check_labeled(source: Source, field: str) -> None:
+    """Refuse images without labels, before labels are learned from or measured on.
 
     Raises:
       ConfigError: naming `field` and how many have none.
     """
     missing = int((source.labels < 0).sum())
-    want = "a label for every image, where labels are used"
-    require(missing == 0, field, want, f"{missing} of {len(source)} without")
+    expected = "a label for every image, where labels are used"
+    require(missing == 0, field, expected, f"{missing} of {len(source)} without")

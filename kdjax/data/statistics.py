@@ -1,4 +1,4 @@
-"""What a data set looks like in numbers: channels, classes, sizes."""
+"""Statistics of a data set: channels, classes, sizes."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ from kdjax.data.source import Source, load
 
 
 class Statistics(NamedTuple):
-    """A data set in numbers.
+    """Statistics of a data set.
 
-    examples: how many there are; `looked_at` of them were decoded for the rest.
+    examples: their number; `decoded` of them were decoded for the other fields.
     mean, std: `[channels]` of the pixels at the source's shape, in [0, 1].
     counts: `[classes]` examples with each label.
-    unlabelled: examples without a label.
+    unlabeled: examples without a label.
     sizes: `[3, 2]` smallest, median and largest (height, width) before resizing.
     """
 
     examples: int
-    looked_at: int
+    decoded: int
     mean: np.ndarray
     std: np.ndarray
     counts: np.ndarray
-    unlabelled: int
+    unlabeled: int
     sizes: np.ndarray
 
 
@@ -31,42 +31,42 @@ def describe(source: Source, at_most: int = 10_000) -> Statistics:
     evenly spread over the set.
     """
     n = len(source)
-    places = np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+    indices = np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
     total = np.zeros(source.shape[2])
     squares = np.zeros(source.shape[2])
-    sizes = np.zeros((len(places), 2), int)
-    for row, place in enumerate(places):
-        image, sizes[row] = load(source, int(place))
+    sizes = np.zeros((len(indices), 2), int)
+    for row, index in enumerate(indices):
+        image, sizes[row] = load(source, int(index))
         pixels = image.astype(np.float64) / 255
         total += pixels.mean(axis=(0, 1))
         squares += (pixels**2).mean(axis=(0, 1))
-    mean = total / len(places)
+    mean = total / len(indices)
     return Statistics(
         examples=n,
-        looked_at=len(places),
+        decoded=len(indices),
         mean=mean,
-        std=np.sqrt(np.maximum(squares / len(places) - mean**2, 0)),
+        std=np.sqrt(np.maximum(squares / len(indices) - mean**2, 0)),
         counts=np.bincount(source.labels[source.labels >= 0], minlength=source.classes),
-        unlabelled=int((source.labels < 0).sum()),
+        unlabeled=int((source.labels < 0).sum()),
         sizes=np.stack(
             [sizes.min(axis=0), np.median(sizes, axis=0), sizes.max(axis=0)]
         ),
     )
 
 
-def in_words(found: Statistics) -> list[str]:
-    """A line for each thing worth knowing."""
-    lines = [f"{found.examples} examples, {len(found.counts)} classes"]
-    if found.unlabelled:
-        lines.append(f"{found.unlabelled} without a label")
-    if len(found.counts):
-        low, high = int(found.counts.min()), int(found.counts.max())
+def format_statistics(statistics: Statistics) -> list[str]:
+    """A line of text for each statistic."""
+    lines = [f"{statistics.examples} examples, {len(statistics.counts)} classes"]
+    if statistics.unlabeled:
+        lines.append(f"{statistics.unlabeled} without a label")
+    if len(statistics.counts):
+        low, high = int(statistics.counts.min()), int(statistics.counts.max())
         lines.append(f"examples a class: {low} to {high}")
-    low, middle, high = ("x".join(f"{x:.0f}" for x in row) for row in found.sizes)
+    low, middle, high = ("x".join(f"{x:.0f}" for x in row) for row in statistics.sizes)
     same = low == high
     lines.append(f"size {low}" if same else f"sizes {low} to {high}, median {middle}")
-    for name, values in (("mean", found.mean), ("std", found.std)):
+    for name, values in (("mean", statistics.mean), ("std", statistics.std)):
         lines.append(f"channel {name} " + " ".join(f"{x:.4f}" for x in values))
-    if found.looked_at < found.examples:
-        lines.append(f"(pixels and sizes of {found.looked_at} examples)")
+    if statistics.decoded < statistics.examples:
+        lines.append(f"(pixels and sizes of {statistics.decoded} examples)")
     return lines

@@ -1,6 +1,6 @@
 """Batches decoded as they are needed, the same ones in the same order as resident.
 
-The batch of an update is a function of its number: examples by `order.batch_at`, crops
+The batch of a step is a function of its number: examples by `order.batch_at`, crops
 by their keys. So workers may make batches in any order, every host makes its own rows,
 and to go on after an interruption is to start at another number.
 """
@@ -32,11 +32,11 @@ class Boxes(NamedTuple):
 
 
 class HostCrop(NamedTuple):
-    """How the host cuts the views out, at the full resolution of each image.
+    """Options for crops on the host, at the full resolution of each image.
 
     draw: `(seed, epochs, examples, sizes) -> (student's Boxes, teacher's Boxes)`, with
         `sizes` `[rows, 2]` (height, width); `kdjax.augment.views.host_draw` makes one.
-    student_size, teacher_size: sides of the squares that each sees, in pixels.
+    student_size, teacher_size: sides of the square images of each, in pixels.
     method, antialias: how crops are resized.
     """
 
@@ -47,7 +47,7 @@ class HostCrop(NamedTuple):
     antialias: bool = False
 
 
-def assembler(
+def make_assembler(
     source: Source,
     *,
     batch: int,
@@ -56,28 +56,28 @@ def assembler(
     crop: HostCrop | None = None,
     workers: int = 4,
 ) -> Callable[[int], Batch]:
-    """A function `step -> arrays of that update`, for the rows of this process.
+    """A function `step -> arrays of that step`, for the rows of this process.
 
     Args:
       source: examples; of any size each where the host crops.
-      batch: images an update and seed, over all processes.
+      batch: images a step and seed, over all processes.
       seeds: of the run; each has an order of its own.
       rows: which rows of the batch this process needs (`local_rows`).
       crop: cut the views out on the host; None leaves that to the device.
       workers: threads that decode.
 
     Returns:
-      A function to arrays `[seeds, rows, ...]`: `place`, `epoch`, `label`, `id` int32
+      A function to arrays `[seeds, rows, ...]`: `index`, `epoch`, `label`, `id` int32
       and `image` uint8, with `size` (height, width) where images are resized. Where the
       host crops, `student` and `teacher` uint8 in place of `image` (`teacher` is left
-      out where it is the same), which still have to be normalised and mixed.
+      out where it is the same), which still have to be normalized and mixed.
     """
 
-    def one_seed(seed: int, places: np.ndarray, epochs: np.ndarray) -> Batch:
-        found = {"label": source.labels[places], "id": source.ids[places]}
+    def one_seed(seed: int, indices: np.ndarray, epochs: np.ndarray) -> Batch:
+        arrays = {"label": source.labels[indices], "id": source.ids[indices]}
         if crop is None:
-            return {**found, **stored(source, places, workers)}
-        return {**found, **_cropped(source, places, epochs, seed, crop, workers)}
+            return {**arrays, **load_images(source, indices, workers)}
+        return {**arrays, **_cropped(source, indices, epochs, seed, crop, workers)}
 
     def assemble(step: int) -> Batch:
         options = {"n": len(source), "batch": batch, "seeds": seeds, "rows": rows}
@@ -85,7 +85,7 @@ def assembler(
         each = [
             one_seed(int(seed), *of_seed)
             for seed, *of_seed in zip(
-                seeds, named["place"], named["epoch"], strict=True
+                seeds, named["index"], named["epoch"], strict=True
             )
         ]
         return named | {k: np.stack([one[k] for one in each]) for k in each[0]}
@@ -93,48 +93,50 @@ def assembler(
     return assemble
 
 
-def stored(source: Source, places: np.ndarray, workers: int = 4) -> Batch:
-    """`image` uint8 `[n, *shape]` of some places, decoded if need be, and `size`
+def load_images(source: Source, indices: np.ndarray, workers: int = 4) -> Batch:
+    """`image` uint8 `[n, *shape]` at some indices, decoded if need be, and `size`
     `[n, 2]` where images are resized."""
     if source.images is not None:
-        found = {"image": source.images[places]}
+        arrays = {"image": source.images[indices]}
         return (
-            found if source.sizes is None else {**found, "size": source.sizes[places]}
+            arrays
+            if source.sizes is None
+            else {**arrays, "size": source.sizes[indices]}
         )
-    loaded = _map(workers, lambda place: load(source, int(place)), places)
-    found = {"image": np.stack([image for image, _ in loaded])}
+    loaded = _map(workers, lambda index: load(source, int(index)), indices)
+    arrays = {"image": np.stack([image for image, _ in loaded])}
     if source.resizes:
-        found["size"] = np.array([size for _, size in loaded], np.int32)
-    return found
+        arrays["size"] = np.array([size for _, size in loaded], np.int32)
+    return arrays
 
 
 def _cropped(
     source: Source,
-    places: np.ndarray,
+    indices: np.ndarray,
     epochs: np.ndarray,
     seed: int,
     crop: HostCrop,
     workers: int,
 ) -> Batch:
-    whole = _map(workers, lambda place: source.read(int(place)), places)
-    sizes = np.array([image.shape[:2] for image in whole], np.int32)
+    images = _map(workers, lambda index: source.read(int(index)), indices)
+    sizes = np.array([image.shape[:2] for image in images], np.int32)
     if source.sizes is not None:
-        sizes = source.sizes[places]
-    student, teacher = crop.draw(seed, epochs, source.ids[places], sizes)
+        sizes = source.sizes[indices]
+    student, teacher = crop.draw(seed, epochs, source.ids[indices], sizes)
 
-    def see(boxes: Boxes, side: int) -> np.ndarray:
+    def cut_all(boxes: Boxes, side: int) -> np.ndarray:
         def one(row: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
             how = crop.method, crop.antialias
             image, box, flip = row
-            return pictures.cut(image, box, bool(flip), side, side, *how)
+            return pictures.crop_and_resize(image, box, bool(flip), side, side, *how)
 
-        rows = list(zip(whole, boxes.box, boxes.flip, strict=True))
+        rows = list(zip(images, boxes.box, boxes.flip, strict=True))
         return np.stack(_map(workers, one, rows))
 
-    found = {"student": see(student, crop.student_size)}
+    arrays = {"student": cut_all(student, crop.student_size)}
     if teacher is not student or crop.teacher_size != crop.student_size:
-        found["teacher"] = see(teacher, crop.teacher_size)
-    return found
+        arrays["teacher"] = cut_all(teacher, crop.teacher_size)
+    return arrays
 
 
 @functools.lru_cache(maxsize=4)
@@ -154,13 +156,13 @@ def stream(
     ahead: int = 2,
     processes: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of updates `start` to `stop`, each made before it is asked for.
+    """The batches of steps `start` to `stop`, each made in advance.
 
     Args:
-      assemble: from `assembler`.
-      ahead: batches made in advance, in as many threads; 0 makes each when asked for.
+      assemble: from `make_assembler`.
+      ahead: batches made in advance, in as many threads; 0 makes each on demand.
       processes: worker processes in place of this one's threads, for images whose
-        decoding holds Python's lock. They see only CPU devices.
+        decoding holds Python's lock. They use only CPU devices.
     """
     require(ahead >= 0, "ahead", ">= 0 batches", ahead)
     options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
@@ -170,7 +172,7 @@ def stream(
     if processes:
         from absl import flags
 
-        # Grain asks absl for its flags, which only absl's own programs parse.
+        # Grain reads absl's flags, which only absl's own programs parse.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=processes)
@@ -188,34 +190,34 @@ def local_rows(mesh: Mesh, batch: int) -> np.ndarray:
     """The rows of a global batch that the devices of this process hold, ascending."""
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     where = sharding.addressable_devices_indices_map((batch,))
-    held = [np.arange(batch)[index] for index in where.values() if index is not None]
-    return np.unique(np.concatenate(held))
+    rows = [np.arange(batch)[index] for index in where.values() if index is not None]
+    return np.unique(np.concatenate(rows))
 
 
-def place(batch: Any, mesh: Mesh, rows: np.ndarray, size: int) -> Any:
+def shard(batch: Any, mesh: Mesh, rows: np.ndarray, size: int) -> Any:
     """This process's rows as its part of the global batch `[seeds, size, ...]`.
 
     batch: a tree of arrays `[seeds, rows of this process, ...]`.
-    rows: what they hold along their second axis (`local_rows`).
+    rows: their indices along the second axis of the global batch (`local_rows`).
     size: images in the global batch.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
 
-    def put(x: np.ndarray) -> jax.Array:
+    def shard_leaf(x: np.ndarray) -> jax.Array:
         def part(index: Any) -> np.ndarray:
-            wanted = np.arange(size)[index[1]]
-            return x[:, np.searchsorted(rows, wanted)]
+            columns = np.arange(size)[index[1]]
+            return x[:, np.searchsorted(rows, columns)]
 
         shape = (x.shape[0], size, *x.shape[2:])
         return jax.make_array_from_callback(shape, sharding, part)
 
-    return jax.tree.map(put, batch)
+    return jax.tree.map(shard_leaf, batch)
 
 
 def prefetch(
     batches: Iterator[Batch], put: Callable[[Batch], Any], ahead: int = 2
 ) -> Iterator[Any]:
-    """`put(batch)` of every batch, started `ahead` batches before it is asked for.
+    """`put(batch)` of every batch, started `ahead` batches before its use.
 
     Copies to a device run in the background, so the next batch travels while the
     device works on this one.

@@ -14,7 +14,7 @@ from kdjax.core import runlog
 from kdjax.data import content as contents
 from kdjax.data import images as pictures
 from kdjax.data.source import (
-    UNLABELLED,
+    UNLABELED,
     Source,
     class_names,
     first_shape,
@@ -56,16 +56,16 @@ def load(
     Args:
       name: of a preset, or as TFDS writes it: `name`, `name/config`, `name:version`.
       data_dir: where TFDS keeps its sets; empty for TFDS_DATA_DIR or its default.
-      channels: 1 or 3; 0 as the set says.
+      channels: 1 or 3; 0 keeps those of the set.
 
     Raises:
       ConfigError: it is not prepared here as array_record; the text says how to.
     """
     import tensorflow_datasets as tfds
 
-    asked = PRESETS[name].name if name in PRESETS else name
-    folder = _folder(asked, data_dir, field)
-    field = f"{field} (tfds:{asked})"
+    tfds_name = PRESETS[name].name if name in PRESETS else name
+    folder = _folder(tfds_name, data_dir, field)
+    field = f"{field} (tfds:{tfds_name})"
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
@@ -77,7 +77,7 @@ def load(
     stored: Any = builder.info.file_format
     kind = stored.value
     ok = kind in ("array_record", "parquet")
-    require(ok, field, f"array_record files ({_how_to(asked)})", kind)
+    require(ok, field, f"array_record files ({_how_to(tfds_name)})", kind)
     return {
         split: _split(builder, split, channels)
         for split, info in builder.info.splits.items()
@@ -86,30 +86,30 @@ def load(
 
 
 def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
-    """The newest prepared version of a set, or the one that is asked for."""
+    """The newest prepared version of a set, or the named one."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     where = "data.data_dir" if data_dir else "TFDS_DATA_DIR"
     refuse_url(root, where)
     if data_dir:
-        there = pathlib.Path(root).expanduser().is_dir()
-        require(there, where, "a folder of TFDS sets", root)
+        exists = pathlib.Path(root).expanduser().is_dir()
+        require(exists, where, "a folder of TFDS sets", root)
     inner, _, version = name.partition(":")
     base = pathlib.Path(root).expanduser() / inner
-    found = [p.parent for p in base.glob("*/dataset_info.json")]
-    if not found and "/" not in inner:
+    versions = [p.parent for p in base.glob("*/dataset_info.json")]
+    if not versions and "/" not in inner:
         # The one config of a set that is named without it.
-        found = [p.parent for p in base.glob("*/*/dataset_info.json")]
-        configs = sorted({p.parent.name for p in found})
+        versions = [p.parent for p in base.glob("*/*/dataset_info.json")]
+        configs = sorted({p.parent.name for p in versions})
         if len(configs) > 1:
             raise ConfigError(field, f"{inner}/CONFIG, one of {configs}", name)
-    found = [p for p in found if not version or p.name == version]
-    if not found:
+    versions = [p for p in versions if not version or p.name == version]
+    if not versions:
         text = (
             f"expected {name} prepared by TFDS in {root}, found none. "
             f"Nothing is downloaded here: {_how_to(name)}"
         )
         raise ConfigError(field, reason=text)
-    return max(found, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
+    return max(versions, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
 
 
 def _how_to(name: str) -> str:
@@ -131,22 +131,22 @@ def _split(builder: Any, split: str, channels: int) -> Source:
     height, width, depth = features["image"].shape
     channels = channels or (depth if depth in (1, 3) else 3)
 
-    def read(place: int) -> np.ndarray:
-        return pictures.decode(records[place]["image"], channels, f"{full} {place}")
+    def read(index: int) -> np.ndarray:
+        return pictures.decode(records[index]["image"], channels, f"{full} {index}")
 
     about = f"{full} {info.num_bytes} {list(info.shard_lengths)}"
     files = [pathlib.Path(file) for file in info.filepaths]
 
     @functools.cache
     def content() -> str:
-        held = contents.of_files(files, [file.name for file in files])
-        return f"{about} {channels} {held}"
+        digest = contents.of_files(files, [file.name for file in files])
+        return f"{about} {channels} {digest}"
 
     n = info.num_examples
     shape = (height, width, channels)
     if height is None or width is None:
         shape = first_shape(read, n, f"data.name ({full})")
-    classes, names, labels = 0, (), np.full(n, UNLABELLED, np.int32)
+    classes, names, labels = 0, (), np.full(n, UNLABELED, np.int32)
     if "label" in features:
         classes = int(features["label"].num_classes)
         names = class_names(features["label"])
@@ -158,7 +158,7 @@ def _split(builder: Any, split: str, channels: int) -> Source:
         classes=classes,
         shape=shape,
         resizes=False,
-        name_of=lambda place: f"{full} {place}",
+        name_of=lambda index: f"{full} {index}",
         content=content,
         names=names,
     )
@@ -167,19 +167,19 @@ def _split(builder: Any, split: str, channels: int) -> Source:
 def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.ndarray:
     """All labels of a split: -1 where TFDS has none, as in ImageNet's test split."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    # Known by the files' sizes and times: to hash them would take as long as to read.
+    # Identified by the files' sizes and times: a hash would take as long as a read.
     states = [os.stat(file) for file in files]
-    known = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
-    mark = hashlib.sha256(known.encode()).hexdigest()[:16]
-    kept = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{mark}.i4"
-    if n >= KEEP_LABELS_FROM and kept.is_file() and kept.stat().st_size == 4 * n:
-        return np.fromfile(kept, "<i4").astype(np.int32)
-    found: list[int] = []
+    identity = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    cached = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{digest}.i4"
+    if n >= KEEP_LABELS_FROM and cached.is_file() and cached.stat().st_size == 4 * n:
+        return np.fromfile(cached, "<i4").astype(np.int32)
+    values: list[int] = []
     for start in range(0, n, CHUNK):
-        places = range(start, min(start + CHUNK, n))
-        found += [int(row["label"]) for row in records.__getitems__(list(places))]
-    labels = np.array(found, np.int32)
+        indices = range(start, min(start + CHUNK, n))
+        values += [int(row["label"]) for row in records.__getitems__(list(indices))]
+    labels = np.array(values, np.int32)
     if n >= KEEP_LABELS_FROM:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        runlog.write_bytes(kept, labels.astype("<i4").tobytes())
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        runlog.write_bytes(cached, labels.astype("<i4").tobytes())
     return labels

@@ -105,7 +105,7 @@ def check(task: Task) -> None:
         try:
             run.check()
             for field, model in _models(run):
-                zoo.maker(model, field)
+                zoo.find_maker(model, field)
             for field, member in _teachers(run):
                 its = trained.get(pathlib.Path(member.run).name)
                 if its is not None:

@@ -23,7 +23,7 @@ from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
 from kdjax.jobs.start import Job, start
 from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
 from kdjax.setup.feeds import make_batches, numbers, place_given
@@ -157,7 +157,7 @@ def _prepare(
     setup.check_fit(live, train=source, student=job.student, teacher=teacher)
     look_at_teacher(run, teacher, mesh, job)
     if jax.process_count() > 1:
-        teacher = teacher._replace(variables=hosts.whole(teacher.variables))
+        teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
     parts = setup.make_parts(
         live, train=source, student=job.student, teacher=teacher, mesh=_own_mesh(live)
     )
@@ -232,7 +232,7 @@ def _make_examples(parts: Parts) -> Callable[[np.ndarray, int], Iterator[Any]]:
 
     def examples(indices: np.ndarray, count: int) -> Iterator[Any]:
         rows = {"label": source.labels[indices], "id": source.ids[indices]}
-        rows |= {"place": indices, **streamed.stored(source, indices)}
+        rows |= {"index": indices, **streamed.load_images(source, indices)}
         for epoch in range(count):
             rows["epoch"] = np.full(len(indices), epoch, np.int32)
             each = {k: np.stack([x] * len(seeds)) for k, x in rows.items()}

@@ -10,7 +10,7 @@ from kdjax import reports, setup
 from kdjax.config import Run, require
 from kdjax.core import hosts
 from kdjax.core.types import Model
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
 from kdjax.jobs.start import claimed, is_finished, start
 from kdjax.jobs.teachers import (
     look_at_teacher,

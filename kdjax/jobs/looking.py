@@ -13,8 +13,8 @@ from kdjax.config import Compute, ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, PyTree
 from kdjax.data import order, statistics, streamed
+from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
-from kdjax.data.sources import Splits
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.reports.views import write_views
 from kdjax.train import sharding
@@ -58,7 +58,7 @@ def show_views(
     require(run.batch <= len(source), "batch", f"<= {len(source)} examples", run.batch)
     runlog.make_writable(path.parent, "out: ")
     places, epochs = order.batch_at(0, n=len(source), batch=run.batch, seed=run.seed)
-    rows = streamed.stored(source, places)
+    rows = streamed.load_images(source, places)
     teachers = (run.teacher, *run.teacher.also) if run.teacher else ()
     sizes = tuple(teacher.model.resolution for teacher in teachers)
 
@@ -91,7 +91,7 @@ def show_views(
         [(name, np.asarray(images)[:count]) for name, images in seen],
         captions=["no label" if x < 0 else f"class {x}" for x in labels],
         notes=notes,
-        lines=[*statistics.in_words(about), *said],
+        lines=[*statistics.format_statistics(about), *said],
         counts=about.counts,
     )
     return path

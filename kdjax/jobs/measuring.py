@@ -7,7 +7,7 @@ from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.config import require
 from kdjax.core.types import Model
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints

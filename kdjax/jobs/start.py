@@ -17,8 +17,8 @@ from kdjax.core import hosts, runlog
 from kdjax.core.fingerprint import digest, digest_of_shapes, is_abstract
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import BoundModel, Model, PyTree
-from kdjax.data.source import Source, check_labelled, fingerprint
-from kdjax.data.sources import Splits
+from kdjax.data.datasets import Splits
+from kdjax.data.source import Source, check_labeled, fingerprint
 from kdjax.models import zoo
 from kdjax.setup.trained import starting_variables
 from kdjax.train.trackers import check_installed
@@ -85,7 +85,7 @@ def start(run: Run, splits, student, teacher, console) -> Job:
     data = {name: setup.load_source(run, name, splits) for name in names}
     train = data["train"]
     for name in names[1:]:
-        check_labelled(data[name], f"data.{name}")
+        check_labeled(data[name], f"data.{name}")
         shape, want = data[name].shape, train.shape
         require(shape == want, f"data.{name}", f"images as in data.train {want}", shape)
         highest = int(data[name].labels.max())

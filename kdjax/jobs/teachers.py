@@ -18,7 +18,7 @@ from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, is_finished
-from kdjax.models.pixels import scaled
+from kdjax.models.normalization import normalize_inputs
 
 LOOK = 512
 
@@ -81,7 +81,7 @@ def teacher_loader(
 
 def _handed_over(config: ModelConfig, model: Model, variables: Any) -> BoundModel:
     """A model and its variables from Python; the config says what images it sees."""
-    model = scaled(model, config.pixels, "teacher.model")
+    model = normalize_inputs(model, config.pixels, "teacher.model")
     variables = jax.tree.map(_known_to_jax, variables)
     return BoundModel(model, variables, None, config.resolution, (config.pixels,))
 

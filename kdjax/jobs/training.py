@@ -94,7 +94,7 @@ def _summary(
         "classes": train.classes,
         "class_names": train.names,
         "channels": train.shape[-1],
-        "left_out": {k: len(v.left_out) for k, v in data.items() if v.left_out},
+        "left_out": {k: len(v.skipped) for k, v in data.items() if v.skipped},
         "seconds": round(seconds, 1),
         "test": test,
         "command": _command(),

@@ -83,8 +83,8 @@ from kdjax.losses._generative.gan import adversarial_critic as adversarial_criti
 from kdjax.losses._generative.gan import adversarial_student as adversarial_student
 from kdjax.losses._generative.gan import gradient_penalty as gradient_penalty
 from kdjax.losses._generative.gan import reverse_gradient as reverse_gradient
-from kdjax.losses._generative.images import image_l2 as image_l2
-from kdjax.losses._generative.images import (
+from kdjax.losses._generative.image_priors import image_l2 as image_l2
+from kdjax.losses._generative.image_priors import (
     image_total_variation as image_total_variation,
 )
 from kdjax.losses._generative.kegnet import generator_diversity as generator_diversity

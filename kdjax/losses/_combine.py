@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -18,8 +18,8 @@ def _check(terms: Mapping, weights: Mapping) -> None:
     if not terms:
         checks.refuse("terms", "at least one term", "none")
     if set(terms) != set(weights):
-        known, got = (sorted(map(str, x)) for x in (terms, weights))
-        checks.refuse("weights", f"one weight for each of {known}", got)
+        names, got = (sorted(map(str, x)) for x in (terms, weights))
+        checks.refuse("weights", f"one weight for each of {names}", got)
     for name, values in terms.items():
         label = f"terms[{name!r}]"
         checks.floating(label, values)
@@ -66,7 +66,7 @@ def combine(
             keep = jnp.reshape(where, where.shape + (1,) * (values.ndim - where.ndim))
         checks.mask("where", keep, values.shape)
         parts[name] = masked_mean(values, where=keep)
-    means = widen_together(*parts.values())
+    means = promote_together(*parts.values())
     total = jnp.zeros((), means[0].dtype)
     for name, value in zip(parts, means, strict=True):
         total = total + jnp.asarray(weights[name], total.dtype) * value

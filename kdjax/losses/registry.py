@@ -59,12 +59,12 @@ def find(text: str) -> list[Entry]:
         >>> find("match features of other width")[0].name
         'attention_transfer'
     """
-    wanted = _compact(text)
-    named = [e for e in REGISTRY.values() if wanted and wanted in _names(e)]
+    query = _compact(text)
+    named = [e for e in REGISTRY.values() if query and query in _names(e)]
     if named:
-        return sorted(named, key=lambda e: _compact(e.name) != wanted)
+        return sorted(named, key=lambda e: _compact(e.name) != query)
     meant = [
-        e for e in REGISTRY.values() if wanted in {_compact(goal) for goal in e.goals}
+        e for e in REGISTRY.values() if query in {_compact(goal) for goal in e.goals}
     ]
     if meant:
         return meant
@@ -93,8 +93,8 @@ def _names(entry: Entry) -> set[str]:
 
 def _papers(entry: Entry) -> list[str]:
     """arXiv ids and dois of the papers."""
-    found = re.findall(r"\d{4}\.\d{4,5}|10\.\d{4,}/[^\s,;)]+", entry.paper)
-    return [*found, *(f"arXiv {x}" for x in found)]
+    identifiers = re.findall(r"\d{4}\.\d{4,5}|10\.\d{4,}/[^\s,;)]+", entry.paper)
+    return [*identifiers, *(f"arXiv {x}" for x in identifiers)]
 
 
 def _split(texts: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from flax import nnx, traverse_util
 
 from kdjax.core.types import Array, Model, Output, PyTree
 
-# How networks name the argument that tells training from evaluation, and its value
+# Names of the argument that separates training from evaluation, with its value
 # in training.
 _SWITCHES = {
     "train": True,
@@ -93,11 +93,11 @@ def from_nnx(model_or_factory: nnx.Module | Callable[[nnx.Rngs], nnx.Module]) ->
 
     Variables are `{"params": dict, "state": dict}`: every `nnx.Param`, and everything
     else (BatchStat, random streams; left out if empty). Keys of the dicts are strings,
-    also for places in lists; random keys are kept as their uint32 data.
+    also for indices of lists; random keys are kept as their uint32 data.
 
     `rngs`, a dict of keys, seeds the module's random streams for this one call: each
     takes the key of its own name, or that of "default", or the only one there is, with
-    its place folded in. The streams in the state are then left as they were, so that
+    its index folded in. The streams in the state are then left as they were, so that
     devices with different keys keep one state. Without `rngs` the streams in the state
     are used, and move on.
 
@@ -107,39 +107,39 @@ def from_nnx(model_or_factory: nnx.Module | Callable[[nnx.Rngs], nnx.Module]) ->
     """
     factory = _nnx_factory(model_or_factory)
     template = nnx.eval_shape(factory)
-    graph, places = nnx.graphdef(template), _places(template)
-    given = isinstance(model_or_factory, nnx.Module)
-    weights = _values(model_or_factory, places) if given else None
+    graph, entries = nnx.graphdef(template), _name_variables(template)
+    is_module = isinstance(model_or_factory, nnx.Module)
+    weights = _values(model_or_factory, entries) if is_module else None
 
     def init(key: Array, images: Array) -> PyTree:
         del images
         if weights is None:
-            return _variables(_values(factory(nnx.Rngs(key)), places))
+            return _variables(_values(factory(nnx.Rngs(key)), entries))
         return _copy(_variables(weights))
 
     def apply(variables, images, *, train=False, rngs=None):
         values = traverse_util.flatten_dict(variables)
-        streams = {} if rngs is None else _seed_streams(places, rngs)
-        module = _merge(graph, places, {**values, **streams})
+        streams = {} if rngs is None else _seed_streams(entries, rngs)
+        module = _merge(graph, entries, {**values, **streams})
         module.train() if train else module.eval()
         output = _output(module(images, **_switch(module, train)))
         if not train:
             return output, _state(variables)
-        new = {**_values(module, places), **{name: values[name] for name in streams}}
+        new = {**_values(module, entries), **{name: values[name] for name in streams}}
         return output, _state(_variables(new))
 
     return Model(init, apply)
 
 
-def _nnx_factory(given: Any) -> Callable[..., nnx.Module]:
-    if isinstance(given, nnx.Module):
-        return lambda rngs=None: given
-    if not callable(given) or isinstance(given, nn.Module):
+def _nnx_factory(source: Any) -> Callable[..., nnx.Module]:
+    if isinstance(source, nnx.Module):
+        return lambda rngs=None: source
+    if not callable(source) or isinstance(source, nn.Module):
         expected = "a flax.nnx.Module instance or a factory (rngs) -> nnx.Module"
-        raise TypeError(_expected("model_or_factory", expected, given))
+        raise TypeError(_expected("model_or_factory", expected, source))
 
     def factory(rngs: nnx.Rngs | None = None) -> nnx.Module:
-        module = given(nnx.Rngs(0) if rngs is None else rngs)
+        module = source(nnx.Rngs(0) if rngs is None else rngs)
         if not isinstance(module, nnx.Module):
             expected = "a factory that returns a flax.nnx.Module"
             raise TypeError(_expected("model_or_factory", expected, module))
@@ -148,7 +148,9 @@ def _nnx_factory(given: Any) -> Callable[..., nnx.Module]:
     return factory
 
 
-def _places(module: nnx.Module) -> dict[tuple[str, ...], tuple[tuple, nnx.Variable]]:
+def _name_variables(
+    module: nnx.Module,
+) -> dict[tuple[str, ...], tuple[tuple, nnx.Variable]]:
     """{("params" or "state", *names): (path in the module, variable)}"""
     _, params, state = nnx.split(module, nnx.Param, ...)
     parts = {"params": params, "state": state}
@@ -159,12 +161,12 @@ def _places(module: nnx.Module) -> dict[tuple[str, ...], tuple[tuple, nnx.Variab
     }
 
 
-def _values(module: nnx.Module, places: Mapping) -> dict[tuple[str, ...], Array]:
-    """The module's arrays by name; what it has gained since `places` is left out."""
+def _values(module: nnx.Module, entries: Mapping) -> dict[tuple[str, ...], Array]:
+    """The module's arrays by name; later additions to the module are left out."""
     values = {}
-    for name, (_, variable) in _places(module).items():
+    for name, (_, variable) in _name_variables(module).items():
         value = variable.get_value()
-        if name in places:
+        if name in entries:
             is_key = isinstance(variable, nnx.RngKey)
             values[name] = jax.random.key_data(value) if is_key else value
     return values
@@ -174,10 +176,10 @@ def _variables(values: Mapping[tuple[str, ...], Array]) -> PyTree:
     return {"params": {}, **traverse_util.unflatten_dict(values)}
 
 
-def _merge(graph: Any, places: Mapping, values: Mapping) -> nnx.Module:
+def _merge(graph: Any, entries: Mapping, values: Mapping) -> nnx.Module:
     """The inverse of `_values`: a new module, of this trace."""
     parts = {"params": {}, "state": {}}
-    for name, (path, variable) in places.items():
+    for name, (path, variable) in entries.items():
         value = values[name]
         if isinstance(variable, nnx.RngKey):
             dtype = variable.get_value().dtype
@@ -189,15 +191,15 @@ def _merge(graph: Any, places: Mapping, values: Mapping) -> nnx.Module:
     )
 
 
-def _seed_streams(places: Mapping, rngs: Mapping[str, Array]) -> dict[tuple, Array]:
+def _seed_streams(entries: Mapping, rngs: Mapping[str, Array]) -> dict[tuple, Array]:
     """Every random stream, at the start of its key from `rngs`."""
     streams = {}
-    for place, (name, (_, variable)) in enumerate(places.items()):
+    for index, (name, (_, variable)) in enumerate(entries.items()):
         shape = variable.get_value().shape
         if isinstance(variable, nnx.RngCount):
             streams[name] = jnp.zeros(shape, variable.get_value().dtype)
         elif isinstance(variable, nnx.RngKey):
-            key = jax.random.fold_in(_stream_key(rngs, variable.tag), place)
+            key = jax.random.fold_in(_stream_key(rngs, variable.tag), index)
             key = jax.random.split(key, shape) if shape else key
             streams[name] = jax.random.key_data(key)
     return streams

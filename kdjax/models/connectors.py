@@ -28,12 +28,12 @@ def linear_connector(
     `y[..., t] = sum_s x[..., s] * kernel[s, t]`, the kernel drawn with variance
     1 / student channels, which keeps the scale of the features. It maps channels and
     nothing else: it does not resize, and has no bias, which weight decay and the
-    normalisation inside several feature losses would treat differently.
+    normalization inside several feature losses would treat differently.
 
     student_shape, teacher_shape: `[batch, ..., channels]` of the two activations.
 
-    Raises ValueError if batch or places differ, or if features with another number of
-    channels come in.
+    Raises ValueError if batch or positions differ, or if features have another
+    number of channels.
 
     The regressor of FitNets: Romero et al. 2015, arXiv 1412.6550.
     """

@@ -18,9 +18,11 @@ RESOLUTIONS = {0: 224, 1: 240, 2: 260, 3: 280, 4: 300}
 
 
 # Of the norms, here and in MobileNetV3.
-KNOBS = {"epsilon": 1e-3, "momentum": 0.99, "groups": 8}
+NORM_OPTIONS = {"epsilon": 1e-3, "momentum": 0.99, "groups": 8}
 # TensorFlow's padding.
-_conv_norms = partial(conv_norms, knobs=KNOBS, init=FAN_OUT, padding="SAME")
+_conv_norms = partial(
+    conv_norms, norm_options=NORM_OPTIONS, init=FAN_OUT, padding="SAME"
+)
 
 
 class Stage(NamedTuple):

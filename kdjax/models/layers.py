@@ -88,13 +88,13 @@ def conv_norms(
     kind: str,
     train: bool,
     axis_name: str | None,
-    knobs: Mapping[str, Any] | None = None,
+    norm_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Callable[..., jax.Array]:
     """`(x, name, channels, kernel=1, stride=1, groups=1) -> array`: a convolution of
     that name, and its norm, whose name has "norm" for "conv".
 
-    kind, train, axis_name, knobs: of every `norm`; options: of every `conv`.
+    kind, train, axis_name, norm_options: of every `norm`; options: of every `conv`.
     """
 
     def normed(
@@ -107,13 +107,13 @@ def conv_norms(
     ) -> jax.Array:
         x = conv(channels, kernel, stride, groups, name=name, **options)(x)
         name = name.replace("conv", "norm")
-        return norm(kind, channels, train, axis_name, name, **(knobs or {}))(x)
+        return norm(kind, channels, train, axis_name, name, **(norm_options or {}))(x)
 
     return normed
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Channel `g * size + i` goes to place `i * groups + g`, size = channels / groups.
+    """Channel `g * size + i` becomes `i * groups + g`, size = channels / groups.
 
     `[..., channels]` -> `[..., channels]`; the groups end up interleaved.
     """
@@ -123,7 +123,7 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
 
 
 def mean_pool(x: jax.Array) -> jax.Array:
-    """`[batch, height, width, channels]` -> `[batch, channels]`, mean over places."""
+    """Mean pooling, `[batch, height, width, channels]` to `[batch, channels]`."""
     return jnp.mean(x, axis=(1, 2))
 
 

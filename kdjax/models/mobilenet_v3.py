@@ -8,10 +8,10 @@ from flax import linen as nn
 
 from kdjax.config import require
 from kdjax.models import layers
-from kdjax.models.efficientnet_lite import KNOBS, rounded
+from kdjax.models.efficientnet_lite import NORM_OPTIONS, rounded
 from kdjax.models.layers import FAN_OUT, conv, require_common, require_images
 
-conv_norms = partial(layers.conv_norms, knobs=KNOBS, init=FAN_OUT)
+conv_norms = partial(layers.conv_norms, norm_options=NORM_OPTIONS, init=FAN_OUT)
 
 
 class Row(NamedTuple):

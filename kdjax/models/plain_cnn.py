@@ -35,7 +35,7 @@ class PlainCnn(nn.Module):
     Called with images `[batch, height, width, channels]` it returns `(logits, taps)`,
     logits `[batch, classes]`, taps "stage1", "stage2", ... `[batch, height, width,
     channels]` after ReLU and before the 2x2 max pooling, "stage1_pre", ... before that
-    ReLU, and "embedding" `[batch, last channels]`, the mean of the last over places.
+    ReLU, and "embedding" `[batch, last channels]`, the mean of the last over positions.
     There is no stem.
 
     Raises ValueError naming the field (or `images`) that cannot be used.

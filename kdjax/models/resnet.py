@@ -124,5 +124,5 @@ class ResNet(nn.Module):
 def _conv_norms(
     kind: str, train: bool, axis_name: str | None, keras: bool
 ) -> Callable[..., jax.Array]:
-    knobs = {"epsilon": 1e-3 if keras else 1e-5, "groups": 32}
-    return conv_norms(kind, train, axis_name, knobs, init=FAN_OUT, bias=keras)
+    norm_options = {"epsilon": 1e-3 if keras else 1e-5, "groups": 32}
+    return conv_norms(kind, train, axis_name, norm_options, init=FAN_OUT, bias=keras)

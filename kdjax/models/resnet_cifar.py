@@ -109,8 +109,8 @@ class ResNetCifar(nn.Module):
             channels = self.width * 2 ** (stage - 1)
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1
-                knobs = (self.norm, self.axis_name, self.pad)
-                pre = BasicBlock(channels, stride, *knobs)(x, train)
+                options = (self.norm, self.axis_name, self.pad)
+                pre = BasicBlock(channels, stride, *options)(x, train)
                 x = nn.relu(pre)
                 taps[f"stage{stage}_pre"] = pre
             taps[f"stage{stage}"] = x

@@ -1,4 +1,4 @@
-"""The BiT ResNet-v2: GroupNorm, weight standardisation, pre-activation bottlenecks.
+"""The BiT ResNet-v2: GroupNorm, weight standardization, pre-activation bottlenecks.
 
 Names and shapes of the variables are those of the published JAX networks.
 """
@@ -32,7 +32,7 @@ def standardize(kernel: jax.Array, epsilon: float = 1e-10) -> jax.Array:
 
 
 class StdConv(nn.Module):
-    """Convolution by a standardised kernel, without bias, padded on every side."""
+    """Convolution by a standardized kernel, without bias, padded on every side."""
 
     channels: int
     kernel: int
@@ -56,7 +56,7 @@ class StdConv(nn.Module):
 class GroupNorm(nn.Module):
     """GroupNorm in 32 groups; statistics in float32, the variance in a second pass.
 
-    flax's takes the variance as mean(x^2) - mean(x)^2 unless told otherwise and keeps
+    flax's takes the variance as mean(x^2) - mean(x)^2 by default and keeps
     scale and bias as `[channels]`; published weights have `[1, 1, 1, channels]`.
     """
 
@@ -80,7 +80,7 @@ class GroupNorm(nn.Module):
 class Bottleneck(nn.Module):
     """Norm, ReLU and convolution three times (1x1, 3x3, 1x1), plus a shortcut.
 
-    The shortcut of a block's first unit is a projection of the normalised input; the
+    The shortcut of a block's first unit is a projection of the normalized input; the
     stride is on the 3x3.
     """
 

@@ -44,13 +44,13 @@ class SplitUnit(nn.Module):
         self, x: jax.Array, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
         normed = conv_norms(self.norm, train, self.axis_name)
-        kept, y = jnp.split(x, 2, axis=-1)
+        untouched, y = jnp.split(x, 2, axis=-1)
         half = y.shape[-1]
         y = nn.relu(normed(y, "conv1", half))
         y = normed(y, "conv2", half, 3, groups=half)
         y = normed(y, "conv3", half)
-        pre = channel_shuffle(jnp.concatenate([kept, y], axis=-1), 2)
-        y = jnp.concatenate([kept, nn.relu(y)], axis=-1)
+        pre = channel_shuffle(jnp.concatenate([untouched, y], axis=-1), 2)
+        y = jnp.concatenate([untouched, nn.relu(y)], axis=-1)
         return channel_shuffle(y, 2), pre
 
 

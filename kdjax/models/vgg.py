@@ -32,7 +32,7 @@ class Vgg(nn.Module):
     Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale
     Image Recognition", arXiv 1409.1556, configurations A (11), B (13), D (16) and
     E (19); 8 layers are of Tian et al. 2020, arXiv 1910.10699. Three 2x2 max poolings
-    (four on images of 64 pixels or more) and a mean over places take the place of five
+    (four on images of 64 pixels or more) and a mean over positions replace five
     poolings and the hidden linear layers.
 
     depth: 8, 11, 13, 16 or 19.
@@ -57,8 +57,8 @@ class Vgg(nn.Module):
     width: int = 64
 
     def __post_init__(self) -> None:
-        known = ", ".join(map(str, _CONVOLUTIONS))
-        require(self.depth in _CONVOLUTIONS, "depth", f"one of {known}", self.depth)
+        depths = ", ".join(map(str, _CONVOLUTIONS))
+        require(self.depth in _CONVOLUTIONS, "depth", f"one of {depths}", self.depth)
         require(self.width >= 1, "width", "at least 1", self.width)
         require_common(self.classes, self.norm)
         super().__post_init__()

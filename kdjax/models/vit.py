@@ -14,7 +14,7 @@ from kdjax.config import require
 
 
 class Size(NamedTuple):
-    """What a letter of the names stands for."""
+    """Width, layers and heads of one size, for a letter of the names."""
 
     width: int
     layers: int
@@ -71,7 +71,7 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and two-layer network, each on the normalised input, each added."""
+    """Attention and two-layer network, each on the normalized input, each added."""
 
     heads: int
     exact_gelu: bool
@@ -141,8 +141,8 @@ class ViT(nn.Module):
     attention: bool = False
 
     def __post_init__(self) -> None:
-        known = isinstance(self.size, tuple) or self.size in SIZES
-        require(known, "size", f"one of {sorted(SIZES)} or a Size", self.size)
+        is_size = isinstance(self.size, tuple) or self.size in SIZES
+        require(is_size, "size", f"one of {sorted(SIZES)} or a Size", self.size)
         width, _, heads = sizes(self.size)
         require(width % heads == 0, "size", "a width that heads divide", self.size)
         require(self.patch >= 1, "patch", "at least 1", self.patch)
@@ -171,9 +171,9 @@ class ViT(nn.Module):
     def _check(self, images: jax.Array) -> None:
         expected = "[batch, height, width, channels]"
         require(images.ndim == 4, "images", expected, images.shape)
-        whole = images.shape[1] % self.patch == 0 == images.shape[2] % self.patch
+        divides = images.shape[1] % self.patch == 0 == images.shape[2] % self.patch
         expected = f"height and width in multiples of {self.patch}"
-        require(whole, "images", expected, images.shape)
+        require(divides, "images", expected, images.shape)
 
     def _tokens(self, images: jax.Array, width: int) -> jax.Array:
         sides = (self.patch, self.patch)

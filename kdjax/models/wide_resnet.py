@@ -68,7 +68,7 @@ class WideResNet(nn.Module):
     - "stage1_pre" to "stage3_pre": after the next norm (its features before ReLU);
     - "stem", "stage1" to "stage3": after the next norm and ReLU.
 
-    "embedding" `[batch, 64 * factor]` is the mean of "stage3" over places.
+    "embedding" `[batch, 64 * factor]` is the mean of "stage3" over positions.
 
     Raises ValueError naming the field (or `images`) that cannot be used.
     """

@@ -15,7 +15,7 @@ from kdjax import config as configs
 from kdjax.core.types import Model
 from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
-from kdjax.models.pixels import scaled
+from kdjax.models.normalization import normalize_inputs
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.weights import WeightsError, load_weights
 
@@ -39,59 +39,59 @@ def make_model(
     `config.name` is a key of `MODELS`, or `module:function` (or `file.py:function`),
     called as `function(config, classes)` and returning a `kdjax.core.types.Model`.
     axis_name: axis of `pmap` over which batch statistics are taken; a model of your own
-    is not told.
-    field: what errors call `config`, for example "teacher.model".
+    does not get it.
+    field: the name of `config` in errors, for example "teacher.model".
 
     Raises `ConfigError` naming `field.name` if there is no such model or the function
     returns something else, or the field that the network cannot use; the model itself
     raises one naming `field.resolution` or `field.pixels` for images it cannot take.
     """
-    name, make = f"{field}.name", maker(config, field)
+    name, make = f"{field}.name", find_maker(config, field)
     if ":" in config.name:
         model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), name, expected, model)
-        return scaled(model, config.pixels, field)
+        return normalize_inputs(model, config.pixels, field)
     with configs.beneath(field):
         model = from_linen(make(config, classes, axis_name))
-    # Networks name `images` in their errors; a config sets their `resolution`.
+    # The argument `images` of networks is the field `resolution` of configs.
     errors = configs.beneath(field, {"images": "resolution"})
-    return scaled(Model(errors(model.init), errors(model.apply)), config.pixels, field)
+    model = Model(errors(model.init), errors(model.apply))
+    return normalize_inputs(model, config.pixels, field)
 
 
-def maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
-    """What makes the model that `config` names; `ConfigError` where there is none."""
+def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
+    """The function that makes the model of `config`; `ConfigError` without one."""
     name = f"{field}.name"
     if ":" in config.name:
         return configs.load_function(config.name, name)
     make = MODELS.get(config.name) or cifar.wide(config.name)
     if make is None:
-        known = ", ".join(sorted(MODELS))
+        names = ", ".join(sorted(MODELS))
         near = difflib.get_close_matches(config.name, MODELS, 3)
         meant = f" (nearest: {', '.join(near)})" if near else ""
-        expected = f"one of {known}, wrn_DEPTH_FACTOR or module:function"
+        expected = f"one of {names}, wrn_DEPTH_FACTOR or module:function"
         shown = f"{config.name!r}{meant}"
         raise configs.ConfigError(name, expected, config.name, shown=shown)
     return make
 
 
 def code_of(config: configs.Model, field: str = "model") -> str:
-    """What tells models of a function of one's own apart where variables do not: its
-    name, 16 hex digits of its file, and of the config that it is called with. Empty for
-    those of `MODELS`."""
+    """Fingerprint of a model of a user function: its name, and 16 hex digits of its
+    files and of the config that it is called with. Empty for those of `MODELS`."""
     if ":" not in config.name:
         return ""
     sha = hashlib.sha256()
     for file in configs.source_files(config.name, f"{field}.name"):
         sha.update(file.read_bytes())
     name = config.name.rpartition(":")[2]
-    # Weights are told by their values, and where a file lies does not matter.
-    rest = dataclasses.replace(config, name=name, weights="", adapt=())
-    sha.update(json.dumps(dataclasses.asdict(rest)).encode())
+    # Weights have a fingerprint of their values, and the path of a file is no part.
+    identity = dataclasses.replace(config, name=name, weights="", adapt=())
+    sha.update(json.dumps(dataclasses.asdict(identity)).encode())
     return f"{name} {sha.hexdigest()[:16]}"
 
 
-def published(
+def load_pretrained(
     config: configs.Model, classes: int, channels: int, field: str = "model"
 ) -> Any:
     """The variables of the model that `config` names, with the weights that it names.
@@ -99,14 +99,16 @@ def published(
     Raises ConfigError naming `field` where they cannot be found or do not fit.
     """
     try:
-        return _published(config, classes, channels, field)
+        return _load_pretrained(config, classes, channels, field)
     except WeightsError as error:
         hint = _norm_hint(config, classes, channels, field, error)
         text = f"{error}{hint}"
         raise configs.ConfigError(f"{field}.weights", reason=text) from error
 
 
-def _published(config: configs.Model, classes: int, channels: int, field: str) -> Any:
+def _load_pretrained(
+    config: configs.Model, classes: int, channels: int, field: str
+) -> Any:
     model, size = make_model(config, classes, field=field), config.resolution
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -121,20 +123,20 @@ def _norm_hint(
     error: WeightsError,
 ) -> str:
     """A line for weights that fit the same network with the other norm, or nearly."""
-    if not error.misfits:
+    if not error.mismatches:
         return ""
     norm = "group" if config.norm == "batch" else "batch"
-    left = 0
+    mismatches = 0
     try:
         other = dataclasses.replace(config, norm=norm)
-        _published(other, classes, channels, field)
+        _load_pretrained(other, classes, channels, field)
     except WeightsError as problem:
-        left = len(problem.misfits)
+        mismatches = len(problem.mismatches)
     except configs.ConfigError:
         return ""  # There is no such network.
-    if left >= len(error.misfits):
+    if mismatches >= len(error.mismatches):
         return ""
-    fit = f"all but {left} fit" if left else "all fit"
+    fit = f"all but {mismatches} fit" if mismatches else "all fit"
     return f"\n  the norms differ: with {field}.norm {norm}, {fit}"
 
 

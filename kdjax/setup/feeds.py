@@ -20,7 +20,7 @@ from kdjax.train.turns import turn_at
 def place_given(parts: Parts) -> dict[str, Any]:
     """What does not change during training, on the devices."""
     mesh = parts.mesh
-    held = resident.place(parts.train, mesh) if parts.feed == "resident" else {}
+    held = resident.shard(parts.train, mesh) if parts.feed == "resident" else {}
     given = {**parts.given, "data": held}
     if "teacher" in given:
         lead = 1 if parts.given_axes["teacher"] == 0 else 0
@@ -38,7 +38,7 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
 
     A batch holds `seed` `[seeds]`, `step`, the `schedules` of the strategy, the
     `rates` of the optimizers, the `turn`, and `rows` with arrays `[seeds, batch, ...]`:
-    `place` and `epoch`, and what the feed and the store of targets add.
+    `index` and `epoch`, and what the feed and the store of targets add.
     """
     rows_at = _rows(parts)
     simple = parts.feed == "resident" and parts.store is None
@@ -83,7 +83,7 @@ def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     if parts.feed == "streamed":
         local = streamed.local_rows(parts.mesh, run.batch)
         how = {"crop": parts.host_crop, "workers": run.data.workers}
-        make = streamed.assembler(source, rows=local, **options, **how)
+        make = streamed.make_assembler(source, rows=local, **options, **how)
 
     def rows_at(step: int) -> dict[str, Any]:
         step = parts.plan_step(step)
@@ -105,7 +105,7 @@ def _put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
     local = streamed.local_rows(mesh, size) if parts.feed == "streamed" else whole
 
     def put(rows: dict[str, Any]) -> dict[str, Any]:
-        return streamed.place(rows, mesh, local, size)
+        return streamed.shard(rows, mesh, local, size)
 
     return put
 
@@ -114,7 +114,7 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
     """The first batch and the resident data of one seed, zeros for what is decoded."""
     run, source, n = parts.run, parts.train, parts.run.batch
     places, epochs = order.batch_at(0, n=len(source), batch=n, seed=run.seed)
-    rows: dict[str, Any] = {"place": places, "epoch": epochs}
+    rows: dict[str, Any] = {"index": places, "epoch": epochs}
     data: dict[str, Any] = {}
     plain = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
     if source.resizes:
@@ -135,7 +135,7 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
 def _shapes(parts: Parts) -> dict[str, Any]:
     return {
         k: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        for k, x in resident.arrays(parts.train).items()
+        for k, x in resident.to_arrays(parts.train).items()
     }
 
 

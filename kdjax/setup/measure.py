@@ -71,4 +71,4 @@ def chunks(source: Source, limit: int | None = None) -> Iterator[tuple[Any, Any]
     n = len(source) if limit is None else min(limit, len(source))
     for start in range(0, n, BATCH):
         places = np.arange(start, min(start + BATCH, n))
-        yield streamed.stored(source, places), source.labels[places]
+        yield streamed.load_images(source, places), source.labels[places]

@@ -24,9 +24,8 @@ from kdjax.core.types import (
     View,
     make_batch,
 )
-from kdjax.data import feed as feeding
-from kdjax.data import resident
-from kdjax.data.source import Source, check_labelled
+from kdjax.data import pipeline, resident
+from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
 from kdjax.setup.trained import starting_variables
@@ -62,7 +61,7 @@ class Parts(NamedTuple):
     given_axes: dict[str, int | None]
     make_state: Callable[..., TrainState]
     start: PyTree
-    feed: feeding.Feed
+    feed: pipeline.Pipeline
     host_crop: HostCrop | None
     store: Store | None
 
@@ -104,7 +103,7 @@ def make_parts(
     its = teacher.model if teacher else None
     strategy = make_strategy(run, model, its, train.classes, axis_name)
     if strategy.labels:
-        check_labelled(train, "data.train")
+        check_labeled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
     start, start_axis = None, None
     if student is None:
@@ -120,7 +119,7 @@ def make_parts(
     optims = {name: strategy.optim.get(name, run.optim) for name in trained}
     made = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
     update = optimizer.by_network(made)
-    feed = feeding.choose_feed(train, feeding.device_budget(mesh), run.data.feed)
+    feed = pipeline.choose_pipeline(train, pipeline.device_budget(mesh), run.data.feed)
     crop = _host_crop(run, teacher) if feed == "streamed" else None
     view = _view(run, train, teacher, mesh, axis_name)
     update_step = step.make_train_step(
@@ -221,7 +220,7 @@ class _Sample(NamedTuple):
 
     def _targets(self, view: View, constants: dict[str, Any]) -> Any:
         assert self.ask is not None
-        rows = {"place": jnp.zeros(1, jnp.int32)}
+        rows = {"index": jnp.zeros(1, jnp.int32)}
         rows |= {k: x for k, x in constants.items() if k == "targets"}
         carried: PyTree = {}
         if self.store is None and self.teacher is None:
@@ -257,7 +256,7 @@ def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_
         rows = batch["rows"]
         found = rows
         if "id" not in rows:
-            found = resident.take(given["data"], rows["place"])
+            found = resident.take(given["data"], rows["index"])
         labels, ids = found["label"], found["id"]
         named = views.name_views(
             ids, rows["epoch"], batch["step"], run.views, axis_name
@@ -283,7 +282,7 @@ def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_
                 method=run.views.method,
                 antialias=run.views.antialias,
             )
-        return seen._replace(index=rows["place"])
+        return seen._replace(index=rows["index"])
 
     return view
 

@@ -10,10 +10,10 @@ import numpy as np
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run
 from kdjax.core import runlog
-from kdjax.data import memory, sources
+from kdjax.data import datasets, memory
 from kdjax.data import source as source_of
+from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
-from kdjax.data.sources import Splits
 
 
 def load_source(
@@ -35,17 +35,17 @@ def load_source(
     if split == "train" and not found.classes:
         others = ("validation", "test")
         labelled = [_load(run, name, splits, f"data.{name}") for name in others]
-        found = source_of.of_classes(found, labelled)
+        found = source_of.with_classes_of(found, labelled)
     elif split == "train":
         _warn_of_gaps(found, data.classes, field)
     options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
     streamed = split == "train" and data.feed == "streamed"
-    keep = memory.usable if streamed else memory.in_memory
+    keep = memory.select_decodable if streamed else memory.decode_all
     held = keep(found, **options)
-    if held.left_out:
-        count = f"{len(held.left_out)} of {len(found)} images"
-        more = "; ..." if len(held.left_out) > 5 else ""
-        text = f"{field}: left out {count}: {'; '.join(held.left_out[:5])}{more}"
+    if held.skipped:
+        count = f"{len(held.skipped)} of {len(found)} images"
+        more = "; ..." if len(held.skipped) > 5 else ""
+        text = f"{field}: left out {count}: {'; '.join(held.skipped[:5])}{more}"
         warnings.warn(text, stacklevel=2)
     return held
 
@@ -60,20 +60,24 @@ def _load(
     """taught: the set is that of `data.train_name`, whose labels are not used."""
     data, text = run.data, getattr(run.data, split)
     if splits is not None:
-        sources.check_splits(splits, "splits")
+        datasets.check_splits(splits, "splits")
     made = {"channels": data.channels, "store": data.store}
     if splits is None:
-        splits = sources.load_splits(
+        splits = datasets.load_splits(
             data.name,
             data_dir=data.data_dir,
-            labelled=not taught,
+            labeled=not taught,
             field="data.train_name" if taught else "data.name",
             **made,
         )
     if text == "default":
-        text = sources.default_split(data.name, split)
-    found = sources.brought_to(sources.take_split(splits, text, field), **made)
-    return source_of.of_count(found, data.classes, field) if data.classes else found
+        text = datasets.default_split(data.name, split)
+    found = datasets.convert(datasets.take_split(splits, text, field), **made)
+    return (
+        source_of.with_class_count(found, data.classes, field)
+        if data.classes
+        else found
+    )
 
 
 def _warn_of_gaps(source: Source, stated: int, field: str) -> None:

@@ -81,12 +81,12 @@ def published(
     field: the config's own.
     """
     name = config.weights
-    if "://" not in name and runlog.is_finished(weights.expanded(name)):
+    if "://" not in name and runlog.is_finished(weights.expand_path(name)):
         where = f"{field.removesuffix('.model')}.run"
         want = f"published weights (a run folder goes in {where})"
         raise ConfigError(f"{field}.weights", want, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
-    variables = zoo.published(config, classes, channels, field)
+    variables = zoo.load_pretrained(config, classes, channels, field)
     pixels, code = (config.pixels,), (zoo.code_of(config, field),)
     return BoundModel(model, variables, None, config.resolution, pixels, code)
 
@@ -105,15 +105,17 @@ def starting_variables(
     folder = run.model.weights
     if not folder:
         return None, None
-    folder = folder if "://" in folder else weights.expanded(folder)
+    folder = folder if "://" in folder else weights.expand_path(folder)
     if "://" in folder or not runlog.is_finished(folder):
-        return zoo.published(run.model, classes, channels), None
+        return zoo.load_pretrained(run.model, classes, channels), None
     found = load_trained(folder, mesh).variables
     wants = model_of(run, classes, channels, None).variables
-    misfits = weights.misfits(*(jax.tree.map(_of_one, tree) for tree in (wants, found)))
+    misfits = weights.find_mismatches(
+        *(jax.tree.map(_of_one, tree) for tree in (wants, found))
+    )
     if misfits:
         want = f"a run that trained this very model ({run.model.name})"
-        got = f"{folder}, {weights.told(misfits)}"
+        got = f"{folder}, {weights.format_mismatches(misfits)}"
         raise ConfigError("model.weights", want, folder, shown=got)
     its = read_run(folder)
     if its.seeds == 1:

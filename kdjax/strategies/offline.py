@@ -95,7 +95,7 @@ def offline(
             for part in parts
         }
         weights = {name: schedules[name]["weight"] for name in values}
-        with checks.trusting():
+        with checks.without_guards():
             total, means = losses.combine(values, weights)
         if batch.targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
@@ -148,7 +148,7 @@ def _value(
     if part.term.connector:
         ours = _connect(part, params[part.connector], ours, theirs)
     # The config has been checked, and the labels of the data.
-    with kernels.errors_of(part.term, part.at), checks.trusting():
+    with kernels.errors_of(part.term, part.at), checks.without_guards():
         compare = _comparison(part, ours, theirs, output, batch, schedules)
         whole, axis_name = part.kernel.relation, part.axis_name
         return weighting.weigh(
@@ -320,7 +320,7 @@ def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:
         ours,
         theirs.log_probs,
         teacher_indices=theirs.indices,
-        teacher_log_normalizer=theirs.log_normaliser,
+        teacher_log_normalizer=theirs.log_normalizer,
         temperature=temperature,
         # Configs may still have the value of the release before this one.
         tail="renormalize" if tail == "renormalise" else tail,

@@ -5,8 +5,8 @@ Pure functions of arrays; importing them needs only jax.
 
 from kdjax.targets.activations import graph_fourier_basis, sample_activations
 from kdjax.targets.boxes import box_weights, imitation_mask
-from kdjax.targets.ensemble import ensemble_logits, teacher_weights
-from kdjax.targets.logits import (
+from kdjax.targets.ensembling import ensemble_logits, teacher_weights
+from kdjax.targets.modified_logits import (
     gumbel_softmax,
     permute_dark_knowledge,
     rule_teacher_logits,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen, widen_together
+from kdjax.core.numerics import promote, promote_together
 from kdjax.core.types import Array
 
 SAMPLE_VARIANTS = ("described", "released")
@@ -69,7 +69,7 @@ def sample_activations(
     checks.floating("covariance", covariance)
     channels = mean.shape[0]
     checks.shape("covariance", covariance, (channels,) * (covariance.ndim or 2))
-    mean, factor = widen_together(mean, covariance)
+    mean, factor = promote_together(mean, covariance)
     noise = jax.random.normal(key, (count, channels), mean.dtype)
     scale = jnp.mean(factor) if factor.ndim == 1 else jnp.trace(factor)
     extra = jnp.maximum(jnp.asarray(jitter, mean.dtype) * scale, 1e-30)
@@ -134,6 +134,6 @@ def graph_fourier_basis(adjacency: Array, *, modes: int | None = None) -> Array:
         "adjacency", lambda np, a: np.isfinite(a) & (a >= 0), finite, adjacency
     )
     checks.holds("adjacency", _mirrored, "a symmetric matrix", adjacency)
-    adjacency = lax.stop_gradient(widen(adjacency))
+    adjacency = lax.stop_gradient(promote(adjacency))
     laplacian = jnp.diag(jnp.sum(adjacency, axis=1)) - adjacency
     return jnp.linalg.eigh(laplacian)[1][:, :modes]

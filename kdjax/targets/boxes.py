@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen, widen_together
+from kdjax.core.numerics import promote, promote_together
 from kdjax.core.types import Array
 
 
@@ -72,7 +72,7 @@ def imitation_mask(
     checks.shape("anchors", anchors, (*anchors.shape[:-1], 4))
     real = _check_boxes(boxes, where)
     checks.between("threshold", threshold, 0.0, 1.0)
-    flat, boxes = widen_together(anchors.reshape(-1, 4), boxes)
+    flat, boxes = promote_together(anchors.reshape(-1, 4), boxes)
     overlap = jnp.where(real[:, :, None], _overlaps(flat, boxes), 0)
     best = jnp.max(overlap, 2, keepdims=True)
     near = jnp.any(overlap > jnp.asarray(threshold, best.dtype) * best, 1)
@@ -112,7 +112,7 @@ def box_weights(
     real = _check_boxes(boxes, where)
     for length in size:
         checks.count("size", length)
-    boxes = widen(boxes)[:, :, :, None]
+    boxes = promote(boxes)[:, :, :, None]
     inside = []
     for low, length in ((1, size[0]), (0, size[1])):
         cell = jnp.arange(length, dtype=boxes.dtype)[None, None]

@@ -9,10 +9,10 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from kdjax.core import checks
-from kdjax.core.logits import hits
-from kdjax.core.numerics import widen
+from kdjax.core.logits import mark_labels
+from kdjax.core.numerics import promote
 from kdjax.core.types import Array
-from kdjax.targets.ensemble import check_teachers
+from kdjax.targets.ensembling import check_teachers
 
 
 def noisy_votes(
@@ -21,7 +21,7 @@ def noisy_votes(
     """PATE: labels by a vote of teachers, with Laplace noise on the counts.
 
     `argmax_k (n_k + e_k)` with `n_k` how many teachers choose the class k and `e_k`
-    Laplace noise of the given scale. `private_epsilon` tells what it costs in privacy.
+    Laplace noise of the given scale. `private_epsilon` is its cost in privacy.
 
     Args:
         key: a random key; one for each query.
@@ -50,8 +50,8 @@ def noisy_votes(
     """
     axis = check_teachers(teacher_logits, axis)
     checks.between("scale", scale, 0.0)
-    vote = hits(jnp.argmax(teacher_logits, axis), teacher_logits, axis, None)
-    count = jnp.sum(vote, 0, dtype=jnp.int32).astype(widen(teacher_logits).dtype)
+    vote = mark_labels(jnp.argmax(teacher_logits, axis), teacher_logits, axis, None)
+    count = jnp.sum(vote, 0, dtype=jnp.int32).astype(promote(teacher_logits).dtype)
     noise = jax.random.laplace(key, count.shape, count.dtype)
     counted = count + jnp.asarray(scale, count.dtype) * noise
     return jnp.argmax(counted, axis - 1).astype(jnp.int32)
@@ -62,12 +62,14 @@ def _counts(votes: Array | int, axis: int) -> Array | None:
     if isinstance(votes, int | np.integer):
         checks.count("votes", votes, 1, np.iinfo(np.int32).max)
         return None
-    whole = checks.is_integer(votes)
-    if not (whole or checks.is_floating(votes)) or np.ndim(votes) == 0:
+    is_count = checks.is_integer(votes)
+    if not (is_count or checks.is_floating(votes)) or np.ndim(votes) == 0:
         checks.refuse_dtype("votes", "counts [..., classes] or a whole number", votes)
     checks.not_empty("votes", votes)
     axis = checks.axis(axis, "votes", votes)
-    counts = lax.stop_gradient(jnp.asarray(votes, float) if whole else widen(votes))
+    counts = lax.stop_gradient(
+        jnp.asarray(votes, float) if is_count else promote(votes)
+    )
     checks.holds(
         *("votes", lambda np, n: (n >= 0) & (n < np.inf)),
         *("finite numbers of at least 0", counts),
@@ -85,8 +87,8 @@ def _log_flip(votes: Array, gamma: Array) -> Array:
     # most (2 + gamma n) / (4 exp(gamma n)). A union bound adds the other classes up.
     first = jnp.argmax(votes, -1, keepdims=True)
     behind = gamma * (jnp.take_along_axis(votes, first, -1) - votes)
-    others = jnp.arange(votes.shape[-1])[None] != first
-    return logsumexp(jnp.log((2 + behind) / 4) - behind, -1, where=others)
+    losers = jnp.arange(votes.shape[-1])[None] != first
+    return logsumexp(jnp.log((2 + behind) / 4) - behind, -1, where=losers)
 
 
 def _data_dependent(log_q: Array, orders: Array, cost: Array) -> Array:
@@ -98,15 +100,15 @@ def _data_dependent(log_q: Array, orders: Array, cost: Array) -> Array:
     """
     # The bound holds below this chance alone; above it, a stand-in keeps logs finite.
     limit = -jax.nn.softplus(cost)
-    usable = log_q < limit
-    log_q = jnp.where(usable, log_q, limit - 1)
+    in_domain = log_q < limit
+    log_q = jnp.where(in_domain, log_q, limit - 1)
     odds = log_q + _log_expm1(cost) - jnp.log1p(-jnp.exp(log_q + cost))
     gain = orders[None] * jax.nn.softplus(odds)[:, None]
     more = jnp.logaddexp(
         jnp.log1p(-jnp.exp(log_q))[:, None] + _log_expm1(gain),
         log_q[:, None] + _log_expm1(orders * cost)[None],
     )
-    return jnp.where(usable[:, None], jax.nn.softplus(more), jnp.inf)
+    return jnp.where(in_domain[:, None], jax.nn.softplus(more), jnp.inf)
 
 
 def private_epsilon(
@@ -130,7 +132,7 @@ def private_epsilon(
     It holds for one record in the data of one of the teachers, whose data do not
     overlap; only if the noise of every vote was of this scale and drawn afresh (a key
     used once); and only if nothing else of the votes is shown. An epsilon of known
-    votes tells of these votes, so it is itself private: publish that of their number,
+    votes depends on these votes, so it is itself private: publish that of their number,
     or one with noise (the paper's smooth sensitivity), which is not here.
 
     Args:
@@ -184,7 +186,7 @@ def private_epsilon(
     if counts is None:
         total = jnp.asarray(votes, dtype) * moment
     else:
-        known = _data_dependent(_log_flip(counts, 1 / scale), order, cost)
-        total = jnp.sum(jnp.minimum(known, moment[None]), 0)
+        by_votes = _data_dependent(_log_flip(counts, 1 / scale), order, cost)
+        total = jnp.sum(jnp.minimum(by_votes, moment[None]), 0)
     # The tail bound turns a moment into (epsilon, delta); any order is valid.
     return jnp.min((total - jnp.log(delta)) / order)

@@ -5,7 +5,7 @@ import numpy as np
 
 from kdjax.core import checks
 from kdjax.core.logits import check_pair
-from kdjax.core.numerics import tempered_log_softmax, widen
+from kdjax.core.numerics import promote, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
 
@@ -116,7 +116,7 @@ def fidelity_weights(
         "numbers of at least 0",
         *(deviation, counted),
     )
-    deviation = widen(deviation)
+    deviation = promote(deviation)
     if where is not None:
         deviation = jnp.where(where, deviation, 0)
     mean = masked_mean(deviation, where=where)

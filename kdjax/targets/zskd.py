@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import l2_normalize, tempered_log_softmax, widen
+from kdjax.core.numerics import l2_normalize, promote, tempered_log_softmax
 from kdjax.core.types import Array
 
 
@@ -45,7 +45,7 @@ def class_similarity(weights: Array) -> Array:
     checks.floating("weights", weights)
     checks.rank("weights", weights, 2)
     checks.not_empty("weights", weights)
-    unit = l2_normalize(widen(weights), 0)
+    unit = l2_normalize(promote(weights), 0)
     cosine = jnp.matmul(unit.T, unit, precision=lax.Precision.HIGHEST)
     return _unit_range(cosine, (0, 1))
 
@@ -87,7 +87,7 @@ def impression_concentration(
     checks.shape("similarity", similarity, (similarity.shape[0],) * 2)
     checks.positive("beta", beta)
     checks.positive("eps", eps)
-    rows = _unit_range(widen(similarity), (1,))
+    rows = _unit_range(promote(similarity), (1,))
     beta, eps = (jnp.asarray(x, rows.dtype) for x in (beta, eps))
     return beta * rows + eps
 
@@ -100,7 +100,7 @@ def sample_soft_labels(key: Array, concentration: Array) -> Array:
 
     Fit an image to such a label `log y` with `policy_distillation(logits, log_y,
     temperature=1.0, student_temperature=20.0)`, `logits` the teacher's (the same
-    gradient as the cross-entropy), and distil with `softmax_kl` at `T = 20`.
+    gradient as the cross-entropy), and distill with `softmax_kl` at `T = 20`.
 
     Args:
         key: a random key.
@@ -131,7 +131,7 @@ def sample_soft_labels(key: Array, concentration: Array) -> Array:
         "finite numbers above 0",
         concentration,
     )
-    concentration = widen(concentration)
+    concentration = promote(concentration)
     return tempered_log_softmax(
         jax.random.loggamma(key, concentration, concentration.shape)
     )

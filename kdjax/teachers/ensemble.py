@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen
+from kdjax.core.numerics import promote
 from kdjax.core.types import Array, Model, Output, PyTree
 
 Mean = Literal["logits", "probabilities"]
@@ -72,7 +72,7 @@ def ensemble(
         widths = [o.logits.shape[-1] for o in outputs]
         if len(set(widths)) > 1:
             raise ValueError(f"models: expected one number of classes, got {widths}")
-        wide = [widen(o.logits) / t for o, t in zip(outputs, softness, strict=True)]
+        wide = [promote(o.logits) / t for o, t in zip(outputs, softness, strict=True)]
         taps = {
             f"{i}/{name}": tap
             for i, o in enumerate(outputs)

@@ -51,7 +51,7 @@ class Checkpoints:
             raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
 
     def steps(self) -> list[int]:
-        """The steps of all that are there, in order."""
+        """The steps of all checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     def last_step(self) -> int | None:
@@ -63,7 +63,7 @@ class Checkpoints:
         return self._manager.best_step()
 
     def would_be_best(self, accuracy: float) -> bool:
-        """Whether no checkpoint so far was measured to be as good."""
+        """True where no checkpoint so far has so high a validation accuracy."""
         best = self.best_step()
         if best is None:
             return True
@@ -71,7 +71,7 @@ class Checkpoints:
         return metrics is None or accuracy > metrics["accuracy"]
 
     def save(self, state: TrainState, step: int, accuracy: float | None = None) -> None:
-        """Save in the background; a step that is there already is left alone."""
+        """Save in the background; an existing checkpoint of the step is kept."""
         if step in self._manager.all_steps():
             return
         metrics = None if accuracy is None else {"accuracy": accuracy}
@@ -94,44 +94,44 @@ class Checkpoints:
         return CheckpointError(text)
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether the machines of a several-process run were told to stop."""
+        """True once a run of several processes has received a stop signal."""
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at a step (the last if None), laid out like `like`.
 
-        like: a state, or its shapes with shardings; another architecture or optimiser
+        like: a state, or its shapes with shardings; another architecture or optimizer
             is an error that lists every array that differs.
         """
-        return TrainState(**self._read(like._asdict(), step, whole=True))
+        return TrainState(**self._read(like._asdict(), step, exact=True))
 
     def restore_network(self, like: PyTree, network: str, step: int | None = None):
         """The variables of one network alone, laid out like `like`."""
-        rest = {k: v for k, v in like.items() if k != "params"}
-        wanted = {"params": {network: like["params"]}}
-        if rest:
-            wanted["model_state"] = {network: rest}
-        found = self._read(wanted, step, whole=False)
+        others = {k: v for k, v in like.items() if k != "params"}
+        expected = {"params": {network: like["params"]}}
+        if others:
+            expected["model_state"] = {network: others}
+        restored = self._read(expected, step, exact=False)
         return {
-            "params": found["params"][network],
-            **found.get("model_state", {}).get(network, {}),
+            "params": restored["params"][network],
+            **restored.get("model_state", {}).get(network, {}),
         }
 
     def _read(
-        self, wanted: Mapping[str, Any], step: int | None, whole: bool
+        self, expected: Mapping[str, Any], step: int | None, exact: bool
     ) -> dict[str, Any]:
         step = self.last_step() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.path}: expected a checkpoint, found none")
         at = self.path / str(step) / "default"
-        abstract = jax.tree.map(_abstract, dict(wanted))
+        abstract = jax.tree.map(_abstract, dict(expected))
         try:
             with ocp.PyTreeCheckpointer() as reader:
                 metadata = reader.metadata(at).item_metadata
                 if metadata is None:
                     raise FileNotFoundError("its metadata is missing")
                 saved = _shapes(metadata.tree)
-                _compare(at, saved, _shapes(abstract), whole)
+                _compare(at, saved, _shapes(abstract), exact)
                 args = ocp.args.PyTreeRestore(
                     item=abstract,
                     restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
@@ -173,14 +173,14 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
     return {name(path): tuple(x.shape) for path, x in flat}
 
 
-def _compare(at: pathlib.Path, saved: dict, wanted: dict, whole: bool) -> None:
-    """Raise for a checkpoint of another architecture, or for one of an optimiser with
-    other arrays, listing what differs; `whole`: there is to be nothing else in it."""
-    names = sorted({*wanted, *(saved if whole else ())})
+def _compare(at: pathlib.Path, saved: dict, expected: dict, exact: bool) -> None:
+    """Raise for a checkpoint of another architecture, or for one of an optimizer with
+    other arrays, listing the differences; `exact` allows no further arrays."""
+    names = sorted({*expected, *(saved if exact else ())})
     lines = [
-        f"{k}: expected {wanted.get(k, 'nothing')}, got {saved.get(k, 'nothing')}"
+        f"{k}: expected {expected.get(k, 'nothing')}, got {saved.get(k, 'nothing')}"
         for k in sorted(names, key=lambda k: not k.startswith("params"))
-        if saved.get(k) != wanted.get(k)
+        if saved.get(k) != expected.get(k)
     ]
     if not lines:
         return
@@ -188,7 +188,7 @@ def _compare(at: pathlib.Path, saved: dict, wanted: dict, whole: bool) -> None:
         what = "a checkpoint of another architecture"
     else:
         what = (
-            "a checkpoint whose optimiser keeps other arrays, of another version of "
+            "a checkpoint whose optimizer keeps other arrays, of another version of "
             "kdjax perhaps (finish the run with that one, or begin in another folder)"
         )
     raise CheckpointError(f"{at}: {what}:\n  " + "\n  ".join(lines))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from kdjax.core.seeds import map_seeds
 from kdjax.train import sharding
 from kdjax.train.state import TrainState
-from kdjax.train.step import Feed, Metrics, Step, over_steps
+from kdjax.train.step import Metrics, Step, StepInputs, over_steps
 
 PMAP_AXIS = "batch"
 
@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
     leave: back again, for evaluation and checkpoints.
     """
 
-    call: Callable[[Any, Feed, Any], tuple[Any, Metrics]]
+    call: Callable[[Any, StepInputs, Any], tuple[Any, Metrics]]
     enter: Callable[[TrainState], Any]
     leave: Callable[[Any], TrainState]
 
@@ -49,7 +49,7 @@ def compile_step(
       step: from `make_train_step`, with `axis_name` PMAP_AXIS for pmap, None for jit.
       mesh: its devices share every batch.
       constant_axes: for each constant, 0 if it has one value a seed, else None.
-      seeds: how many.
+      seeds: the number of seeds.
       how: "jit" or "pmap", equal in value.
       unroll: write the seeds out one after another; None does so on CPU alone.
     """
@@ -64,7 +64,7 @@ def compile_step(
 def _steps(step: Step) -> Step:
     """`step` for `[steps, ...]` batches; a single one is not put into a loop."""
 
-    def run(state: TrainState, batch: Feed, constants: Any):
+    def run(state: TrainState, batch: StepInputs, constants: Any):
         if len(batch["seed"]) > 1:
             return over_steps(step)(state, batch, constants)
         state, metrics = step(state, jax.tree.map(lambda x: x[0], batch), constants)
@@ -74,7 +74,7 @@ def _steps(step: Step) -> Step:
 
 
 def _jit(step: Step, mesh: Mesh) -> Compiled:
-    def run(state: TrainState, batch: Feed, constants: Any):
+    def run(state: TrainState, batch: StepInputs, constants: Any):
         new, metrics = _steps(step)(state, batch, constants)
         where = sharding.state_sharding(mesh, new)
         new = jax.lax.with_sharding_constraint(new, where)
@@ -82,15 +82,15 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def call(state: TrainState, batch: Feed, constants: Any):
-        def place(path: tuple, x: Any) -> jax.Array:
+    def call(state: TrainState, batch: StepInputs, constants: Any):
+        def shard(path: tuple, x: Any) -> jax.Array:
             if isinstance(x, jax.Array):
                 return x
             divided = path[0].key == "rows"
             return sharding.put(mesh, np.asarray(x), 2 if divided else None)
 
         if mesh.size > 1 or jax.process_count() > 1:
-            batch = jax.tree_util.tree_map_with_path(place, batch)
+            batch = jax.tree_util.tree_map_with_path(shard, batch)
         return compiled(state, batch, constants)
 
     return Compiled(call, lambda state: state, lambda state: state)
@@ -110,11 +110,11 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
     def divide(x: np.ndarray) -> np.ndarray:
         """`[steps, seeds, batch]` to `[devices, steps, seeds, batch / devices]`."""
         steps, seeds, batch = x.shape[:3]
-        share = batch // len(devices)
-        parts = x.reshape(steps, seeds, len(devices), share, *x.shape[3:])
+        local_batch = batch // len(devices)
+        parts = x.reshape(steps, seeds, len(devices), local_batch, *x.shape[3:])
         return np.moveaxis(parts, 2, 0)
 
-    def call(state: TrainState, batch: Feed, constants: Any):
+    def call(state: TrainState, batch: StepInputs, constants: Any):
         split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
         state, metrics = mapped(state, split, constants)
         return state, jax.tree.map(lambda x: x[0], metrics)

@@ -1,4 +1,4 @@
-"""Measure a model, and how close it is to its teacher, on held-out images."""
+"""Evaluation of a model, and of its agreement with its teacher, on held-out images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,14 +27,14 @@ def make_evaluate(
     mesh: Mesh,
     batch: int = 256,
 ) -> Callable[..., dict[str, list[float]]]:
-    """A function that measures a model on a whole split.
+    """A function that evaluates a model on a whole split.
 
     Args:
       predict: `(variables, images) -> logits` at the model's own resolution; `images`
-        holds `image` (uint8) and what else the chunks hold.
+        holds `image` (uint8) and the other arrays of the chunks.
       teacher: the same for the teacher, at its resolution; None without one.
       teacher_axis: 0 if there is one teacher a seed, None if all seeds share one.
-      seeds: how many models `variables` holds along its first axis.
+      seeds: the number of models along the first axis of `variables`.
       mesh: its devices share each batch.
       batch: images at a time; rounded up to a multiple of the devices.
 
@@ -73,22 +73,24 @@ def make_evaluate(
             count += len(labels)
             chunk = jax.tree.map(lambda x: _padded(x, batch), (images, labels))
             mask = np.arange(batch) < len(labels)
-            placed = [
+            on_devices = [
                 jax.tree.map(lambda x: sharding.put(mesh, x, 0), x)
                 for x in (*chunk, mask)
             ]
-            sums = jax.device_get(sums_of(variables, teacher_variables, *placed))
+            sums = jax.device_get(sums_of(variables, teacher_variables, *on_devices))
             total = sums if total is None else jax.tree.map(np.add, total, sums)
         means, bins = total
-        found = {k: [float(v) / count for v in x] for k, x in means.items()}
+        results = {k: [float(v) / count for v in x] for k, x in means.items()}
         each = [jax.tree.map(lambda x, i=i: x[i], bins) for i in range(seeds)]
-        found["calibration_error"] = [float(metrics.calibration_error(b)) for b in each]
-        return found
+        results["calibration_error"] = [
+            float(metrics.calibration_error(b)) for b in each
+        ]
+        return results
 
     return evaluate
 
 
 def _padded(x: np.ndarray, batch: int) -> np.ndarray:
-    """`x` with zeros behind it, `[batch, ...]`."""
+    """`x` padded with zeros to `[batch, ...]`."""
     spare = batch - len(x)
     return np.concatenate([x, np.zeros((spare, *x.shape[1:]), x.dtype)])

@@ -22,7 +22,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """The run was told to stop by signal `number`, and saved a checkpoint first."""
+    """The run received the stop signal `number`, and saved a checkpoint first."""
 
     def __init__(self, text: str, number: int = signal.SIGTERM):
         super().__init__(text)
@@ -30,7 +30,7 @@ class Interrupted(RuntimeError):
 
 
 class Plan(NamedTuple):
-    """How long a run is and when what happens, in updates."""
+    """The length of a run and its intervals, in steps."""
 
     name: str
     steps: int
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     steps_per_call: int
 
     def next_stop(self, step: int) -> int:
-        """The end of the call that starts after `step` updates."""
+        """The last step of the call that starts after `step` steps."""
         every = self.log_every, self.evaluate_every, self.checkpoint_every
         stops = [step - step % n + n for n in every]
         return min(*stops, self.steps, step + self.steps_per_call)
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 def fit(
     compiled: Compiled,
     state: TrainState,
-    given: PyTree,
+    constants: PyTree,
     plan: Plan,
     *,
     batches: Callable[[int], Iterator[dict[str, Any]]],
@@ -63,7 +63,8 @@ def fit(
     """Train from `state` to the end of the plan.
 
     Args:
-      batches: `start -> batches` of the updates from there on, as arrays.
+      constants: arrays that no step changes (`compile_step`).
+      batches: `start -> batches` of the steps from `start` on, as arrays.
       evaluate: measures the state on the validation split, a number a seed.
       write: takes a line of metrics.
       seconds: time spent on the run before.
@@ -85,10 +86,10 @@ def fit(
         while step < plan.steps:
             end = plan.next_stop(step)
             batch = stack([next(coming) for _ in range(step, end)])
-            running, metrics = compiled.call(running, batch, given)
+            running, metrics = compiled.call(running, batch, constants)
             window.append((step, metrics))
             step = end
-            told = bool(stop) or checkpoints.reached_preemption(step)
+            stopping = bool(stop) or checkpoints.reached_preemption(step)
             last = step == plan.steps
             if last or step % plan.log_every == 0:
                 done = sum(len(m["loss"]) for _, m in window)
@@ -96,14 +97,14 @@ def fit(
                 rate = clock.rate(done * plan.images_per_step)
                 agreement = _mean(means.get("agreement"), agreement)
                 write(_line("train", step, clock, means, images_per_second=rate))
-                bar.show(step, rate, _said(means, agreement))
+                bar.show(step, rate, _format_metrics(means, agreement))
                 window = []
-            saves = told or last or step % plan.checkpoint_every == 0
+            saves = stopping or last or step % plan.checkpoint_every == 0
             measures = last or step % plan.evaluate_every == 0
             if not (saves or measures):
                 continue
-            # Nothing is saved or measured that has not been seen to be finite: neither
-            # the losses so far, nor the parameters that the last of them led to.
+            # Nothing is saved or measured before a check that it is finite: both the
+            # losses so far and the parameters that the last of them led to.
             if window:
                 _means(window)
             clock.pause()
@@ -111,14 +112,14 @@ def fit(
             _check_parameters(now, step)
             accuracy = None
             if measures:
-                found = evaluate(now)
-                write(_line("validation", step, clock, found))
-                accuracy = float(np.mean(found["accuracy"]))
-                agreement = _mean(found.get("agreement"), agreement)
+                results = evaluate(now)
+                write(_line("validation", step, clock, results))
+                accuracy = float(np.mean(results["accuracy"]))
+                agreement = _mean(results.get("agreement"), agreement)
             if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
                 checkpoints.save(now, step, accuracy)
-            # Also at the end, for whoever runs another after this one.
-            if told or (last and stop):
+            # Also at the end, for a caller that starts another run after this one.
+            if stopping or (last and stop):
                 checkpoints.wait()
                 number = stop[0] if stop else signal.SIGTERM
                 raise Interrupted(f"stopped at step {step} of {plan.steps}", number)
@@ -128,39 +129,39 @@ def fit(
 
 
 class _Clock:
-    """Seconds of the run, and images per second without what it pauses for."""
+    """Seconds of the run, and images per second without its pauses."""
 
     def __init__(self, before: float):
         self._start = time.perf_counter() - before
-        self._mark = self._paused = time.perf_counter()
+        self._since = self._paused = time.perf_counter()
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
 
     def rate(self, images: int) -> float:
         now = time.perf_counter()
-        spent, self._mark = now - self._mark, now
+        spent, self._since = now - self._since, now
         return images / max(spent, 1e-9)
 
     def pause(self) -> None:
         self._paused = time.perf_counter()
 
     def resume(self) -> None:
-        self._mark += time.perf_counter() - self._paused
+        self._since += time.perf_counter() - self._paused
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that is empty until SIGTERM or SIGINT arrives; the second one is obeyed.
+    """A list that is empty until SIGTERM or SIGINT arrives; a second one stops at once.
 
     Only the main thread may listen. In a several-process run JAX's own preemption
     service listens instead, so that all hosts stop at the same step.
     """
-    seen: list[int] = []
+    received: list[int] = []
     before: dict[int, Any] = {}
 
     def listen(number: int, _frame: Any) -> None:
-        seen.append(number)
+        received.append(number)
         signal.signal(number, before[number])
 
     with contextlib.ExitStack() as undo:
@@ -169,11 +170,11 @@ def _stop_signals() -> Iterator[list[int]]:
                 with contextlib.suppress(ValueError):
                     before[number] = signal.signal(number, listen)
                     undo.callback(signal.signal, number, before[number])
-        yield seen
+        yield received
 
 
 def stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
-    """One first axis for the updates of a call; arrays on devices stay there."""
+    """One first axis for the steps of a call; arrays on devices stay on them."""
     if len(batches) == 1:
         return jax.tree.map(lambda x: x[None], batches[0])
     stack = {True: jnp.stack, False: np.stack}
@@ -209,7 +210,7 @@ def _check_parameters(state: TrainState, step: int) -> None:
         )
 
 
-def _said(means: dict[str, list[float]], agreement: float | None) -> str:
+def _format_metrics(means: dict[str, list[float]], agreement: float | None) -> str:
     text = f"loss {np.mean(means['loss']):.4f}"
     return text if agreement is None else f"{text}  agreement {agreement:.1%}"
 

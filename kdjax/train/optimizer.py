@@ -1,4 +1,4 @@
-"""Optimisers and schedules of the recipes, as optax transforms."""
+"""Optimizers and schedules of the recipes, as optax transforms."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
@@ -19,9 +19,9 @@ def multiplier(optim: Optim, steps: int) -> optax.Schedule:
     Linear from 0 over `warmup` steps, then by name: `cosine` to 0 at `steps`, `steps`
     down by `gamma` after each milestone, `constant`.
     """
-    rest = steps - optim.warmup
+    decay_steps = steps - optim.warmup
     if optim.schedule == "cosine":
-        after = optax.cosine_decay_schedule(1.0, rest)
+        after = optax.cosine_decay_schedule(1.0, decay_steps)
     elif optim.schedule == "steps":
         drops = {round(m * steps) - optim.warmup: optim.gamma for m in optim.milestones}
         after = optax.piecewise_constant_schedule(1.0, drops)
@@ -34,9 +34,9 @@ def multiplier(optim: Optim, steps: int) -> optax.Schedule:
 
 
 def make_rates(optim: Optim, steps: int) -> Callable[[int], dict[str, np.float32]]:
-    """`step -> rates`: the numbers of an update, `m` of `multiplier`, `lr` and `wd`.
+    """`step -> rates`: the numbers of a step, `m` of `multiplier`, `lr` and `wd`.
 
-    An update takes them as arguments, so that runs that differ in them, or in their
+    A step takes them as arguments, so that runs that differ in them, or in their
     length, are one program.
     """
     m = np.broadcast_to(jax.jit(multiplier(optim, steps))(jnp.arange(steps)), steps)
@@ -104,13 +104,13 @@ def _plus(rate: str) -> optax.GradientTransformationExtraArgs:
 
 def _muon() -> optax.GradientTransformation:
     def matrices(params: PyTree) -> PyTree:
-        def sides(kernel: bool, leaf: jax.Array) -> Any:
+        def find_axes(kernel: bool, leaf: jax.Array) -> Any:
             inputs = tuple(range(leaf.ndim - 1))
             return (
                 contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1) if kernel else None
             )
 
-        return jax.tree.map(sides, kernel_mask(params), params)
+        return jax.tree.map(find_axes, kernel_mask(params), params)
 
     # At rate -1, as it turns the sign that the chain turns again.
     return contrib.muon(
@@ -129,7 +129,7 @@ def by_network(
     def labels(params: dict[str, PyTree]) -> dict[str, PyTree]:
         return {n: jax.tree.map(lambda _, n=n: n, tree) for n, tree in params.items()}
 
-    def own(name: str) -> optax.GradientTransformationExtraArgs:
+    def wrap(name: str) -> optax.GradientTransformationExtraArgs:
         one = optimizers[name]
 
         def update(updates, state, params=None, **more):
@@ -138,7 +138,7 @@ def by_network(
 
         return optax.GradientTransformationExtraArgs(one.init, update)
 
-    parts: dict[Hashable, Any] = {name: own(name) for name in optimizers}
+    parts: dict[Hashable, Any] = {name: wrap(name) for name in optimizers}
     return optax.partition(parts, labels)
 
 
@@ -146,12 +146,12 @@ def network_rates(
     optims: Mapping[str, Optim], steps: int
 ) -> Callable[[int], dict[str, dict[str, np.float32]]]:
     """`step -> {network: rates}`, the numbers of a step by `make_rates`."""
-    made = {optim: make_rates(optim, steps) for optim in optims.values()}
-    return lambda step: {name: made[optim](step) for name, optim in optims.items()}
+    by_optim = {optim: make_rates(optim, steps) for optim in optims.values()}
+    return lambda step: {name: by_optim[optim](step) for name, optim in optims.items()}
 
 
-def keep_still(new: Any, old: Any, still: Collection[str]) -> Any:
-    """The new state of a `by_network` optimizer, but the old one of networks that have
-    not moved: neither their moments nor their counts change."""
-    kept = {name: old.inner_states[name] for name in still}
-    return new._replace(inner_states={**new.inner_states, **kept})
+def restore_inactive(new: Any, old: Any, inactive: Collection[str]) -> Any:
+    """The new state of a `by_network` optimizer, with the old one of the inactive
+    networks: neither their moments nor their counts change."""
+    previous = {name: old.inner_states[name] for name in inactive}
+    return new._replace(inner_states={**new.inner_states, **previous})

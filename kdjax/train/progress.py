@@ -1,4 +1,4 @@
-"""The progress bar of a job: how far, images/s, what else there is, time left."""
+"""The progress bar of a job: steps done, images/s, metrics, time left."""
 
 import datetime
 import time
@@ -17,7 +17,7 @@ from rich.progress import (
 class Bar:
     """A bar on a terminal; elsewhere a line now and then, so that logs stay short.
 
-    unit: what is counted.
+    unit: the name of one step of the bar.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The mesh, and which array lies where on it."""
+"""The device mesh, and the shardings of arrays on it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,24 +19,26 @@ SHARED_FROM = 1024
 def make_mesh(
     compute: Compute, batch: int, devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """The `('data', 'fsdp')` mesh that a run asks for, of all devices by default.
+    """The `('data', 'fsdp')` mesh of a config, of all devices by default.
 
-    Raises ConfigError where more devices are asked for than there are, or where the
+    Raises ConfigError where the config names more devices than there are, or where the
     batch does not divide by the devices that share it.
     """
     devices = list(devices or jax.devices())
-    there = len(devices)
-    data = compute.data or max(1, there // compute.fsdp)
-    wanted = data * compute.fsdp
+    available = len(devices)
+    data = compute.data or max(1, available // compute.fsdp)
+    count = data * compute.fsdp
     field = "compute.data x compute.fsdp"
-    require(wanted <= there, field, f"at most the {there} devices there are", wanted)
-    require(batch % wanted == 0, "batch", f"a multiple of {wanted} devices", batch)
+    require(
+        count <= available, field, f"at most the {available} devices there are", count
+    )
+    require(batch % count == 0, "batch", f"a multiple of {count} devices", batch)
     # Auto, not Explicit: ordinary models are not written for explicit sharding.
     return jax.make_mesh(
         (data, compute.fsdp),
         BATCH_AXES,
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[:wanted],
+        devices=devices[:count],
     )
 
 
@@ -46,29 +48,29 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_sharding(mesh: Mesh, tree: PyTree, *, lead: int = 1) -> PyTree:
-    """Shardings for parameters and optimiser state.
+    """Shardings for parameters and optimizer state.
 
     Each array of at least `SHARED_FROM` elements a seed is divided over `fsdp` along
     its largest axis that divides; the others are copied. The first `lead` axes (the
     seeds) are never divided.
     """
-    shares = mesh.shape["fsdp"]
+    parts = mesh.shape["fsdp"]
 
-    def place(x: Any) -> NamedSharding:
+    def choose_sharding(x: Any) -> NamedSharding:
         sizes = x.shape[lead:]
-        fits = [i for i, n in enumerate(sizes) if n % shares == 0]
-        if shares == 1 or not fits or np.prod(sizes) < SHARED_FROM:
+        fits = [i for i, n in enumerate(sizes) if n % parts == 0]
+        if parts == 1 or not fits or np.prod(sizes) < SHARED_FROM:
             return replicated(mesh)
         axis = lead + max(fits, key=lambda i: sizes[i])
         return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(choose_sharding, tree)
 
 
 def create_sharded(make: Callable[..., PyTree], mesh: Mesh, *args: Any) -> PyTree:
-    """`make(*args)`, every array created where it will live and nowhere else."""
+    """`make(*args)`, every array created on the devices of its sharding."""
     shardings = state_sharding(mesh, jax.eval_shape(make, *args))
-    # Run once: on CPU, optimising it takes 4 s and gains nothing (measured: 0.6 s).
+    # Run once: on CPU, optimizing it takes 4 s and gains nothing (measured: 0.6 s).
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     return jax.jit(make, out_shardings=shardings, compiler_options=options)(*args)

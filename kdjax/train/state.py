@@ -1,4 +1,4 @@
-"""What a run carries from update to update."""
+"""The training state: everything that changes from step to step."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from kdjax.core.types import Array, PyTree, Teacher
 class TrainState(NamedTuple):
     """All that changes during training; there is no random key and no data position.
 
-    step: scalar int32, updates done.
+    step: scalar int32, steps done.
     params, model_state: by network; the latter holds BatchNorm statistics and the like,
-        and what a strategy carries that has no parameters.
+        and the state of a strategy that has no parameters.
     opt_state: of the optax transform over `params`.
-    teacher: what a teacher carries that learns itself; empty otherwise.
+    teacher: the state of a teacher that learns itself; empty otherwise.
     """
 
     step: Array
@@ -32,12 +32,12 @@ def create_state(
 ) -> TrainState:
     """The state before the first step, from `{network: variables}`."""
     params = {n: v["params"] for n, v in variables.items() if "params" in v}
-    rest = {
+    collections = {
         n: {k: x for k, x in v.items() if k != "params"} for n, v in variables.items()
     }
     carried = teacher.init(variables) if teacher else {}
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, rest, optimizer.init(params), carried)
+    return TrainState(step, params, collections, optimizer.init(params), carried)
 
 
 def network_variables(state: TrainState, network: str) -> PyTree:

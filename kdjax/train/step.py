@@ -11,19 +11,19 @@ import optax
 from kdjax.core import collectives, keys
 from kdjax.core.types import Array, PyTree, Strategy, Teacher, View, make_batch
 from kdjax.train import turns
-from kdjax.train.optimizer import keep_still
+from kdjax.train.optimizer import restore_inactive
 from kdjax.train.state import TrainState, join
 
-Feed = dict[str, Any]
+StepInputs = dict[str, Any]
 Metrics = dict[str, Array]
-Step = Callable[[TrainState, Feed, Any], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, StepInputs, Any], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
     strategy: Strategy,
     optimizer: optax.GradientTransformationExtraArgs,
     *,
-    view: Callable[[Array, Feed, Any], View],
+    view: Callable[[Array, StepInputs, Any], View],
     teacher: Teacher | None = None,
     axis_name: str | None = None,
     frozen: Collection[str] = ("teacher",),
@@ -31,7 +31,7 @@ def make_train_step(
     """One step: apply the view, compute the targets, move the networks.
 
     Args:
-      strategy: what is optimized.
+      strategy: the losses to minimize, and the networks.
       optimizer: over `{network: params}` (`by_network`), its update taking `rates=`.
       view: `(step, batch, constants) -> View`.
       teacher: the source of the targets; None without a teacher.
@@ -43,18 +43,20 @@ def make_train_step(
     Returns:
       `step(state, batch, constants) -> (state, metrics)`. `batch` holds `"seed"`
       (scalar), `"schedules"` (numbers of the strategy), `"rates"` (of the optimizer),
-      with turns `"turn"` (`turns.turn_at`), and what `view` reads. The constants do
-      not change: the teacher's variables, the resident data.
+      with turns `"turn"` (`turns.turn_at`), and the entries that `view` reads. The
+      constants do not change: the teacher's variables, the data on the devices.
     """
 
-    def step(state: TrainState, feed: Feed, constants: Any):
-        seen = view(state.step, feed, constants)
+    def step(state: TrainState, inputs: StepInputs, constants: Any):
+        step_view = view(state.step, inputs, constants)
         targets = (
-            teacher.targets(state.teacher, seen, feed, constants) if teacher else None
+            teacher.targets(state.teacher, step_view, inputs, constants)
+            if teacher
+            else None
         )
         fixed = {name: constants[name] for name in frozen if name in constants}
-        batch = make_batch(seen, targets, fixed)
-        key = keys.step_key(feed["seed"], "model", state.step)
+        batch = make_batch(step_view, targets, fixed)
+        key = keys.step_key(inputs["seed"], "model", state.step)
 
         def move(moving: Collection[str]) -> tuple[Any, Any, Any, Metrics]:
             """The state after `moving` have moved; the others are constants."""
@@ -64,7 +66,7 @@ def make_train_step(
                     {**state.params, **params},
                     state.model_state,
                     batch,
-                    feed["schedules"],
+                    inputs["schedules"],
                     key,
                 )
                 turns.check_losses(losses, state.params)
@@ -74,28 +76,28 @@ def make_train_step(
             params: Any = {name: state.params[name] for name in moving}
             (loss, (model_state, metrics)), grads = graded(params)
             loss, metrics, grads = collectives.mean((loss, metrics, grads), axis_name)
-            still = [name for name in state.params if name not in moving]
-            zeros = {n: jax.tree.map(jnp.zeros_like, state.params[n]) for n in still}
+            inactive = [name for name in state.params if name not in moving]
+            zeros = {n: jax.tree.map(jnp.zeros_like, state.params[n]) for n in inactive}
             updates, opt_state = optimizer.update(
                 {**grads, **zeros},
                 state.opt_state,
                 state.params,
-                rates=feed["rates"],
+                rates=inputs["rates"],
             )
             params = optax.apply_updates(state.params, updates)
-            if still:
-                keep = {name: state.params[name] for name in still}
-                params = {**params, **keep}
-                opt_state = keep_still(opt_state, state.opt_state, still)
+            if inactive:
+                previous = {name: state.params[name] for name in inactive}
+                params = {**params, **previous}
+                opt_state = restore_inactive(opt_state, state.opt_state, inactive)
                 model_state = {
                     **model_state,
-                    **{n: state.model_state[n] for n in still},
+                    **{n: state.model_state[n] for n in inactive},
                 }
             return params, model_state, opt_state, {"loss": loss, **metrics}
 
         if strategy.turns:
             moves = [functools.partial(move, m) for m in turns.movers(strategy.turns)]
-            moved = jax.lax.switch(feed["turn"], moves)
+            moved = jax.lax.switch(inputs["turn"], moves)
         else:
             moved = move(tuple(state.params))
         params, model_state, opt_state, metrics = moved
@@ -111,7 +113,7 @@ def make_train_step(
 def over_steps(step: Step) -> Step:
     """Several steps in one dispatch: every entry of `batch` gains a first axis."""
 
-    def scan(state: TrainState, feed: Feed, constants: Any):
-        return jax.lax.scan(lambda s, b: step(s, b, constants), state, feed)
+    def scan(state: TrainState, inputs: StepInputs, constants: Any):
+        return jax.lax.scan(lambda s, b: step(s, b, constants), state, inputs)
 
     return scan

@@ -1,4 +1,4 @@
-"""Where the lines of `metrics.jsonl` also go: TensorBoard, Weights & Biases."""
+"""Trackers for the lines of `metrics.jsonl`: TensorBoard, Weights & Biases."""
 
 import importlib
 import pathlib
@@ -78,6 +78,6 @@ def open_trackers(
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raise ConfigError for a tracker whose package is not there."""
+    """Raise ConfigError for a tracker whose package is not installed."""
     for name in names:
         _module(name)

@@ -1,4 +1,4 @@
-"""Whose turn it is to move, and whether a strategy's networks fit together."""
+"""Turns of the networks of a strategy, and checks of its declarations."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -31,19 +31,19 @@ def turn_at(turns: Turns, step: int) -> np.int32:
 def check_networks(strategy: Strategy, networks: Mapping[str, PyTree]) -> None:
     """Refuse a strategy whose declarations do not fit the networks that it makes.
 
-    networks: what its `init` returns, or the shapes of that.
+    networks: the result of its `init`, or its shapes.
 
     Raises:
-      ConfigError: of `strategy`, with what was expected and what came.
+      ConfigError: of `strategy`, with the expected and the actual value.
     """
     ok = isinstance(networks, Mapping) and all(
         isinstance(x, Mapping) for x in networks.values()
     )
-    want = "init to return {network: variables}"
-    require(ok, "strategy", want, type(networks).__name__)
+    expected = "init to return {network: variables}"
+    require(ok, "strategy", expected, type(networks).__name__)
     trained = [name for name, variables in networks.items() if "params" in variables]
-    want = 'init to return at least one network, a dict with "params"'
-    require(bool(trained), "strategy", want, sorted(networks))
+    expected = 'init to return at least one network, a dict with "params"'
+    require(bool(trained), "strategy", expected, sorted(networks))
     require_known(strategy.student, trained, "strategy.student")
     for name in strategy.optim:
         require_known(name, trained, "strategy.optim")
@@ -55,17 +55,19 @@ def check_networks(strategy: Strategy, networks: Mapping[str, PyTree]) -> None:
     moving = {name for group in movers(strategy.turns) for name in group}
     for name in moving:
         require_known(name, trained, "strategy.turns")
-    still = sorted(set(trained) - moving)
-    require(not still, "strategy.turns", f"a turn for each of {sorted(trained)}", still)
+    missing = sorted(set(trained) - moving)
+    require(
+        not missing, "strategy.turns", f"a turn for each of {sorted(trained)}", missing
+    )
 
 
 def check_losses(losses: Any, params: Collection[str]) -> None:
-    """Refuse losses that are not one scalar for networks that there are."""
+    """Refuse losses that are not one scalar for each of some of the networks."""
     ok = isinstance(losses, Mapping) and bool(losses)
-    want = "loss to return {network: scalar}"
-    require(ok, "strategy", want, losses if ok else type(losses).__name__)
+    expected = "loss to return {network: scalar}"
+    require(ok, "strategy", expected, losses if ok else type(losses).__name__)
     for name, value in losses.items():
-        want = f"losses of its networks, {sorted(params)}"
-        require_known(name, params, "strategy", want)
+        expected = f"losses of its networks, {sorted(params)}"
+        require_known(name, params, "strategy", expected)
         shape = jnp.shape(value)
         require(shape == (), "strategy", f"one scalar as the loss of {name}", shape)

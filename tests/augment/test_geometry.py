@@ -9,7 +9,7 @@ from kdjax.augment.geometry import Crop
 
 
 def bilinear(image, box, size):
-    """Independent float64 reference: half-pixel centres, edges repeated."""
+    """Independent float64 reference: half-pixel centers, edges repeated."""
     height, width, _ = image.shape
     top, left, h, w = box * np.array([height, width, height, width])
     out = np.zeros((*size, image.shape[2]))
@@ -101,6 +101,7 @@ def test_crops_have_uniform_aspect_area_and_position_each_by_itself():
     np.testing.assert_allclose(np.corrcoef(draws), np.eye(5), atol=0.07)
 
 
+@pytest.mark.full
 def test_each_image_s_own_size_is_as_good_as_one_for_all():
     """The same keys: per-image sizes give the boxes that this size alone would give."""
     sizes = np.array([(8, 8), (20, 30), (400, 100)] * 50, np.int32)
@@ -129,6 +130,7 @@ def test_the_central_crop_of_the_paper():
         geometry.central_crops(sizes, resize=160, crop=161)
 
 
+@pytest.mark.full
 def test_antialias_and_cubic_are_jax_s_resizing_of_the_whole_image():
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
     whole = geometry.whole_image(2)
@@ -137,7 +139,7 @@ def test_antialias_and_cubic_are_jax_s_resizing_of_the_whole_image():
         floats = images.astype(np.float32)
         want = jax.image.resize(floats, (2, 4, 4, 3), method, antialias=True)
         np.testing.assert_allclose(got, np.clip(want, 0, 255), atol=2e-3)
-    # Antialiased linear by 3 is the triangle of half-width 3 around each centre.
+    # Antialiased linear by 3 is the triangle of half-width 3 around each center.
     weight = 1 - np.abs(np.arange(12) - 4.0) / 3
     weight = np.maximum(weight, 0) / np.maximum(weight, 0).sum()
     want = np.einsum("y,x,yxc->c", weight, weight, images[0].astype(np.float64))
@@ -155,8 +157,8 @@ def test_a_draw_for_another_batch_is_refused():
         geometry.apply_crops(images, draw(2), (8, 8))
 
 
-def test_normalise_maps_pixels_to_minus_one_and_one():
-    got = geometry.normalise(np.array([0, 255], np.uint8))
+def test_normalize_maps_pixels_to_minus_one_and_one():
+    got = geometry.normalize(np.array([0, 255], np.uint8))
     np.testing.assert_array_equal(got, np.array([-1.0, 1.0], np.float32))
 
 
@@ -175,8 +177,8 @@ def test_mild_crops_have_one_size_and_lie_anywhere():
     assert not geometry.draw_mild_crops(keys, share=1.0, flip=False).flip.any()
 
 
-def test_the_centre_cuts_the_same_off_every_side():
+def test_the_center_cuts_the_same_off_every_side():
     images = np.arange(64, dtype=np.float32).reshape(1, 8, 8, 1)
-    centre = geometry.central_image(1, 0.5)
-    got = geometry.apply_crops(images, centre, (4, 4))
+    center = geometry.central_image(1, 0.5)
+    got = geometry.apply_crops(images, center, (4, 4))
     np.testing.assert_allclose(got, images[:, 2:6, 2:6])

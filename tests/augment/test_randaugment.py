@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from kdjax.augment import randaugment
 from kdjax.augment.randaugment import NAMES, Operations
 
-GREY = (127, 127, 127)
+GRAY = (127, 127, 127)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def apply():
 
 
 def warped(image, data):
-    """Pillow's affine map, whose pixel centres lie at half."""
+    """Pillow's affine map, whose pixel centers lie at half."""
     return image.transform(
         image.size,
         Image.Transform.AFFINE,
         data,
         Image.Resampling.BILINEAR,
-        fillcolor=GREY,
+        fillcolor=GRAY,
     )
 
 
@@ -56,12 +56,12 @@ PILLOW = {
     "equalize": lambda x, level: ImageOps.equalize(x),
     "posterize": lambda x, level: ImageOps.posterize(x, 8 - round(4 * abs(level))),
     "solarize": lambda x, level: ImageOps.solarize(x, 255 * (1 - abs(level)) + 1),
-    "colour": lambda x, level: ImageEnhance.Color(x).enhance(1 + 0.9 * level),
+    "color": lambda x, level: ImageEnhance.Color(x).enhance(1 + 0.9 * level),
     "contrast": lambda x, level: ImageEnhance.Contrast(x).enhance(1 + 0.9 * level),
     "brightness": lambda x, level: ImageEnhance.Brightness(x).enhance(1 + 0.9 * level),
     "sharpness": lambda x, level: ImageEnhance.Sharpness(x).enhance(1 + 0.9 * level),
     "rotate": lambda x, level: x.rotate(
-        -30 * level, Image.Resampling.BILINEAR, fillcolor=GREY
+        -30 * level, Image.Resampling.BILINEAR, fillcolor=GRAY
     ),
     "shear x": lambda x, level: warped(x, (1, 0.3 * level, -0.3 * level * 12, 0, 1, 0)),
     "shear y": lambda x, level: warped(x, (1, 0, 0, 0.3 * level, 1, -0.3 * level * 16)),
@@ -82,12 +82,12 @@ def test_an_operation_is_pillow_s(images, apply, name, level):
         want = np.asarray(PILLOW[name](Image.fromarray(image), level), np.float64)
         difference = np.abs(found - want)
         if name in ("rotate", "shear x", "shear y", "translate x", "translate y"):
-            # Pillow mixes no grey into pixels at the edge: a line of them may differ.
+            # Pillow mixes no gray into pixels at the edge: a line of them may differ.
             assert (difference > 1.5).any(axis=-1).mean() < 0.09
             inner = difference[9:-9, 9:-9] if name == "rotate" else difference
             assert np.median(inner) <= 1.0
         else:
-            # Pillow rounds, and rounds the mean grey of contrast.
+            # Pillow rounds, and rounds the mean gray of contrast.
             assert difference.max() <= 1.51
 
 
@@ -115,16 +115,16 @@ def test_operations_are_done_in_order_and_each_image_has_its_own(images, apply):
     assert np.abs(got[0] - got[1]).max() > 10
 
 
-def test_grey_images_go_through(apply):
-    grey = np.random.default_rng(0).integers(0, 256, (14, 8, 8, 1)).astype(np.float32)
+def test_gray_images_go_through(apply):
+    gray = np.random.default_rng(0).integers(0, 256, (14, 8, 8, 1)).astype(np.float32)
     which = np.arange(14, dtype=np.int32)[:, None]
     level = np.full((14, 1), 0.7, np.float32)
     got = np.asarray(
-        jax.jit(randaugment.apply_operations)(grey, Operations(which, level))
+        jax.jit(randaugment.apply_operations)(gray, Operations(which, level))
     )
-    assert got.shape == grey.shape and np.isfinite(got).all()
+    assert got.shape == gray.shape and np.isfinite(got).all()
     assert got.min() >= 0 and got.max() <= 255
-    np.testing.assert_allclose(got[NAMES.index("colour")], grey[NAMES.index("colour")])
+    np.testing.assert_allclose(got[NAMES.index("color")], gray[NAMES.index("color")])
 
 
 def test_every_operation_and_both_signs_are_drawn_equally_often():

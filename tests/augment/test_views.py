@@ -15,7 +15,7 @@ from kdjax.augment.geometry import Crop
 from kdjax.config import Mode, Views
 
 N = 16
-# Programs that run once take longer to optimise than to run.
+# Programs that run once take longer to optimize than to run.
 ONCE = {"xla_backend_optimization_level": 0}
 
 
@@ -27,7 +27,7 @@ def images():
 def cut_out(images, crop, size):
     """Crops as images again: pixels are whole numbers."""
     cut = geometry.apply_crops(images, crop, (size, size))
-    return geometry.normalise(np.floor(np.asarray(cut) + 0.501))
+    return geometry.normalize(np.floor(np.asarray(cut) + 0.501))
 
 
 def named(mode, examples=None, epoch=0, step=0):
@@ -67,7 +67,7 @@ def test_one_box_and_one_flip_at_different_resolutions(images, mode):
 
 
 def test_fixed_teacher_never_changes_and_sees_the_whole_image(images):
-    whole = geometry.normalise(images[:N])
+    whole = geometry.normalize(images[:N])
     _, first = see(images, "fixed")
     np.testing.assert_allclose(first.teacher, whole, atol=1e-6)
     students = [np.asarray(first.student)]
@@ -80,7 +80,7 @@ def test_fixed_teacher_never_changes_and_sees_the_whole_image(images):
 
 def test_fixed_without_random_crops_never_changes_on_either_side(images):
     plain = Views(mode="fixed", area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False)
-    whole = geometry.normalise(images[:N])
+    whole = geometry.normalize(images[:N])
     for epoch in (0, 7):
         draw = views.draw_views(epoch, named("fixed", epoch=epoch), plain, (8, 8))
         labels = jnp.zeros(N, jnp.int32)
@@ -194,17 +194,18 @@ def test_views_do_not_depend_on_the_devices(images):
 RICH = Views(jitter=(0.4, 0.4, 0.4, 0.1), mix="cutmix")
 
 
-def colourful(n):
+def colorful(n):
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", get_args(Mode))
-def test_colours_are_shared_and_drawn_again_as_crops_are(mode):
+def test_colors_are_shared_and_drawn_again_as_crops_are(mode):
     """With every further draw on: consistency, and each view from its id alone."""
     operations = (1, 5) if mode in ("independent", "function_matching") else (0, 0)
     config = dataclasses.replace(RICH, mode=mode, randaugment=operations)
-    images, rows = colourful(6), np.array([4, 0, 5, 2, 1, 3])
+    images, rows = colorful(6), np.array([4, 0, 5, 2, 1, 3])
     sizes = np.array([(8, 8), (30, 20), (20, 30)] * 2, np.int32)
     ids, epochs = jnp.asarray(rows), jnp.full(6, 3)
     view_id = views.name_views(ids, epochs, jnp.int32(5), config)
@@ -254,9 +255,9 @@ def test_cutmix_puts_one_box_of_the_previous_row_into_every_image(images):
     assert 0 <= top <= top + height <= 1 and 0 <= left <= left + width <= 1
     for size, got in ((16, seen.student), (8, seen.teacher)):
         cut = np.asarray(cut_out(images[:N], draw.student, size))
-        centre = (np.arange(size) + 0.5) / size
-        rows = (centre >= top) & (centre < top + height)
-        columns = (centre >= left) & (centre < left + width)
+        center = (np.arange(size) + 0.5) / size
+        rows = (center >= top) & (center < top + height)
+        columns = (center >= left) & (center < left + width)
         covered = np.outer(rows, columns)[None, :, :, None]
         want = np.where(covered, np.roll(cut, 1, axis=0), cut)
         np.testing.assert_allclose(got, want, atol=1e-6)
@@ -277,19 +278,19 @@ def test_a_box_has_the_share_of_its_weight_unless_it_is_cut_off():
     np.testing.assert_allclose(height[inside], side[inside], atol=1e-5)
     np.testing.assert_allclose(width[inside], side[inside], atol=1e-5)
     assert (height <= side + 1e-5).all() and (box >= 0).all()
-    centres = (top + height / 2)[inside]
-    assert centres.min() < 0.2 and centres.max() > 0.8
+    centers = (top + height / 2)[inside]
+    assert centers.min() < 0.2 and centers.max() > 0.8
 
 
 def test_the_central_view_is_the_middle_of_a_stored_image():
     """A wide image squashed into a square: its own size says where its middle is."""
-    images = colourful(2)
+    images = colorful(2)
     sizes = jnp.array([(8, 16), (8, 8)])
     got = views.central_view(images, 8, central=1.0, sizes=sizes)
     crop = Crop(
         jnp.array([[0.0, 0.25, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]]), jnp.zeros(2, bool)
     )
-    want = geometry.normalise(geometry.apply_crops(images, crop, (8, 8)))
+    want = geometry.normalize(geometry.apply_crops(images, crop, (8, 8)))
     np.testing.assert_allclose(got, want, atol=1e-5)
     same = views.central_view(images, 8, central=1.0)
     np.testing.assert_allclose(same[1], want[1], atol=1e-5)
@@ -327,7 +328,7 @@ def test_an_unknown_mode_is_named():
         views.draw_views(0, named("fixed"), Views(mode="sideways"), (8, 8))  # type: ignore[arg-type]
 
 
-def test_mild_crops_and_a_still_centre(images):
+def test_mild_crops_and_a_still_center(images):
     """The paper's fix/cc and same/rc."""
     labels = jnp.zeros(N, jnp.int32)
 
@@ -339,8 +340,8 @@ def test_mild_crops_and_a_still_centre(images):
         )
 
     draw, first = seen("fixed", 0)
-    centre = geometry.normalise(images[:N, 2:6, 2:6])
-    np.testing.assert_allclose(first.teacher, centre, atol=1e-6)
+    center = geometry.normalize(images[:N, 2:6, 2:6])
+    np.testing.assert_allclose(first.teacher, center, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(draw.student.box)[:, 2:], 0.5)
     _, later = seen("fixed", 1)
     np.testing.assert_array_equal(later.teacher, first.teacher)

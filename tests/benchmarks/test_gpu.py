@@ -69,6 +69,7 @@ def test_a_dry_run_measures_every_row_of_every_part(tmp_path):
     assert sorted(file.name for file in copy.iterdir()) == ["gpu.md", "gpu.tar.gz"]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs /proc")
 def test_a_part_stopped_in_the_middle_leaves_the_others_whole(tmp_path):
     out = tmp_path / "out"

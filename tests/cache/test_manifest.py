@@ -10,12 +10,12 @@ from kdjax import config
 from kdjax.cache import manifest
 from kdjax.config import Member, Run, Scalar, Teacher, Term, Views
 from kdjax.core.types import BoundModel
-from kdjax.data import order, sources
+from kdjax.data import datasets, order
 from kdjax.models import from_function
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 LABELS = np.arange(6) % 3
-TRAIN = sources.from_arrays(IMAGES, LABELS)
+TRAIN = datasets.from_arrays(IMAGES, LABELS)
 WEIGHTS = {"params": np.ones((2, 3), np.float32)}
 TEACHER = BoundModel(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
 RUN = Run(
@@ -113,9 +113,9 @@ def changed(x, index):
 @pytest.mark.parametrize(
     "train",
     [
-        sources.from_arrays(changed(IMAGES, (5, 3, 3, 2)), LABELS),
-        sources.from_arrays(IMAGES, changed(LABELS, 0)),
-        sources.from_arrays(IMAGES[:5], LABELS[:5]),
+        datasets.from_arrays(changed(IMAGES, (5, 3, 3, 2)), LABELS),
+        datasets.from_arrays(IMAGES, changed(LABELS, 0)),
+        datasets.from_arrays(IMAGES[:5], LABELS[:5]),
         dataclasses.replace(TRAIN, ids=changed(TRAIN.ids, 5)),
         dataclasses.replace(TRAIN, shape=(8, 8, 3), resizes=True),
     ],

@@ -12,13 +12,13 @@ from kdjax.cache.manifest import make_manifest
 from kdjax.cache.store import Column, create_store, read_manifest
 from kdjax.config import Cache, Run, Scalar, Teacher, Term, Views
 from kdjax.core.types import BoundModel
-from kdjax.data import sources
+from kdjax.data import datasets
 from kdjax.models import from_function
 
 # {store: {file: text of JSON, or hexadecimal digits}}.
 STORES = json.loads((pathlib.Path(__file__).parent / "stores.json").read_text())
 IMAGES = np.arange(288).reshape(6, 4, 4, 3).astype(np.uint8)
-TRAIN = sources.from_arrays(IMAGES, np.arange(6) % 3)
+TRAIN = datasets.from_arrays(IMAGES, np.arange(6) % 3)
 WEIGHTS = {"params": np.ones((2, 3), np.float32)}
 TEACHER = BoundModel(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
 COLUMNS = {

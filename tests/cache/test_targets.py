@@ -47,7 +47,7 @@ def test_the_top_k_classes(temperature):
     # Half precision: 11 bits.
     np.testing.assert_allclose(found.log_probs, kept, rtol=5e-4, atol=1e-6)
     normaliser = np.log(np.exp(log_p / temperature).sum(-1))
-    np.testing.assert_allclose(found.log_normaliser, normaliser, atol=1e-5)
+    np.testing.assert_allclose(found.log_normalizer, normaliser, atol=1e-5)
 
 
 @pytest.mark.parametrize("tail", ["uniform", "bucket", "renormalize"])
@@ -62,7 +62,7 @@ def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, ta
         jnp.asarray(student),
         found.log_probs,
         teacher_indices=found.indices,
-        teacher_log_normalizer=found.log_normaliser,
+        teacher_log_normalizer=found.log_normalizer,
         temperature=2.0,
         tail=tail,
     )
@@ -94,7 +94,7 @@ def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_index():
         {}, view, {"rows": {"targets": stored}}, {}
     )
     np.testing.assert_array_equal(found.logits, LOGITS)
-    batch = {"rows": {"place": jnp.array([3, 0, 3])}}
+    batch = {"rows": {"index": jnp.array([3, 0, 3])}}
     found = targets.fixed_teacher().targets({}, view, batch, {"targets": stored})
     np.testing.assert_array_equal(found.logits, LOGITS[[3, 0, 3]])
 

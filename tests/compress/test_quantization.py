@@ -1,4 +1,4 @@
-"""Quantisers: properties of methods.md (F01, F02, F07), NumPy, slopes."""
+"""Quantizers: properties of methods.md (F01, F02, F07), NumPy, slopes."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_affine_against_numpy(axis, symmetric, levels):
     np.testing.assert_allclose(gradient, weights * inside, rtol=1e-12)
 
 
-def test_learnt_range_has_the_gradient_of_learnt_steps():
+def test_learned_range_has_the_gradient_of_learned_steps():
     """LSQ: `round(v) - v` within, the end's sign outside, per unit of step."""
     high, n = 1.5, 7
     weights, (_, found) = slope(
@@ -150,7 +150,7 @@ def test_rounding_by_chance_is_right_on_average():
     x = np.array([0.0, 0.1, 0.45, 0.8, 1.0])
     drawn = jax.vmap(lambda k: q.bucket_quantize(x, levels=3, key=k))(keys)
     assert set(np.unique(drawn)) == {0.0, 0.5, 1.0}
-    # Four standard errors of a draw between neighbours half a unit apart.
+    # Four standard errors of a draw between neighbors half a unit apart.
     np.testing.assert_allclose(drawn.mean(0), x, atol=4 * 0.25 / np.sqrt(4_000))
 
 
@@ -202,21 +202,21 @@ def test_the_range_of_a_scalar_fits_it():
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-17, 1e-30])
-def test_ranges_of_channels_that_have_decayed_can_be_learnt(size):
+def test_ranges_of_channels_that_have_decayed_can_be_learned(size):
     """Slopes have no unit, so those of a small range are those of a large one."""
     x = np.float32(np.linspace(-1, 1, 9))
 
-    def learnt(x, low, high):
+    def learned(x, low, high):
         return q.affine_quantize(x, low=low, high=high)
 
     ends = np.float32(-0.7), np.float32(0.4)
-    _, expected = slope(learnt, x, *ends)
-    _, found = slope(learnt, *(np.float32(size) * a for a in (x, *ends)))
+    _, expected = slope(learned, x, *ends)
+    _, found = slope(learned, *(np.float32(size) * a for a in (x, *ends)))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-3)
 
 
-QUANTISERS = {
+QUANTIZERS = {
     "affine": lambda x: q.affine_quantize(x, low=-1.0, high=2.0),
     "binary": q.binary_quantize,
     "ternary": q.ternary_quantize,
@@ -225,9 +225,10 @@ QUANTISERS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-@pytest.mark.parametrize("quantise", QUANTISERS.values(), ids=QUANTISERS)
-def test_half_precision_and_extremes(quantise, dtype):
+@pytest.mark.parametrize("quantize", QUANTIZERS.values(), ids=QUANTIZERS)
+def test_half_precision_and_extremes(quantize, dtype):
     for x in (
         np.zeros(5),
         np.full(5, 1e4),
@@ -235,11 +236,11 @@ def test_half_precision_and_extremes(quantise, dtype):
         np.full(1, 3.0),
     ):
         x = jnp.asarray(x, dtype)
-        weights, (gradient,) = slope(quantise, x)
-        values = quantise(x)
+        weights, (gradient,) = slope(quantize, x)
+        values = quantize(x)
         assert values.dtype == jnp.float32 and gradient.dtype == dtype
         assert np.isfinite(values).all() and np.isfinite(gradient).all()
-        mapped = jax.vmap(quantise)(jnp.stack([x, x]))
+        mapped = jax.vmap(quantize)(jnp.stack([x, x]))
         np.testing.assert_allclose(mapped[1], values, rtol=1e-6)
 
 

@@ -112,6 +112,7 @@ def _single(name):
     return jax.jit(jax.value_and_grad(loss))(weights)
 
 
+@pytest.mark.full
 @RELATION
 @pytest.mark.parametrize("own_rows", [False, True], ids=["all rows", "own rows"])
 def test_relation_kernel_under_pmap(name, own_rows):
@@ -177,6 +178,7 @@ def test_relation_kernel_under_shard_map(mesh, name):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 @RELATION
 def test_masked_rows_may_sit_on_other_devices(mesh, name):
     """A ragged last batch: the padding fills whole devices."""

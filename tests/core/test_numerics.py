@@ -12,20 +12,20 @@ pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
 def test_widen(float64):
-    assert numerics.widen(jnp.ones(1, jnp.bfloat16)).dtype == jnp.float32
-    assert numerics.widen(jnp.ones(1, jnp.float16)).dtype == jnp.float32
-    assert numerics.widen(jnp.ones(1, jnp.float32)).dtype == jnp.float32
-    assert numerics.widen(np.ones(1, np.float64)).dtype == jnp.float64
-    assert numerics.widen(jnp.ones(1, jnp.int8)).dtype == jnp.int8
+    assert numerics.promote(jnp.ones(1, jnp.bfloat16)).dtype == jnp.float32
+    assert numerics.promote(jnp.ones(1, jnp.float16)).dtype == jnp.float32
+    assert numerics.promote(jnp.ones(1, jnp.float32)).dtype == jnp.float32
+    assert numerics.promote(np.ones(1, np.float64)).dtype == jnp.float64
+    assert numerics.promote(jnp.ones(1, jnp.int8)).dtype == jnp.int8
 
 
 def test_widen_together(float64):
     half, single, double = (
         jnp.ones(1, d) for d in (jnp.bfloat16, jnp.float32, jnp.float64)
     )
-    pair = numerics.widen_together(half, half.astype(jnp.float16))
+    pair = numerics.promote_together(half, half.astype(jnp.float16))
     assert {x.dtype for x in pair} == {jnp.dtype(jnp.float32)}
-    pair = numerics.widen_together(double, single)
+    pair = numerics.promote_together(double, single)
     assert {x.dtype for x in pair} == {jnp.dtype(jnp.float64)}
 
 
@@ -52,6 +52,7 @@ def test_tempered_log_softmax_where_is_slicing(float64):
     assert np.isfinite(jax.jacrev(masked)(logits)).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scale", [1e4, -1e4, 1e30])
 def test_tempered_log_softmax_is_finite_beside_masked_entries(scale):
     """What is masked lies far above what is not, and the other way round."""
@@ -98,6 +99,7 @@ def test_huber(float64):
     np.testing.assert_allclose(numerics.huber(x[4:5], delta=2.0), [4.0])
 
 
+@pytest.mark.full
 def test_pairwise_distances(float64):
     x = np.random.default_rng(0).normal(size=(5, 3))
     x[4] = x[0]
@@ -112,7 +114,7 @@ def test_pairwise_distances(float64):
     np.testing.assert_array_equal(slope, 0)
 
 
-def test_pairwise_distances_keep_the_digits_of_near_neighbours():
+def test_pairwise_distances_keep_the_digits_of_near_neighbors():
     """A Gram matrix in float32 would return zero or noise here."""
     x = np.array([[1000.0, 0.0], [1000.0, 1e-2]], np.float32)
     distances = numerics.pairwise_distances(x)
@@ -120,7 +122,7 @@ def test_pairwise_distances_keep_the_digits_of_near_neighbours():
     assert np.isnan(numerics.pairwise_distances(x * np.float32(np.nan))[0, 1])
 
 
-def test_pairwise_distances_keep_the_direction_of_near_neighbours():
+def test_pairwise_distances_keep_the_direction_of_near_neighbors():
     """Of two rows a thousandth apart, among others, far from the origin."""
     rng = np.random.default_rng(0)
     x = 10 + rng.normal(size=(32, 17)).astype(np.float32)

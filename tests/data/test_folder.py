@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, folder, memory, source, sources
+from kdjax.data import content, datasets, folder, memory, source
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """PATH/train/{ant,bee,cow}, PATH/test/{bee} and unlabelled PATH/more."""
+    """PATH/train/{ant,bee,cow}, PATH/test/{bee} and unlabeled PATH/more."""
     rng = np.random.default_rng(0)
     pixels = {}
     for name in ("train/cow/1", "train/ant/2", "train/ant/1", "train/bee/1"):
@@ -30,13 +30,13 @@ def tree(tmp_path):
 
 def test_a_class_per_folder_in_the_order_of_names(tree):
     path, pixels = tree
-    splits = sources.load_splits(f"folder:{path}")
+    splits = datasets.load_splits(f"folder:{path}")
     assert sorted(splits) == ["more", "test", "train"]
-    train = sources.take_split(splits, "train", "data.train")
+    train = datasets.take_split(splits, "train", "data.train")
     want = ["train/ant/1", "train/ant/2", "train/bee/1", "train/cow/1"]
     assert train.labels.tolist() == [0, 0, 1, 2] and train.classes == 3
     assert train.ids.tolist() == [0, 1, 2, 3] and train.shape == (4, 5, 3)
-    held = memory.in_memory(train)
+    held = memory.decode_all(train)
     np.testing.assert_array_equal(held.images, np.stack([pixels[k] for k in want]))
     assert train.name_of(2) == str(path / "train/bee/1.png")
 
@@ -50,8 +50,8 @@ def test_a_split_may_lack_classes_or_labels(tree):
 def test_channels_are_those_of_the_first_image_or_those_asked_for(tree):
     path, _ = tree
     assert folder.load(str(path), channels=1)["train"].shape == (4, 5, 1)
-    grey = np.zeros((4, 5), np.uint8)
-    Image.fromarray(grey).save(path / "train/cow/0.png")
+    gray = np.zeros((4, 5), np.uint8)
+    Image.fromarray(gray).save(path / "train/cow/0.png")
     train = folder.load(str(path))["train"]
     assert {train.read(i).shape for i in range(5)} == {(4, 5, 3)}
 
@@ -119,11 +119,11 @@ def test_loading_a_folder_hashes_nothing(tree, monkeypatch):
 
     monkeypatch.setattr(content, "of_files", never)
     train = folder.load(str(tree[0]))["train"]
-    assert memory.in_memory(train).images.shape == (4, 4, 5, 3)
+    assert memory.decode_all(train).images.shape == (4, 4, 5, 3)
 
 
 def put(root, split, names):
-    """Grey images that differ, one for each class."""
+    """Gray images that differ, one for each class."""
     for i, name in enumerate(names):
         path = root / split / name / "1.png"
         path.parent.mkdir(parents=True)
@@ -135,13 +135,13 @@ def test_classes_are_joined_by_name(tmp_path):
     for name, classes in known.items():
         put(tmp_path / name, "train", classes)
     a, b, c = (f"folder:{tmp_path / name}" for name in known)
-    both = sources.load_splits(f"{a}+{b}")["train"]
+    both = datasets.load_splits(f"{a}+{b}")["train"]
     assert both.labels.tolist() == [0, 1, 0, 1] and both.names == ("cat", "dog")
     want = r"data.name \(train\): .*same.*\['cat', 'dog'\] and \['bird', 'dog'\]"
     with pytest.raises(ConfigError, match=want):
-        sources.load_splits(f"{a}+{b}+{c}")
+        datasets.load_splits(f"{a}+{b}+{c}")
     # Images to teach on, whose labels are not used, may be of anything.
-    other = sources.load_splits(f"{a}+{c}", labelled=False)["train"]
+    other = datasets.load_splits(f"{a}+{c}", labeled=False)["train"]
     assert other.labels.tolist() == [-1] * 4 and other.classes == 0
 
 
@@ -151,7 +151,7 @@ def test_many_class_names_are_shown_where_they_differ(tmp_path):
     put(tmp_path / "B", "train", [*first[:15], "new", *first[16:]])
     want = r"20 with \['15', '16', '17'\] from number 15 on and 20 with \['16', '17'"
     with pytest.raises(ConfigError, match=want):
-        sources.load_splits(f"folder:{tmp_path / 'A'}+folder:{tmp_path / 'B'}")
+        datasets.load_splits(f"folder:{tmp_path / 'A'}+folder:{tmp_path / 'B'}")
 
 
 def test_what_is_wrong_is_named(tree):
@@ -196,9 +196,9 @@ def test_a_damaged_file_is_named(tree, how):
         file.symlink_to(path / "nowhere.png")
     train = folder.load(str(path))["train"]
     with pytest.raises(ValueError, match="train/bee/1.png: cannot be decoded"):
-        memory.in_memory(train)
-    held = memory.in_memory(train, on_corrupt="skip")
-    assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in held.left_out[0]
+        memory.decode_all(train)
+    held = memory.decode_all(train, on_corrupt="skip")
+    assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in held.skipped[0]
 
 
 def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
@@ -210,23 +210,23 @@ def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
         folder.load(str(tmp_path))
 
 
-def test_colour_among_grey_is_named_and_never_lost_unasked(tmp_path):
-    """Grey in train, colour in test: the first image of the first split decides."""
+def test_color_among_gray_is_named_and_never_lost_unasked(tmp_path):
+    """Gray in train, color in test: the first image of the first split decides."""
     rng = np.random.default_rng(0)
     shapes = {"a_train/x/1": (4, 5), "a_train/y/2": (4, 5), "b_test/x/3": (4, 5, 3)}
     for name, shape in shapes.items():
         path = tmp_path / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
-    want = "data.channels: expected grey images, as .*x/1.png .*in .*b_test/x/3.png"
+    want = "data.channels: expected gray images, as .*x/1.png .*in .*b_test/x/3.png"
     with pytest.raises(ConfigError, match=want):
         folder.load(str(tmp_path))
-    grey = Image.fromarray(np.zeros((4, 5), np.uint8))
-    grey.save(tmp_path / "b_test/x/0.png")
+    gray = Image.fromarray(np.zeros((4, 5), np.uint8))
+    gray.save(tmp_path / "b_test/x/0.png")
     later = folder.load(str(tmp_path))["b_test"]
     assert later.shape == (4, 5, 1)
     with pytest.raises(ConfigError, match=want):
-        memory.in_memory(later, on_corrupt="skip")
+        memory.decode_all(later, on_corrupt="skip")
     for channels in (1, 3):
         made = folder.load(str(tmp_path), channels)
         assert {s.read(0).shape for s in made.values()} == {(4, 5, channels)}
@@ -234,4 +234,4 @@ def test_colour_among_grey_is_named_and_never_lost_unasked(tmp_path):
 
 def test_a_url_is_no_folder():
     with pytest.raises(ConfigError, match="data.name: .* on this machine .*'gs://b/x'"):
-        sources.load_splits("folder:gs://b/x")
+        datasets.load_splits("folder:gs://b/x")

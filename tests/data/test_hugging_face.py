@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, memory, source, sources
+from kdjax.data import content, datasets, memory, source
 
 
 class ClassLabel:
@@ -18,7 +18,7 @@ class Dataset:
     features = {"image": object(), "label": ClassLabel(), "text": object()}
     _fingerprint = "abc"
 
-    def __init__(self, images, labels, labelled=True):
+    def __init__(self, images, labels, labeled=True):
         self.images, self.labels = images, labels
 
     def __len__(self):
@@ -38,17 +38,17 @@ def pixels():
 @pytest.mark.parametrize("wrap", [Image.fromarray, np.asarray, np.ndarray.tolist])
 def test_images_labels_and_classes(pixels, wrap):
     dataset = Dataset([wrap(x) for x in pixels], [3, 0, 1])
-    found = sources.from_hugging_face(dataset)
+    found = datasets.from_hugging_face(dataset)
     assert found.labels.tolist() == [3, 0, 1] and found.classes == 4
     assert found.shape == (4, 5, 3) and found.names == tuple(ClassLabel.names)
-    held = memory.in_memory(sources.take_split({"train": found}, "train[1:]", "x"))
+    held = memory.decode_all(datasets.take_split({"train": found}, "train[1:]", "x"))
     np.testing.assert_array_equal(held.images, pixels[1:])
     assert held.ids.tolist() == [1, 2]
 
 
 def test_without_labels(pixels):
     dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
-    found = sources.from_hugging_face(dataset, label=None)
+    found = datasets.from_hugging_face(dataset, label=None)
     assert found.labels.tolist() == [-1] * 3 and found.classes == 0
 
 
@@ -61,7 +61,7 @@ def test_the_librarys_fingerprint_counts_where_not_every_pixel_does(
 
     def mark():
         dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
-        return source.fingerprint(sources.from_hugging_face(dataset))
+        return source.fingerprint(datasets.from_hugging_face(dataset))
 
     before = mark()
     monkeypatch.setattr(Dataset, "_fingerprint", "abd")
@@ -80,7 +80,7 @@ def test_the_fingerprint_sees_files_changed_in_place(tmp_path, pixels):
 
     def mark():
         paths = [tmp_path / f"{i}.bmp" for i in range(len(pixels))]
-        return source.fingerprint(sources.from_hugging_face(Paths(paths, [3, 0, 1])))
+        return source.fingerprint(datasets.from_hugging_face(Paths(paths, [3, 0, 1])))
 
     before = mark()
     assert mark() == before
@@ -94,24 +94,24 @@ def test_the_fingerprint_sees_files_changed_in_place(tmp_path, pixels):
 def test_what_is_wrong_is_named(pixels):
     dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])
     with pytest.raises(ConfigError, match="from_hugging_face: expected a column of"):
-        sources.from_hugging_face(dataset, image="picture")
+        datasets.from_hugging_face(dataset, image="picture")
     with pytest.raises(ConfigError, match="column text: expected an integer for every"):
-        sources.from_hugging_face(dataset, label="text")
+        datasets.from_hugging_face(dataset, label="text")
     with pytest.raises(ConfigError, match=r"column label: .* \[-1, 4\), got '0 to 9'"):
-        sources.from_hugging_face(Dataset(dataset.images, [3, 0, 9]))
+        datasets.from_hugging_face(Dataset(dataset.images, [3, 0, 9]))
     deep = Dataset([np.full((4, 5, 3), 256)] * 3, [0, 1, 2])
     with pytest.raises(ConfigError, match=r"example 0: expected uint8 .*int64\[4"):
-        sources.from_hugging_face(deep)
+        datasets.from_hugging_face(deep)
     floats = Dataset([np.zeros((4, 5, 3))] * 3, [0, 1, 2])
     with pytest.raises(ConfigError, match=r"example 0: expected uint8 .*float64\[4"):
-        sources.from_hugging_face(floats)
+        datasets.from_hugging_face(floats)
 
 
-def test_the_first_image_says_whether_all_are_grey(pixels):
-    grey, colour = Image.fromarray(pixels[0, :, :, 0]), Image.fromarray(pixels[1])
-    mixed = sources.from_hugging_face(Dataset([colour, grey], [0, 1]))
+def test_the_first_image_says_whether_all_are_gray(pixels):
+    gray, color = Image.fromarray(pixels[0, :, :, 0]), Image.fromarray(pixels[1])
+    mixed = datasets.from_hugging_face(Dataset([color, gray], [0, 1]))
     assert {mixed.read(i).shape for i in (0, 1)} == {(4, 5, 3)}
-    mixed = sources.from_hugging_face(Dataset([grey, colour], [0, 1]))
+    mixed = datasets.from_hugging_face(Dataset([gray, color], [0, 1]))
     assert mixed.shape == (4, 5, 1)
-    with pytest.raises(ConfigError, match="data.channels: .* colour in example 1"):
+    with pytest.raises(ConfigError, match="data.channels: .* color in example 1"):
         mixed.read(1)

@@ -45,7 +45,7 @@ def test_rows_of_several_seeds_are_each_seed_s_own():
     got = order.rows_at(2, n=10, batch=6, seeds=(3, 8), rows=some)
     want = [order.batch_at(2, n=10, batch=6, seed=seed) for seed in (3, 8)]
     for row, (places, epochs) in enumerate(want):
-        np.testing.assert_array_equal(got["place"][row], places[some])
+        np.testing.assert_array_equal(got["index"][row], places[some])
         np.testing.assert_array_equal(got["epoch"][row], epochs[some])
 
 

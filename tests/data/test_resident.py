@@ -4,17 +4,17 @@ import jax
 import numpy as np
 
 from kdjax.config import Compute
-from kdjax.data import resident, sources
+from kdjax.data import datasets, resident
 from kdjax.train import sharding
 
 
 def test_rows_come_back_by_place_on_one_and_on_eight_devices():
-    splits = sources.load_splits("digits")
-    source = sources.take_split(splits, "train[:203]", "data.train")
+    splits = datasets.load_splits("digits")
+    source = datasets.take_split(splits, "train[:203]", "data.train")
     places = np.array([0, 202, 17, 17])
     mesh = sharding.make_mesh(Compute(data=8), 8)
     for where in (None, mesh):
-        data = resident.place(source, where)
+        data = resident.shard(source, where)
         got = jax.jit(resident.take)(data, places)
         np.testing.assert_array_equal(got["image"], source.images[places])
         np.testing.assert_array_equal(got["label"], source.labels[places])

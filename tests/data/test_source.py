@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from kdjax.config import ConfigError
-from kdjax.data import memory, source, sources
+from kdjax.data import datasets, memory, source
 from kdjax.data.images import ImageError
 
 
 def made(n, seed=0, classes=3, shape=(4, 6, 3)):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
-    return sources.from_arrays(images, np.arange(n) % classes)
+    return datasets.from_arrays(images, np.arange(n) % classes)
 
 
 def lazy(whole, broken=()):
@@ -44,12 +44,12 @@ def test_joining_needs_one_shape_and_one_meaning_of_labels():
         source.join([made(3), made(3, shape=(5, 6, 3))])
     with pytest.raises(ConfigError, match=r"join: .*classes, got \[2, 3\]"):
         source.join([made(3), made(3, classes=2)])
-    other = source.unlabelled(made(3, classes=2))
+    other = source.drop_labels(made(3, classes=2))
     both = source.join([made(3), other])
     assert both.classes == 3 and (both.labels[3:] == -1).all()
     with pytest.raises(ConfigError, match="data.train: expected a label .*3 of 6"):
-        source.check_labelled(both, "data.train")
-    source.check_labelled(made(3), "data.train")
+        source.check_labeled(both, "data.train")
+    source.check_labeled(made(3), "data.train")
 
 
 def test_classes_without_names_are_joined_by_number():
@@ -63,12 +63,12 @@ def test_classes_without_names_are_joined_by_number():
     other = source.dataclasses.replace(made(3), names=("a", "c", "b"))
     with pytest.raises(ConfigError, match="join: expected parts with the same classes"):
         source.join([named, made(3), other])
-    source.join([named, source.unlabelled(other)])
+    source.join([named, source.drop_labels(other)])
 
 
 def test_images_without_labels_come_as_none():
     images = np.zeros((4, 3, 3, 1), np.uint8)
-    part = sources.take_split({"train": (images, None)}, "train[1:]", "data.train")
+    part = datasets.take_split({"train": (images, None)}, "train[1:]", "data.train")
     assert part.classes == 0 and part.labels.tolist() == [-1, -1, -1]
 
 
@@ -78,15 +78,15 @@ def test_a_fingerprint_changes_with_any_pixel_label_id_or_shape():
     images = made(6).images.copy()
     images[3, 2, 1, 0] ^= 1
     others = [
-        sources.from_arrays(images, np.arange(6) % 3),
-        sources.from_arrays(made(6).images, np.array([0, 1, 2, 0, 2, 1])),
+        datasets.from_arrays(images, np.arange(6) % 3),
+        datasets.from_arrays(made(6).images, np.array([0, 1, 2, 0, 2, 1])),
         source.select(made(6), slice(1, 6)),
-        source.unlabelled(made(6)),
-        source.at_size(made(6), 8),
+        source.drop_labels(made(6)),
+        source.resize_all(made(6), 8),
     ]
     marks = {base, *(source.fingerprint(x) for x in others)}
     assert len(marks) == 6
-    held = memory.in_memory(lazy(made(6)))
+    held = memory.decode_all(lazy(made(6)))
     assert source.fingerprint(held) == base
 
 
@@ -97,8 +97,8 @@ def test_stored_images_are_resized_once_and_keep_their_own_size():
     one = source.dataclasses.replace(
         made(3, shape=(8, 4, 3)), read=lambda i: images[i], images=None
     )
-    held = memory.in_memory(source.at_size(one, 4), workers=2)
-    assert held.images.shape == (3, 4, 4, 3) and held.left_out == ()
+    held = memory.decode_all(source.resize_all(one, 4), workers=2)
+    assert held.images.shape == (3, 4, 4, 3) and held.skipped == ()
     assert held.sizes.tolist() == [[8, 4], [4, 8], [6, 6]]
     # Bilinear with antialias of (8, 4) to (4, 4): rows by the triangle 1 3 3 1.
     rows = images[0].astype(np.float64)
@@ -108,31 +108,31 @@ def test_stored_images_are_resized_once_and_keep_their_own_size():
     assert size == (4, 8) and image.shape == (4, 4, 3)
     for on_corrupt in ("raise", "skip"):
         with pytest.raises(ImageError, match=r"images 1: expected shape \(8, 4, 3\)"):
-            memory.in_memory(one, on_corrupt=on_corrupt)
+            memory.decode_all(one, on_corrupt=on_corrupt)
 
 
 def test_damaged_images_are_named_or_left_out_with_their_ids():
     whole = made(200)
     damaged = lazy(whole, broken={3, 150})
     with pytest.raises(ImageError, match="images 3: cannot be decoded"):
-        memory.in_memory(damaged, workers=1)
-    held = memory.in_memory(damaged, on_corrupt="skip", workers=3)
+        memory.decode_all(damaged, workers=1)
+    held = memory.decode_all(damaged, on_corrupt="skip", workers=3)
     good = np.setdiff1d(np.arange(200), [3, 150])
     want = tuple(f"images {i}: cannot be decoded" for i in (3, 150))
-    assert held.left_out == want
+    assert held.skipped == want
     np.testing.assert_array_equal(held.ids, good)
     np.testing.assert_array_equal(held.images, whole.images[good])
     np.testing.assert_array_equal(held.labels, whole.labels[good])
     np.testing.assert_array_equal(held.read(3), whole.images[4])
-    left = memory.usable(damaged, on_corrupt="skip")
-    assert left.images is None and left.left_out == want
+    left = memory.select_decodable(damaged, on_corrupt="skip")
+    assert left.images is None and left.skipped == want
     np.testing.assert_array_equal(left.ids, good)
     np.testing.assert_array_equal(left.read(3), whole.images[4])
-    assert memory.usable(damaged) is damaged
+    assert memory.select_decodable(damaged) is damaged
     with pytest.raises(ConfigError, match="on_corrupt: .*none of 200; the first: im"):
-        memory.in_memory(lazy(whole, range(200)), on_corrupt="skip")
+        memory.decode_all(lazy(whole, range(200)), on_corrupt="skip")
     with pytest.raises(ConfigError, match="on_corrupt: expected raise or skip"):
-        memory.in_memory(damaged, on_corrupt="ignore")
+        memory.decode_all(damaged, on_corrupt="ignore")
 
 
 def test_a_name_may_join_several_sets(tmp_path):
@@ -146,13 +146,13 @@ def test_a_name_may_join_several_sets(tmp_path):
     name = "+".join(f"{tmp_path / x}.py:load" for x in "ab")
     wide = f"{name}+digits"
     with pytest.raises(ConfigError, match="train_name .train.: expected images of one"):
-        sources.load_splits(wide, field="data.train_name")
-    splits = sources.load_splits(name)
+        datasets.load_splits(wide, field="data.train_name")
+    splits = datasets.load_splits(name)
     assert list(splits) == ["train"]
-    part = sources.take_split(splits, "train[2:4]", "data.train")
+    part = datasets.take_split(splits, "train[2:4]", "data.train")
     assert part.ids.tolist() == [2, 3] and part.labels.tolist() == [2, 0]
     assert [int(part.read(i)[0, 0, 0]) for i in range(2)] == [1, 2]
-    stored = sources.load_splits(name, store=2)["train"]
+    stored = datasets.load_splits(name, store=2)["train"]
     assert stored.shape == (2, 2, 1) and stored.resizes
 
 
@@ -164,17 +164,17 @@ def test_a_plus_in_a_path_joins_nothing(tmp_path):
         "    return {'train': (np.zeros((2, 8, 8, 1), np.uint8), np.arange(2))}\n"
     )
     name = f"{tmp_path}/c++/my+sets.py:load"
-    assert len(sources.load_splits(name)["train"][0]) == 2
+    assert len(datasets.load_splits(name)["train"][0]) == 2
     with pytest.raises(ConfigError, match=r"/c[+][+]/a[+]digits\.d\): expected"):
-        sources.load_splits(f"folder:{tmp_path}/c++/a+digits.d")
+        datasets.load_splits(f"folder:{tmp_path}/c++/a+digits.d")
     with pytest.raises(ConfigError, match="got 'mnits'"):
-        sources.load_splits("digits+mnits")
+        datasets.load_splits("digits+mnits")
 
 
 def test_the_paper_s_splits():
     found = {
         name: [
-            sources.default_split(name, role)
+            datasets.default_split(name, role)
             for role in ("train", "validation", "test")
         ]
         for name in ("food101", "imagenet2012", "flowers102", "digits", "cifar10")
@@ -189,13 +189,15 @@ def test_the_paper_s_splits():
 
 
 def test_channels_of_arrays_are_made_what_is_asked_for():
-    colour = made(3)
-    grey = source.at_channels(colour, 1)
-    assert grey.shape == (*colour.shape[:2], 1) and source.at_channels(grey, 0) is grey
-    luma = colour.images.astype(np.float64) @ [0.299, 0.587, 0.114]
-    held = memory.in_memory(grey)
+    color = made(3)
+    gray = source.convert_channels(color, 1)
+    assert (
+        gray.shape == (*color.shape[:2], 1) and source.convert_channels(gray, 0) is gray
+    )
+    luma = color.images.astype(np.float64) @ [0.299, 0.587, 0.114]
+    held = memory.decode_all(gray)
     np.testing.assert_allclose(held.images[..., 0], luma, atol=0.51)
-    back = memory.in_memory(source.at_channels(held, 3))
+    back = memory.decode_all(source.convert_channels(held, 3))
     np.testing.assert_array_equal(back.images, np.repeat(held.images, 3, axis=3))
 
 

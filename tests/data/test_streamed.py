@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.augment import geometry, views
 from kdjax.config import Compute, ConfigError, Views
-from kdjax.data import feed, memory, order, resident, source, sources, streamed
+from kdjax.data import datasets, memory, order, pipeline, resident, source, streamed
 from kdjax.data.images import ImageError
 from kdjax.train import sharding
 
@@ -19,7 +19,7 @@ def lazy(n=30, shape=(12, 10, 3)):
     """Images that are read one by one."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, *shape), dtype=np.uint8)
-    whole = sources.from_arrays(images, np.arange(n) % 5)
+    whole = datasets.from_arrays(images, np.arange(n) % 5)
     return source.dataclasses.replace(
         whole, read=lambda place: images[place], images=None
     )
@@ -27,7 +27,9 @@ def lazy(n=30, shape=(12, 10, 3)):
 
 def first_batches(made, host=0, hosts=1, ahead=2, **options):
     rows = slice(host * BATCH // hosts, (host + 1) * BATCH // hosts)
-    assemble = streamed.assembler(made, batch=BATCH, seeds=SEEDS, rows=rows, **options)
+    assemble = streamed.make_assembler(
+        made, batch=BATCH, seeds=SEEDS, rows=rows, **options
+    )
     return list(streamed.stream(assemble, 0, STEPS, ahead=ahead))
 
 
@@ -60,13 +62,13 @@ def test_the_same_20_batches_for_any_hosts_and_workers(
             blocks = [part[step][name] for part in parts]
             np.testing.assert_array_equal(np.concatenate(blocks, axis=1), x)
     pixels = ["student", "teacher"] if crop else ["image"]
-    want = {"place", "epoch", "label", "id", *pixels}
+    want = {"index", "epoch", "label", "id", *pixels}
     assert set(whole_batches[crop][0]) == want
 
 
 def test_worker_processes_make_the_same_batches(whole_batches):
     options = {"batch": BATCH, "seeds": SEEDS, "workers": 0}
-    assemble = streamed.assembler(lazy(), crop=host_crop(), **options)
+    assemble = streamed.make_assembler(lazy(), crop=host_crop(), **options)
     got = list(streamed.stream(assemble, 0, 4, ahead=1, processes=2))
     assert len(got) == 4
     for one, want in zip(got, whole_batches[True], strict=False):
@@ -75,26 +77,26 @@ def test_worker_processes_make_the_same_batches(whole_batches):
 
 @pytest.mark.parametrize("store", [0, 7])
 def test_what_reaches_the_devices_is_what_the_resident_feed_looks_up(store):
-    made = source.at_size(lazy(), store)
+    made = source.resize_all(lazy(), store)
     mesh = sharding.make_mesh(Compute(data=4), BATCH)
     rows = streamed.local_rows(mesh, BATCH)
     assert rows.tolist() == list(range(BATCH))
-    assemble = streamed.assembler(made, batch=BATCH, seeds=SEEDS, rows=rows)
+    assemble = streamed.make_assembler(made, batch=BATCH, seeds=SEEDS, rows=rows)
     batches = streamed.stream(assemble, 5, 9)
     placed = streamed.prefetch(
-        batches, lambda batch: streamed.place(batch, mesh, rows, BATCH)
+        batches, lambda batch: streamed.shard(batch, mesh, rows, BATCH)
     )
-    data = resident.place(memory.in_memory(made), mesh)
+    data = resident.shard(memory.decode_all(made), mesh)
     look_up = jax.jit(resident.take)
     seen = 0
     for step, got in enumerate(placed, start=5):
         for row, seed in enumerate(SEEDS):
             places, epochs = order.batch_at(step, n=30, batch=BATCH, seed=seed)
             want = look_up(data, places)
-            assert set(got) == {*want, "place", "epoch"}
+            assert set(got) == {*want, "index", "epoch"}
             for name, x in want.items():
                 np.testing.assert_array_equal(got[name][row], x)
-            np.testing.assert_array_equal(got["place"][row], places)
+            np.testing.assert_array_equal(got["index"][row], places)
             np.testing.assert_array_equal(got["epoch"][row], epochs)
         shards = {s.data.shape[1] for s in got["image"].addressable_shards}
         assert shards == {BATCH // 4}
@@ -103,7 +105,7 @@ def test_what_reaches_the_devices_is_what_the_resident_feed_looks_up(store):
 
 
 def test_to_go_on_is_to_start_at_another_step(whole_batches):
-    assemble = streamed.assembler(lazy(), batch=BATCH, seeds=SEEDS)
+    assemble = streamed.make_assembler(lazy(), batch=BATCH, seeds=SEEDS)
     got = streamed.stream(assemble, 13, STEPS)
     for one, want in itertools.zip_longest(got, whole_batches[None][13:]):
         jax.tree.map(np.testing.assert_array_equal, one, want)
@@ -127,7 +129,7 @@ def test_crops_on_the_host_are_those_of_the_device(mode, method, antialias):
         Views(mode=mode, method=method, antialias=antialias, flip=True),
     )
     crop = streamed.HostCrop(views.host_draw(config), 6, 9, method, antialias)
-    held = memory.in_memory(made)
+    held = memory.decode_all(made)
 
     @jax.jit
     def both(images, labels, ids, epochs, student, teacher):
@@ -151,7 +153,7 @@ def test_crops_on_the_host_are_those_of_the_device(mode, method, antialias):
 
 
 def first_batches_of(made, crop, stop):
-    assemble = streamed.assembler(made, batch=BATCH, seeds=SEEDS, crop=crop)
+    assemble = streamed.make_assembler(made, batch=BATCH, seeds=SEEDS, crop=crop)
     return list(streamed.stream(assemble, 0, stop))
 
 
@@ -190,19 +192,19 @@ def test_a_damaged_image_ends_the_stream_with_its_name():
         raise ImageError(f"cat {place}.jpg: cannot be decoded")
 
     made = source.dataclasses.replace(lazy(), read=read)
-    assemble = streamed.assembler(made, batch=BATCH, seeds=SEEDS)
+    assemble = streamed.make_assembler(made, batch=BATCH, seeds=SEEDS)
     with pytest.raises(ImageError, match=r"cat \d+.jpg: cannot be decoded"):
         list(streamed.stream(assemble, 0, 2))
 
 
 def test_the_feed_is_chosen_by_size_or_by_force():
     made = lazy()
-    assert feed.decoded_bytes(made) == 30 * 12 * 10 * 3
-    assert feed.choose_feed(made, 10_800) == "resident"
-    assert feed.choose_feed(made, 10_799) == "streamed"
-    assert feed.choose_feed(made, 10_799, "resident") == "resident"
-    assert feed.choose_feed(made, 10_800, "streamed") == "streamed"
+    assert pipeline.decoded_bytes(made) == 30 * 12 * 10 * 3
+    assert pipeline.choose_pipeline(made, 10_800) == "resident"
+    assert pipeline.choose_pipeline(made, 10_799) == "streamed"
+    assert pipeline.choose_pipeline(made, 10_799, "resident") == "resident"
+    assert pipeline.choose_pipeline(made, 10_800, "streamed") == "streamed"
     with pytest.raises(ConfigError, match="data.feed: expected auto or resident"):
-        feed.choose_feed(made, 1, "carrier pigeon")
+        pipeline.choose_pipeline(made, 1, "carrier pigeon")
     mesh = sharding.make_mesh(Compute(data=2), 2)
-    assert feed.device_budget(mesh) == 4 * 2**30
+    assert pipeline.device_budget(mesh) == 4 * 2**30

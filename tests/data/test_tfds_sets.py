@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, memory, source, sources, tfds_sets
+from kdjax.data import content, datasets, memory, source, tfds_sets
 from kdjax.data.statistics import describe
 
 N = 7
@@ -53,8 +53,8 @@ def prepared(tmp_path_factory):
 
 
 def test_a_prepared_set_is_read_in_its_own_order(prepared):
-    splits = sources.load_splits("tfds:tiny", data_dir=prepared)
-    part = sources.take_split(splits, "train[2:]", "data.train")
+    splits = datasets.load_splits("tfds:tiny", data_dir=prepared)
+    part = datasets.take_split(splits, "train[2:]", "data.train")
     assert part.ids.tolist() == [2, 3, 4, 5, 6] and part.classes == 5
     assert part.name_of(0) == "tiny/1.2.0 train 2"
     whole = splits["train"]
@@ -67,8 +67,8 @@ def test_a_prepared_set_is_read_in_its_own_order(prepared):
 
 
 def test_store_makes_them_one_shape_and_keeps_their_sizes(prepared):
-    splits = sources.load_splits("tfds:tiny", data_dir=prepared, store=8, channels=1)
-    held = memory.in_memory(sources.take_split(splits, "train", "data.train"))
+    splits = datasets.load_splits("tfds:tiny", data_dir=prepared, store=8, channels=1)
+    held = memory.decode_all(datasets.take_split(splits, "train", "data.train"))
     assert held.images.shape == (N, 8, 8, 1)
     assert sorted(held.sizes[:, 0]) == list(range(4, 4 + N))
     assert set(held.sizes[:, 1]) == {6}
@@ -126,29 +126,29 @@ def test_labels_of_large_sets_are_kept_on_disk(prepared, tmp_path, monkeypatch):
 
 def test_what_is_not_prepared_says_how_to(prepared):
     with pytest.raises(ConfigError, match="food101 prepared by TFDS in .*, found none"):
-        sources.load_splits("food101", data_dir=prepared)
+        datasets.load_splits("food101", data_dir=prepared)
     with pytest.raises(ConfigError, match="tiny:9.9.9 prepared"):
-        sources.load_splits("tfds:tiny:9.9.9", data_dir=prepared)
-    assert "train" in sources.load_splits("tfds:tiny:1.2.0", data_dir=prepared)
+        datasets.load_splits("tfds:tiny:9.9.9", data_dir=prepared)
+    assert "train" in datasets.load_splits("tfds:tiny:1.2.0", data_dir=prepared)
 
 
 @pytest.mark.data
 def test_cifar_10_has_its_published_statistics():
     """Channel means and deviations as in the usual recipes; 5 000 images a class."""
-    splits = sources.load_splits("cifar10")
-    train = sources.take_split(splits, "train", "data.train")
-    held = memory.in_memory(train)
+    splits = datasets.load_splits("cifar10")
+    train = datasets.take_split(splits, "train", "data.train")
+    held = memory.decode_all(train)
     found = describe(held, at_most=50_000)
     np.testing.assert_allclose(found.mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
     np.testing.assert_allclose(found.std, [0.2470, 0.2435, 0.2616], atol=5e-5)
     assert found.counts.tolist() == [5000] * 10
-    default = sources.default_split("cifar10", "train")
-    assert len(sources.take_split(splits, default, "data.train")) == 45_000
+    default = datasets.default_split("cifar10", "train")
+    assert len(datasets.take_split(splits, default, "data.train")) == 45_000
 
 
 @pytest.mark.data
-def test_fashion_mnist_is_grey_and_balanced():
-    splits = sources.load_splits("fashion_mnist")
+def test_fashion_mnist_is_gray_and_balanced():
+    splits = datasets.load_splits("fashion_mnist")
     assert splits["train"].shape == (28, 28, 1)
     assert np.bincount(splits["train"].labels).tolist() == [6000] * 10
     assert np.bincount(splits["test"].labels).tolist() == [1000] * 10

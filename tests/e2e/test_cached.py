@@ -98,7 +98,7 @@ def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
     of_all = targets(asking(0, 3))
     np.testing.assert_array_equal(of_all.indices, want.indices)
     np.testing.assert_allclose(of_all.log_probs, want.log_probs, rtol=1e-3)
-    np.testing.assert_allclose(of_all.log_normaliser, want.log_normaliser, rtol=1e-5)
+    np.testing.assert_allclose(of_all.log_normalizer, want.log_normalizer, rtol=1e-5)
     assert targets(asking(5, 5)).log_probs.shape == (16, 5)
     # Only logits can be read at another temperature.
     other = {"soft": Term(temperature=Scalar(2.0))}
@@ -263,8 +263,8 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     def first_loss(tail):
         params, state = {"student": {"w": w}}, {"student": {}}
         strategy, numbers = parts_of(asking(tail)).strategy, batch["schedules"]
-        seen = make_batch(view, targets, {})
-        losses, _ = strategy.loss(params, state, seen, numbers, None)
+        inputs = make_batch(view, targets, {})
+        losses, _ = strategy.loss(params, state, inputs, numbers, None)
         return losses["student"]
 
     pixels = np.float64(view.student).reshape(16, -1)

@@ -42,6 +42,7 @@ def test_epochs_of_less_than_one_step_are_refused(small, tmp_path):
     assert not (tmp_path / "run").exists() and not (tmp_path / "store").exists()
 
 
+@pytest.mark.full
 def test_more_classes_than_are_kept_are_refused(small, tmp_path):
     def asking(folder, store, top_k):
         cache = Cache(path=str(tmp_path / f"store {store}"), top_k=top_k, epochs=1.0)
@@ -159,6 +160,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
         reader.open_cache(run, train, teacher(MODEL))
 
 
+@pytest.mark.full
 def test_a_fixed_store_is_repaired_with_another_batch(small, tmp_path):
     """Blocks keep their size; the batch is no part of what they hold."""
     cache = Cache(path=str(tmp_path / "store"))
@@ -172,6 +174,7 @@ def test_a_fixed_store_is_repaired_with_another_batch(small, tmp_path):
     np.testing.assert_allclose(repaired, whole, rtol=0, atol=1e-6)
 
 
+@pytest.mark.full
 def test_a_store_whose_layout_is_damaged_is_repaired(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
     stored(run)
@@ -205,6 +208,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path
         taught(run)
 
 
+@pytest.mark.full
 def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
     """Three blocks: the disk is full at the second, the same call writes the rest."""
     monkeypatch.setattr(writer, "_BLOCK_STEPS", 4)
@@ -236,6 +240,7 @@ def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
     assert open_store(tmp_path / "store").missing() == []
 
 
+@pytest.mark.full
 def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
     for path in ("run", "run/store", "."):
         run = small("run", cache=Cache(path=str(tmp_path / path)))
@@ -254,6 +259,7 @@ def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
     assert [x.read_text() for x in (tmp_path / "papers").iterdir()] == ["precious"]
 
 
+@pytest.mark.full
 def test_a_finished_run_needs_its_store_no_more_and_one_may_move(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
     stored(run)
@@ -333,6 +339,7 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
     assert not pathlib.Path(run.workdir).exists()
 
 
+@pytest.mark.full
 def test_fewer_epochs_are_read_and_never_more_than_are_stored(small, tmp_path):
     def asking(epochs):
         return small("run", cache=Cache(path=str(tmp_path / "store"), epochs=epochs))

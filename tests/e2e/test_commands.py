@@ -32,9 +32,8 @@ def linear(model, classes):
 '''
 EXPERIMENT = """
 from kdjax.config import Compute, Model, Optim, Run, Teacher
+from kdjax.experiments import Experiment
 
-CLAIM = "two runs"
-DURATIONS = {{"tiny": (1,)}}
 LINEAR = Model(name="{model}:linear")
 OPTIM = Optim(warmup=0)
 
@@ -46,8 +45,7 @@ def mix(scale="tiny"):
     return Run(model=LINEAR, teacher=teacher, **common)
 
 
-VARIANTS = {{"mix": mix}}
-EXPECTED = ()
+EXPERIMENT = Experiment("two runs", {{"mix": mix}}, {{"tiny": (1,)}}, ())
 """
 
 

@@ -25,7 +25,7 @@ from kdjax.config import (
     Views,
 )
 from kdjax.core import runlog
-from kdjax.data import sources
+from kdjax.data import datasets
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
 from tests.e2e.saved import saved
@@ -342,7 +342,7 @@ def test_bad_input_is_named_before_anything_is_written(tiny_run, message, tmp_pa
 def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
     five = {
         name: (x[y < 5], y[y < 5])
-        for name, (x, y) in sources.load_splits("digits").items()
+        for name, (x, y) in datasets.load_splits("digits").items()
     }
     from kdjax.config import Data
 
@@ -445,6 +445,7 @@ def test_a_model_and_data_of_the_users_own(own_run):
     assert alone["accuracy"] == found["accuracy"] and "agreement" not in alone
 
 
+@pytest.mark.full
 def test_other_data_or_another_teacher_is_another_run(own_run):
     given = dict(splits=arrays(), student=linear(4), teacher=own_teacher())
     kdjax.distill(own_run, **given)
@@ -475,6 +476,7 @@ def test_other_data_or_another_teacher_is_another_run(own_run):
     kdjax.distill(own_run, **given)
 
 
+@pytest.mark.full
 def test_the_best_step_is_kept_though_no_checkpoint_was_due(tiny_run):
     run = tiny_run(
         teacher=None,

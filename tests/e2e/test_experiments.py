@@ -23,8 +23,8 @@ from kdjax.config import (
 from kdjax.core import runlog
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel
+from kdjax.data.datasets import from_arrays
 from kdjax.data.source import Source
-from kdjax.data.sources import from_arrays
 from kdjax.experiments import experiment_files, load_experiment, sweep
 from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
@@ -224,6 +224,7 @@ def test_the_papers_networks_take_a_step(tmp_path, monkeypatch):
     assert summary is not None and np.isfinite(summary["test"]["kl"]).all()
 
 
+@pytest.mark.full
 def test_the_teacher_of_vehicles_answers_for_them_alone(monkeypatch):
     """Its four logits are the published network's for the classes that the images of
     its set are of, in the order of their labels there."""
@@ -232,7 +233,7 @@ def test_the_teacher_of_vehicles_answers_for_them_alone(monkeypatch):
     names = "airplane automobile bird cat deer dog frog horse ship truck".split()
     whole = from_arrays(images.astype(np.uint8), labels)
     whole = dataclasses.replace(whole, names=tuple(names))
-    monkeypatch.setattr("kdjax.data.sources.load_splits", lambda _: {"train": whole})
+    monkeypatch.setattr("kdjax.data.datasets.load_splits", lambda _: {"train": whole})
     run = load_experiment(FOLDER / "function_matching/out_of_domain.py").run(
         "own", "cifar", 1
     )

@@ -75,6 +75,7 @@ def test_a_folder_is_one_processes_at_a_time(tmp_path):
         pass
 
 
+@pytest.mark.full
 def test_a_run_of_another_process_is_left_alone(tmp_path):
     optim = Optim(warmup=0)
     run = Run(
@@ -106,6 +107,7 @@ class Listening(io.StringIO):
         return super().write(text)
 
 
+@pytest.mark.full
 def test_sweeps_share_what_is_left(tmp_path):
     file, root = tmp_path / "two.py", tmp_path / "sweep"
     file.write_text(SWEEP)

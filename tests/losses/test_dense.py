@@ -38,7 +38,7 @@ def test_affinity_against_numpy():
     _grads(loss, student, teacher)
 
 
-def test_quantiser_fixture():
+def test_quantizer_fixture():
     """methods.md, 3.5; F07: idempotent, within half a step, slope 1 inside only."""
     x = jnp.array([-1, -0.4, 0.1, 0.9, 1])
     knobs = {"levels": 4, "low": -1.0, "high": 1.0}
@@ -56,7 +56,7 @@ def test_quantiser_fixture():
             losses.uniform_quantize(x, **{**knobs, **bad})
 
 
-def test_quantised_hint_against_numpy():
+def test_quantized_hint_against_numpy():
     student, teacher = MAPS
     knobs = {"levels": 5, "low": -1.0, "high": 1.0}
     q_s, q_t = (np.round((np.clip(x, -1, 1) + 1) * 2) / 2 - 1 for x in MAPS)

@@ -68,8 +68,8 @@ def test_dist_against_numpy(eps):
 def test_dist_inter_ignores_scale_and_shift_of_probabilities_and_is_bounded():
     _, teacher = draw()
     p = softmax(teacher)
-    shrunk = np.log(0.3 * p + 0.7 / 7)
-    np.testing.assert_allclose(losses.dist_inter(shrunk, teacher), 0, atol=1e-6)
+    rescale = np.log(0.3 * p + 0.7 / 7)
+    np.testing.assert_allclose(losses.dist_inter(rescale, teacher), 0, atol=1e-6)
     opposed = np.log((1 - p) / 6)
     np.testing.assert_allclose(losses.dist_inter(opposed, teacher), 2, atol=1e-6)
 
@@ -82,8 +82,8 @@ def test_dist_intra_ignores_scale_and_shift_of_a_class_and_wants_two_examples():
     np.testing.assert_allclose(values[:4], sliced, rtol=1e-9)
     # Each row moved towards the mean over the batch: every column shrinks alike.
     p = softmax(teacher)
-    shrunk = np.log(0.4 * p + 0.6 * p.mean(0))
-    np.testing.assert_allclose(losses.dist_intra(shrunk, teacher), 0, atol=3e-6)
+    rescale = np.log(0.4 * p + 0.6 * p.mean(0))
+    np.testing.assert_allclose(losses.dist_intra(rescale, teacher), 0, atol=3e-6)
     for kernel in (losses.dist_intra, losses.dist):
         with pytest.raises(ValueError, match="^student_logits: .*at least 2.*got 1"):
             kernel(student[:1], teacher[:1])

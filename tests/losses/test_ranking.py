@@ -58,6 +58,7 @@ def test_dark_rank_against_loops(variant):
     np.testing.assert_allclose(values[:3], expected, rtol=1e-9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ["hard", "soft"])
 def test_dark_rank_gradients_against_differences(variant):
     student, teacher = _random(5)
@@ -70,6 +71,7 @@ def test_dark_rank_gradients_against_differences(variant):
     check_grads(jax.jit(loss), pair, 1, ("fwd", "rev"), 1e-6, 1e-6)
 
 
+@pytest.mark.full
 def test_dark_rank_of_the_teacher_s_own_order_is_likelier_than_of_another():
     _, teacher = _random()
     right = dark_rank(2 * teacher, teacher).mean()

@@ -103,6 +103,7 @@ def test_masked_values_against_numpy_of_the_slice(float64, name):
     np.testing.assert_allclose(values[keep], expected, rtol=1e-9)
 
 
+@pytest.mark.full
 @kernels
 def test_gradients_against_differences(float64, name):
     student, teacher = _random(name, 5)
@@ -219,6 +220,7 @@ def test_representational_similarity_against_numpy(float64, where):
     check_grads(loss, (student, teacher), 1, ["rev"], 1e-6, 1e-6)
 
 
+@pytest.mark.full
 def test_representational_similarity_of_equals_and_of_flat_tables(float64):
     rng = np.random.default_rng(8)
     features = rng.normal(size=(4, 5))

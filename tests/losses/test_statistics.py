@@ -190,6 +190,7 @@ def test_statistics_are_finite(variant, scale):
             assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ["l2", "kl"])
 def test_statistics_gradients_against_differences(variant):
     features = _random((3, 2, 4))[0]

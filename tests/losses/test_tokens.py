@@ -228,6 +228,7 @@ def test_all_classes_kept_is_softmax_kl(tail, float64):
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-12)
 
 
+@pytest.mark.full
 def test_rows_may_keep_fewer():
     student, teacher = _logits(shape=(4, 7)).astype(np.float32)
     log_top, indices, _ = _top(teacher, 3)
@@ -247,6 +248,7 @@ def test_rows_may_keep_fewer():
         assert all(np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("tail", ["uniform", "renormalize"])
 def test_a_row_may_keep_nothing(tail):
     student = jnp.array([[1.0, 2.0, 3.0], [0.0, 1.0, 0.0]])
@@ -290,6 +292,7 @@ def test_log_probs_that_sum_to_more_than_one_are_scaled():
     np.testing.assert_allclose(value, expected - np.log(q), rtol=1e-4)
 
 
+@pytest.mark.full
 def test_gradients_are_those_of_finite_differences(float64):
     student, teacher = _logits(shape=(2, 3, 4))
     log_top, indices, normalizer = _top(teacher, 2, 2.0)

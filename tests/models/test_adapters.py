@@ -181,6 +181,7 @@ def test_gradient_reaches_every_parameter_through_jit(model):
     assert jax.tree.structure(new) == jax.tree.structure(state)
 
 
+@pytest.mark.full
 def test_seeds_stack_under_vmap(model):
     keys = jax.random.split(jax.random.key(3), 3)
     stacked = jax.vmap(model.init, in_axes=(0, None))(keys, images())

@@ -130,7 +130,7 @@ def test_teachers_are_as_much_larger_as_published(teacher, student):
 
 
 # The networks of the CIFAR-100 tables of RepDistiller, mdistiller, SimKD and logit
-# standardisation, as they are called here.
+# standardization, as they are called here.
 TABLES = """wrn_40_2 wrn_16_2 wrn_40_1 resnet56 resnet20 resnet110 resnet32 resnet32x4
     resnet8x4 vgg13 vgg8 mobilenet_v2_cifar resnet50_cifar shufflenet_v1_cifar
     shufflenet_v2_cifar shufflenet_v2_x1_5_cifar resnet18_cifar""".split()
@@ -166,6 +166,7 @@ def test_group_norm_takes_the_place_of_every_batch_norm(name):
     assert count_parameters(group) == count_parameters(batch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_batch_norm_knows_the_axis_and_whether_it_is_training(name, train):
@@ -187,6 +188,7 @@ def test_every_batch_norm_knows_the_axis_and_whether_it_is_training(name, train)
     assert found == {("data", not train, 0.9, 1e-5)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", FAMILIES)
 def test_only_training_changes_the_state(name):
     model = from_linen(network(name))

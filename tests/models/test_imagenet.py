@@ -128,6 +128,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_statistics_are_those_of_the_whole_batch_under_pmap(kind):
     devices = jax.device_count()

@@ -4,6 +4,7 @@ from kdjax.models.mobilenet_v2 import MobileNetV2Cifar
 from tests.models import torch_cifar
 
 
+@pytest.mark.full
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(
         MobileNetV2Cifar(2, 0.25, 5, blocks=(1, 2, 1, 1, 1, 1, 1))

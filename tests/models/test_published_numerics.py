@@ -49,6 +49,7 @@ def published(module, names, images, folder):
     return load_weights(shapes, folder / "filled.safetensors")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_those_of_pytorch(case, tmp_path):
     module, names = CASES[case]

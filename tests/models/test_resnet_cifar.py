@@ -59,6 +59,7 @@ def test_resnet20_is_the_published_size_but_for_the_projections():
     assert 272_474 - (16 * 32 + 64) - (32 * 64 + 128) == 269_722
 
 
+@pytest.mark.full
 def test_taps_are_named_and_shaped():
     (logits, taps), state = run("group", start("group"), images(2, 9))
     assert {name: tap.shape for name, tap in taps.items()} == {
@@ -105,6 +106,7 @@ def test_group_norm_has_no_state_and_examples_do_not_meet():
     np.testing.assert_allclose(whole.logits[:2], part.logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_batch_norm_mixes_examples_in_training_only():
     variables = start("batch")
     assert set(variables) == {"params", "batch_stats"}
@@ -128,6 +130,7 @@ def test_running_statistics_are_biased_with_momentum_point_nine():
     np.testing.assert_allclose(new["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("axis_name", ["data", None])
 def test_axis_name_makes_pmap_see_the_whole_batch(axis_name):
     devices = 8
@@ -182,6 +185,7 @@ def test_same_as_in_pytorch(float64):
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["resnet"])
 
 
+@pytest.mark.full
 def test_padded_shortcuts_take_every_second_pixel_between_zeros():
     block = BasicBlock(4, 2, "batch", pad=True)
     x = images(1, 6)[..., :2]
@@ -193,8 +197,9 @@ def test_padded_shortcuts_take_every_second_pixel_between_zeros():
     np.testing.assert_array_equal(got[..., jnp.array([0, 3])], 0)
 
 
+@pytest.mark.full
 def test_weights_with_padded_shortcuts_train_in_the_padded_form_only(tmp_path):
-    """The projections that stand in for them are normalised in training."""
+    """The projections that stand in for them are normalized in training."""
     x = images()
     padded, projected = (ResNetCifar(8, 4, 3, pad=pad) for pad in (True, False))
     variables = torch_cifar.fill(jax.eval_shape(padded.init, jax.random.key(0), x))

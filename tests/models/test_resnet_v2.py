@@ -19,7 +19,7 @@ def standardized(kernel):
     return np.stack(outputs, 3)
 
 
-def test_kernels_are_standardised_for_each_output():
+def test_kernels_are_standardized_for_each_output():
     kernel = 3 + 0.01 * noise(3, 3, 4, 5)
     np.testing.assert_allclose(
         standardize(jnp.asarray(kernel)), standardized(kernel), rtol=1e-3, atol=1e-3
@@ -70,7 +70,7 @@ def test_the_stem_pools_over_a_border_of_zeros():
     params = {"params": {"conv_root": {"kernel": kernel}}}
     conv = standardized(kernel)[3, 3, 1, 0]
     got = np.asarray(root.apply(params, x))[0, :, :, 0]
-    # The other weights are 0 after standardising too: the mean is 0.
+    # The other weights are 0 after standardizing too: the mean is 0.
     assert conv < 0 and got.shape == (4, 4)
     np.testing.assert_allclose(got[0], 0)
     np.testing.assert_allclose(got[:, 0], 0)

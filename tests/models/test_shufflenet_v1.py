@@ -4,6 +4,7 @@ from kdjax.models.shufflenet_v1 import ShuffleNetV1Cifar
 from tests.models import torch_cifar
 
 
+@pytest.mark.full
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(ShuffleNetV1Cifar((48, 96, 192), (1, 2, 1), 3, 5))
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["shufflenet_v1"])

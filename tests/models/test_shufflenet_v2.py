@@ -4,6 +4,7 @@ from kdjax.models.shufflenet_v2 import ShuffleNetV2Cifar
 from tests.models import torch_cifar
 
 
+@pytest.mark.full
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(ShuffleNetV2Cifar((8, 16, 32, 48), (2, 2, 2), 5))
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["shufflenet_v2"])

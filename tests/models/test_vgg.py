@@ -5,6 +5,7 @@ from kdjax.models.vgg import Vgg
 from tests.models import torch_cifar
 
 
+@pytest.mark.full
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(Vgg(11, 5, width=4))
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["vgg"])

@@ -4,6 +4,7 @@ from kdjax.models.wide_resnet import WideResNet
 from tests.models import torch_cifar
 
 
+@pytest.mark.full
 def test_same_as_in_pytorch(float64):
     got = torch_cifar.answers(WideResNet(10, 1, 5))
     torch_cifar.assert_same(got, torch_cifar.EXPECTED["wide_resnet"])

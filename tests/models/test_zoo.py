@@ -93,10 +93,10 @@ def test_parameters_are_counted_without_state():
     ],
 )
 def test_errors_name_the_field_of_the_config_that_was_meant(fields, message):
-    grey = jnp.zeros((1, 30, 30, 1))
+    gray = jnp.zeros((1, 30, 30, 1))
     with pytest.raises(config.ConfigError, match=rf"^teacher\.model\.{message}"):
         model = make_model(config.Model(**fields), 10, field="teacher.model")
-        jax.eval_shape(model.init, jax.random.key(0), grey)
+        jax.eval_shape(model.init, jax.random.key(0), gray)
 
 
 def test_help_lists_every_name(capsys):
@@ -119,13 +119,14 @@ def test_a_wide_resnet_of_any_size():
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
+@pytest.mark.full
 def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     def asking(norm, **changes):
         return config.Model(depth=8, width=2, norm=norm, **changes)
 
     def said(asked, classes=10, field="teacher.model"):
         with pytest.raises(config.ConfigError) as caught:
-            zoo.published(asked, classes, 3, field)
+            zoo.load_pretrained(asked, classes, 3, field)
         assert str(caught.value).startswith(f"{field}.weights: {asked.weights}: expect")
         return str(caught.value).splitlines()[-1].strip()
 

@@ -77,6 +77,7 @@ def test_epsilon_against_a_plain_accountant(scale):
     np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
+@pytest.mark.full
 def test_epsilon_s_bounds_each_count():
     """Each of the three bounds of a moment is the least somewhere."""
     for votes, scale, order in ((VOTES[:1], 20.0, 4), (VOTES[4:5], 20.0, 4)):
@@ -88,6 +89,7 @@ def test_epsilon_s_bounds_each_count():
     np.testing.assert_allclose(worst, 4.0, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_epsilon_keeps_the_digits_of_small_moments():
     """float32 against float64, where `log(1 + tiny)` and `exp(-110)` would be lost."""
     for votes, scale in (([[250, 10]], 20.0), ([[110, 0]], 1.0), ([[260, 0]], 2.2)):
@@ -116,6 +118,7 @@ def test_epsilon_has_no_gradient_to_the_votes():
     np.testing.assert_array_equal(slope, [[0, 0]])
 
 
+@pytest.mark.full
 def test_epsilon_grows_with_queries_and_falls_with_noise():
     counts = [private_epsilon(n, scale=20.0) for n in (1, 10, 100, 1000)]
     known = [private_epsilon(np.tile(VOTES, (n, 1))) for n in (1, 10, 100)]
@@ -127,6 +130,7 @@ def test_epsilon_grows_with_queries_and_falls_with_noise():
     assert small < 0.01
 
 
+@pytest.mark.full
 def test_unanimous_votes_cost_far_less():
     agreed, divided = np.tile(VOTES[:1], (1000, 1)), np.tile(VOTES[5:6], (1000, 1))
     orders = np.arange(1, 65, dtype=np.float32)
@@ -147,6 +151,7 @@ def test_epsilon_is_finite_and_at_most_that_of_any_votes(scale, top):
     assert found <= private_epsilon(2, scale=scale) * (1 + 1e-6)
 
 
+@pytest.mark.full
 def test_epsilon_of_any_layout_dtype_and_when_traced():
     expected = private_epsilon(VOTES[:6])
     cube = np.moveaxis(VOTES[:6].reshape(2, 3, 4), -1, 1)

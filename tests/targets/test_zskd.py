@@ -36,6 +36,7 @@ def test_concentration_against_numpy(beta):
         targets.impression_concentration(similarity[:, :3])
 
 
+@pytest.mark.full
 def test_soft_labels_have_the_dirichlet_s_mean_and_variance():
     """methods.md, E06: the mean is each one's share of the concentration."""
     concentration = np.array([2.0, 1.0, 0.5, 1e-4])

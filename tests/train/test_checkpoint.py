@@ -90,7 +90,7 @@ def test_another_architecture_is_refused_with_every_leaf(checkpoints):
 
 
 @pytest.mark.parametrize("rate", [0.1, optax.linear_schedule(0.1, 0.0, 9)])
-def test_an_optimiser_with_more_or_fewer_arrays_is_refused(checkpoints, rate):
+def test_an_optimizer_with_more_or_fewer_arrays_is_refused(checkpoints, rate):
     rates = {False: 0.1, True: optax.linear_schedule(0.1, 0.0, 9)}
     other = rates[not callable(rate)]
     checkpoints.save(make_state(optimizer=optax.adam(rate)), 1)

@@ -24,7 +24,7 @@ def test_images_per_second_are_of_training_alone(monkeypatch, before):
         return result
 
     def call(state, batch, given):
-        steps = len(batch["place"])
+        steps = len(batch["index"])
         metrics = {"loss": np.zeros((steps, 1))}
         return spend(2.0 * steps, (state, metrics))
 
@@ -41,7 +41,7 @@ def test_images_per_second_are_of_training_alone(monkeypatch, before):
         state,
         {},
         loop.Plan("run", 30, 64, 10, 6, 14, 4),
-        batches=lambda _: iter([{"place": np.zeros(())}] * 30),
+        batches=lambda _: iter([{"index": np.zeros(())}] * 30),
         evaluate=lambda _: spend(50.0, {"accuracy": [0.5]}),
         write=lines.append,
         checkpoints=checkpoints,

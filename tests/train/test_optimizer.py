@@ -1,4 +1,4 @@
-"""The recipes' optimisers against hand-worked values (funmatch.md 2.5)."""
+"""The recipes' optimizers against hand-worked values (funmatch.md 2.5)."""
 
 import dataclasses
 

@@ -10,9 +10,9 @@ import pytest
 
 from kdjax import setup
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
-from kdjax.core.types import BoundModel, Output, Strategy, View
+from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
-from kdjax.data import sources
+from kdjax.data import datasets
 from kdjax.models import from_function, zoo
 from kdjax.strategies.offline import offline
 from kdjax.teachers.ema import moving_average
@@ -80,7 +80,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module")
 def one_device(request):
-    """Results on a single device, by optimiser, made once."""
+    """Results on a single device, by optimizer, made once."""
     return {}
 
 
@@ -139,6 +139,7 @@ def test_every_layout_gives_the_parameters_of_one_device(
     assert min(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.full
 def test_state_is_created_sharded_and_stays_so(tiny_run):
     run = layout_run(tiny_run, LAYOUTS["4x2"], Optim(warmup=1))
     last, _, created = run_steps(run, make_teacher(), steps=2)
@@ -156,6 +157,7 @@ def test_state_is_created_sharded_and_stays_so(tiny_run):
         assert x.sharding.is_equivalent_to(s, x.ndim), (x.sharding, s)
 
 
+@pytest.mark.full
 def test_steps_in_one_call_equal_steps_one_by_one(tiny_run):
     single = run_steps(tiny_run(compute=Compute(data=1)), make_teacher(), steps=6)
     scan = Compute(data=1, steps_per_call=3)
@@ -164,6 +166,7 @@ def test_steps_in_one_call_equal_steps_one_by_one(tiny_run):
     close(many[1], single[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
     teachers = make_teacher(seeds=2)
     both, metrics, _ = run_steps(tiny_run(seeds=2, compute=Compute(data=1)), teachers)
@@ -229,6 +232,7 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     assert len(set(losses)) == 3
 
 
+@pytest.mark.full
 def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
     model = zoo.make_model(Model(depth=8, width=4, norm="batch"), 10)
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
@@ -240,6 +244,7 @@ def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
     assert max(np.abs(x).max() for x in jax.tree.leaves(stats)) > 0
 
 
+@pytest.mark.full
 def test_no_gradient_reaches_the_teacher(tiny_run):
     run = tiny_run(compute=Compute(data=1))
     train = setup.load_source(run, "train")
@@ -264,7 +269,7 @@ def test_labels_do_not_enter_function_matching(tiny_run):
     run = tiny_run()
     splits = {
         name: (x, np.random.default_rng(0).permutation(y))
-        for name, (x, y) in sources.load_splits("digits").items()
+        for name, (x, y) in datasets.load_splits("digits").items()
     }
     outcomes = []
     for given_splits in (None, splits):
@@ -287,10 +292,10 @@ def linear_step(average=None, drop=False):
     drop: the loss is a draw of the step's key, and nothing is learned.
     """
 
-    def init(key, view, targets):
+    def init(key, batch):
         return {"student": {"params": {"w": jnp.array([1.0, 0.0])}, "seen": 0.0}}
 
-    def loss(params, state, view, targets, numbers, key):
+    def loss(params, state, batch, schedules, key):
         w = params["student"]["w"]
         value = jax.random.uniform(key) if drop else w @ jnp.array([1.0, 2.0])
         state = {"student": {"seen": state["student"]["seen"] + 1.0}}
@@ -299,7 +304,7 @@ def linear_step(average=None, drop=False):
     optim = Optim(
         name="sgd", lr=0.1, wd=0, clip=0, momentum=0, warmup=0, schedule="constant"
     )
-    update = optimizer.by_player({"student": optimizer.make_optimizer(optim)})
+    update = optimizer.by_network({"student": optimizer.make_optimizer(optim)})
     strategy = Strategy(init, loss, lambda step: {})
     step = make_train_step(
         strategy, update, view=lambda *_: View(None, None, None), teacher=average
@@ -307,9 +312,10 @@ def linear_step(average=None, drop=False):
     rates = optimizer.make_rates(optim, 10)(0)
 
     def one(state, seed=0):
-        return step(state, {"seed": seed, "knobs": {}, "rates": rates}, {})
+        numbers = {"schedules": {}, "rates": {"student": rates}}
+        return step(state, {"seed": seed, **numbers}, {})
 
-    return one, create_state(init(None, None, None), update, average)
+    return one, create_state(init(None, None), update, average)
 
 
 def test_the_moving_average_is_of_the_variables_after_the_step():
@@ -345,11 +351,11 @@ def test_dropout_of_the_student_has_the_key_of_the_step():
 
     model = Network(lambda key, images: {"params": {}}, apply)
     strategy = offline(model, {"hard": HARD}, steps=1)
-    view = View(jnp.zeros((20, 1)), None, jnp.zeros(20, jnp.int32))
+    batch = Batch({"image": jnp.zeros((20, 1))}, jnp.zeros(20, jnp.int32))
     for seed in (0, 1):
         key = jax.random.key(seed)
         kept = np.asarray(jax.random.bernoulli(key, shape=(20, 1)), np.float64)
         want = np.log1p(np.exp(-4 * kept)).mean()
         empty = {"student": {}}
-        losses, _ = strategy.loss(empty, empty, view, None, strategy.knobs(0), key)
+        losses, _ = strategy.loss(empty, empty, batch, strategy.schedules(0), key)
         np.testing.assert_allclose(losses["student"], want, rtol=1e-5)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import Maps, selected, some
+from kdjax.core.layout import Maps, any_valid, apply_mask
 from kdjax.core.types import Array
 
 
@@ -13,7 +13,10 @@ def check_importance(importance: Array, keep: Array | None = None) -> None:
         checks.floating("importance", importance)
         keep = jnp.ones(importance.shape, bool) if keep is None else keep
         checks.holds(
-            *("importance", lambda np, m, seen: ~seen | ((m >= 0) & (m < np.inf))),
+            *(
+                "importance",
+                lambda np, m, counted: ~counted | ((m >= 0) & (m < np.inf)),
+            ),
             *("finite numbers of at least 0", importance, keep),
         )
 
@@ -24,6 +27,6 @@ def importance_weights(
     """The mask as `[batch, positions]`, 0 where nothing takes part."""
     axis %= len(shape)
     checks.shape("importance", importance, shape[:axis] + shape[axis + 1 :])
-    weight, keep = importance.reshape(pair.student.shape[:2]), some(pair.keep, -1)
+    weight, keep = importance.reshape(pair.student.shape[:2]), any_valid(pair.keep, -1)
     check_importance(weight, keep)
-    return selected(weight.astype(pair.student.dtype), keep)
+    return apply_mask(weight.astype(pair.student.dtype), keep)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -52,7 +52,7 @@ def bounded_regression(
     checks.rank("student_boxes", student_boxes, 1, at_least=True)
     checks.mask("where", where, student_boxes.shape)
     checks.between("margin", margin, 0.0)
-    student, teacher, targets = widen_together(student_boxes, teacher_boxes, targets)
+    student, teacher, targets = promote_together(student_boxes, teacher_boxes, targets)
     if where is not None:
         keep = jnp.broadcast_to(where, student.shape)
         student, teacher, targets = (

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, some, unit_gap
+from kdjax.core.layout import any_valid, map_pair, subtract_and_snap
 from kdjax.core.numerics import safe_abs, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
@@ -84,10 +84,10 @@ def fgd(
     pair = map_pair(student_features, teacher_features, axis, where)
     checks.floating("foreground", foreground)
     objects = importance_weights(foreground, pair, student_features.shape, axis)
-    positions, channels = some(pair.keep, 2), some(pair.keep, 1)
-    rest = objects == 0 if positions is None else (objects == 0) & positions
-    count = masked_count(objects, 1, rest)[:, None]
-    rest = jnp.where(rest, 1 / count, 0)
+    positions, channels = any_valid(pair.keep, 2), any_valid(pair.keep, 1)
+    background = objects == 0 if positions is None else (objects == 0) & positions
+    count = masked_count(objects, 1, background)[:, None]
+    background = jnp.where(background, 1 / count, 0)
     scale = jnp.asarray(temperature, objects.dtype)
 
     def attentions(x: Array) -> list[tuple[Array, Array]]:
@@ -97,11 +97,11 @@ def fgd(
             _attention(masked_mean(size, 1, pair.keep), scale, channels),
         ]
 
-    seen, wanted = attentions(pair.student), attentions(pair.teacher)
-    places, lit = (share * times for share, times in wanted)
+    student_maps, teacher_maps = attentions(pair.student), attentions(pair.teacher)
+    attention, lit = (share * times for share, times in teacher_maps)
     alpha, beta, gamma = (jnp.asarray(x, objects.dtype) for x in (alpha, beta, gamma))
     gap = jnp.sum(lit[:, None] * jnp.square(pair.student - pair.teacher), 2)
-    value = jnp.sum((alpha * objects + beta * rest) * places * gap, 1)
-    for (share, times), (target, _) in zip(seen, wanted, strict=True):
-        value += gamma * jnp.sum(times * safe_abs(unit_gap(share, target)), 1)
+    value = jnp.sum((alpha * objects + beta * background) * attention * gap, 1)
+    for (share, times), (target, _) in zip(student_maps, teacher_maps, strict=True):
+        value += gamma * jnp.sum(times * safe_abs(subtract_and_snap(share, target)), 1)
     return value

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax.core.layout import map_pair, selected
+from kdjax.core.layout import apply_mask, map_pair
 from kdjax.core.types import Array
 from kdjax.losses._dense._importance import importance_weights
 
@@ -54,7 +54,7 @@ def fine_grained_imitation(
     pair = map_pair(student_features, teacher_features, axis, where)
     weight = importance_weights(importance, pair, student_features.shape, axis)
     # Positions without weight are left out by selection: they may hold anything.
-    gap = selected(pair.student - pair.teacher, (weight > 0)[:, :, None])
+    gap = apply_mask(pair.student - pair.teacher, (weight > 0)[:, :, None])
     total = jnp.sum(weight * jnp.sum(jnp.square(gap), -1), 1)
     count = jnp.sum(weight, 1)
     return total / (2 * jnp.where(count == 0, 1, count))

@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import l2_normalize, widen_together
+from kdjax.core.numerics import l2_normalize, promote_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -121,7 +121,7 @@ def inter_region_affinity(
     _check_regions(student_features, teacher_features, labels)
     checks.count("regions", regions)
     checks.count("band", band, 0)
-    student, teacher = widen_together(student_features, teacher_features)
+    student, teacher = promote_together(student_features, teacher_features)
     member = _members(jnp.asarray(labels), regions, band)
 
     def affinities(x: Array) -> Array:

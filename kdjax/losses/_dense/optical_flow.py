@@ -6,8 +6,8 @@ import numpy as np
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, selected
-from kdjax.core.numerics import safe_abs, widen_together
+from kdjax.core.layout import apply_mask, map_pair
+from kdjax.core.numerics import promote_together, safe_abs
 from kdjax.core.types import Array
 from kdjax.losses._dense._importance import check_importance, importance_weights
 
@@ -73,7 +73,7 @@ def optical_flow(
     gap = safe_abs(pair.student - pair.teacher)
     gap = jnp.where((weight > 0)[:, :, None], gap, 0)
     power, eps = (jnp.asarray(x, gap.dtype) for x in (power, eps))
-    cost = selected(jnp.power(gap + eps, power), pair.keep)
+    cost = apply_mask(jnp.power(gap + eps, power), pair.keep)
     count = jnp.sum(weight, 1)
     total = jnp.sum(weight * jnp.sum(cost, -1), 1)
     return total / jnp.where(count == 0, 1, count)
@@ -111,7 +111,7 @@ def warp(x: Array, flow: Array) -> Array:
 
     `y[i, j] = x[i + v, j + u]` with `(u, v) = flow[i, j]`. A target outside the image
     is moved to its nearest pixel at the edge, where the gradient to the flow is 0;
-    `occlusion_mask` tells which these are. At a whole number of pixels, where the
+    `occlusion_mask` marks these. At a whole number of pixels, where the
     slope jumps, the gradient to the flow is that towards higher columns and rows (at
     the last, towards lower), so both pixels must be numbers there too.
 
@@ -141,7 +141,7 @@ def warp(x: Array, flow: Array) -> Array:
     checks.rank("x", x, 4)
     checks.not_empty("x", x)
     _check_flow("flow", flow, x.shape[:3])
-    x, flow = widen_together(x, flow)
+    x, flow = promote_together(x, flow)
     column, row = _targets(flow)
     left, right, across = _neighbors(column, x.shape[2])
     top, bottom, down = _neighbors(row, x.shape[1])
@@ -202,12 +202,14 @@ def occlusion_mask(
     _check_flow("backward_flow", backward_flow, forward_flow.shape[:3])
     for name, value in (("relative", relative), ("absolute", absolute)):
         checks.between(name, value, 0.0)
-    there, back = widen_together(forward_flow, backward_flow)
-    back = warp(back, there)
-    relative, absolute = (jnp.asarray(a, there.dtype) for a in (relative, absolute))
-    apart, *lengths = (jnp.sum(jnp.square(w), -1) for w in (there + back, there, back))
+    forward, backward = promote_together(forward_flow, backward_flow)
+    backward = warp(backward, forward)
+    relative, absolute = (jnp.asarray(a, forward.dtype) for a in (relative, absolute))
+    apart, *lengths = (
+        jnp.sum(jnp.square(w), -1) for w in (forward + backward, forward, backward)
+    )
     matched = apart <= relative * sum(lengths) + absolute
-    for position, size in zip(_targets(there), there.shape[2:0:-1], strict=True):
+    for position, size in zip(_targets(forward), forward.shape[2:0:-1], strict=True):
         matched &= (position >= 0) & (position <= size - 1)
     return ~matched
 
@@ -233,9 +235,9 @@ def _census_distance(first: Array, second: Array, patch: int) -> Array:
         gap = jnp.square(transform(first, *at) - transform(second, *at))
         return total + gap / (_SOFT + gap), None
 
-    places = np.stack(np.divmod(np.arange(patch**2, dtype=np.int32), patch), 1)
+    offsets = np.stack(np.divmod(np.arange(patch**2, dtype=np.int32), patch), 1)
     start = jnp.zeros_like(first, shape=size)
-    return lax.scan(add, start, places)[0]
+    return lax.scan(add, start, offsets)[0]
 
 
 def _gray(x: Array) -> Array:
@@ -305,10 +307,10 @@ def census_loss(
 
     Example:
         >>> first = jax.random.uniform(jax.random.key(0), (1, 9, 9, 3))
-        >>> seen = jnp.ones((1, 9, 9), bool)
-        >>> print(f"{census_loss(first, first / 2 + 0.5, importance=seen)[0]:.4f}")
+        >>> visible = jnp.ones((1, 9, 9), bool)
+        >>> print(f"{census_loss(first, first / 2 + 0.5, importance=visible)[0]:.4f}")
         0.5906
-        >>> print(census_loss(first, first, importance=~seen))
+        >>> print(census_loss(first, first, importance=~visible))
         [0.]
 
     Reference:
@@ -323,7 +325,7 @@ def census_loss(
     checks.positive("levels", levels)
     checks.between("power", power, 0.0, 2.0, above=True)
     checks.positive("eps", eps)
-    first, second = widen_together(first, second)
+    first, second = promote_together(first, second)
     levels, power, eps = (jnp.asarray(x, first.dtype) for x in (levels, power, eps))
     weight = importance.astype(first.dtype)
     counts = weight > 0

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.core.layout import map_pair, some
+from kdjax.core.layout import any_valid, map_pair
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -59,6 +59,6 @@ def pairwise_affinity(
     full = jax.lax.Precision.HIGHEST
     units = (l2_normalize(x) for x in (pair.student, pair.teacher))
     student, teacher = (jnp.einsum("npc,nqc->npq", x, x, precision=full) for x in units)
-    valid = some(pair.keep, -1)
+    valid = any_valid(pair.keep, -1)
     both = None if valid is None else valid[:, :, None] & valid[:, None, :]
     return masked_mean(jnp.square(student - teacher), (1, 2), both)

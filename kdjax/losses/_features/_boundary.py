@@ -6,7 +6,7 @@ from kdjax.core.layout import Maps
 from kdjax.core.types import Array
 
 
-def seen_gap(gap: Array, pair: Maps) -> Array:
+def square_gap(gap: Array, pair: Maps) -> Array:
     """The squared gap, NaN where an input is: NaN fails every comparison above it."""
     lost = jnp.isnan(pair.student) | jnp.isnan(pair.teacher)
     return jnp.where(lost, jnp.nan, jnp.square(gap))

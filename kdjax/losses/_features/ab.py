@@ -6,7 +6,7 @@ from kdjax.core import checks
 from kdjax.core.layout import map_pair
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
-from kdjax.losses._features._boundary import seen_gap
+from kdjax.losses._features._boundary import square_gap
 
 BOUNDARY_VARIANTS = ("sum", "mean")
 
@@ -66,6 +66,6 @@ def ab(
     on = pair.teacher > 0
     target = jnp.where(on, margin, -margin)
     wrong = jnp.where(on, pair.student <= margin, pair.student > -margin)
-    error = seen_gap(jnp.where(wrong, pair.student - target, 0), pair)
+    error = square_gap(jnp.where(wrong, pair.student - target, 0), pair)
     reduce = masked_sum if variant == "sum" else masked_mean
     return reduce(error, (1, 2), pair.keep)

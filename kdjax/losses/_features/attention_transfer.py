@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, shrunk, some, unit_gap
+from kdjax.core.layout import any_valid, map_pair, rescale, subtract_and_snap
 from kdjax.core.numerics import l2_normalize, safe_norm
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -24,7 +24,7 @@ def _power(x: Array, power: float | Array) -> Array:
 
 def _attention(x: Array, keep: Array | None, power: float | Array, over: str) -> Array:
     """`[batch, positions]` of length 1: how active each position is."""
-    energy = _power(shrunk(x), power)
+    energy = _power(rescale(x), power)
     reduced = jnp.max(energy, -1) if over == "max" else masked_mean(energy, -1, keep)
     return l2_normalize(reduced)
 
@@ -88,10 +88,10 @@ def attention_transfer(
     pair = map_pair(
         student_features, teacher_features, axis, where, same_channels=False
     )
-    gap = unit_gap(
+    gap = subtract_and_snap(
         _attention(pair.student, pair.keep, power, over),
         _attention(pair.teacher, pair.teacher_keep, power, over),
     )
     if variant == "paper":
         return safe_norm(gap) / 2
-    return masked_mean(jnp.square(gap), 1, some(pair.keep, -1))
+    return masked_mean(jnp.square(gap), 1, any_valid(pair.keep, -1))

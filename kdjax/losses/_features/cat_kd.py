@@ -7,7 +7,7 @@ from kdjax.core.layout import adaptive_mean, as_positions
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
-from kdjax.losses._features._images import image_pair
+from kdjax.losses._features._image_pair import image_pair
 
 
 def cat_kd(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.types import Array
 
 
@@ -62,5 +62,5 @@ def compact_bilinear(
         return jnp.fft.rfft(_sketch(x, bucket, sign, width))
 
     keys = jax.random.split(key)
-    first, second = widen_together(first, second)
+    first, second = promote_together(first, second)
     return jnp.fft.irfft(spectrum(first, keys[0]) * spectrum(second, keys[1]), width)

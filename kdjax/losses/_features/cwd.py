@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, some
+from kdjax.core.layout import any_valid, map_pair
 from kdjax.core.numerics import tempered_log_softmax
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -58,4 +58,4 @@ def cwd(
     share = jnp.exp(log_teacher)
     divergence = masked_sum(share * (log_teacher - log_student), 1, pair.keep)
     scale = jnp.square(jnp.asarray(temperature, divergence.dtype))
-    return scale * masked_mean(divergence, 1, some(pair.keep, 1))
+    return scale * masked_mean(divergence, 1, any_valid(pair.keep, 1))

@@ -1,7 +1,7 @@
 """Factor transfer (FT)."""
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, some, unit_gap
+from kdjax.core.layout import any_valid, map_pair, subtract_and_snap
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -71,9 +71,11 @@ def factor_transfer(
         units = [
             _attention(x, keep, 2, "mean") for x, keep in zip(sides, keeps, strict=True)
         ]
-        return masked_mean(safe_abs(unit_gap(*units)), 1, some(pair.keep, -1))
+        return masked_mean(
+            safe_abs(subtract_and_snap(*units)), 1, any_valid(pair.keep, -1)
+        )
     units = [_unit(x) for x in sides]
-    return masked_mean(safe_abs(unit_gap(*units)), (1, 2), pair.keep)
+    return masked_mean(safe_abs(subtract_and_snap(*units)), (1, 2), pair.keep)
 
 
 def _unit(x: Array) -> Array:

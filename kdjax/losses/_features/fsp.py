@@ -12,14 +12,14 @@ from jax import lax
 from kdjax.core import checks
 from kdjax.core.layout import (
     adaptive_mean,
+    any_valid,
+    apply_mask,
     as_positions,
     channel_axis,
     check_maps,
     keep_positions,
-    selected,
-    some,
 )
-from kdjax.core.numerics import safe_sqrt, widen_together
+from kdjax.core.numerics import promote_together, safe_sqrt
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -39,8 +39,8 @@ def _end(name: str, end: Array, start_name: str, start: Array, axis: int) -> Non
 
 def _fsp(start: Array, end: Array, axis: int, where: Array | None) -> Array:
     keep = keep_positions(where, start.shape, axis % start.ndim)
-    start, end = (as_positions(x, axis) for x in widen_together(start, end))
-    start, end = selected(start, keep), selected(end, _column(some(keep, -1)))
+    start, end = (as_positions(x, axis) for x in promote_together(start, end))
+    start, end = apply_mask(start, keep), apply_mask(end, _column(any_valid(keep, -1)))
     total = jnp.einsum("npc,npd->ncd", start, end, precision=lax.Precision.HIGHEST)
     if keep is None:
         return total / start.shape[1]
@@ -147,14 +147,14 @@ def fsp(
     axis %= student_features.ndim
     gap = _fsp(student_features, student_end, axis, where)
     teacher = _fsp(teacher_features, teacher_end, axis, where)
-    gap, teacher = widen_together(gap, teacher)
+    gap, teacher = promote_together(gap, teacher)
     if variant == "norm":
         # A norm has its full gradient at any distance but 0, so that of networks that
         # agree would follow the rounding of the two sums.
         gap = _beyond_rounding(gap, teacher, student_features, student_end, axis)
         teacher = jnp.zeros_like(gap)
     error = jnp.square(gap - teacher)
-    rows = some(keep_positions(where, student_features.shape, axis), 1)
+    rows = any_valid(keep_positions(where, student_features.shape, axis), 1)
     reduce = masked_mean if variant == "mean" else masked_sum
     value = reduce(error, (1, 2), _column(rows))
     return safe_sqrt(value) if variant == "norm" else value
@@ -164,7 +164,7 @@ def _beyond_rounding(
     student: Array, teacher: Array, start: Array, end: Array, axis: int
 ) -> Array:
     """`student - teacher` of FSP matrices, 0 within the rounding of their sums."""
-    sides = (as_positions(x, axis) for x in widen_together(start, end))
+    sides = (as_positions(x, axis) for x in promote_together(start, end))
     # Norms bound the sum of the absolute products; what masked entries hold may be
     # NaN, which is no bound and leaves the difference as it is.
     first, second = (jnp.sqrt(jnp.mean(jnp.square(x), 1)) for x in sides)
@@ -247,5 +247,5 @@ def dense_fsp(
             ends = {"student_end": student[1], "teacher_end": teacher[1]}
             value = fsp(student[0], teacher[0], **ends, variant=variant, axis=channels)
             values.append(value)
-    values = widen_together(*values)
+    values = promote_together(*values)
     return sum(values[1:], values[0]) / len(values)

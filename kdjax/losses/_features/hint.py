@@ -4,8 +4,8 @@ import jax.numpy as jnp
 
 from kdjax.core import checks
 from kdjax.core.examples import embeddings
-from kdjax.core.layout import map_pair, some
-from kdjax.core.numerics import l2_normalize, safe_abs, safe_sqrt, widen_together
+from kdjax.core.layout import any_valid, map_pair
+from kdjax.core.numerics import l2_normalize, promote_together, safe_abs, safe_sqrt
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -66,7 +66,7 @@ def hint_l2(
         checks.refuse("axis", "the axis of the channels", "the batch axis 0")
     checks.one_of("variant", variant, HINT_VARIANTS)
     checks.mask("where", where, student_features.shape)
-    student, teacher = widen_together(student_features, teacher_features)
+    student, teacher = promote_together(student_features, teacher_features)
     gap = student - teacher
     if where is not None:
         where = jnp.broadcast_to(where, gap.shape)
@@ -168,7 +168,7 @@ def hint_cosine(
     apart = jnp.sum(jnp.square(units[0] - units[1]), axis=-1) / 2
     lost = jnp.all(units[0] == 0, -1) | jnp.all(units[1] == 0, -1)
     cost = jnp.where(lost, 1, apart)
-    return masked_mean(cost, 1, some(pair.keep, -1))
+    return masked_mean(cost, 1, any_valid(pair.keep, -1))
 
 
 def hint_norm(
@@ -216,8 +216,8 @@ def hint_norm(
         student_features, teacher_features, axis, where
     )
     squared = jnp.sum(jnp.square(student - teacher), axis=1)
-    whole = safe_sqrt(jnp.sum(squared))
-    share = squared / jnp.where(whole == 0, 1, whole)
+    norm = safe_sqrt(jnp.sum(squared))
+    share = squared / jnp.where(norm == 0, 1, norm)
     return share * masked_count(share, where=valid)
 
 
@@ -269,5 +269,5 @@ def channel_weighted_hint(
     shape = (channels,) if weights.ndim == 1 else (rows, channels)
     checks.shape("weights", weights, shape)
     apart = masked_mean(jnp.square(pair.student - pair.teacher), 1, pair.keep)
-    apart, weights = widen_together(apart, jnp.atleast_2d(weights))
+    apart, weights = promote_together(apart, jnp.atleast_2d(weights))
     return jnp.sum(weights * apart, axis=-1)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.core.layout import map_pair, shrunk, some
+from kdjax.core.layout import any_valid, map_pair, rescale
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -59,7 +59,7 @@ def ickd(
     """
     pair = map_pair(student_features, teacher_features, axis, where)
     rows = [
-        l2_normalize(_gram(x, x)) for x in map(shrunk, (pair.student, pair.teacher))
+        l2_normalize(_gram(x, x)) for x in map(rescale, (pair.student, pair.teacher))
     ]
     gap = jnp.sum(jnp.square(rows[0] - rows[1]), axis=-1)
-    return masked_mean(gap, 1, some(pair.keep, 1))
+    return masked_mean(gap, 1, any_valid(pair.keep, 1))

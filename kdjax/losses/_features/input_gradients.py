@@ -67,7 +67,7 @@ def attention_transfer_gradient(
     `|J^s - J^t| / 2` for each example, the norm itself, with the half of the paper's
     `beta / 2`; `J` is the gradient of the cross-entropy with the label. Where the two
     are equal the gradient is 0. No code was released: the objective is that of the
-    paper as we remember it, and no weight is known to us.
+    paper as we remember it, and our references have no weight.
 
     Args:
         student_gradients: `[batch, ...]`, from `input_gradient`.

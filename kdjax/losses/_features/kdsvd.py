@@ -6,7 +6,7 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.layout import as_positions, check_maps
-from kdjax.core.numerics import l2_normalize, safe_sqrt, widen_together
+from kdjax.core.numerics import l2_normalize, promote_together, safe_sqrt
 from kdjax.core.types import Array
 
 # How far two eigenvalues of a matrix of trace 1 must be apart to count as different.
@@ -86,12 +86,14 @@ def _vectors(
     check_maps((f"student_{kind}", f"teacher_{kind}"), student, teacher, axis, None)
     checks.count("components", components, 1, student.shape[axis])
     axis %= student.ndim
-    student, teacher = (as_positions(x, axis) for x in widen_together(student, teacher))
+    student, teacher = (
+        as_positions(x, axis) for x in promote_together(student, teacher)
+    )
     target, values = _singular(teacher, components)
     size = l2_normalize(safe_sqrt(values))[:, None, :]
     # Three more candidates: vectors of close singular values change their order.
-    found, _ = _singular(student, components + 3)
-    return _aligned(found, target) * size, target * size
+    ours_all, _ = _singular(student, components + 3)
+    return _aligned(ours_all, target) * size, target * size
 
 
 def singular_vectors(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, some
+from kdjax.core.layout import any_valid, map_pair
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -46,7 +46,7 @@ def nst(
     `<a, b>`, `"polynomial"` `<a, b>^2`, `"gaussian"` `exp(-|a - b|^2 / (2 v))` with
     `v` the mean squared distance of all pairs of student and teacher channels
     together, at least 1e-6. The default is `"polynomial"`: the paper found it best and
-    its weight is the known one.
+    its weight is published.
 
     `variant="described"`, the default, keeps all three terms: the value is never
     negative. `"released"` leaves the teacher's own out, as the authors' code
@@ -94,7 +94,7 @@ def nst(
     )
     # Unit channels are compared as samples: their order and number do not matter.
     maps = [l2_normalize(x, axis=1) for x in (pair.student, pair.teacher)]
-    valid = some(pair.keep, 1), some(pair.teacher_keep, 1)
+    valid = any_valid(pair.keep, 1), any_valid(pair.teacher_keep, 1)
     ends = ((0, 0), (1, 1), (0, 1))
     masks = [_pairs(valid[i], valid[j]) for i, j in ends]
     compare = _distances if kernel == "gaussian" else _gram

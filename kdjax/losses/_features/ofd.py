@@ -7,10 +7,10 @@ from jax.scipy.special import ndtr
 
 from kdjax.core import checks
 from kdjax.core.layout import map_pair, per_channel
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
-from kdjax.losses._features._boundary import seen_gap
+from kdjax.losses._features._boundary import square_gap
 
 
 def ofd_margins(scale: Array, bias: Array) -> Array:
@@ -44,7 +44,7 @@ def ofd_margins(scale: Array, bias: Array) -> Array:
         checks.rank(name, x, 1)
         checks.not_empty(name, x)
     checks.same_shape("bias", bias, "scale", scale)
-    scale, bias = widen_together(scale, bias)
+    scale, bias = promote_together(scale, bias)
     size = jnp.abs(scale)
     # So far from 0 that no value has the other sign.
     far = jnp.abs(bias) >= 40 * size
@@ -108,5 +108,5 @@ def ofd(
     above = pair.teacher > lowest
     target = jnp.where(above, pair.teacher, lowest)
     counts = (pair.student > target) | (pair.teacher > 0)
-    error = seen_gap(jnp.where(counts, pair.student - target, 0), pair)
+    error = square_gap(jnp.where(counts, pair.student - target, 0), pair)
     return masked_sum(error, (1, 2), pair.keep)

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import map_pair, selected, some
-from kdjax.core.numerics import round_straight_through, widen
+from kdjax.core.layout import any_valid, apply_mask, map_pair
+from kdjax.core.numerics import promote, round_straight_through
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -42,7 +42,7 @@ def uniform_quantize(
     """
     checks.floating("x", x)
     checks.count("levels", levels, 2)
-    x = widen(x)
+    x = promote(x)
     low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
     checks.positive("high - low", high - low)
     step = (high - low) / (levels - 1)
@@ -99,5 +99,5 @@ def quantized_hint(
         uniform_quantize(x, levels=levels, low=low, high=high)
         for x in (pair.student, pair.teacher)
     )
-    gap = selected(student - teacher, pair.keep)
-    return masked_mean(jnp.sum(jnp.square(gap), -1) / 2, 1, some(pair.keep, -1))
+    gap = apply_mask(student - teacher, pair.keep)
+    return masked_mean(jnp.sum(jnp.square(gap), -1) / 2, 1, any_valid(pair.keep, -1))

@@ -8,7 +8,7 @@ from kdjax.core import checks
 from kdjax.core.layout import adaptive_mean
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
-from kdjax.losses._features._images import image_pair
+from kdjax.losses._features._image_pair import image_pair
 
 
 def review_kd(

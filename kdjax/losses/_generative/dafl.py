@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen
+from kdjax.core.numerics import promote, tempered_log_softmax
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._logits.cross_entropy import hard_cross_entropy
@@ -81,12 +81,12 @@ def generator_class_logit(
     checks.floating("teacher_logits", teacher_logits)
     checks.not_empty("teacher_logits", teacher_logits)
     axis = checks.axis(axis, "teacher_logits", teacher_logits)
-    logits = jnp.moveaxis(widen(teacher_logits), axis, -1)
+    logits = jnp.moveaxis(promote(teacher_logits), axis, -1)
     checks.integer("labels", labels)
     checks.shape("labels", labels, logits.shape[:-1])
     checks.below("labels", labels, logits.shape[-1])
-    wanted = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    return jnp.sum(jnp.where(wanted, -logits, 0), axis=-1)
+    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return jnp.sum(jnp.where(targets, -logits, 0), axis=-1)
 
 
 def generator_activation(teacher_features: Array, *, where: Array | None = None):
@@ -115,8 +115,8 @@ def generator_activation(teacher_features: Array, *, where: Array | None = None)
     checks.floating("teacher_features", teacher_features)
     checks.rank("teacher_features", teacher_features, 2, at_least=True)
     checks.not_empty("teacher_features", teacher_features)
-    rest = range(1, teacher_features.ndim)
-    return -masked_mean(jnp.abs(widen(teacher_features)), rest, where)
+    axes = range(1, teacher_features.ndim)
+    return -masked_mean(jnp.abs(promote(teacher_features)), axes, where)
 
 
 def generator_entropy(
@@ -163,7 +163,7 @@ def generator_entropy(
     checks.positive("base", base)
     if base <= 1:
         checks.refuse("base", "a number above 1", base)
-    logits = jnp.moveaxis(widen(teacher_logits), axis, -1)
+    logits = jnp.moveaxis(promote(teacher_logits), axis, -1)
     if where is None:
         where = jnp.ones(logits.shape[0], bool)
     checks.mask("where", where, logits.shape[:1])

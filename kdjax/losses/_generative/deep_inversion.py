@@ -4,9 +4,14 @@ import jax.numpy as jnp
 
 from kdjax.core import checks
 from kdjax.core.examples import embeddings
-from kdjax.core.layout import as_positions, channel_axis, selected
+from kdjax.core.layout import apply_mask, as_positions, channel_axis
 from kdjax.core.logits import divergence
-from kdjax.core.numerics import safe_norm, tempered_log_softmax, widen, widen_together
+from kdjax.core.numerics import (
+    promote,
+    promote_together,
+    safe_norm,
+    tempered_log_softmax,
+)
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._features.vid import _at_least
@@ -72,16 +77,16 @@ def batch_norm_statistics(
     checks.one_of("variant", variant, STATISTICS_VARIANTS)
     checks.positive("eps", eps)
     channels = _check_statistics(features, mean, variance, axis, where)
-    rows = as_positions(widen(features), channels)
-    rows, mean, variance = widen_together(rows, mean, variance)
+    rows = as_positions(promote(features), channels)
+    rows, mean, variance = promote_together(rows, mean, variance)
     keep = None if where is None else jnp.asarray(where)[:, None, None]
-    found, spread = _moments(rows, keep)
+    means, spread = _moments(rows, keep)
     if variant == "l2":
-        value = safe_norm(found - mean) + safe_norm(spread - variance)
+        value = safe_norm(means - mean) + safe_norm(spread - variance)
     else:
         floor = jnp.asarray(eps, rows.dtype)
         stored, spread = _at_least(variance, floor), _at_least(spread, floor)
-        ratio = (stored + jnp.square(found - mean)) / spread
+        ratio = (stored + jnp.square(means - mean)) / spread
         value = jnp.sum(jnp.log(spread / stored) + ratio - 1) / 2
     value = jnp.broadcast_to(value, rows.shape[:1])
     return value if where is None else jnp.where(where, value, 0)
@@ -104,7 +109,7 @@ def _check_statistics(features, mean, variance, axis, where) -> int:
 
 def _moments(rows: Array, keep: Array | None) -> tuple[Array, Array]:
     """Mean and biased variance of every channel, in two passes."""
-    rows = selected(rows, keep)
+    rows = apply_mask(rows, keep)
     mean = masked_mean(rows, (0, 1), keep)
     spread = masked_mean(jnp.square(rows - mean[None, None, :]), (0, 1), keep)
     return mean, spread

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen
+from kdjax.core.numerics import promote
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -14,7 +14,7 @@ def _check_labels_logits(logits: Array, axis: int, where: Array | None) -> Array
     checks.not_empty("teacher_logits", logits)
     checks.axis(axis, "teacher_logits", logits)
     checks.mask("where", where, logits.shape)
-    logits = widen(logits)
+    logits = promote(logits)
     if where is None:
         return logits
     return jnp.where(jnp.broadcast_to(where, logits.shape), logits, 0)

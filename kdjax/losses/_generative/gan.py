@@ -1,4 +1,4 @@
-"""Losses of a critic that tells teacher from student, and of generators of data.
+"""Losses of a critic that separates teacher from student, and of generators of data.
 
 A critic (discriminator) gives scores before any sigmoid: high for what it takes for
 the teacher's, low for the student's. Throughout, "teacher" is the real side and
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import safe_norm, widen, widen_together
+from kdjax.core.numerics import promote, promote_together, safe_norm
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -54,7 +54,7 @@ def adversarial_critic(
     - `"hinge"`: `max(0, 1 - t) + max(0, 1 + s)`; 2 for scores of 0.
     - `"wasserstein"`: `s - t`; needs a Lipschitz critic, see `gradient_penalty`.
 
-    With three players (KDGAN), true labels in the teacher's place, the critic's
+    With three networks (KDGAN), true labels in the teacher's place, the critic's
     loss is `a` times this with the classifier's labels as the student's, plus `1 - a`
     times this with the teacher's: `-2 log(1/2)` for a critic at chance.
 
@@ -87,7 +87,7 @@ def adversarial_critic(
     checks.matching_pair("scores", student_scores, teacher_scores)
     checks.rank("student_scores", student_scores, 1, at_least=True)
     checks.mask("where", where, student_scores.shape)
-    student, teacher = widen_together(student_scores, teacher_scores)
+    student, teacher = promote_together(student_scores, teacher_scores)
     if where is not None:
         where = jnp.broadcast_to(where, student.shape)
         student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
@@ -141,7 +141,7 @@ def adversarial_student(
     checks.rank("student_scores", student_scores, 1, at_least=True)
     checks.not_empty("student_scores", student_scores)
     checks.mask("where", where, student_scores.shape)
-    scores = widen(student_scores)
+    scores = promote(student_scores)
     if where is not None:
         scores = jnp.where(jnp.broadcast_to(where, scores.shape), scores, 0)
     if variant == "non_saturating":
@@ -203,12 +203,12 @@ def gradient_penalty(
     checks.shape("share", share, student_features.shape[:1])
     checks.holds("share", lambda np, x: (x >= 0) & (x <= 1), "numbers in [0, 1]", share)
     checks.between("target", target, 0.0)
-    student, teacher, weight = widen_together(
+    student, teacher, weight = promote_together(
         student_features, teacher_features, jnp.asarray(share)
     )
     weight = lax.expand_dims(weight, range(1, student.ndim))
     mixed = weight * teacher + (1 - weight) * student
-    slope = jax.grad(lambda x: jnp.sum(widen(critic(x))))(mixed)
+    slope = jax.grad(lambda x: jnp.sum(promote(critic(x))))(mixed)
     size = safe_norm(slope.reshape(slope.shape[0], -1))
     gap = size - jnp.asarray(target, size.dtype)
     return jnp.square(_hinge(gap) if one_sided else gap)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.layout import selected
-from kdjax.core.numerics import widen_together
+from kdjax.core.layout import apply_mask
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
 
@@ -62,9 +62,9 @@ def activation_reconstruction(
     checks.rank("features", features, 2, at_least=True)
     checks.not_empty("features", features)
     checks.mask("where", where, features.shape)
-    features, targets = widen_together(features, targets)
+    features, targets = promote_together(features, targets)
     keep = None if where is None else jnp.broadcast_to(where, features.shape)
-    features, targets = (selected(x, keep) for x in (features, targets))
+    features, targets = (apply_mask(x, keep) for x in (features, targets))
     # NaN is not <= 0, and so is kept.
     gap = jnp.where(features <= 0, 0, features) - jnp.where(targets <= 0, 0, targets)
     if basis is not None:
@@ -72,8 +72,8 @@ def activation_reconstruction(
         checks.rank("basis", basis, 2)
         checks.not_empty("basis", basis)
         checks.shape("basis", basis, (gap.shape[-1], basis.shape[1]))
-        gap, basis = widen_together(gap, basis)
+        gap, basis = promote_together(gap, basis)
         gap, keep = jnp.matmul(gap, basis, precision=lax.Precision.HIGHEST), None
-    rest = range(1, gap.ndim)
-    value = masked_mean(jnp.square(gap), rest, keep)
-    return value / masked_count(gap, rest, keep) if variant == "all" else value
+    axes = range(1, gap.ndim)
+    value = masked_mean(jnp.square(gap), axes, keep)
+    return value / masked_count(gap, axes, keep) if variant == "all" else value

@@ -3,7 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import check_ids, cross_entropy, hits, tempered_pair, x_log_x
+from kdjax.core.logits import (
+    check_ids,
+    cross_entropy,
+    mark_labels,
+    tempered_pair,
+    x_log_x,
+)
 from kdjax.core.numerics import tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -129,7 +135,7 @@ def hard_cross_entropy(
     checks.one_of("variant", variant, SMOOTHING_VARIANTS)
     log_student = tempered_log_softmax(student_logits, 1.0, axis, where)
     smoothing = jnp.asarray(label_smoothing, log_student.dtype)
-    hit = hits(labels, log_student, axis, where)
+    hit = mark_labels(labels, log_student, axis, where)
     chosen = masked_sum(log_student, axis, hit)
     if variant == "szegedy":
         uniform = masked_mean(log_student, axis, where)

@@ -39,22 +39,22 @@ def _correlation_gap(
     student, student_length = _directions(student, axis, where)
     teacher, teacher_length = _directions(teacher, axis, where)
     product = student_length * teacher_length
-    rest = eps / (product + eps)
-    weight = jnp.expand_dims(1 - rest, axis)
-    return weight * jnp.square(student - teacher) / 2, rest
+    remainder = eps / (product + eps)
+    weight = jnp.expand_dims(1 - remainder, axis)
+    return weight * jnp.square(student - teacher) / 2, remainder
 
 
 def _inter(
     student: Array, teacher: Array, eps: Array, where: Array | None = None
 ) -> Array:
-    entries, rest = _correlation_gap(student, teacher, eps, -1, where)
-    return jnp.sum(entries, -1) + rest
+    entries, remainder = _correlation_gap(student, teacher, eps, -1, where)
+    return jnp.sum(entries, -1) + remainder
 
 
 def _intra(student: Array, teacher: Array, eps: Array, valid: Array) -> Array:
     rows = jnp.sum(valid, dtype=jnp.int32).astype(student.dtype)
-    entries, rest = _correlation_gap(student, teacher, eps, 0, valid[:, None])
-    return jnp.where(valid, jnp.mean(rows * entries + rest[None, :], -1), 0)
+    entries, remainder = _correlation_gap(student, teacher, eps, 0, valid[:, None])
+    return jnp.where(valid, jnp.mean(rows * entries + remainder[None, :], -1), 0)
 
 
 def _eps(value: float | Array, like: Array) -> Array:
@@ -125,7 +125,7 @@ def _probabilities(student, teacher, temperature, axis, where):
         student, teacher, temperature, -1, None
     )
     why = "a correlation over the batch"
-    examples.at_least("student_logits", student.shape[0], 2, why)
+    examples.require_examples("student_logits", student.shape[0], 2, why)
     return jnp.exp(log_student), jnp.exp(log_teacher), valid, scale
 
 

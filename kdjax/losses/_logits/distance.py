@@ -4,10 +4,10 @@ import jax.numpy as jnp
 
 from kdjax.core.logits import check_pair, tempered_pair
 from kdjax.core.numerics import (
+    promote_together,
     safe_abs,
     safe_norm,
     tempered_log_softmax,
-    widen_together,
 )
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -51,7 +51,7 @@ def logit_mse(
         Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014, arXiv 1312.6184.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     gap = student - teacher
     if where is not None:
         gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
@@ -98,7 +98,7 @@ def logit_l2(
         consistent", 2021, arXiv 2106.05237 (the `euclidean` of its code).
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     gap = student - teacher
     if where is not None:
         gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
@@ -139,7 +139,7 @@ def logit_l1(
         arXiv 1709.00513.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     if where is not None:
         selected = jnp.broadcast_to(where, student.shape)
         student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
@@ -183,7 +183,7 @@ def log_softmax_l2(
         consistent", 2021, arXiv 2106.05237 (the `logsoftmax_euclidean` of its code).
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     student = tempered_log_softmax(student, 1.0, axis, where)
     teacher = tempered_log_softmax(teacher, 1.0, axis, where)
     return safe_norm(student - teacher, axis)

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.logits import check_ids, check_pair, divergence, hits, tempered_pair
+from kdjax.core.logits import (
+    check_ids,
+    check_pair,
+    divergence,
+    mark_labels,
+    tempered_pair,
+)
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -23,7 +29,7 @@ def _log_sum_exp(values: Array, axis: int, where: Array) -> Array:
 def _split(logits: Array, axis: int, where: Array | None, labels: Array):
     """Masks of the label and of the other classes that take part."""
     check_ids("labels", labels, logits, axis)
-    hit = hits(labels, logits, axis, where)
+    hit = mark_labels(labels, logits, axis, where)
     others = ~hit if where is None else ~hit & jnp.broadcast_to(where, hit.shape)
     return hit, others
 

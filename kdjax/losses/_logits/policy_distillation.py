@@ -2,7 +2,7 @@
 
 from kdjax.core import checks
 from kdjax.core.logits import check_pair, divergence
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.types import Array
 
 
@@ -55,7 +55,7 @@ def policy_distillation(
     check_pair(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     checks.positive("student_temperature", student_temperature)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     log_student = tempered_log_softmax(student, student_temperature, axis, where)
     log_teacher = tempered_log_softmax(teacher, temperature, axis, where)
     return divergence(log_teacher, log_student, axis, where)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax, nn
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -68,7 +68,7 @@ def ranking_distillation(
     checks.mask("where", where, student_scores.shape)
     checks.count("top", top)
     checks.positive("decay", decay)
-    student, teacher = widen_together(student_scores, teacher_scores)
+    student, teacher = promote_together(student_scores, teacher_scores)
     valid = jnp.broadcast_to(True if where is None else where, student.shape)
     student, teacher, valid = (
         jnp.moveaxis(x, axis, -1) for x in (student, teacher, valid)
@@ -78,23 +78,23 @@ def ranking_distillation(
     _, items = lax.top_k(teacher, min(top, student.shape[-1]))
     real = jnp.take_along_axis(valid, items, -1)
     chosen = jnp.take_along_axis(student, items, -1)
-    place = jnp.arange(items.shape[-1], dtype=student.dtype)
-    place = jnp.broadcast_to(place, items.shape[-1:])
-    share = jnp.exp(-place / jnp.asarray(decay, student.dtype))
+    order = jnp.arange(items.shape[-1], dtype=student.dtype)
+    order = jnp.broadcast_to(order, items.shape[-1:])
+    share = jnp.exp(-order / jnp.asarray(decay, student.dtype))
     share = jnp.where(real, lax.expand_dims(share, range(items.ndim - 1)), 0)
     total = jnp.sum(share, -1, keepdims=True)
     weight = share / jnp.where(total == 0, 1, total)
     if sharpness is not None:
         checks.positive("sharpness", sharpness)
-        behind = _places(student, chosen, valid) - lax.expand_dims(
-            place, range(items.ndim - 1)
+        behind = _ranks(student, chosen, valid) - lax.expand_dims(
+            order, range(items.ndim - 1)
         )
         behind = jnp.tanh(jnp.asarray(sharpness, student.dtype) * behind)
         weight = weight * jnp.where(behind > 0, behind, 0)
     return masked_sum(-weight * nn.log_sigmoid(chosen), -1, real)
 
 
-def _places(scores: Array, chosen: Array, valid: Array) -> Array:
+def _ranks(scores: Array, chosen: Array, valid: Array) -> Array:
     """Number of items with a higher score than each of the chosen ones."""
     higher = scores[..., None, :] > chosen[..., None]
     count = jnp.sum(higher & valid[..., None, :], -1, dtype=jnp.int32)

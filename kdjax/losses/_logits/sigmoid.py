@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kdjax.core import checks
 from kdjax.core.logits import check_pair
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -53,7 +53,7 @@ def sigmoid_kl(
     """
     check_pair(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     if where is not None:
         selected = jnp.broadcast_to(where, student.shape)
         student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
@@ -112,7 +112,7 @@ def sigmoid_cross_entropy(
     """
     check_pair(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
-    student, teacher = widen_together(student_logits, teacher_logits)
+    student, teacher = promote_together(student_logits, teacher_logits)
     if where is not None:
         selected = jnp.broadcast_to(where, student.shape)
         student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from kdjax.core import checks
 from kdjax.core.logits import check_pair, divergence, tempered_pair
-from kdjax.core.numerics import safe_sqrt, widen, widen_together
+from kdjax.core.numerics import promote, promote_together, safe_sqrt
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -51,7 +51,7 @@ def standardize_logits(
     checks.mask("where", where, logits.shape)
     checks.one_of("ddof", ddof, (0, 1))
     checks.between("eps", eps, 0.0, 1.0)
-    logits = widen(logits)
+    logits = promote(logits)
     gap = logits - jnp.expand_dims(masked_mean(logits, axis, where), axis)
     if where is not None:
         gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
@@ -112,7 +112,7 @@ def standardized_kl(
     check_pair(student_logits, teacher_logits, axis, where)
     student, teacher = (
         standardize_logits(x, ddof=ddof, eps=eps, axis=axis, where=where)
-        for x in widen_together(student_logits, teacher_logits)
+        for x in promote_together(student_logits, teacher_logits)
     )
     log_student, log_teacher, scale = tempered_pair(
         student, teacher, temperature, axis, where

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import check_ids, divergence, hits
-from kdjax.core.numerics import tempered_log_softmax, widen
+from kdjax.core.logits import check_ids, divergence, mark_labels
+from kdjax.core.numerics import promote, tempered_log_softmax
 from kdjax.core.reduce import masked_count
 from kdjax.core.types import Array
 
@@ -72,8 +72,8 @@ def tf_kd(
     checks.between("correct", correct, 0.0, 1.0)
     checks.positive("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
-    student = widen(student_logits)
-    hit = hits(labels, student, axis, where)
+    student = promote(student_logits)
+    hit = mark_labels(labels, student, axis, where)
     target = _virtual_teacher(student, hit, correct, axis, where)
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
     if variant == "described":

@@ -6,8 +6,8 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from kdjax.core import checks
-from kdjax.core.logits import check_ids, cross_entropy, hits, tempered_pair
-from kdjax.core.numerics import widen_together
+from kdjax.core.logits import check_ids, cross_entropy, mark_labels, tempered_pair
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -74,10 +74,10 @@ def wsld(
     check_ids("labels", labels, student_logits, axis)
     checks.one_of("variant", variant, VARIANTS)
     checks.between("eps", eps, 1e-12, 1.0)
-    hit = hits(labels, log_student, axis, where)
+    hit = mark_labels(labels, log_student, axis, where)
     student_cost, teacher_cost = (
         _label_cost(x, hit, axis, where)
-        for x in widen_together(student_logits, teacher_logits)
+        for x in promote_together(student_logits, teacher_logits)
     )
     labeled = jnp.any(hit, axis)
     behind = student_cost / (

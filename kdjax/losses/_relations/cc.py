@@ -5,10 +5,10 @@ from jax import lax
 
 from kdjax.core import checks
 from kdjax.core.examples import (
-    at_least,
     embeddings,
     gram,
-    pairs,
+    pair_mask,
+    require_examples,
     squared_distances,
 )
 from kdjax.core.numerics import l2_normalize, safe_abs
@@ -125,7 +125,9 @@ def cc(
     )
     if variant == "consecutive":
         checks.same_shape("teacher_features", teacher, "student_features", student)
-        at_least("student_features", valid.size, 2, "variant 'consecutive' needs pairs")
+        require_examples(
+            "student_features", valid.size, 2, "variant 'consecutive' needs pairs"
+        )
         return _consecutive(student, teacher, valid)
     gamma = jnp.asarray(gamma, student.dtype)
 
@@ -141,4 +143,4 @@ def cc(
         return safe_abs(mean[:, None] - mean[None, :])
 
     gap = congruence(teacher) - congruence(student)
-    return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+    return masked_mean(jnp.square(gap), axis=1, where=pair_mask(valid))

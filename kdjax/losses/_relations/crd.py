@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import l2_normalize, widen_together
+from kdjax.core.numerics import l2_normalize, promote_together
 from kdjax.core.types import Array
 
 
@@ -114,7 +114,7 @@ def crd(
     }
     for name, value in numbers.items():
         checks.positive(name, value)
-    student, teacher, student_memory, teacher_memory = widen_together(
+    student, teacher, student_memory, teacher_memory = promote_together(
         student_features, teacher_features, student_memory, teacher_memory
     )
     z_student, z_teacher, examples_, temperature, eps = (

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import l2_normalize, widen, widen_together
+from kdjax.core.numerics import l2_normalize, promote, promote_together
 from kdjax.core.types import Array
 from kdjax.losses._relations.crd import check_anchors, check_entries, entry_scores
 
@@ -61,7 +61,7 @@ def crd_memory_init(
     bound = (3 / width) ** 0.5
     shape = (2, examples, width)
     student, teacher = jax.random.uniform(key, shape, dtype, -bound, bound)
-    unset = widen(jnp.zeros((), dtype))
+    unset = promote(jnp.zeros((), dtype))
     return CRDMemory(student, teacher, unset, unset)
 
 
@@ -78,7 +78,7 @@ def crd_memory_lookup(
 
     Returns:
         Two arrays `[N, 1 + m, D]`, the positive first. An id outside the memory reads
-        as NaN, so that it is seen.
+        as NaN, so that it shows.
 
     Raises:
         ValueError: if ids are not integers or their shapes do not fit.
@@ -95,8 +95,10 @@ def crd_memory_lookup(
         checks.integer(name, ids)
         checks.rank(name, ids, axes)
     checks.shape("negatives", negatives, (positives.shape[0], negatives.shape[1]))
-    own, others = (jnp.asarray(x).astype(jnp.int32) for x in (positives, negatives))
-    ids = jnp.concatenate([own[:, None], others], axis=1)
+    positive_ids, negative_ids = (
+        jnp.asarray(x).astype(jnp.int32) for x in (positives, negatives)
+    )
+    ids = jnp.concatenate([positive_ids[:, None], negative_ids], axis=1)
     # A negative id would count from the end.
     ids = jnp.where(ids < 0, memory.student.shape[0], ids)
 
@@ -144,7 +146,7 @@ def crd_memory_calibrate(
     checks.positive("temperature", temperature)
 
     def constant(old: Array, anchors: Array, entries: Array) -> Array:
-        anchors, entries = widen_together(anchors, entries)
+        anchors, entries = promote_together(anchors, entries)
         warmth = jnp.asarray(temperature, anchors.dtype)
         size = jnp.mean(jnp.exp(entry_scores(anchors, entries, warmth)))
         new = lax.stop_gradient(memory.student.shape[0] * size)
@@ -178,7 +180,7 @@ def crd_memory_update(
     """CRD memory after a batch: a moving average of the embeddings.
 
     `normalize(momentum old + (1 - momentum) normalize(new))`; all other rows stay as
-    they are, to the bit. No gradient comes back from here. Call it after the loss.
+    they are, bitwise. No gradient comes back from here. Call it after the loss.
 
     Where an id occurs more than once in the batch its last row counts, whatever the
     layout of the devices. An id outside the memory (-1 for a padded row) changes
@@ -214,7 +216,7 @@ def crd_memory_update(
 
     def moved(bank: Array, features: Array) -> Array:
         old = bank.at[ids].get(mode="fill", fill_value=0, unique_indices=True)
-        old, new = widen_together(old, features)
+        old, new = promote_together(old, features)
         keep = jnp.asarray(momentum, new.dtype)
         new = l2_normalize(keep * old + (1 - keep) * l2_normalize(new))
         new = lax.stop_gradient(new.astype(bank.dtype))

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, pairs
+from kdjax.core.examples import embeddings, pair_mask, require_examples
 from kdjax.core.numerics import pairwise_distances, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
@@ -68,8 +68,8 @@ def dark_rank(
     `"soft"`: `sum over all orders of P^t (log P^t - log P^s)`, the list-wise
     divergence of the paper. It is 0 for equal inputs.
 
-    The scores know the scale of the features: bring both sides to unit length first,
-    as in metric learning. Turning or shifting either side changes nothing.
+    The scores depend on the scale of the features: bring student and teacher to unit
+    length first, as in metric learning. Turning or shifting either changes nothing.
 
     Args:
         student_features: `[N, D]` embeddings of the global batch.
@@ -108,9 +108,9 @@ def dark_rank(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    at_least("student_features", valid.size, 2, "each needs a neighbor")
+    require_examples("student_features", valid.size, 2, "each needs a neighbor")
     distances = [pairwise_distances(x) for x in (student, teacher)]
-    distinct = pairs(valid, distinct=True)
+    distinct = pair_mask(valid, distinct=True)
     nearness = lax.stop_gradient(jnp.where(distinct, -distances[1], -jnp.inf))
     _, ids = lax.top_k(nearness, min(neighbors, valid.size - 1))
     near = jnp.take_along_axis(distinct, ids, axis=1)

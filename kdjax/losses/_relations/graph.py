@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import gram, pairs
-from kdjax.core.numerics import widen, widen_together
+from kdjax.core.examples import gram, pair_mask
+from kdjax.core.numerics import promote, promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -58,7 +58,7 @@ def edge_smoothness(
     checks.holds("edges", lambda _, ids: (ids >= 0) & (ids < nodes), expected, edges)
     # A negative index would count from the end; out of range is what it is.
     edges = jnp.where(jnp.asarray(edges) < 0, nodes, edges)
-    ends = widen(features).at[edges].get(mode="fill", fill_value=jnp.nan)
+    ends = promote(features).at[edges].get(mode="fill", fill_value=jnp.nan)
     ends = jnp.where(keep[:, None, None], ends, 0)
     return jnp.sum(jnp.square(ends[:, 0] - ends[:, 1]), axis=-1)
 
@@ -106,12 +106,12 @@ def adjacency_reconstruction(
     if where is not None:
         checks.mask("where", where, (nodes,))
         keep = jnp.broadcast_to(where, (nodes,))
-    both = pairs(keep)
+    both = pair_mask(keep)
     checks.holds(
-        *("adjacency", lambda _, a, seen: ~seen | ((a >= 0) & (a <= 1))),
+        *("adjacency", lambda _, a, counted: ~counted | ((a >= 0) & (a <= 1))),
         *("values in [0, 1]", adjacency, both),
     )
-    embeddings, adjacency = widen_together(embeddings, adjacency)
+    embeddings, adjacency = promote_together(embeddings, adjacency)
     scores = gram(jnp.where(keep[:, None], embeddings, 0))
     adjacency = jnp.where(both, adjacency, 0)
     return masked_mean(jax.nn.softplus(scores) - adjacency * scores, 1, both)

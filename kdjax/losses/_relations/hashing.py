@@ -5,7 +5,7 @@ from jax import nn
 
 from kdjax.core import checks
 from kdjax.core.examples import gram
-from kdjax.core.numerics import widen_together
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -79,7 +79,7 @@ def hashing_likelihood(
         "numbers in [0, 1]",
         teacher_similarity,
     )
-    codes, similarity, other = widen_together(
+    codes, similarity, other = promote_together(
         student_codes, teacher_similarity, other_codes
     )
     theta = jnp.asarray(scale, codes.dtype) * gram(codes, other)

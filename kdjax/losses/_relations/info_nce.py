@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.numerics import l2_normalize, tempered_log_softmax
 from kdjax.core.types import Array
 
@@ -32,7 +32,7 @@ def info_nce(
         student_features: `[N, D]` embeddings of the global batch.
         teacher_features: the same shape.
         temperature: a scalar above 0.
-        symmetric: whether to ask in both directions.
+        symmetric: average over both directions.
         axis: the axis of the embedding.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
@@ -62,8 +62,8 @@ def info_nce(
     )
     checks.same_shape("teacher_features", teacher, "student_features", student)
     scores = gram(l2_normalize(student), l2_normalize(teacher))
-    found = tempered_log_softmax(scores, temperature, 1, pairs(valid))
+    log_probs = tempered_log_softmax(scores, temperature, 1, pair_mask(valid))
     if symmetric:
-        back = tempered_log_softmax(scores, temperature, 0, pairs(valid))
-        found = (found + back) / 2
-    return -jnp.diagonal(found)
+        back = tempered_log_softmax(scores, temperature, 0, pair_mask(valid))
+        log_probs = (log_probs + back) / 2
+    return -jnp.diagonal(log_probs)

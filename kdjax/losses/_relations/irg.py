@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, pairs, squared_distances
-from kdjax.core.numerics import widen_together
+from kdjax.core.examples import embeddings, pair_mask, squared_distances
+from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._logits.distance import logit_mse
@@ -79,7 +79,7 @@ def irg_edges(
     gap = _relative(squared_distances(teacher, valid), constant_max) - _relative(
         squared_distances(student, valid), constant_max
     )
-    return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+    return masked_mean(jnp.square(gap), axis=1, where=pair_mask(valid))
 
 
 def irg_transformation(
@@ -142,7 +142,7 @@ def irg_transformation(
     )
     checks.same_shape(names[0], later, "student_features", student)
     checks.same_shape(names[1], later_teacher, "teacher_features", teacher)
-    student, later, teacher, later_teacher = widen_together(
+    student, later, teacher, later_teacher = promote_together(
         student, later, teacher, later_teacher
     )
     moved, target = (
@@ -234,7 +234,7 @@ def irg(
         student_later, teacher_later, constant_max=constant_max, where=valid
     )
     terms = (logit_mse(*logits[:2]), (edges + edges_later) / 2, moved)
-    terms = widen_together(*terms)
+    terms = promote_together(*terms)
     weights = (jnp.asarray(x, terms[0].dtype) for x in (alpha, beta, gamma))
     vertices, edges, moved = (w * x for w, x in zip(weights, terms, strict=True))
     return vertices + edges + moved

@@ -4,7 +4,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, pairs, squared_distances
+from kdjax.core.examples import (
+    embeddings,
+    pair_mask,
+    require_examples,
+    squared_distances,
+)
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -23,7 +28,7 @@ def _median(values: Array, where: Array) -> Array:
 def _neighbors(features: Array, valid: Array, count: int) -> tuple[Array, Array]:
     """Ids of the nearest others of each row, and which of them are any, `[N, k]`."""
     squared = lax.stop_gradient(squared_distances(features, valid))
-    distinct = pairs(valid, distinct=True)
+    distinct = pair_mask(valid, distinct=True)
     nearest = jnp.where(distinct, -squared, -jnp.inf)
     _, ids = lax.top_k(nearest, min(count, valid.size - 1))
     return ids, jnp.take_along_axis(distinct, ids, axis=1)
@@ -84,7 +89,7 @@ def locality_preserving(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    at_least("student_features", valid.size, 2, "each needs a neighbor")
+    require_examples("student_features", valid.size, 2, "each needs a neighbor")
     ids, near = _neighbors(teacher, valid, neighbors)
     far, far_teacher = (
         jnp.sum(jnp.square(x[:, None] - x[ids]), axis=2) for x in (student, teacher)

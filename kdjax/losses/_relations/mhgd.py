@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.examples import embeddings, gram, pair_mask
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -28,9 +28,11 @@ def _log_attention(
     later: Array, earlier: Array, sender: Array, receiver: Array, valid: Array
 ) -> Array:
     """Logarithm of one head's share of each earlier vector for each later one."""
-    later, earlier, sender, receiver = widen_together(later, earlier, sender, receiver)
+    later, earlier, sender, receiver = promote_together(
+        later, earlier, sender, receiver
+    )
     scores = gram(gram(later, sender), gram(earlier, receiver))
-    return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, pairs(valid))
+    return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, pair_mask(valid))
 
 
 def mhgd(
@@ -111,7 +113,7 @@ def mhgd(
     def divergence(head: tuple[Array, Array]) -> Array:
         graph = _log_attention(student, early, *head, valid)
         target = _log_attention(teacher, early_teacher, *head, valid)
-        return masked_sum(jnp.exp(graph) * (graph - target), 1, pairs(valid))
+        return masked_sum(jnp.exp(graph) * (graph - target), 1, pair_mask(valid))
 
     heads = jnp.asarray(sender), jnp.asarray(receiver)
     total = jnp.sum(lax.map(divergence, heads), axis=0)

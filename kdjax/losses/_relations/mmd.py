@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -19,7 +19,7 @@ def _inner(student: Array, teacher: Array) -> tuple[Array, Array, Array]:
 
 def _gaussian(student: Array, teacher: Array, valid: Array) -> tuple[Array, ...]:
     """Gaussian kernel values among the student's rows, the teacher's, and across."""
-    # Distances do not know a shift: the gradient through it is zero by itself.
+    # A shift changes no distance: the gradient through it is zero by itself.
     center = masked_mean(student + teacher, 0, valid[:, None]) / 2
     student, teacher = (
         jnp.where(valid[:, None], x - lax.stop_gradient(center)[None, :], 0)
@@ -99,4 +99,4 @@ def mmd(
         if kernel == "polynomial":
             ours, theirs, other = map(jnp.square, (ours, theirs, other))
     # Mean over the rows of one's own side less that over the other's.
-    return masked_mean(ours + theirs - other - other.T, 1, pairs(valid))
+    return masked_mean(ours + theirs - other - other.T, 1, pair_mask(valid))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import safe_norm
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -82,11 +82,17 @@ def pkt(
         student_features, teacher_features, axis, where
     )
     eps = jnp.asarray(eps, student.dtype)
-    counted = pairs(valid, distinct=variant == "paper")
-    share, answer = (_neighborhoods(x, counted, eps) for x in (teacher, student))
-    divergence = share * (jnp.log(share + eps) - jnp.log(answer + eps))
+    counted = pair_mask(valid, distinct=variant == "paper")
+    teacher_probs, student_probs = (
+        _neighborhoods(x, counted, eps) for x in (teacher, student)
+    )
+    divergence = teacher_probs * (
+        jnp.log(teacher_probs + eps) - jnp.log(student_probs + eps)
+    )
     if variant == "reference":
         return masked_mean(divergence, 1, counted)
-    at_least("student_features", valid.size, 2, "variant 'paper' leaves out the anchor")
+    require_examples(
+        "student_features", valid.size, 2, "variant 'paper' leaves out the anchor"
+    )
     count = jnp.sum(valid, dtype=jnp.int32).astype(eps.dtype)
     return count * masked_sum(divergence, 1, counted)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax.core.examples import at_least, embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import l2_normalize, safe_norm
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
@@ -56,8 +56,8 @@ def representational_similarity(
         student_features, teacher_features, axis, where
     )
     why = "two of them give a single dissimilarity"
-    at_least("student_features", student.shape[0], 3, why)
-    distinct = pairs(valid, distinct=True)
+    require_examples("student_features", student.shape[0], 3, why)
+    distinct = pair_mask(valid, distinct=True)
 
     def table(features: Array) -> Array:
         # One minus a correlation, centered, is minus the correlation, centered.

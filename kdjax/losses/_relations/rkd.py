@@ -17,8 +17,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, pairs
-from kdjax.core.numerics import huber, pairwise_distances, safe_abs, widen_together
+from kdjax.core.examples import embeddings, pair_mask, require_examples
+from kdjax.core.numerics import huber, pairwise_distances, promote_together, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._relations._rows import BLOCK, map_rows
@@ -33,7 +33,7 @@ def _relative_distances(features: Array, valid: Array, squared: bool) -> Array:
     if squared:
         distance = jnp.square(distance)
     count = jnp.sum(valid, dtype=jnp.int32).astype(distance.dtype)
-    total = jnp.sum(jnp.where(pairs(valid), distance, 0))
+    total = jnp.sum(jnp.where(pair_mask(valid), distance, 0))
     unit = total / jnp.maximum(count * (count - 1), 1)
     return distance * (1 / jnp.where(unit == 0, 1, unit))
 
@@ -98,7 +98,7 @@ def rkd_distance(
     )
     gap = _relative_distances(teacher, valid, squared)
     gap -= _relative_distances(student, valid, squared)
-    return masked_mean(huber(gap), axis=1, where=pairs(valid))
+    return masked_mean(huber(gap), axis=1, where=pair_mask(valid))
 
 
 class _Rays(NamedTuple):
@@ -116,7 +116,7 @@ class _Rays(NamedTuple):
 def _rays(squared: Array, valid: Array) -> _Rays:
     capped = squared < _SHORT**2
     inverse = 1 / jnp.sqrt(jnp.where(capped, _SHORT**2, squared))
-    inverse = jnp.where((squared != 0) & pairs(valid), inverse, 0)
+    inverse = jnp.where((squared != 0) & pair_mask(valid), inverse, 0)
     return _Rays(squared, inverse, jnp.where(capped, 0, jnp.square(inverse)))
 
 
@@ -311,7 +311,7 @@ def rkd(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    at_least("student_features", valid.size, order, f"tuples have {order}")
+    require_examples("student_features", valid.size, order, f"tuples have {order}")
     others = _others(valid.size, order)
     if chunk is None:
         chunk = max(1, BLOCK // len(others))
@@ -325,7 +325,7 @@ def rkd(
     ]
     if normalize:
         sides = [_over_mean(x, counted) for x in sides]
-    ours, theirs = widen_together(*sides)
+    ours, theirs = promote_together(*sides)
     return masked_mean(huber(theirs - ours, delta), 1, counted)
 
 
@@ -363,8 +363,8 @@ def _potentials(
     features = jnp.where(valid[:, None], features, index[:, None])
 
     def of_anchor(anchor: tuple[Array, Array]) -> Array:
-        own, tuples = anchor
-        return jax.vmap(lambda row: potential(own, *features[row]))(tuples)
+        features_i, tuples = anchor
+        return jax.vmap(lambda row: potential(features_i, *features[row]))(tuples)
 
     of_anchor = jax.checkpoint(of_anchor, prevent_cse=False)
     return map_rows(of_anchor, (features, rows), chunk)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pairs
+from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -65,7 +65,7 @@ def sp(
     checks.one_of("norm", norm, NORMS)
     normalize = l2_normalize if norm == "l2" else _l1_normalize
     gap = normalize(gram(teacher)) - normalize(gram(student))
-    return masked_mean(jnp.square(gap), axis=1, where=pairs(valid))
+    return masked_mean(jnp.square(gap), axis=1, where=pair_mask(valid))
 
 
 def _l1_normalize(x: Array) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import at_least, embeddings, gram
+from kdjax.core.examples import embeddings, gram, require_examples
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.types import Array
 from kdjax.losses._relations._rows import BLOCK, map_rows
@@ -26,7 +26,7 @@ def _takes_part(valid: Array, ids: Array) -> Array:
 
 
 def _hinges(gaps: list[Array], real: Array, margin: Array) -> Array:
-    """Mean hinge over the pairs that take part whose first most teachers see nearer.
+    """Mean hinge over the pairs whose first member is nearer for most teachers.
 
     `gaps` are distances to the second of a pair less those to the first, the
     student's first. Masks are numbers, which a CPU multiplies many at a time.
@@ -103,7 +103,7 @@ def triplet_relation(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    at_least("student_features", valid.size, 3, "an anchor needs two others")
+    require_examples("student_features", valid.size, 3, "an anchor needs two others")
     checks.positive("margin", margin)
     distances = [_unit_distances(x) for x in (student, teacher)]
     for m, other in enumerate(other_teachers):
@@ -123,13 +123,13 @@ def triplet_relation(
     margin = jnp.asarray(margin, student.dtype)
 
     def value(anchor: tuple[Array, Array, Array | None]) -> Array:
-        me, mine, asked = anchor
-        if asked is None:
+        me, mine, pairs_i = anchor
+        if pairs_i is None:
             other = (valid & (everyone != me)).astype(mine.dtype)
             real = other[:, None] * other[None, :]
             gaps = [row[None, :] - row[:, None] for row in mine]
         else:
-            first, second = jnp.concatenate([asked, asked[:, ::-1]]).T
+            first, second = jnp.concatenate([pairs_i, pairs_i[:, ::-1]]).T
             others = (first != me) & (second != me)
             others &= _takes_part(valid, first) & _takes_part(valid, second)
             real = others.astype(mine.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -46,7 +46,7 @@ def _maps(student, teacher, heads, axis, where):
     """Both maps in one dtype, keys last, with masked entries at 0; and the mask."""
     keys = _check_maps(student, teacher, axis, where)
     checks.one_of("heads", heads, HEADS)
-    student, teacher = widen_together(student, teacher)
+    student, teacher = promote_together(student, teacher)
     student, where = _last(student, keys, where)
     teacher = jnp.moveaxis(teacher, keys, -1)
     batch, count, *size = student.shape
@@ -140,12 +140,12 @@ def _log_weights(maps, inputs, heads, eps, where):
 
 
 def _map_divergence(log_student, log_teacher, where) -> Array:
-    """Divergence of the rows, averaged over heads and the queries that see a key."""
+    """Divergence of the rows, averaged over heads and the queries with a key."""
     share = jnp.exp(log_teacher)
     gap = jnp.where(share == 0, 0, log_teacher - log_student)
     value = masked_sum(share * gap, -1, where)
-    seen = jnp.broadcast_to(jnp.any(where, -1), value.shape)
-    return masked_mean(value, (1, 2), seen)
+    valid_rows = jnp.broadcast_to(jnp.any(where, -1), value.shape)
+    return masked_mean(value, (1, 2), valid_rows)
 
 
 def attention_map_kl(
@@ -161,7 +161,7 @@ def attention_map_kl(
     """MiniLM attention transfer: KL divergence between attention distributions.
 
     `1/(H Q) sum_hq KL(a_hq^t || a_hq^s)`, each row a distribution over the keys,
-    averaged over the heads and over the queries that see at least one key.
+    averaged over the heads and over the queries that have at least one key.
 
     `"weights"` are what the softmax gives: they are raised to `eps` and divided by
     their sum over the selected keys, so that weights rounded to bfloat16, or zero,
@@ -276,7 +276,7 @@ def value_relation(
         "MiniLMv2", 2021, arXiv 2012.15828.
     """
     _check_values(student_values, teacher_values, where)
-    student, teacher = widen_together(student_values, teacher_values)
+    student, teacher = promote_together(student_values, teacher_values)
     batch, _, positions, _ = student.shape
     if where is None:
         where = jnp.ones(1, bool)

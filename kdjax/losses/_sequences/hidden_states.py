@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.core import checks
-from kdjax.core.numerics import l2_normalize, widen_together
+from kdjax.core.numerics import l2_normalize, promote_together
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -137,7 +137,7 @@ def hidden_state_mse(
     """
     checks.one_of("variant", variant, STATE_VARIANTS)
     _check_states(student_features, teacher_features, axis, where)
-    student, teacher = widen_together(student_features, teacher_features)
+    student, teacher = promote_together(student_features, teacher_features)
     where = jnp.broadcast_to(True if where is None else where, student.shape)
     student, teacher, where = (
         jnp.moveaxis(x, axis, -1) for x in (student, teacher, where)

@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from kdjax.core import checks
-from kdjax.core.numerics import widen
+from kdjax.core.numerics import promote
 from kdjax.core.types import Array
 
 # Logits of one network that one step holds, by default.
@@ -49,7 +49,7 @@ class _Normalizer(NamedTuple):
 
 def _wide(*arrays: Array | None) -> Any:
     """The dtype to sum in: the widest of the arrays, and at least float32."""
-    present = [widen(x).dtype for x in arrays if x is not None]
+    present = [promote(x).dtype for x in arrays if x is not None]
     return max(present, key=lambda dtype: dtype.itemsize)
 
 
@@ -170,11 +170,11 @@ def _is_primal(x) -> bool:
 
 
 def _forward(inputs, block):
-    def asked(part):
+    def find_perturbed(part):
         leaves = jax.tree.leaves(part, is_leaf=_is_primal)
         return () if any(leaf.perturbed for leaf in leaves) else None
 
-    needs = _Needs(*map(asked, inputs))
+    needs = _Needs(*map(find_perturbed, inputs))
     values = jax.tree.map(lambda x: x.value, inputs, is_leaf=_is_primal)
     divergence, normalizers = _scan_divergence(values, block.value.shape[0])
     return divergence, (values, needs, divergence, normalizers, block.value)
@@ -198,8 +198,8 @@ def _pull_back(dz: Array, side: _Side, grads: _Side, block: _Block, dtype) -> _S
     return _Side(hidden, head, bias)
 
 
-def _start(side: _Side, asked, origin: Array) -> _Side | None:
-    if asked is None:
+def _start(side: _Side, is_needed, origin: Array) -> _Side | None:
+    if is_needed is None:
         return None
 
     def bits(x: Array) -> Array:
@@ -261,7 +261,7 @@ def _varying(x: Array) -> frozenset:
 
 
 def _narrow(grad, like):
-    """In the dtypes of the inputs; None for what was not asked for."""
+    """Gradients in the dtypes of the inputs; None for those not needed."""
     if grad is None:
         return None
 
@@ -326,9 +326,9 @@ def linear_softmax_kl(
     comes in and out, memory holds a few blocks of logits.
 
     Products sum in at least float32, whatever the dtype of the heads. The gradient
-    of a network is computed only where it is asked for: with the teacher's arguments
-    stopped, none of theirs is. Reverse-mode differentiation once is what there is:
-    no `jax.jvp`, no second derivatives.
+    of a network is computed only where it is needed: with the teacher's arguments
+    stopped, none of theirs is. It supports reverse-mode differentiation once: no
+    `jax.jvp`, no second derivatives.
 
     Args:
         student_hidden: `[..., width]`, what enters the student's last layer.

@@ -19,7 +19,7 @@ from jax import lax
 from jax.core import Tracer
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -101,7 +101,7 @@ def _token_pair(student, teacher, temperature, axis, where):
     checks.positive("temperature", temperature)
     student, teacher = (
         tempered_log_softmax(x, temperature, axis, where)
-        for x in widen_together(student, teacher)
+        for x in promote_together(student, teacher)
     )
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
     return student, teacher, scale, where
@@ -259,7 +259,7 @@ def sequence_nll(
 
     `-sum_t log q_t(y_t)` over the real tokens t. On the teacher's beam search output
     it is sequence-level distillation, on reference text the ordinary training loss.
-    The logits at position t must be the student's answer to the tokens before t: the
+    The logits at position t must be the student's output for the tokens before t: the
     shift is the caller's.
 
     Args:

@@ -7,7 +7,7 @@ from jax import lax
 from jax.core import Tracer
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen_together
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
 
@@ -20,8 +20,8 @@ def _nothing(np: Any, log_probs: Any) -> Any:
 
 def _distinct(np: Any, indices: Any, log_probs: Any) -> Any:
     """Mask of the indices that are the first of their kind in a row, or of no mass."""
-    places = -1 - np.arange(indices.shape[-1], dtype=np.int32)
-    ids = np.where(_nothing(np, log_probs), places, indices.astype(np.int32))
+    padding_ids = -1 - np.arange(indices.shape[-1], dtype=np.int32)
+    ids = np.where(_nothing(np, log_probs), padding_ids, indices.astype(np.int32))
     order = np.argsort(ids, axis=-1, stable=True)
     ids = np.take_along_axis(ids, order, axis=-1)
     first = np.concatenate(
@@ -102,10 +102,12 @@ def _cost(log_p: Array, log_q: Array) -> Array:
 
 def _top(log_student: Array, indices: Array) -> tuple[Array, Array]:
     """The student's entries at the indices, and which classes these leave out."""
-    taken = jnp.take_along_axis(log_student, indices, -1, mode="fill")
-    left = jnp.ones(log_student.shape, bool)
-    left = jnp.put_along_axis(left, indices, False, -1, inplace=False, mode="drop")
-    return taken, left
+    student_top = jnp.take_along_axis(log_student, indices, -1, mode="fill")
+    in_tail = jnp.ones(log_student.shape, bool)
+    in_tail = jnp.put_along_axis(
+        in_tail, indices, False, -1, inplace=False, mode="drop"
+    )
+    return student_top, in_tail
 
 
 def top_k_kl(
@@ -181,7 +183,7 @@ def top_k_kl(
     _check_top_k(
         student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
     )
-    student, teacher = widen_together(student_logits, teacher_log_probs)
+    student, teacher = promote_together(student_logits, teacher_log_probs)
     indices = jnp.asarray(teacher_indices).astype(jnp.int32)
     # A negative index would count from the end; out of range is what it is.
     indices = jnp.where(indices < 0, student.shape[-1], indices)
@@ -190,14 +192,16 @@ def top_k_kl(
         return jnp.square(scale) * _renormalized(student, teacher, indices, scale)
     normalizer = _normalizer(teacher_log_normalizer, temperature, tail, scale)
     log_student = tempered_log_softmax(student, scale)
-    taken, left = _top(log_student, indices)
-    rest = masked_count(log_student, -1, left)
+    student_top, in_tail = _top(log_student, indices)
+    rest = masked_count(log_student, -1, in_tail)
     log_top, log_rest = _log_tail(teacher, normalizer, scale, rest)
     if tail == "bucket":
-        log_left = _lse(jnp.where(left, log_student, -jnp.inf))
+        student_log_tail = _lse(jnp.where(in_tail, log_student, -jnp.inf))
     else:
-        log_left = masked_mean(log_student, -1, left) + jnp.log(rest)
-    values = jnp.sum(_cost(log_top, taken), -1) + _cost(log_rest, log_left)
+        student_log_tail = masked_mean(log_student, -1, in_tail) + jnp.log(rest)
+    values = jnp.sum(_cost(log_top, student_top), -1) + _cost(
+        log_rest, student_log_tail
+    )
     return jnp.square(scale) * values
 
 
@@ -216,6 +220,6 @@ def _renormalized(student, teacher, indices, temperature) -> Array:
     kept = ~jnp.isneginf(teacher)
     log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
     log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
-    taken = jnp.take_along_axis(student, indices, -1, mode="fill")
-    log_student = tempered_log_softmax(taken, temperature, -1, kept)
+    student_top = jnp.take_along_axis(student, indices, -1, mode="fill")
+    log_student = tempered_log_softmax(student_top, temperature, -1, kept)
     return jnp.sum(_cost(log_teacher, log_student), -1)

@@ -1,18 +1,18 @@
 """Published weights, by their names, into this project's networks and back."""
 
 from kdjax.models.weights.errors import WeightsError
-from kdjax.models.weights.hub import expanded, find
-from kdjax.models.weights.load import load_weights, misfits, save_weights
-from kdjax.models.weights.misfit import told
+from kdjax.models.weights.hub import expand_path, find
+from kdjax.models.weights.load import find_mismatches, load_weights, save_weights
+from kdjax.models.weights.mismatch import format_mismatches
 from kdjax.models.weights.schemes import SCHEMES
 
 __all__ = [
     "SCHEMES",
     "WeightsError",
-    "expanded",
+    "expand_path",
     "find",
     "load_weights",
-    "misfits",
+    "find_mismatches",
     "save_weights",
-    "told",
+    "format_mismatches",
 ]

@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 
-from kdjax.models.weights.layouts import Shape
+from kdjax.models.weights.array_layouts import Shape
 
 # What may be adapted, and the leaves that each word stands for in this project's
 # networks (the names of `ResNetCifar` last).
@@ -21,8 +21,8 @@ LEAVES = {
 
 def role(path: str, adapt: tuple[str, ...]) -> str | None:
     """The word of `adapt` that stands for this leaf, if one does."""
-    found = (word for word in adapt if LEAVES[word].fullmatch(path))
-    return next(found, None)
+    words = (word for word in adapt if LEAVES[word].fullmatch(path))
+    return next(words, None)
 
 
 def resample_positions(x: np.ndarray, shape: Shape) -> np.ndarray | None:
@@ -46,10 +46,10 @@ def resample_positions(x: np.ndarray, shape: Shape) -> np.ndarray | None:
 def adapt_stem(x: np.ndarray, shape: Shape) -> np.ndarray | None:
     """A first kernel `[height, width, in, out]` for other channels or another side.
 
-    To 1 channel the kernel is summed over them, so that a grey image gives what it gave
+    To 1 channel the kernel is summed over them, so that a gray image gives what it gave
     as equal channels; to any other number the channels are repeated in turn and scaled
     by old / new. Another side is resampled bilinearly and scaled by old / new area, so
-    that the answer to a constant image stays. None where `out` differs.
+    that the output for a constant image stays. None where `out` differs.
     """
     if x.ndim != 4 or x.shape[3] != shape[3]:
         return None

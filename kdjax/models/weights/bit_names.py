@@ -2,10 +2,10 @@
 
 import re
 
-from kdjax.models.weights import layouts
+from kdjax.models.weights import array_layouts as layouts
+from kdjax.models.weights.array_layouts import Shape
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.layouts import Shape
-from kdjax.models.weights.scheme import Place, Scheme, Shapes, before, fixed, table
+from kdjax.models.weights.naming import Entry, Scheme, Shapes, before, fixed, table
 
 _UNIT = r"block(\d)/unit(\d+)/"
 _PREFIX = "resnet/"
@@ -15,15 +15,15 @@ def _branch(number: str) -> str:
     return " abc"[int(number)]
 
 
-def _leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def _leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     del shape
     if module == "head/conv2d":
         layout = layouts.CONV_1X1 if leaf == "kernel" else layouts.SAME
-        return Place(f"{module}/{leaf}", layout)
+        return Entry(f"{module}/{leaf}", layout)
     if leaf == "kernel":
-        return Place(f"{module}/{leaf}", layouts.SAME)
+        return Entry(f"{module}/{leaf}", layouts.SAME)
     names = {"scale": "gamma", "bias": "beta"}
-    return Place(f"{module}/{names[leaf]}", layouts.VECTOR) if leaf in names else None
+    return Entry(f"{module}/{names[leaf]}", layouts.VECTOR) if leaf in names else None
 
 
 def _read(arrays: Arrays, shapes: Shapes) -> Arrays:
@@ -64,13 +64,13 @@ BIT = Scheme(
 )
 
 
-def _timm_leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def _timm_leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     if leaf == "kernel":
         is_head = len(shape) == 2
         layout = layouts.TORCH_CONV_1X1 if is_head else layouts.TORCH_CONV
-        return Place(f"{module}.weight", layout)
+        return Entry(f"{module}.weight", layout)
     names = {"scale": "weight", "bias": "bias"}
-    return Place(f"{module}.{names[leaf]}", layouts.VECTOR) if leaf in names else None
+    return Entry(f"{module}.{names[leaf]}", layouts.VECTOR) if leaf in names else None
 
 
 def _timm_unit(part: str, block: str, unit: str, number: str = "") -> str:

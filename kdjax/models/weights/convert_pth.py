@@ -58,12 +58,16 @@ def _tensors(torch: Any, source: str, content: Any, key: str | None) -> Mapping:
         raise ValueError(f"{source}: expected {text}")
     keys = [name for name in _KEYS if name in content] if key is None else [key]
     if len(keys) > 1 or (key is not None and key not in content):
-        known = sorted(map(str, content))
-        raise ValueError(f"{source}: expected --key, one of {known}, got {key!r}")
+        choices = sorted(map(str, content))
+        raise ValueError(f"{source}: expected --key, one of {choices}, got {key!r}")
     content = content[keys[0]] if keys else content
-    others = [name for name, x in content.items() if not isinstance(x, torch.Tensor)]
-    if others or not content:
-        text = f"tensors only, got {others[:5] or 'none'}; say which entry by --key"
+    other_entries = [
+        name for name, x in content.items() if not isinstance(x, torch.Tensor)
+    ]
+    if other_entries or not content:
+        text = (
+            f"tensors only, got {other_entries[:5] or 'none'}; say which entry by --key"
+        )
         raise ValueError(f"{source}: expected {text}")
     return content
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from kdjax.models.weights.misfit import Misfit
+from kdjax.models.weights.mismatch import Mismatch
 
 
 class WeightsError(ValueError):
     """Weights that cannot be found, read or put into the model; the text says why.
 
-    misfits: the leaves that do not fit, where it is that.
+    mismatches: the leaves that do not fit; empty for other errors.
     """
 
-    def __init__(self, text: str, misfits: Sequence[Misfit] = ()):
+    def __init__(self, text: str, mismatches: Sequence[Mismatch] = ()):
         super().__init__(text)
-        self.misfits = tuple(misfits)
+        self.mismatches = tuple(mismatches)

@@ -119,9 +119,9 @@ def _write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    # Rows one after another: that is all that the format knows.
-    whole = {name: np.array(array, order="C") for name, array in arrays.items()}
-    safetensors.save_file(whole, path, {"format": "pt"})
+    # Rows one after another: the format has no other order.
+    contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
+    safetensors.save_file(contiguous, path, {"format": "pt"})
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

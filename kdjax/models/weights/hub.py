@@ -46,7 +46,7 @@ def parse_name(source: str) -> HubFile | None:
     return HubFile(match["repo"], file, match["revision"])
 
 
-def expanded(source: str | os.PathLike) -> str:
+def expand_path(source: str | os.PathLike) -> str:
     """`source` with the user's home in place of ~ and with $VARIABLES filled in; those
     that are not set stay as they are."""
     return os.path.expanduser(os.path.expandvars(os.fspath(source)))
@@ -60,14 +60,14 @@ def find(source: str | os.PathLike) -> pathlib.Path | HubFile:
     Raises `WeightsError` naming `source` if it is neither.
     """
     check_path("source", source)
-    text = expanded(source)
+    text = expand_path(source)
     path = pathlib.Path(text)
     if path.exists():
         return path
-    wanted = parse_name(source) if isinstance(source, str) else None
-    if wanted is not None:
-        refuse_pickle(wanted.file, str(source))
-        return wanted
+    hub_file = parse_name(source) if isinstance(source, str) else None
+    if hub_file is not None:
+        refuse_pickle(hub_file.file, str(source))
+        return hub_file
     refuse_pickle(str(source))
     unset = _VARIABLE.search(text)
     if unset:
@@ -84,11 +84,13 @@ def resolve(source: str | os.PathLike) -> pathlib.Path:
     Raises `WeightsError` naming `source` if there is no such file or repository, if the
     hub cannot be reached, or if `huggingface_hub` (extra `hub`) is not installed.
     """
-    found = find(source)
-    return _download(str(source), found) if isinstance(found, HubFile) else found
+    location = find(source)
+    return (
+        _download(str(source), location) if isinstance(location, HubFile) else location
+    )
 
 
-def _download(source: str, wanted: HubFile) -> pathlib.Path:
+def _download(source: str, hub_file: HubFile) -> pathlib.Path:
     try:
         hub: Any = importlib.import_module("huggingface_hub")
         errors: Any = importlib.import_module("huggingface_hub.errors")
@@ -100,28 +102,30 @@ def _download(source: str, wanted: HubFile) -> pathlib.Path:
     try:
         # Without a network it would try for half a minute.
         offline = not _reachable(constants.ENDPOINT)
-        options = {"revision": wanted.revision, "local_files_only": offline}
-        return pathlib.Path(hub.hf_hub_download(wanted.repo, wanted.file, **options))
+        options = {"revision": hub_file.revision, "local_files_only": offline}
+        return pathlib.Path(
+            hub.hf_hub_download(hub_file.repo, hub_file.file, **options)
+        )
     except errors.LocalEntryNotFoundError as error:
         text = "the network, or the file in the local cache of huggingface_hub"
         raise WeightsError(f"{source}: expected {text}, got neither") from error
     except errors.RepositoryNotFoundError as error:
-        text = f"a repository {wanted.repo} that you may read, got 404 or 401"
+        text = f"a repository {hub_file.repo} that you may read, got 404 or 401"
         raise WeightsError(f"{source}: expected {text}") from error
     except errors.RevisionNotFoundError as error:
-        text = f"revision {wanted.revision} in {wanted.repo}, got 404"
+        text = f"revision {hub_file.revision} in {hub_file.repo}, got 404"
         raise WeightsError(f"{source}: expected {text}") from error
     except errors.EntryNotFoundError as error:
-        text = f"a file {wanted.file} in {wanted.repo}, got 404"
+        text = f"a file {hub_file.file} in {hub_file.repo}, got 404"
         raise WeightsError(f"{source}: expected {text}") from error
     except Exception as error:
         # Whatever its HTTP library raises (that has changed between its versions).
-        text = f"{wanted.file} of {wanted.repo} from the hub"
+        text = f"{hub_file.file} of {hub_file.repo} from the hub"
         raise WeightsError(f"{source}: expected {text}, got: {error}") from error
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether a connection can be opened; taken for granted behind a proxy."""
+    """True where a connection opens; assumed behind a proxy."""
     url = urllib.parse.urlsplit(endpoint)
     if urllib.request.getproxies().get(url.scheme):
         return True

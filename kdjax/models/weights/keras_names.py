@@ -1,9 +1,9 @@
 """Names of the ResNet-50 that Keras published, as TensorFlow.js and others ship it."""
 
-from kdjax.models.weights import layouts
+from kdjax.models.weights import array_layouts as layouts
+from kdjax.models.weights.array_layouts import Shape
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.layouts import Shape
-from kdjax.models.weights.scheme import Place, Scheme, Shapes, before, fixed, table
+from kdjax.models.weights.naming import Entry, Scheme, Shapes, before, fixed, table
 
 _BLOCK = r"stage(\d)_block(\d+)/"
 _STEM = "conv1/kernel"
@@ -22,13 +22,13 @@ def _branch(kind: str, stage: str, block: str, number: str) -> str:
     return f"{kind}{int(stage) + 1}{letter}_branch{part}"
 
 
-def _leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def _leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     del shape
     if not module.startswith("bn"):
-        return Place(f"{module}/{leaf}", layouts.SAME)
+        return Entry(f"{module}/{leaf}", layouts.SAME)
     if leaf not in _LEAVES:
         return None
-    return Place(f"{module}/{_LEAVES[leaf]}", layouts.SAME)
+    return Entry(f"{module}/{_LEAVES[leaf]}", layouts.SAME)
 
 
 def _flip(arrays: Arrays, shapes: Shapes) -> Arrays:

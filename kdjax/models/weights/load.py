@@ -13,6 +13,7 @@ import numpy as np
 from kdjax.core.types import Model, PyTree
 from kdjax.models.weights import adapt as adapting
 from kdjax.models.weights import hub
+from kdjax.models.weights.array_layouts import SAME, file_shape
 from kdjax.models.weights.errors import WeightsError
 from kdjax.models.weights.files import (
     Arrays,
@@ -20,24 +21,23 @@ from kdjax.models.weights.files import (
     read_arrays,
     write_arrays,
 )
-from kdjax.models.weights.layouts import SAME, file_shape
-from kdjax.models.weights.misfit import Misfit, told
-from kdjax.models.weights.scheme import Place
+from kdjax.models.weights.mismatch import Mismatch, format_mismatches
+from kdjax.models.weights.naming import Entry
 from kdjax.models.weights.schemes import OWN, SCHEMES
 
 Leaves = dict[str, Any]
 
 
 class _Fit(NamedTuple):
-    """What a naming scheme makes of a file.
+    """The arrays of a file under one naming scheme, and their mismatches.
 
     values: {path: array in the tree's form}, None where the leaf keeps its own value.
-    known: how many names of the file the scheme knows.
+    known_names: the number of names of the file that the scheme contains.
     """
 
     values: dict[str, np.ndarray | None]
-    known: int
-    misfits: list[Misfit]
+    known_names: int
+    mismatches: list[Mismatch]
 
 
 def load_weights(
@@ -57,13 +57,13 @@ def load_weights(
             Face hub, `[hf:]owner/name[@revision][:file]` (file: model.safetensors),
             which needs `huggingface_hub`. Pickles (.pth, .pt, .bin, ...) are refused;
             see `kdjax.models.weights.convert_pth`.
-        names: how the file names its arrays, a key of `SCHEMES`; by default the scheme
+        names: the naming scheme of the file, a key of `SCHEMES`; by default the one
             that fits best.
-        adapt: what may have another shape in the file. "head": such leaves, and missing
-            ones, keep the value they have in `variables`, zero where that is only a
-            shape. "position": position embeddings are resampled. "stem": the first
-            kernel is summed or repeated over input channels and resampled in height
-            and width. What fits is loaded as it is.
+        adapt: parts that may have another shape in the file. "head": such leaves, and
+            missing ones, keep the value they have in `variables`, zero where that is
+            only a shape. "position": position embeddings are resampled. "stem": the
+            first kernel is summed or repeated over input channels and resampled in
+            height and width. Leaves that fit are loaded as they are.
 
     Returns:
         The same tree with NumPy arrays in the host's memory, in the dtypes of
@@ -72,7 +72,7 @@ def load_weights(
     Raises:
         WeightsError: (a ValueError) the file cannot be found or read, or does not fit:
             all missing, extra, misshapen and non-finite leaves are listed at once, and
-            are the error's `misfits`.
+            are the error's `mismatches`.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -85,24 +85,25 @@ def load_weights(
     """
     leaves = _leaves(variables)
     words = _words(adapt)
-    _known_names(names)
+    _check_scheme(names)
     arrays = read_arrays(hub.resolve(source))
     if not arrays:
         raise WeightsError(f"{source}: expected weights, got a file without arrays")
     candidates = SCHEMES if names is None else [names]
     fits = {name: _fit(name, arrays, leaves, words) for name in candidates}
     best = min(fits, key=lambda name: _rank(fits[name]))
-    if fits[best].known == 0:
+    if fits[best].known_names == 0:
         expected = f"names as in {best}" if names else "names that fit this model"
-        text = f"{source}: expected {expected}, got none of them but {_some(arrays)}"
+        got = f"none of them but {_sample_names(arrays)}"
+        text = f"{source}: expected {expected}, got {got}"
         raise WeightsError(text)
-    misfits, values, loaded = fits[best].misfits, fits[best].values, {}
-    if not misfits:
+    mismatches, values, loaded = fits[best].mismatches, fits[best].values, {}
+    if not mismatches:
         loaded = {path: _final(leaves[path], x) for path, x in values.items()}
-        misfits = _not_finite(values, loaded)
-    if misfits:
+        mismatches = _not_finite(values, loaded)
+    if mismatches:
         text = f"{source}: expected the weights of this model (names: {best}), got"
-        raise WeightsError(f"{text} {told(misfits)}", misfits)
+        raise WeightsError(f"{text} {format_mismatches(mismatches)}", mismatches)
     return jax.tree.unflatten(jax.tree.structure(variables), list(loaded.values()))
 
 
@@ -119,55 +120,55 @@ def save_weights(
     scheme, or leaves (all of them listed) that are no arrays of numbers or that the
     scheme has no name for.
     """
-    _known_names(names)
-    leaves = _leaves(variables, whole=True)
+    _check_scheme(names)
+    leaves = _leaves(variables, with_values=True)
     shapes = {key: tuple(leaf.shape) for key, leaf in leaves.items()}
-    places = SCHEMES[names].places(shapes)
-    unknown = [key for key, place in places.items() if place is None]
+    entries = SCHEMES[names].entries(shapes)
+    unknown = [key for key, entry in entries.items() if entry is None]
     if unknown:
         raise WeightsError(f"names: expected a scheme for {unknown}, got {names!r}")
     arrays = {
-        place.name: place.layout.to_file(np.asarray(leaves[key]))
-        for key, place in places.items()
-        if place is not None
+        entry.name: entry.layout.to_file(np.asarray(leaves[key]))
+        for key, entry in entries.items()
+        if entry is not None
     }
     check_path("path", path)
     write_arrays(pathlib.Path(path), SCHEMES[names].write(arrays, shapes))
 
 
 def _words(adapt: Collection[str]) -> tuple[str, ...]:
-    known = sorted(adapting.LEAVES)
-    if isinstance(adapt, str) or not set(adapt) <= set(known):
-        raise WeightsError(f"adapt: expected words of {known}, got {adapt!r}")
+    choices = sorted(adapting.LEAVES)
+    if isinstance(adapt, str) or not set(adapt) <= set(choices):
+        raise WeightsError(f"adapt: expected words of {choices}, got {adapt!r}")
     return tuple(adapt)
 
 
-def _known_names(names: str | None) -> None:
+def _check_scheme(names: str | None) -> None:
     if names is not None and names not in SCHEMES:
-        known = sorted(SCHEMES)
-        raise WeightsError(f"names: expected one of {known}, got {names!r}")
+        choices = sorted(SCHEMES)
+        raise WeightsError(f"names: expected one of {choices}, got {names!r}")
 
 
-def _leaves(variables: PyTree, *, whole: bool = False) -> Leaves:
+def _leaves(variables: PyTree, *, with_values: bool = False) -> Leaves:
     """{"params/head/kernel": leaf}, in the order of the tree.
 
-    whole: every leaf must have values; else a shape and a dtype are enough.
+    with_values: every leaf must have values; else a shape and a dtype are enough.
     """
     if isinstance(variables, Model):
-        hint = "" if whole else _SHAPES
-        want = f"what the model's init returns{hint}"
-        raise WeightsError(f"variables: expected {want}, got the Model")
+        hint = "" if with_values else _SHAPES
+        expected = f"what the model's init returns{hint}"
+        raise WeightsError(f"variables: expected {expected}, got the Model")
     flat, _ = jax.tree_util.tree_flatten_with_path(variables)
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in flat
     }
-    others = [path for path, x in leaves.items() if not _is_array(x, whole)]
-    if others:
-        want = "an array of numbers" if whole else "an array, or its shape,"
-        text = f"variables: expected {want} in every leaf, got "
-        kinds = [f"{type(leaves[path]).__name__} in {path}" for path in others[:3]]
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    unfit = [path for path, x in leaves.items() if not _is_array(x, with_values)]
+    if unfit:
+        expected = "an array of numbers" if with_values else "an array, or its shape,"
+        text = f"variables: expected {expected} in every leaf, got "
+        kinds = [f"{type(leaves[path]).__name__} in {path}" for path in unfit[:3]]
+        more = f" and {len(unfit) - 3} more" if len(unfit) > 3 else ""
         raise WeightsError(text + ", ".join(kinds) + more)
     return leaves
 
@@ -175,102 +176,104 @@ def _leaves(variables: PyTree, *, whole: bool = False) -> Leaves:
 _SHAPES = " (its shapes are enough: jax.eval_shape(model.init, key, images))"
 
 
-def _is_array(x: Any, whole: bool) -> bool:
-    if not whole:
+def _is_array(x: Any, with_values: bool) -> bool:
+    if not with_values:
         return hasattr(x, "shape") and hasattr(x, "dtype")
     if not isinstance(x, (np.ndarray, np.generic, jax.Array)):
         return False
     return any(jnp.issubdtype(x.dtype, kind) for kind in (np.number, np.bool_))
 
 
-def misfits(variables: PyTree, found: PyTree) -> list[Misfit]:
-    """What of the tree `found` cannot stand in the place of `variables`.
+def find_mismatches(variables: PyTree, other: PyTree) -> list[Mismatch]:
+    """Leaves of the tree `other` that do not fit `variables`.
 
     Of either, shapes are enough.
     """
     leaves = _leaves(variables)
-    places = {path: Place(path, SAME) for path in leaves}
-    return _matched(OWN, places, _leaves(found), leaves, ()).misfits
+    entries = {path: Entry(path, SAME) for path in leaves}
+    return _match(OWN, entries, _leaves(other), leaves, ()).mismatches
 
 
 def _fit(name: str, arrays: Arrays, leaves: Leaves, adapt: tuple[str, ...]) -> _Fit:
     scheme = SCHEMES[name]
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
     file = scheme.read(arrays, shapes)
-    return _matched(name, scheme.places(shapes), file, leaves, adapt)
+    return _match(name, scheme.entries(shapes), file, leaves, adapt)
 
 
-def _matched(
+def _match(
     name: str,
-    places: Mapping[str, Place | None],
+    entries: Mapping[str, Entry | None],
     file: Mapping[str, Any],
     leaves: Leaves,
     adapt: tuple[str, ...],
 ) -> _Fit:
-    """What is found for each leaf at its place in the file, and what is not."""
+    """The value of each leaf from its entry in the file, and the mismatches."""
     values: dict[str, np.ndarray | None] = {}
-    found = []
-    for path, place in places.items():
+    mismatches = []
+    for path, entry in entries.items():
         word = adapting.role(path, adapt)
-        value = file.get(place.name) if place else None
+        value = file.get(entry.name) if entry else None
         if value is None:
             values[path] = None
             if word != "head":
-                where = _where(path, place) if place else f"no name in {name}"
-                found.append(Misfit("missing", path, where))
+                where = _where(path, entry) if entry else f"no name in {name}"
+                mismatches.append(Mismatch("missing", path, where))
             continue
-        assert place is not None
-        values[path] = _value(place, value, leaves[path], word)
-        is_other_head = word == "head" and not _has_shape(place, value, leaves[path])
+        assert entry is not None
+        values[path] = _value(entry, value, leaves[path], word)
+        is_other_head = word == "head" and not _has_shape(entry, value, leaves[path])
         if values[path] is None and not is_other_head:
-            found.append(_misshapen(path, place, value, leaves[path]))
-    used = {place.name for place in places.values() if place}
+            mismatches.append(_misshapen(path, entry, value, leaves[path]))
+    used = {entry.name for entry in entries.values() if entry}
     extra = sorted(set(file) - used)
-    found += [Misfit("extra", key, "", f"shape {file[key].shape}") for key in extra]
-    return _Fit(values, len(file) - len(extra), found)
+    mismatches += [
+        Mismatch("extra", key, "", f"shape {file[key].shape}") for key in extra
+    ]
+    return _Fit(values, len(file) - len(extra), mismatches)
 
 
-def _where(path: str, place: Place) -> str:
-    return "" if place.name == path else f"in the file {place.name}"
+def _where(path: str, entry: Entry) -> str:
+    return "" if entry.name == path else f"in the file {entry.name}"
 
 
-def _has_shape(place: Place, value: Any, leaf: Any) -> bool:
-    return value.shape == file_shape(place.layout, tuple(leaf.shape))
+def _has_shape(entry: Entry, value: Any, leaf: Any) -> bool:
+    return value.shape == file_shape(entry.layout, tuple(leaf.shape))
 
 
 @np.errstate(over="ignore")
 def _value(
-    place: Place, value: np.ndarray, leaf: Any, word: str | None
+    entry: Entry, value: np.ndarray, leaf: Any, word: str | None
 ) -> np.ndarray | None:
     """The array in the tree's form, adapted where that is allowed; None if unfit."""
     shape = tuple(leaf.shape)
     if _kind(value) != _kind(leaf):
         return None
-    if _has_shape(place, value, leaf):
-        return place.layout.to_tree(value, shape)
-    if value.ndim != len(file_shape(place.layout, shape)):
+    if _has_shape(entry, value, leaf):
+        return entry.layout.to_tree(value, shape)
+    if value.ndim != len(file_shape(entry.layout, shape)):
         return None
     if word == "position":
         return adapting.resample_positions(value, shape)
     if word == "stem":
-        return adapting.adapt_stem(place.layout.to_tree(value, shape), shape)
+        return adapting.adapt_stem(entry.layout.to_tree(value, shape), shape)
     return None
 
 
-def _misshapen(path: str, place: Place, value: Any, leaf: Any) -> Misfit:
-    expected = f"{file_shape(place.layout, tuple(leaf.shape))} {leaf.dtype}"
+def _misshapen(path: str, entry: Entry, value: Any, leaf: Any) -> Mismatch:
+    expected = f"{file_shape(entry.layout, tuple(leaf.shape))} {leaf.dtype}"
     word = adapting.role(path, tuple(adapting.LEAVES))
-    word = None if _has_shape(place, value, leaf) else word
+    word = None if _has_shape(entry, value, leaf) else word
     hint = f" (adapt: {word} may help)" if word else ""
     shapes = f"expected {expected}, got {value.shape} {value.dtype}{hint}"
-    return Misfit("misshapen", path, _where(path, place), shapes)
+    return Mismatch("misshapen", path, _where(path, entry), shapes)
 
 
 def _not_finite(
     values: Mapping[str, np.ndarray | None], loaded: Mapping[str, np.ndarray]
-) -> list[Misfit]:
+) -> list[Mismatch]:
     """Leaves that hold no finite number, in the file or in the dtype of the tree."""
-    found = []
+    mismatches = []
     for path, x in values.items():
         is_finite = np.isfinite(loaded[path])
         if x is None or is_finite.all():
@@ -278,8 +281,8 @@ def _not_finite(
         lost = x[np.isfinite(x) & ~is_finite]
         dtype = loaded[path].dtype
         text = f"{float(lost[0]):g} does not fit {dtype}" if lost.size else ""
-        found.append(Misfit("not finite", path, "", text))
-    return found
+        mismatches.append(Mismatch("not finite", path, "", text))
+    return mismatches
 
 
 def _kind(x: Any) -> Any:
@@ -288,11 +291,11 @@ def _kind(x: Any) -> Any:
 
 
 def _rank(fit: _Fit) -> tuple[float, int]:
-    """Least for the best fit: the fewest misfits, if any name is known at all."""
-    return (len(fit.misfits) if fit.known else math.inf), -fit.known
+    """Least for the best fit: the fewest mismatches, if any name matches at all."""
+    return (len(fit.mismatches) if fit.known_names else math.inf), -fit.known_names
 
 
-def _some(arrays: Arrays) -> str:
+def _sample_names(arrays: Arrays) -> str:
     return f"{', '.join(sorted(arrays)[:3])}, ..."
 
 

@@ -1,8 +1,14 @@
 """The naming schemes by name."""
 
-from kdjax.models.weights import bit_names, keras_names, layouts, torch_names, vit_names
+from kdjax.models.weights import (
+    array_layouts,
+    bit_names,
+    keras_names,
+    torch_names,
+    vit_names,
+)
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.scheme import Place, Scheme, Shapes
+from kdjax.models.weights.naming import Entry, Scheme, Shapes
 
 _COLLECTIONS = ("params/", "batch_stats/", "state/")
 
@@ -15,15 +21,15 @@ def _read_own(arrays: Arrays, shapes: Shapes) -> Arrays:
     return {f"params/{name}": array for name, array in arrays.items()}
 
 
-def _own_places(shapes: Shapes) -> dict[str, Place | None]:
-    return {path: Place(path, layouts.SAME) for path in shapes}
+def _own_entries(shapes: Shapes) -> dict[str, Entry | None]:
+    return {path: Entry(path, array_layouts.SAME) for path in shapes}
 
 
 # This project's names. Any network has them, and so do big_vision's own BiT files.
 OWN = "own"
 
 SCHEMES: dict[str, Scheme] = {
-    OWN: Scheme(_own_places, _read_own),
+    OWN: Scheme(_own_entries, _read_own),
     "bit": bit_names.BIT,
     "timm_bit": bit_names.TIMM_BIT,
     "torch_resnet": torch_names.RESNET,

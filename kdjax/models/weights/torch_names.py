@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 
 from kdjax.models.efficientnet_lite import SCALES, stages
-from kdjax.models.weights import layouts
+from kdjax.models.weights import array_layouts as layouts
+from kdjax.models.weights.array_layouts import Shape
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.layouts import Shape
-from kdjax.models.weights.scheme import Place, Row, Scheme, Shapes, before, fixed, table
+from kdjax.models.weights.naming import Entry, Row, Scheme, Shapes, before, fixed, table
 
 _LEAVES = {
     "scale": "weight",
@@ -19,15 +19,15 @@ _LEAVES = {
 }
 
 
-def torch_leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def torch_leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     """Kernels are transposed; norms and biases only have other names."""
     if leaf == "kernel":
         is_conv = len(shape) == 4
         layout = layouts.TORCH_CONV if is_conv else layouts.TORCH_DENSE
-        return Place(f"{module}.weight", layout)
+        return Entry(f"{module}.weight", layout)
     if leaf not in _LEAVES:
         return None
-    return Place(f"{module}.{_LEAVES[leaf]}", layouts.VECTOR)
+    return Entry(f"{module}.{_LEAVES[leaf]}", layouts.VECTOR)
 
 
 def read_torch(arrays: Arrays, shapes: Shapes) -> Arrays:
@@ -78,8 +78,8 @@ def _cifar_rows(shapes: Shapes) -> Sequence[Row]:
     blocks = max(1, _cifar_blocks(shapes))
 
     def part(kind: str, shortcut: str, block: str, i: str) -> str:
-        stage, place = divmod(int(block), blocks)
-        name = f"layer{stage + 1}.{place}"
+        stage, index = divmod(int(block), blocks)
+        name = f"layer{stage + 1}.{index}"
         return f"{name}.{shortcut}" if i == "2" else f"{name}.{kind}{int(i) + 1}"
 
     return (
@@ -117,7 +117,7 @@ def _padding_shortcuts(shapes: Shapes) -> Arrays:
     channels. So does a 1x1 convolution of stride 2 with a shifted identity, followed
     by a norm with mean 0 and variance 1 - eps. Equal in evaluation only, which is all
     that a frozen teacher needs: in training the norm divides by the deviation of the
-    batch, so the network answers otherwise from the first step on. A student that
+    batch, so the outputs differ from the first step on. A student that
     starts from such weights must be of the padded form (`ResNetCifar(pad=True)`,
     `resnet20_pad`), which has the shortcuts themselves.
     """
@@ -126,10 +126,10 @@ def _padding_shortcuts(shapes: Shapes) -> Arrays:
     for path, shape in shapes.items():
         if not path.endswith("/Conv_2/kernel"):
             continue
-        stage, place = divmod(int(path.split("/")[1].split("_")[1]), blocks)
+        stage, index = divmod(int(path.split("/")[1].split("_")[1]), blocks)
         *_, inner, outer = shape
         eye = np.eye(outer, inner, -((outer - inner) // 2), np.float32)
-        name = f"layer{stage + 1}.{place}.downsample"
+        name = f"layer{stage + 1}.{index}.downsample"
         ones = np.ones(outer, np.float32)
         arrays |= {
             f"{name}.0.weight": eye[:, :, None, None],
@@ -180,11 +180,11 @@ def _timm_lite_rows(shapes: Shapes) -> Sequence[Row]:
     count = len({p.split("/")[1] for p in shapes if p.startswith("params/block")})
     block = 0
     for stage, repeats in enumerate(_repeats(count)):
-        for place in range(repeats):
+        for index in range(repeats):
             wide = f"params/block{block}/expand_conv/kernel" in shapes
             parts = ("expand", "depthwise", "project") if wide else _NARROW
             convs = ("conv_pw", "conv_dw", "conv_pwl") if wide else _NARROW_CONVS
-            name = f"blocks.{stage}.{place}"
+            name = f"blocks.{stage}.{index}"
             for i, (part, conv) in enumerate(zip(parts, convs, strict=True), 1):
                 rows.append((f"block{block}/{part}_conv", f"{name}.{conv}"))
                 rows.append((f"block{block}/{part}_norm", f"{name}.bn{i}"))
@@ -225,8 +225,8 @@ def _mobilenet_rows(shapes: Shapes) -> Sequence[Row]:
     ]
     for block in range(count):
         parts = ("expand_conv", "depthwise_conv", "squeeze/reduce", "project_conv")
-        found = [part for part in parts if f"block{block}/{part}" in modules]
-        for i, part in enumerate(found):
+        parts_of = [part for part in parts if f"block{block}/{part}" in modules]
+        for i, part in enumerate(parts_of):
             name = f"features.{block + 1}.block.{i}"
             if part == "squeeze/reduce":
                 rows.append((f"block{block}/squeeze/reduce", f"{name}.fc1"))

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 
-from kdjax.models.weights import layouts
+from kdjax.models.weights import array_layouts as layouts
+from kdjax.models.weights.array_layouts import Shape
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.layouts import Shape
-from kdjax.models.weights.scheme import Place, Scheme, Shapes, fixed, table
+from kdjax.models.weights.naming import Entry, Scheme, Shapes, fixed, table
 from kdjax.models.weights.torch_names import read_torch, torch_leaf
 
 _LAYER = r"Transformer/encoderblock_(\d+)/"
@@ -30,11 +30,11 @@ _OLD = (
 )
 
 
-def _leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def _leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     del shape
     if leaf == "dist":
         return None
-    return Place(f"{module}/{leaf}" if module else leaf, layouts.SAME)
+    return Entry(f"{module}/{leaf}" if module else leaf, layouts.SAME)
 
 
 def _read(arrays: Arrays, shapes: Shapes) -> Arrays:
@@ -48,8 +48,8 @@ def _read(arrays: Arrays, shapes: Shapes) -> Arrays:
     position = renamed.get(_POSITION)
     if position is None or position.ndim != 3:
         return renamed
-    known = shapes.get(f"params/{_POSITION}")
-    if position.shape != known and math.isqrt(position.shape[1]) ** 2 == len(
+    model_shape = shapes.get(f"params/{_POSITION}")
+    if position.shape != model_shape and math.isqrt(position.shape[1]) ** 2 == len(
         position[0]
     ):
         renamed[_POSITION] = np.pad(position, ((0, 0), (1, 0), (0, 0)))
@@ -78,13 +78,13 @@ _TOKENS = {"cls": "cls_token", "dist": "dist_token", _POSITION: "pos_embed"}
 _SPLIT = ("query", "key", "value")
 
 
-def _timm_leaf(module: str, leaf: str, shape: Shape) -> Place | None:
+def _timm_leaf(module: str, leaf: str, shape: Shape) -> Entry | None:
     if not module:
-        return Place(_TOKENS[leaf], layouts.SAME) if leaf in _TOKENS else None
+        return Entry(_TOKENS[leaf], layouts.SAME) if leaf in _TOKENS else None
     if leaf == "kernel" and len(shape) == 3:
         inward = module.endswith(_SPLIT)
         layout = layouts.TORCH_HEADS_IN if inward else layouts.TORCH_HEADS_OUT
-        return Place(f"{module}.weight", layout)
+        return Entry(f"{module}.weight", layout)
     return torch_leaf(module, leaf, shape)
 
 
@@ -92,8 +92,8 @@ def _read_timm(arrays: Arrays, shapes: Shapes) -> Arrays:
     """timm keeps query, key and value in one array."""
     split = {}
     for name, array in read_torch(arrays, shapes).items():
-        whole = array.ndim > 0 and array.shape[0] % 3 == 0
-        if ".qkv." in name and whole:
+        is_joined = array.ndim > 0 and array.shape[0] % 3 == 0
+        if ".qkv." in name and is_joined:
             for part, x in zip(_SPLIT, np.split(array, 3), strict=True):
                 split[name.replace(".qkv.", f".{part}.")] = x
         else:

@@ -8,7 +8,7 @@ from the root of the repository, in an environment with those (kdjax needs none)
 torchvision of PyPI is compiled for CUDA and its operators (nms and such) do not load
 beside a torch for CPU: its `_meta_registrations.py` was emptied and `torchvision::nms`
 declared beforehand; the networks, which are Python, are as published. timm builds BiT
-with 1e-8 in the weight standardisation where kdjax has big_vision's 1e-10. Every
+with 1e-8 in the weight standardization where kdjax has big_vision's 1e-10. Every
 weight is named as the network names it and replaced by `rule.weight`, so the tests
 check names, layouts and arithmetic together.
 """

@@ -196,7 +196,7 @@ def test_damage_in_shards_is_named(tmp_path):
         read_arrays(gone)
 
 
-def test_quantised_shards_are_refused(tmp_path):
+def test_quantized_shards_are_refused(tmp_path):
     weights = [{**WEIGHTS[0], "quantization": {"dtype": "uint8", "scale": 1, "min": 0}}]
     folder = tfjs(tmp_path / "model", weights, bytes(6))
     with pytest.raises(WeightsError, match="conv1/kernel, which is not plain float32"):

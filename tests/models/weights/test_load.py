@@ -11,10 +11,10 @@ from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.vit import Size, ViT
 from kdjax.models.weights import (
     WeightsError,
+    find_mismatches,
+    format_mismatches,
     load_weights,
-    misfits,
     save_weights,
-    told,
 )
 from kdjax.models.weights.files import read_arrays, write_arrays
 from tests.models.weights import trees
@@ -87,7 +87,7 @@ def names_in(line):
     return [(kind, pattern.format(*each)) for each in numbers]
 
 
-def test_misfits_that_are_alike_share_a_line_that_names_them_all(tmp_path):
+def test_mismatches_that_are_alike_share_a_line_that_names_them_all(tmp_path):
     """BatchNorm's weights for a network of GroupNorm: another name for every leaf."""
     group = trees.shapes(ResNetCifar(20, 4, norm="group"))
     batch = trees.shapes(ResNetCifar(20, 4, norm="batch"))
@@ -103,7 +103,7 @@ def test_misfits_that_are_alike_share_a_line_that_names_them_all(tmp_path):
     want = {("missing", name) for name in ours - theirs}
     want |= {("extra", name) for name in theirs - ours}
     assert named == sorted(want) and first.endswith("got 126 that do not fit:")
-    assert sorted((x.kind, x.name) for x in caught.value.misfits) == named
+    assert sorted((x.kind, x.name) for x in caught.value.mismatches) == named
     assert len(lines) <= 20
 
 
@@ -113,8 +113,8 @@ def test_trees_are_compared_as_files_are():
         "params": {"a1": shape_of((3, 2)), "a3": np.ones(2)},
         "state": np.ones(()),
     }
-    assert misfits(ours, ours) == []
-    assert told(misfits(ours, theirs)).splitlines() == [
+    assert find_mismatches(ours, ours) == []
+    assert format_mismatches(find_mismatches(ours, theirs)).splitlines() == [
         "3 that do not fit:",
         "  misshapen params/a1: expected (2, 3) float64, got (3, 2) float32",
         "  missing params/a2",

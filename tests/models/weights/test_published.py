@@ -35,7 +35,7 @@ def loaded(module, source, side):
 
 @pytest.fixture(scope="module")
 def cifar10_test():
-    """All 10 000 images, normalised as these weights were trained, and labels."""
+    """All 10 000 images, normalized as these weights were trained, and labels."""
     import tensorflow_datasets as tfds
 
     source = tfds.data_source("cifar10", split="test", download=False)

@@ -1,4 +1,4 @@
-"""Where images come from: sets by name, and splits by text, as in TFDS.
+"""Data sets by name, and splits by text, as in TFDS.
 
 digits                    scikit-learn's 1 797 digits
 cifar10, imagenet2012 ... the sets of `tfds_sets.PRESETS`, prepared by TFDS
@@ -22,12 +22,12 @@ from kdjax.data import folder, tfds_sets
 from kdjax.data.hugging_face import from_hugging_face
 from kdjax.data.source import (
     Source,
-    at_channels,
-    at_size,
     check_rows,
+    convert_channels,
+    drop_labels,
     join,
+    resize_all,
     select,
-    unlabelled,
 )
 
 __all__ = [
@@ -46,7 +46,7 @@ Splits = Mapping[str, Any]
 
 
 def digits() -> Splits:
-    """scikit-learn's 1 797 hand-written digits, 8x8 grey, as train/validation/test.
+    """scikit-learn's 1 797 hand-written digits, 8x8 gray, as train/validation/test.
 
     The set has no official split; this one is a fixed permutation: 1 000 train, 200
     validation, 597 test.
@@ -70,7 +70,7 @@ def load_splits(
     data_dir: str = "",
     channels: int = 0,
     store: int = 0,
-    labelled: bool = True,
+    labeled: bool = True,
     field: str = "data.name",
 ) -> Splits:
     """All splits of a data set.
@@ -78,18 +78,18 @@ def load_splits(
     Args:
       name: one of the forms above.
       data_dir: where TFDS has its sets; empty for its own default.
-      channels: 1 or 3, what every image is made; 0 as the set says.
+      channels: 1 or 3 for every image; 0 keeps those of the set.
       store: side of the square that every image is resized to; 0 does not resize.
-      labelled: False takes the images alone, so that sets of other classes join.
-      field: what errors call `name`.
+      labeled: False takes the images alone, so that sets of other classes join.
+      field: the name of `name` in errors.
 
     Raises:
       ConfigError: no such set, or nothing of it on this machine. Nothing is downloaded.
     """
     path = name.removeprefix("folder:").rpartition(":")
-    whole_path = pathlib.Path(path[0] or path[2]).exists()
-    names = [name] if whole_path else [part.strip() for part in name.split("+")]
-    if len(names) == 1 and labelled and not (channels or store):
+    is_path = pathlib.Path(path[0] or path[2]).exists()
+    names = [name] if is_path else [part.strip() for part in name.split("+")]
+    if len(names) == 1 and labeled and not (channels or store):
         return _one_set(names[0], data_dir, channels, field)
     sets = [_one_set(part, data_dir, channels, field) for part in names]
     shared = [split for split in sets[0] if all(split in one for one in sets)]
@@ -97,20 +97,20 @@ def load_splits(
 
     def part(number: int, split: str) -> Source:
         at = f"{field} ({names[number]} {split})"
-        found = brought_to(as_source(sets[number][split], at), channels, store)
-        return found if labelled else unlabelled(found)
+        part_source = convert(as_source(sets[number][split], at), channels, store)
+        return part_source if labeled else drop_labels(part_source)
 
-    def whole(split: str) -> Source:
+    def join_parts(split: str) -> Source:
         parts = [part(number, split) for number in range(len(names))]
         return parts[0] if len(parts) == 1 else join(parts, f"{field} ({split})")
 
-    return {split: whole(split) for split in shared}
+    return {split: join_parts(split) for split in shared}
 
 
-def brought_to(source: Source, channels: int, store: int) -> Source:
+def convert(source: Source, channels: int, store: int) -> Source:
     """The same examples with some channels, as squares of `store` pixels; 0 leaves
     either as it is."""
-    return at_size(at_channels(source, channels), store)
+    return resize_all(convert_channels(source, channels), store)
 
 
 def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
@@ -125,12 +125,12 @@ def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
         check_splits(splits, field)
         return splits
     forms = "module:function, tfds:NAME or folder:PATH"
-    known = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
-    raise ConfigError(field, f"{forms}, or one of {known}", name)
+    choices = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
+    raise ConfigError(field, f"{forms}, or one of {choices}", name)
 
 
 def default_split(name: str, role: str) -> str:
-    """What `default` means for the train, validation or test split of a set.
+    """The split behind `default`, for the train, validation or test split of a set.
 
     The splits of arXiv 2106.05237 (its Table 5), where it uses the set. Sets without a
     validation split give the last tenth of their training split.
@@ -148,7 +148,7 @@ def from_arrays(images: Any, labels: Any, at: str = "images") -> Source:
     Args:
       images: the pixels.
       labels: `[n]` integers from 0; None for images without labels.
-      at: what errors call them.
+      at: their name in errors.
 
     Raises:
       ConfigError: naming what is wrong with the arrays.
@@ -166,13 +166,13 @@ def from_arrays(images: Any, labels: Any, at: str = "images") -> Source:
         return sha.hexdigest()
 
     return Source(
-        read=lambda place: images[place],
+        read=lambda index: images[index],
         labels=labels,
         ids=np.arange(len(labels), dtype=np.int32),
         classes=classes,
         shape=images.shape[1:],
         resizes=False,
-        name_of=lambda place: f"{at} {place}",
+        name_of=lambda index: f"{at} {index}",
         content=content,
         images=images,
     )
@@ -180,8 +180,11 @@ def from_arrays(images: Any, labels: Any, at: str = "images") -> Source:
 
 def check_splits(splits: Any, field: str) -> None:
     """Refuse what is no dict of splits with a `ConfigError` that names `field`."""
-    want, got = "a dict of splits, {'train': (images, labels)}", type(splits).__name__
-    require(isinstance(splits, Mapping), field, want, got)
+    expected, got = (
+        "a dict of splits, {'train': (images, labels)}",
+        type(splits).__name__,
+    )
+    require(isinstance(splits, Mapping), field, expected, got)
 
 
 def as_source(split: Any, at: str) -> Source:
@@ -212,26 +215,26 @@ def take_split(splits: Splits, text: str, field: str) -> Source:
     assert match is not None
     name, start, stop = match.groups()
     require(name in splits, field, f"one of the splits {sorted(splits)}", name)
-    whole = as_source(splits[name], f"{field} ({name})")
-    n = len(whole)
+    split_source = as_source(splits[name], f"{field} ({name})")
+    n = len(split_source)
     bounds = []
     for bound, default in ((start, 0), (stop, n)):
-        place = default if bound is None else _place(bound, n)
-        want = f"bounds within its {n} examples and 100%"
-        require(0 <= place <= n, field, want, text)
-        bounds.append(place)
-    want = f"a split with examples (of {n}), a start before its stop"
-    require(bounds[0] < bounds[1], field, want, text)
-    return whole if bounds == [0, n] else select(whole, slice(*bounds))
+        index = default if bound is None else _to_index(bound, n)
+        expected = f"bounds within its {n} examples and 100%"
+        require(0 <= index <= n, field, expected, text)
+        bounds.append(index)
+    expected = f"a split with examples (of {n}), a start before its stop"
+    require(bounds[0] < bounds[1], field, expected, text)
+    return split_source if bounds == [0, n] else select(split_source, slice(*bounds))
 
 
-def _place(bound: str, n: int) -> int:
-    """Where a bound lies among `n` examples; -1 beyond them."""
-    number, share = int(bound.rstrip("%")), bound.endswith("%")
-    if abs(number) > (100 if share else n):
+def _to_index(bound: str, n: int) -> int:
+    """The index of a bound among `n` examples; -1 beyond them."""
+    number, is_percent = int(bound.rstrip("%")), bound.endswith("%")
+    if abs(number) > (100 if is_percent else n):
         return -1
-    place = round(n * number / 100) if share else number
-    return place + n if bound.startswith("-") else place
+    index = round(n * number / 100) if is_percent else number
+    return index + n if bound.startswith("-") else index
 
 
 def _arrays(images: Any, labels: Any, at: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,17 +1,17 @@
-"""What of some weights does not fit a model, said in few lines."""
+"""Mismatches of weights and a model, formatted in few lines."""
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Misfit(NamedTuple):
+class Mismatch(NamedTuple):
     """One leaf that does not fit.
 
     kind: "missing", "extra", "misshapen" or "not finite".
     name: the leaf's path in the model; of an extra one, its name in the file.
-    where: what the file calls it, in words.
-    shapes: what was expected and what came, in words.
+    where: its name in the file, in words.
+    shapes: the expected and the actual shape, in words.
     """
 
     kind: str
@@ -20,26 +20,26 @@ class Misfit(NamedTuple):
     shapes: str = ""
 
 
-def told(misfits: Sequence[Misfit]) -> str:
-    """All misfits at once: their number, then a line for all that are alike but for the
-    numbers in their names.
+def format_mismatches(mismatches: Sequence[Mismatch]) -> str:
+    """All mismatches as text: their number, then one line for those that are alike but
+    for the numbers in their names.
 
     >>> names = "block0/scale", "block1/scale", "head/bias"
-    >>> print(told([Misfit("missing", name) for name in names]))
+    >>> print(format_mismatches([Mismatch("missing", name) for name in names]))
     3 that do not fit:
       missing block*/scale (2: * = 0 1)
       missing head/bias
     """
-    alike: dict[tuple[str, ...], list[Misfit]] = {}
-    for misfit in misfits:
-        shapes = "" if misfit.kind == "extra" else misfit.shapes
-        key = misfit.kind, _starred(misfit.name), shapes
-        alike.setdefault(key, []).append(misfit)
+    alike: dict[tuple[str, ...], list[Mismatch]] = {}
+    for mismatch in mismatches:
+        shapes = "" if mismatch.kind == "extra" else mismatch.shapes
+        key = mismatch.kind, _starred(mismatch.name), shapes
+        alike.setdefault(key, []).append(mismatch)
     lines = "".join(f"\n  {_line(group)}" for group in alike.values())
-    return f"{len(misfits)} that do not fit:{lines}"
+    return f"{len(mismatches)} that do not fit:{lines}"
 
 
-def _line(group: list[Misfit]) -> str:
+def _line(group: list[Mismatch]) -> str:
     kind, name, where, _ = group[0]
     text = f"{kind} {name}"
     if len(group) > 1:

@@ -1,4 +1,4 @@
-"""The scale on which a network wants its pixels; every view comes in [-1, 1]."""
+"""Normalization of the pixels of a network's input; every view comes in [-1, 1]."""
 
 from typing import get_args
 
@@ -19,14 +19,14 @@ SCALES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 assert set(SCALES) == set(get_args(configs.Pixels))
 
 
-def scaled(model: Model, pixels: str, field: str = "model") -> Model:
-    """`model`, told its pixels as it was trained to see them.
+def normalize_inputs(model: Model, pixels: str, field: str = "model") -> Model:
+    """`model` with its inputs normalized as in its training.
 
     pixels: "half" leaves them in [-1, 1]; "unit" makes them 0 to 1; "imagenet",
-        "cifar10" and "cifar100" standardise each channel as the published networks of
+        "cifar10" and "cifar100" standardize each channel as the published networks of
         these sets expect; "caffe" is 0 to 255 less the mean of ImageNet, in RGB order.
 
-    field: what errors call the config of the model.
+    field: the name of the model's config in errors.
 
     The model raises ConfigError naming `field.pixels` where images have another number
     of channels than the scale.
@@ -35,17 +35,17 @@ def scaled(model: Model, pixels: str, field: str = "model") -> Model:
         return model
     mean, std = (jnp.array(x, jnp.float32).reshape(1, 1, 1, -1) for x in SCALES[pixels])
 
-    def seen(images: Array) -> Array:
-        wanted = max(mean.size, std.size)
-        if images.shape[-1] != wanted and wanted > 1:
-            expected = f"images of {wanted} channels for {pixels!r}"
+    def normalize(images: Array) -> Array:
+        channels = max(mean.size, std.size)
+        if images.shape[-1] != channels and channels > 1:
+            expected = f"images of {channels} channels for {pixels!r}"
             configs.require(False, f"{field}.pixels", expected, images.shape[-1])
         return ((images + 1) / 2 - mean) / std
 
     def init(key, images):
-        return model.init(key, seen(images))
+        return model.init(key, normalize(images))
 
     def apply(variables, images, *, train=False, rngs=None):
-        return model.apply(variables, seen(images), train=train, rngs=rngs)
+        return model.apply(variables, normalize(images), train=train, rngs=rngs)
 
     return Model(init, apply)

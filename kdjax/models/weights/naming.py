@@ -1,16 +1,16 @@
-"""What a naming scheme of published weights is.
+"""Naming schemes of published weights.
 
-A scheme says for a module of a network what the file calls it, and for a leaf of that
-module its name and layout. What such a table cannot say (one array for three, constants
-left out) is done by `read` before it and by `write` after it.
+A scheme maps a module of a network to its name in the file, and a leaf of that module
+to its name and layout. Other differences (one array for three, constants left out) are
+for `read` before it and `write` after it.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from kdjax.models.weights.array_layouts import Layout, Shape
 from kdjax.models.weights.files import Arrays
-from kdjax.models.weights.layouts import Layout, Shape
 
 # {path of a leaf, "params/head/kernel": its shape in the tree}
 Shapes = Mapping[str, Shape]
@@ -18,8 +18,8 @@ Shapes = Mapping[str, Shape]
 Row = tuple[str, str | Callable[..., str]]
 
 
-class Place(NamedTuple):
-    """Where a leaf is in the file, and how it is laid out there."""
+class Entry(NamedTuple):
+    """The entry of a leaf in the file: its name and layout."""
 
     name: str
     layout: Layout
@@ -33,37 +33,37 @@ def _unchanged(arrays: Arrays, shapes: Shapes) -> Arrays:
 class Scheme(NamedTuple):
     """One way to name the arrays of one kind of network.
 
-    places: shapes of the tree -> {path of every leaf: where the file has it, None if
+    entries: shapes of the tree -> {path of every leaf: its entry in the file, None if
         the scheme has no name for it}.
     read: `(arrays of the file, shapes of the tree)` -> arrays under those names.
     write: the inverse of `read`.
     """
 
-    places: Callable[[Shapes], dict[str, Place | None]]
+    entries: Callable[[Shapes], dict[str, Entry | None]]
     read: Callable[[Arrays, Shapes], Arrays] = _unchanged
     write: Callable[[Arrays, Shapes], Arrays] = _unchanged
 
 
 def table(
     rows: Callable[[Shapes], Sequence[Row]],
-    leaf: Callable[[str, str, Shape], Place | None],
-) -> Callable[[Shapes], dict[str, Place | None]]:
-    """The places that a table of modules gives.
+    leaf: Callable[[str, str, Shape], Entry | None],
+) -> Callable[[Shapes], dict[str, Entry | None]]:
+    """The entries of a table of modules, by leaf.
 
     rows: shapes of the tree -> the table; the first pattern that fits wins.
-    leaf: `(module's name in the file, leaf's name, shape)` -> place, None if unknown.
+    leaf: `(module's name in the file, leaf's name, shape)` -> entry, None if unknown.
     """
 
-    def places(shapes: Shapes) -> dict[str, Place | None]:
-        found = {}
-        known = rows(shapes)
+    def entries(shapes: Shapes) -> dict[str, Entry | None]:
+        by_path = {}
+        table_rows = rows(shapes)
         for path, shape in shapes.items():
             _, *modules, name = path.split("/")
-            module = _module(known, "/".join(modules))
-            found[path] = None if module is None else leaf(module, name, shape)
-        return found
+            module = _module(table_rows, "/".join(modules))
+            by_path[path] = None if module is None else leaf(module, name, shape)
+        return by_path
 
-    return places
+    return entries
 
 
 def _module(rows: Sequence[Row], path: str) -> str | None:

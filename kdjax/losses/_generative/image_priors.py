@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.numerics import safe_abs, safe_sqrt, widen
+from kdjax.core.numerics import promote, safe_abs, safe_sqrt
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -91,7 +91,7 @@ def image_total_variation(
         Yin et al., "Dreaming to Distill" (DeepInversion), 2020, arXiv 1912.08795.
     """
     _check_images(images, variant, 4, where, TOTAL_VARIANTS)
-    x = widen(images)
+    x = promote(images)
     if where is not None:
         x = jnp.where(where[:, None, None, None], x, 0)
     gaps = (
@@ -138,7 +138,7 @@ def image_l2(
         Yin et al. (DeepInversion), 2020, arXiv 1912.08795.
     """
     _check_images(images, variant, 2, where)
-    x = widen(images)
+    x = promote(images)
     if where is not None:
         x = jnp.where(jnp.expand_dims(where, range(1, x.ndim)), x, 0)
     return _finish(_norms(x, variant, where), variant, where)

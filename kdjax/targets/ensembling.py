@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen, widen_together
+from kdjax.core.numerics import promote, promote_together, tempered_log_softmax
 from kdjax.core.types import Array
 
 MEANS = ("arithmetic", "geometric")
@@ -91,7 +91,7 @@ def ensemble_logits(
     checks.positive("temperature", temperature)
     if weights is None:
         count = teacher_logits.shape[0]
-        weights = jnp.full(count, 1 / count, widen(teacher_logits).dtype)
+        weights = jnp.full(count, 1 / count, promote(teacher_logits).dtype)
     checks.floating("weights", weights)
     per_example = _without(axis, teacher_logits)
     one_each = weights.ndim == 1
@@ -100,7 +100,7 @@ def ensemble_logits(
     if one_each:
         weights = lax.expand_dims(weights, range(1, teacher_logits.ndim - 1))
         weights = jnp.broadcast_to(weights, per_example)
-    logits, weights = widen_together(teacher_logits, jnp.expand_dims(weights, axis))
+    logits, weights = promote_together(teacher_logits, jnp.expand_dims(weights, axis))
     weights = jnp.broadcast_to(weights, logits.shape)
     if mean == "geometric":
         return jnp.sum(jnp.where(weights == 0, 0, weights * logits), 0)
@@ -169,7 +169,7 @@ def teacher_weights(
         checks.below("labels", labels, teacher_logits.shape[axis])
         best = jnp.argmax(teacher_logits, axis)
         right = best == jnp.asarray(labels).astype(best.dtype)[None]
-        right = right.astype(widen(teacher_logits).dtype)
+        right = right.astype(promote(teacher_logits).dtype)
         count = jnp.sum(right, 0, keepdims=True)
         return right / jnp.where(count == 0, 1, count)
     log_p = tempered_log_softmax(teacher_logits, 1.0, axis)

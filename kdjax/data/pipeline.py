@@ -1,4 +1,4 @@
-"""Which of the two feeds a source gets."""
+"""The choice of the input pipeline: on device (resident) or from host (streamed)."""
 
 from typing import Literal
 
@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 from kdjax.config import require
 from kdjax.data.source import Source
 
-Feed = Literal["resident", "streamed"]
+Pipeline = Literal["resident", "streamed"]
 
 # Of the devices' memory: the models, their gradients and activations need the rest.
-SHARE = 0.3
-# Where a device does not say how much memory it has (the CPU's is the host's).
+MEMORY_FRACTION = 0.3
+# For a device that does not report its memory (the CPU's is the host's).
 FALLBACK = 4 * 2**30
 
 
@@ -27,22 +27,24 @@ def device_budget(mesh: Mesh) -> int:
     local = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
     stats = local[0].memory_stats() if local else None
     limit = (stats or {}).get("bytes_limit")
-    return FALLBACK if limit is None else int(SHARE * limit * mesh.size)
+    return FALLBACK if limit is None else int(MEMORY_FRACTION * limit * mesh.size)
 
 
-def choose_feed(source: Source, budget_bytes: int, feed: str = "auto") -> Feed:
-    """resident where the decoded images fit into `budget_bytes`, else streamed.
+def choose_pipeline(source: Source, budget_bytes: int, feed: str = "auto") -> Pipeline:
+    """The input pipeline: "resident" where the decoded images fit, else "streamed".
+
+    budget_bytes: the memory for the decoded images, over all devices.
 
     feed: "resident" or "streamed" forces one.
 
     >>> import numpy as np
-    >>> from kdjax.data.sources import from_arrays
+    >>> from kdjax.data.datasets import from_arrays
     >>> source = from_arrays(np.zeros((6, 8, 8, 3), np.uint8), None)
     >>> decoded_bytes(source), choose_feed(source, 1024), choose_feed(source, 4096)
     (1152, 'streamed', 'resident')
     """
-    known = ("auto", "resident", "streamed")
-    require(feed in known, "data.feed", " or ".join(known), feed)
+    choices = ("auto", "resident", "streamed")
+    require(feed in choices, "data.feed", " or ".join(choices), feed)
     if feed == "auto":
         return "resident" if decoded_bytes(source) <= budget_bytes else "streamed"
     return "resident" if feed == "resident" else "streamed"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdjax.core.types import Model, Output
-from kdjax.models.pixels import scaled
+from kdjax.models.normalization import normalize_inputs
 
 
 def echo():
@@ -20,8 +20,8 @@ def echo():
 def seen(pixels, values):
     """What a model on this scale gets for these pixels, 0 to 255."""
     images = np.asarray(values, np.float32).reshape(1, 1, 1, -1) / 127.5 - 1
-    output, _ = scaled(echo(), pixels).apply({}, images)
-    also = scaled(echo(), pixels).init(jax.random.key(0), images)["seen"]
+    output, _ = normalize_inputs(echo(), pixels).apply({}, images)
+    also = normalize_inputs(echo(), pixels).init(jax.random.key(0), images)["seen"]
     np.testing.assert_array_equal(also.reshape(1, -1), output.logits)
     return output.logits[0]
 

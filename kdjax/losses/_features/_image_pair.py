@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.layout import as_positions, check_maps, selected
-from kdjax.core.numerics import widen_together
+from kdjax.core.layout import apply_mask, as_positions, check_maps
+from kdjax.core.numerics import promote_together
 from kdjax.core.types import Array
 
 
@@ -23,7 +23,7 @@ def image_pair(student, teacher, axis, where) -> tuple[Array, Array, Array | Non
         checks.mask("where", where, narrow)
         keep = as_positions(jnp.broadcast_to(where, narrow), axis)[:, 0]
     student, teacher = (
-        jnp.moveaxis(x, axis, -1) for x in widen_together(student, teacher)
+        jnp.moveaxis(x, axis, -1) for x in promote_together(student, teacher)
     )
     wide = None if keep is None else keep[:, None, None, :]
-    return selected(student, wide), selected(teacher, wide), keep
+    return apply_mask(student, wide), apply_mask(teacher, wide), keep

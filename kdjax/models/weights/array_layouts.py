@@ -1,4 +1,4 @@
-"""How one array is laid out in a file and in a tree of variables.
+"""Layouts of one array in a file and in a tree of variables.
 
 A layout is a pair: `to_file(x)` from the tree's form, and `to_tree(x, shape)` back,
 where `shape` is the tree's (only layouts that split an axis read it).

@@ -1,4 +1,4 @@
-"""Colour jitter against Python's own colour model and plain formulas."""
+"""Color jitter against Python's own color model and plain formulas."""
 
 import colorsys
 
@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.augment import colour
-from kdjax.augment.colour import Jitter
+from kdjax.augment import color
+from kdjax.augment.color import Jitter
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def images():
     found = rng.integers(0, 256, (3, 4, 5, 3)).astype(np.float32)
     found[0, 0, 0] = 0.0
     found[0, 0, 1] = 255.0
-    found[0, 0, 2] = 77.0  # grey: no hue
+    found[0, 0, 2] = 77.0  # gray: no hue
     return found
 
 
@@ -25,7 +25,7 @@ def jitter(n=3, **changes):
     return Jitter(**{k: np.full(n, v, np.float32) for k, v in values.items()})
 
 
-apply = jax.jit(colour.apply_jitter)
+apply = jax.jit(color.apply_jitter)
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -38,15 +38,15 @@ def test_brightness_multiplies(images):
     np.testing.assert_allclose(got, np.minimum(images * 1.5, 255), atol=1e-3)
 
 
-def test_contrast_moves_away_from_the_mean_grey_of_each_image(images):
+def test_contrast_moves_away_from_the_mean_gray_of_each_image(images):
     mean = (images.astype(np.float64) @ LUMA).mean(axis=(1, 2))[:, None, None, None]
     want = np.clip(mean + 1.4 * (images - mean), 0, 255)
     np.testing.assert_allclose(apply(images, jitter(contrast=1.4)), want, atol=1e-3)
 
 
-def test_saturation_moves_away_from_the_grey_of_each_pixel(images):
-    grey = (images.astype(np.float64) @ LUMA)[..., None]
-    want = np.clip(grey + 0.3 * (images - grey), 0, 255)
+def test_saturation_moves_away_from_the_gray_of_each_pixel(images):
+    gray = (images.astype(np.float64) @ LUMA)[..., None]
+    want = np.clip(gray + 0.3 * (images - gray), 0, 255)
     np.testing.assert_allclose(apply(images, jitter(saturation=0.3)), want, atol=1e-3)
 
 
@@ -59,18 +59,18 @@ def test_hue_is_turned_as_in_hsv(images, turn):
         np.testing.assert_allclose(found, want, atol=2e-3)
 
 
-def test_grey_images_have_brightness_and_contrast_only(images):
-    grey = images[..., :1]
-    got = apply(grey, jitter(saturation=0.0, hue=0.3))
-    np.testing.assert_allclose(got, grey, atol=1e-3)
-    mean = grey.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)
-    got = apply(grey, jitter(contrast=0.5))
-    np.testing.assert_allclose(got, mean + 0.5 * (grey - mean), atol=1e-3)
+def test_gray_images_have_brightness_and_contrast_only(images):
+    gray = images[..., :1]
+    got = apply(gray, jitter(saturation=0.0, hue=0.3))
+    np.testing.assert_allclose(got, gray, atol=1e-3)
+    mean = gray.mean(axis=(1, 2, 3), keepdims=True, dtype=np.float64)
+    got = apply(gray, jitter(contrast=0.5))
+    np.testing.assert_allclose(got, mean + 0.5 * (gray - mean), atol=1e-3)
 
 
 def test_draws_are_uniform_in_their_ranges():
     keys = jax.random.split(jax.random.key(0), 4000)
-    found = colour.draw_jitter(keys, (0.4, 0.3, 0.2, 0.1))
+    found = color.draw_jitter(keys, (0.4, 0.3, 0.2, 0.1))
     for values, middle, reach in zip(
         found, (1, 1, 1, 0), (0.4, 0.3, 0.2, 0.1), strict=True
     ):

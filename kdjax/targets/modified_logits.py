@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.numerics import tempered_log_softmax, widen, widen_together
+from kdjax.core.numerics import promote, promote_together, tempered_log_softmax
 from kdjax.core.types import Array
 
 
@@ -30,7 +30,7 @@ def permute_dark_knowledge(
 
     Returns:
         The same shape and dtype: the largest entry (the first of equals) in its
-        place, the others in any order.
+        position, the others in any order.
 
     Raises:
         ValueError: if the logits are empty or not floating.
@@ -48,15 +48,15 @@ def permute_dark_knowledge(
     axis = _check_logits("teacher_logits", teacher_logits, axis)
     logits = jnp.moveaxis(jnp.asarray(teacher_logits), axis, -1)
     classes = logits.shape[-1]
-    place = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-    top = place == jnp.argmax(logits, -1, keepdims=True).astype(jnp.int32)
-    # Both orders end with the largest: it is sent from its place to its place.
+    position = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    top = position == jnp.argmax(logits, -1, keepdims=True).astype(jnp.int32)
+    # Both orders end with the largest, which therefore keeps its position.
     drawn = jnp.where(top, 2, jax.random.uniform(key, logits.shape, jnp.float32))
     source = jnp.argsort(drawn, -1)
-    goal = jnp.argsort(jnp.where(top, classes, place), -1)
-    taken = jnp.take_along_axis(logits, source, -1)
+    goal = jnp.argsort(jnp.where(top, classes, position), -1)
+    source_values = jnp.take_along_axis(logits, source, -1)
     return jnp.moveaxis(
-        jnp.put_along_axis(logits, goal, taken, -1, inplace=False), -1, axis
+        jnp.put_along_axis(logits, goal, source_values, -1, inplace=False), -1, axis
     )
 
 
@@ -71,7 +71,7 @@ def gumbel_softmax(
 
     `softmax((logits + g) / T)` with Gumbel noise `g`: nearly one-hot for small `T`,
     nearly uniform for large; its largest entry is a draw from `softmax(logits)` at
-    any `T`. The three players of KDGAN pass such draws of the classifier and of the
+    any `T`. The three networks of KDGAN pass such draws of the classifier and of the
     teacher to the critic (see `adversarial_critic` for their losses).
 
     Args:
@@ -98,7 +98,7 @@ def gumbel_softmax(
     """
     _check_logits("logits", logits, axis)
     checks.positive("temperature", temperature)
-    logits = widen(logits)
+    logits = promote(logits)
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
     return jnp.exp(tempered_log_softmax(logits + noise, temperature, axis))
 
@@ -157,6 +157,6 @@ def rule_teacher_logits(
     checks.floating("confidence", confidence)
     checks.shape("confidence", confidence, (*leading, rules))
     checks.between("strength", strength, 0.0)
-    logits, scores, weights = widen_together(student_logits, rule_scores, confidence)
+    logits, scores, weights = promote_together(student_logits, rule_scores, confidence)
     shift = jnp.sum(weights[..., None] * scores, -2)
     return logits + jnp.asarray(strength, logits.dtype) * shift

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from kdjax.config import ConfigError
-from kdjax.data import sources
+from kdjax.data import datasets
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return sources.load_splits("digits")
+    return datasets.load_splits("digits")
 
 
 def test_digits_are_the_published_1797_in_three_disjoint_parts(digits):
@@ -26,7 +26,7 @@ def test_digits_are_the_published_1797_in_three_disjoint_parts(digits):
 
 
 def test_digits_are_the_same_every_time(digits):
-    again = sources.load_splits("digits")
+    again = datasets.load_splits("digits")
     for name in digits:
         np.testing.assert_array_equal(digits[name][0], again[name][0])
 
@@ -45,7 +45,7 @@ def test_digits_are_the_same_every_time(digits):
     ],
 )
 def test_sub_splits_keep_the_ids_of_the_whole_split(digits, text, first, n):
-    source = sources.take_split(digits, text, "data.train")
+    source = datasets.take_split(digits, text, "data.train")
     np.testing.assert_array_equal(source.ids, np.arange(first, first + n))
     np.testing.assert_array_equal(source.images, digits["train"][0][first : first + n])
     np.testing.assert_array_equal(source.labels, digits["train"][1][first : first + n])
@@ -74,7 +74,7 @@ def test_sub_splits_keep_the_ids_of_the_whole_split(digits, text, first, n):
 )
 def test_bad_splits_are_named(digits, text, message):
     with pytest.raises(ConfigError, match=message):
-        sources.take_split(digits, text, "data.train")
+        datasets.take_split(digits, text, "data.train")
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_bad_splits_are_named(digits, text, message):
 )
 def test_bad_arrays_are_named(images, labels, message):
     with pytest.raises(ConfigError, match=message):
-        sources.take_split({"train": (images, labels)}, "train", "data.train")
+        datasets.take_split({"train": (images, labels)}, "train", "data.train")
 
 
 def test_an_unknown_set_is_named():
     with pytest.raises(
         ConfigError, match="data.name: expected module:function, .*digits"
     ):
-        sources.load_splits("imagenet_of_dreams")
+        datasets.load_splits("imagenet_of_dreams")
 
 
 def test_a_set_of_the_users_own(tmp_path):
@@ -118,7 +118,7 @@ def test_a_set_of_the_users_own(tmp_path):
         "    x = np.zeros((6, 4, 4, 3), np.uint8)\n"
         "    return {'train': (x, np.array([0, 1, 2, 3, 4, 5]))}\n"
     )
-    splits = sources.load_splits(f"{tmp_path / 'mine.py'}:load")
-    assert sources.take_split(splits, "train", "data.train").classes == 6
+    splits = datasets.load_splits(f"{tmp_path / 'mine.py'}:load")
+    assert datasets.take_split(splits, "train", "data.train").classes == 6
     with pytest.raises(ConfigError, match="data.name: .*'absent'"):
-        sources.load_splits(f"{tmp_path / 'mine.py'}:absent")
+        datasets.load_splits(f"{tmp_path / 'mine.py'}:absent")

@@ -1,4 +1,4 @@
-"""Colour jitter: brightness, contrast, saturation and hue, drawn, then applied."""
+"""Color jitter: brightness, contrast, saturation and hue, drawn, then applied."""
 
 from typing import NamedTuple
 
@@ -39,29 +39,29 @@ def draw_jitter(keys: Array, strength: tuple[float, float, float, float]) -> Jit
 def apply_jitter(images: Array, jitter: Jitter) -> Array:
     """Change brightness, contrast, saturation and hue, in this order.
 
-    Every step is cut off at 0 and 255. A grey image has no saturation and no hue.
+    Every step is cut off at 0 and 255. A gray image has no saturation and no hue.
 
     images: `[batch, height, width, 1 or 3]` float32, 0 to 255.
     """
     b, c, s, h = (x[:, None, None, None] for x in jitter)
     x = _cut_off(images * b)
-    x = blend(mean_grey(x), x, c)
+    x = blend(mean_gray(x), x, c)
     if images.shape[-1] == 1:
         return x
-    return turn_hue(blend(grey(x), x, s), h)
+    return turn_hue(blend(gray(x), x, s), h)
 
 
-def grey(images: Array) -> Array:
-    """The luma `[..., 1]` of RGB images; grey images as they are."""
+def gray(images: Array) -> Array:
+    """The luma `[..., 1]` of RGB images; gray images as they are."""
     if images.shape[-1] == 1:
         return images
     red, green, blue = (images[..., i : i + 1] * LUMA[i] for i in range(3))
     return red + green + blue
 
 
-def mean_grey(images: Array) -> Array:
+def mean_gray(images: Array) -> Array:
     """The mean luma of each image, `[..., 1, 1, 1]`."""
-    return grey(images).mean(axis=(-3, -2, -1), keepdims=True)
+    return gray(images).mean(axis=(-3, -2, -1), keepdims=True)
 
 
 def blend(low: Array, images: Array, factor: Array) -> Array:
@@ -85,11 +85,11 @@ def turn_hue(images: Array, turn: Array) -> Array:
         jnp.where(high == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
     )
     # How far each channel lies below the highest, by its distance on the circle.
-    place = jnp.mod(
+    position = jnp.mod(
         jnp.concatenate([sixth + 5.0, sixth + 3.0, sixth + 1.0], axis=-1) + 6.0 * turn,
         6.0,
     )
-    below = jnp.clip(jnp.minimum(place, 4.0 - place), 0.0, 1.0)
+    below = jnp.clip(jnp.minimum(position, 4.0 - position), 0.0, 1.0)
     return high - spread * below
 
 

@@ -1,0 +1,132 @@
+"""Words of the package: first lines of docstrings, names of modules, spelling."""
+
+import ast
+import collections
+import functools
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "kdjax"
+QUESTION = re.compile(r"(What|Which|Whom|Whose|Who|Whether|Where|How|When)\b")
+# Their docstrings are still to be rewritten.
+PENDING = (
+    "kdjax/cli",
+    "kdjax/config",
+    "kdjax/core/runlog.py",
+    "kdjax/data/content.py",
+    "kdjax/jobs",
+    "kdjax/setup",
+    "kdjax/strategies",
+    "kdjax/teachers",
+)
+
+# Stems, less a leading underscore and a plural s, of several modules, with the reason.
+SHARED = {
+    "check": "core checks arrays, config checks fields; neither imports the other",
+    "entrie": "the loss registry: one module of this role in each room of losses",
+    "main": "`python -m kdjax` starts the command line",
+    "run": "config/run.py and setup/runs.py: setup is being reworked",
+    "teacher": "config/teacher.py and jobs/teachers.py: jobs is being reworked",
+    "training": "config/training.py and jobs/training.py: jobs is being reworked",
+    "view": "augment/views.py and reports/views.py: the report is to be renamed",
+}
+
+BRITISH = re.compile(
+    r"colour|grey|centre|neighbour|behaviour|labelled|learnt|licence|favour|modelling"
+    r"|(normali|optimi|quanti|standardi|initiali|regulari|generali|recogni|minimi"
+    r"|maximi|seriali|synchroni|visuali|summari|organi|utili)s(e|er|ed|ing|ation)"
+    r"(?![a-z])"
+)
+# A public function of the configs, in which every experiment is written.
+BRITISH_NAMES = {"labelled"}
+
+
+def first_lines(text):
+    """(line number, first line) of all docstrings, those of attributes included."""
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else []:
+            value = getattr(statement, "value", None)
+            if isinstance(statement, ast.Expr) and isinstance(value, ast.Constant):
+                if isinstance(value.value, str) and value.value.strip():
+                    yield statement.lineno, value.value.strip().splitlines()[0]
+
+
+def identifiers(text):
+    """All names that a module defines, binds, reads or passes by keyword."""
+    fields = ("id", "arg", "attr", "name", "asname")
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        names |= {getattr(node, field, None) for field in fields}
+    return {name for name in names if isinstance(name, str)}
+
+
+def repeated_stems(paths):
+    """{stem: paths} of modules whose names differ in an underscore or plural alone."""
+    stems = collections.defaultdict(list)
+    for path in map(pathlib.PurePath, paths):
+        if path.stem != "__init__":
+            stems[path.stem.strip("_").removesuffix("s")].append(str(path))
+    return {k: names for k, names in stems.items() if len(names) > 1}
+
+
+@functools.cache
+def modules():
+    """{path in the repository: text} of the package."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return {str(file.relative_to(ROOT)): file.read_text() for file in files}
+
+
+def test_no_docstring_begins_with_a_question_word():
+    lines = [
+        f"{path}:{number}: {line}"
+        for path, text in modules().items()
+        if not path.startswith(PENDING)
+        for number, line in first_lines(text)
+        if QUESTION.match(line)
+    ]
+    assert not lines, "\n".join(lines)
+
+
+def test_no_two_modules_share_a_stem():
+    stems = repeated_stems(modules())
+    assert not {stem: paths for stem, paths in stems.items() if stem not in SHARED}
+
+
+def test_identifiers_are_in_american_spelling():
+    names = {
+        f"{path}: {name}"
+        for path, text in modules().items()
+        for name in identifiers(text) - BRITISH_NAMES
+        if BRITISH.search(name.lower())
+    }
+    assert not names, "\n".join(sorted(names))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""What a run is."""',
+        'def f():\n    """Whether it is so."""',
+        'class A:\n    """A."""\n\n    x: int\n    """How many there are."""',
+    ],
+)
+def test_question_words_are_found(text):
+    assert any(QUESTION.match(line) for _, line in first_lines(text))
+
+
+def test_other_first_lines_pass():
+    lines = [line for _, line in first_lines('"""Whole images, however large."""')]
+    assert lines and not any(QUESTION.match(line) for line in lines)
+
+
+def test_stems_and_spellings_are_found():
+    paths = ["a/source.py", "b/_sources.py", "a/__init__.py", "b/__init__.py", "a/x.py"]
+    assert repeated_stems(paths) == {"source": ["a/source.py", "b/_sources.py"]}
+    text = "def normalise(grey): return f(colour=grey.centre)"
+    british = {name for name in identifiers(text) if BRITISH.search(name)}
+    assert british == {"normalise", "grey", "colour", "centre"}
+    assert not BRITISH.search("promised_raised_noise")
