@@ -86,7 +86,7 @@ MUTANTS = [
         "a target cache records the number of images, not the images",
         '"content": fingerprint(train)}',
         '"content": str(len(train))}',
-        "tests/test_target_cache.py",
+        "tests/cache/test_manifest.py",
         "other_images_change",
     ),
     Mutant(

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import pathlib
+import pickle
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -142,6 +144,109 @@ def test_bad_json_is_named(path, value, message):
 def test_fields_that_cannot_be_run_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(Run(), **changes).check()
+
+
+MODES = "one of ['fixed', 'independent', 'consistent', 'function_matching']"
+NO_HEAD = "no head, which nobody would train"
+
+
+@pytest.mark.parametrize(
+    "changes, field, expected, got",
+    [
+        (dict(seeds=0), "seeds", "at least 1", 0),
+        (dict(steps="100"), "steps", "a value of type int", "100"),
+        (dict(views=Views(mode="x")), "views.mode", MODES, "x"),  # type: ignore
+        (dict(optim=Optim(lr=-1.0)), "optim.lr", "a number >= 0", -1.0),
+        (
+            dict(teacher=Teacher(also=(Member(model=HEADLESS),))),
+            "teacher.also.0.model.adapt",
+            NO_HEAD,
+            ("head",),
+        ),
+    ],
+)
+def test_errors_have_a_field_what_was_expected_and_what_came(
+    changes, field, expected, got
+):
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(Run(), **changes).check()
+    raised = error.value
+    assert (raised.field, raised.expected, raised.got) == (field, expected, got)
+    assert str(raised) == f"{field}: expected {expected}, got {got!r}"
+
+
+ERRORS = [
+    (ConfigError("a.b", "a number", 3), "expected a number, got 3"),
+    (ConfigError("a.b", "c", "d", hint="or 'e'?"), "or 'e'? expected c, got 'd'"),
+    (ConfigError("a.b", "a folder", shown="none"), "expected a folder, got none"),
+    (ConfigError("a.b", reason="not: JSON"), "not: JSON"),
+]
+
+
+@pytest.mark.parametrize("error, text", ERRORS, ids=[text for _, text in ERRORS])
+@pytest.mark.parametrize(
+    "names, field",
+    [
+        (None, "model.a.b"),
+        ({"a": "c"}, "model.c.b"),
+        ({"a": "a", "b": "x"}, "model.a.b"),
+        ({"b": "c"}, "a.b"),
+        ({}, "a.b"),
+    ],
+)
+def test_an_error_moves_beneath_a_field(error, text, names, field):
+    with pytest.raises(ConfigError) as raised, config.beneath("model", names):
+        raise error
+    moved = raised.value
+    assert (moved.field, str(moved)) == (field, f"{field}: {text}")
+    assert (moved.expected, moved.got) == (error.expected, error.got)
+
+
+def test_an_error_survives_pickling():
+    for error, _ in ERRORS:
+        copied = pickle.loads(pickle.dumps(error))
+        assert (str(copied), copied.field) == (str(error), error.field)
+
+
+def literals(hint, path=""):
+    """The dotted names of the fields of a dataclass that are a choice."""
+    for name, inner in get_type_hints(hint).items():
+        members = [inner, *get_args(inner)]
+        if any(get_origin(x) is Literal for x in members):
+            yield f"{path}{name}"
+        for table in filter(dataclasses.is_dataclass, members):
+            yield from literals(table, f"{path}{name}.")
+
+
+def replaced(value, names, new):
+    """A config with the field that `names` lead to replaced, whatever its type."""
+    if not names:
+        return (new,) if isinstance(value, tuple) else new
+    name, *rest = names
+    if isinstance(value, dict):
+        return {**value, name: replaced(value[name], rest, new)}
+    return dataclasses.replace(
+        value, **{name: replaced(getattr(value, name), rest, new)}
+    )
+
+
+# Tables by the user's names, lists and sums have no one path.
+TABLES = ("terms", "strategy", "teacher.also")
+CHOICES = [x for x in literals(Run) if not x.startswith(TABLES)]
+
+
+@pytest.mark.parametrize("field", [*CHOICES, "terms.soft.weight.schedule"])
+def test_another_value_of_a_choice_is_refused(field):
+    """The choices stand in the types alone."""
+    run = replaced(Run(), field.split("."), "sideways")
+    with pytest.raises(ConfigError) as error:
+        run.check()
+    assert (error.value.field, error.value.got) == (field, "sideways")
+    assert error.value.expected.startswith("one of [")
+
+
+def test_the_choices_are_found():
+    assert {"views.mode", "optim.name", "teacher.cache.tail", "baselines"} <= {*CHOICES}
 
 
 def at(index, value):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax import setup
+from kdjax.cache.manifest import make_manifest
 from kdjax.config import (
     Compute,
     ConfigError,
@@ -19,9 +20,9 @@ from kdjax.config import (
     Term,
     labelled,
 )
+from kdjax.core.types import BoundModel
 from kdjax.data import datasets
 from kdjax.models import from_function
-from kdjax.setup import cache
 
 ONE = Compute(data=1)
 
@@ -233,7 +234,7 @@ def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
             run, model=dataclasses.replace(run.model, pixels=scale)
         )
         teacher = setup.model_of(own, 10, 1, None)
-        assert cache.manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
+        assert make_manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
         both = setup.together(teacher, [], run)
         assert both.pixels == (scale,)
 
@@ -251,7 +252,7 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
     images = rng.normal(size=(2, 5, 4)).astype(np.float32)
     params = rng.normal(size=(2, 4, 3)).astype(np.float32)
     model = from_function(lambda w, x: x @ w, params=0)
-    first, second = (setup.Trained(model, {"params": w}, None, 8) for w in params)
+    first, second = (BoundModel(model, {"params": w}, None, 8) for w in params)
     run = Run(
         terms={"soft": Term(temperature=Scalar(3.0))},
         teacher=Teacher(

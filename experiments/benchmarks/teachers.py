@@ -24,8 +24,9 @@ import numpy as np
 import kdjax
 from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
 from kdjax import setup
+from kdjax.cache.targets import bytes_per_view
 from kdjax.config import Cache, Run
-from kdjax.teachers.cached import bytes_per_view
+from kdjax.core.types import BoundModel
 
 CLASSES, SEED = 10, 1
 # Steps before the first that counts.
@@ -71,7 +72,7 @@ def measure(
     )
     kdjax.cache_targets(cached, splits=data, teacher=(model, variables))
     train = setup.load_source(run, "train", data)
-    teacher = setup.Trained(model, variables, None, 32)
+    teacher = BoundModel(model, variables, None, 32)
     plain = dataclasses.replace(run, terms=HARD)
     steps = {
         "none": stepper(plain, train, None),

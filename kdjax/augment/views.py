@@ -16,7 +16,7 @@ from kdjax.augment import color, geometry, mix, randaugment
 from kdjax.augment.color import Jitter
 from kdjax.augment.geometry import Crop
 from kdjax.augment.randaugment import Operations
-from kdjax.config import Views
+from kdjax.config import Views, check_types
 from kdjax.core import keys, pixels
 from kdjax.core.types import Array, View
 
@@ -85,6 +85,7 @@ def draw_views(
 
     Raises ConfigError naming the field of `views` that cannot be drawn.
     """
+    check_types(views, "views")
     views.check()
     student = _draw_side(seed, view_id, views, image_size, "")
     if views.mode == "fixed":

@@ -123,8 +123,8 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
 _DESCRIPTIONS = {
     "train": "Train one model on labels.",
     "distill": "Train a student from a teacher, with label-only baselines beside it.",
-    "cache-targets": "Store the teacher's answers in --teacher.cache.path, for a "
-    "`kdjax distill` with the same options. The same command continues and mends.",
+    "cache-targets": "Store the teacher's outputs in --teacher.cache.path, for a "
+    "`kdjax distill` with the same options. The same command continues and repairs.",
 }
 
 
@@ -133,7 +133,7 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
     for i, arg in enumerate(args):
         if arg == "--config":
             if i + 1 == len(args) or args[i + 1].startswith("--"):
-                raise ConfigError("config: expected FILE.py:FUNCTION, got nothing")
+                raise ConfigError("config", "FILE.py:FUNCTION", shown="nothing")
             return args[:i] + args[i + 2 :], args[i + 1]
         if arg.startswith("--config="):
             return args[:i] + args[i + 1 :], arg.removeprefix("--config=")
@@ -247,7 +247,7 @@ def _report(args: list[str]) -> None:
             out: Folder for report.md and figures (a sweep's are in its own).
         """
         if not runs:
-            raise ConfigError("runs: expected at least one run folder, got none")
+            raise ConfigError("runs", "at least one run folder", shown="none")
         from kdjax.experiments.records import is_packed, is_sweep
 
         if len(runs) == 1 and is_sweep(runs[0]):
@@ -347,9 +347,9 @@ def _start(job: Callable, several_processes: bool = False) -> None:
 
         hosts.join()
     from kdjax import jobs
+    from kdjax.cache.store import StoreError
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
-    from kdjax.data.store import StoreError
     from kdjax.experiments import SweepError
     from kdjax.train.checkpoint import CheckpointError
     from kdjax.train.loop import Interrupted, NonFiniteError

@@ -15,7 +15,7 @@ from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Model, Pixels
 from kdjax.config.paths import set_fields
-from kdjax.config.plain import PYTHON
+from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
     HARD,
     SOFT,
@@ -58,6 +58,7 @@ __all__ = [
     "Views",
     "beneath",
     "call",
+    "check_types",
     "complete",
     "from_dict",
     "is_number",

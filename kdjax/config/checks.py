@@ -8,13 +8,49 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A field of a config holds a value that cannot be run; the text names it."""
+    """An invalid field of a config; its text is one line.
+
+        FIELD: [HINT ]expected EXPECTED, got GOT
+        FIELD: REASON
+
+    field: the dotted name.
+    expected, got: the values allowed, in words, and the value that came.
+    hint: a sentence before them, such as a name that was probably meant.
+    shown: text for `got`, by default its `repr`.
+    reason: text in place of all these, for an error that is no wrong value.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        expected: str = "",
+        got: Any = None,
+        *,
+        hint: str = "",
+        shown: str = "",
+        reason: str = "",
+    ):
+        super().__init__(field, expected, got)
+        self.field, self.expected, self.got = field, expected, got
+        self.hint, self.shown, self.reason = hint, shown, reason
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.field}: {self.reason}"
+        hint = self.hint and f"{self.hint} "
+        got = self.shown or repr(self.got)
+        return f"{self.field}: {hint}expected {self.expected}, got {got}"
+
+    def at(self, field: str) -> "ConfigError":
+        """The same error of another field."""
+        texts = {"hint": self.hint, "shown": self.shown, "reason": self.reason}
+        return ConfigError(field, self.expected, self.got, **texts)
 
 
 def require(ok: bool, field: str, expected: str, got: Any) -> None:
     """Raise `ConfigError` naming the field, what was expected and what came."""
     if not ok:
-        raise ConfigError(f"{field}: expected {expected}, got {got!r}")
+        raise ConfigError(field, expected, got)
 
 
 def require_known(
@@ -27,27 +63,26 @@ def require_known(
     if name in names:
         return
     near = difflib.get_close_matches(str(name), names, 1)
-    meant = f"did you mean {near[0]!r}? " if near else ""
+    hint = f"did you mean {near[0]!r}?" if near else ""
     expected = expected or f"one of {sorted(names)}"
-    raise ConfigError(f"{field}: {meant}expected {expected}, got {name!r}")
+    raise ConfigError(field, expected, name, hint=hint)
 
 
 @contextlib.contextmanager
 def beneath(field: str, names: Mapping[str, str] | None = None) -> Iterator[None]:
-    """What errors raised inside name is a field of `field`.
+    """Raise errors of inner fields as errors of fields of `field`.
 
-    names: {name in the error: name in `field`}; errors of other fields pass as they
-    are. By default all are meant, by their own names.
+    names: {first name of the inner field: its name in `field`}; errors of other fields
+    pass unchanged. By default all fields are meant, by their own names.
     """
     try:
         yield
     except ConfigError as error:
-        name, found, text = str(error).partition(": ")
-        first, dot, rest = name.partition(".")
-        if not found or (names is not None and first not in names):
+        first, dot, rest = error.field.partition(".")
+        if names is not None and first not in names:
             raise
         first = first if names is None else names[first]
-        raise ConfigError(f"{field}.{first}{dot}{rest}: {text}") from error
+        raise error.at(f"{field}.{first}{dot}{rest}") from error
 
 
 def is_number(value: Any) -> bool:

@@ -37,8 +37,8 @@ def load_module(name: str, field: str) -> types.ModuleType:
     except ConfigError:
         raise
     except Exception as error:
-        text = f"{field}: cannot import {name!r}: {type(error).__name__}: {error}"
-        raise ConfigError(text + _advice(path, error)) from error
+        text = f"cannot import {name!r}: {type(error).__name__}: {error}"
+        raise ConfigError(field, reason=text + _advice(path, error)) from error
 
 
 def _package_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -123,8 +123,8 @@ def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
         raise
     except Exception as error:
         name = getattr(function, "__name__", "the function")
-        text = f"{field}: {name} raised {type(error).__name__}: {error}"
-        raise ConfigError(text) from error
+        text = f"{name} raised {type(error).__name__}: {error}"
+        raise ConfigError(field, reason=text) from error
 
 
 def load_config(reference: str) -> Run:
@@ -135,7 +135,8 @@ def load_config(reference: str) -> Run:
         try:
             values = json.loads(path.read_text())
         except ValueError as error:
-            raise ConfigError(f"config: {reference} is not JSON: {error}") from error
+            text = f"{reference} is not JSON: {error}"
+            raise ConfigError("config", reason=text) from error
         require(isinstance(values, dict), "config", "a table of fields", values)
         return from_dict(values)
     run = call(load_function(reference, "config"), "config")

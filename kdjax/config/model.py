@@ -55,9 +55,6 @@ class Model:
             require(ok, f"{at}.depth", "6n + 2 with n >= 1", self.depth)
             require(self.width >= 1, f"{at}.width", "at least 1", self.width)
         require(
-            self.norm in ("batch", "group"), f"{at}.norm", "batch or group", self.norm
-        )
-        require(
             self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution
         )
         ok = bool(self.weights) or not self.adapt

@@ -59,7 +59,7 @@ def _set(
         old = items[index] if index < len(items) else None
         items[index : index + 1] = [_set(inner[0], old, rest, words, path, depth)]
         return tuple(items)
-    raise ConfigError(f"{at}: expected the end of the path, got {path!r}")
+    raise ConfigError(at, "the end of the path", path)
 
 
 def _choose(hint: Any, value: Any, name: str, at: str) -> tuple[Any, Any]:

@@ -39,6 +39,14 @@ def from_plain(cls: type, values: Any, at: str = "") -> Any:
     return cls(**{k: convert(hints[k], v, f"{dot}{k}") for k, v in values.items()})
 
 
+def check_types(config: Any, at: str = "") -> None:
+    """Raise `ConfigError` for the first field whose value is not of its type.
+
+    The `check` of a dataclass assumes the types, and so the choices of a `Literal`.
+    """
+    from_plain(type(config), to_plain(config), at)
+
+
 def require_field(name: str, cls: type, at: str, got: Any) -> None:
     """Raise `ConfigError` at `at` unless a dataclass has a field of this name."""
     names = [field.name for field in dataclasses.fields(cls)]

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from kdjax.config.checks import ConfigError, require
 from kdjax.config.data import Data, Views
 from kdjax.config.model import Model
-from kdjax.config.plain import from_plain, to_plain
+from kdjax.config.plain import check_types, from_plain, to_plain
 from kdjax.config.strategy import Custom, Offline
 from kdjax.config.teacher import Teacher
 from kdjax.config.training import Compute, Optim, Scalar, Term
@@ -64,7 +64,7 @@ class Run:
 
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
-        from_plain(Run, to_plain(self))
+        check_types(self)
         require(bool(self.name), "name", "a name", self.name)
         require(bool(self.workdir), "workdir", "a folder", self.workdir)
         require(0 <= self.seed < 2**31, "seed", "0 <= seed < 2^31", self.seed)
@@ -90,12 +90,6 @@ class Run:
         self._check_terms()
         if self.teacher is not None:
             self._check_temperature(self.teacher)
-        for name in self.baselines:
-            known = name in get_args(Baseline)
-            require(known, "baselines", "labels or labels_mixup", name)
-        for name in self.trackers:
-            known = name in get_args(Tracker)
-            require(known, "trackers", "tensorboard or wandb", name)
 
     def _check_terms(self) -> None:
         require(bool(self.terms), "terms", "at least one term", self.terms)

@@ -63,8 +63,6 @@ class Cache:
         require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
         require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
         require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
-        tails = ("uniform", "bucket", "renormalize", "renormalise")
-        require(self.tail in tails, f"{at}.tail", " or ".join(tails), self.tail)
         ok = self.top_k > 0 or self.tail == Cache.tail
         want = f"{Cache.tail}, its default, where no class is left out (top_k 0)"
         require(ok, f"{at}.tail", want, self.tail)
@@ -117,9 +115,6 @@ class Teacher:
     cache: Cache = Cache()
 
     def check(self, at: str = "teacher") -> None:
-        kinds, means = ("model", "average"), ("logits", "probabilities")
-        require(self.kind in kinds, f"{at}.kind", " or ".join(kinds), self.kind)
-        require(self.mean in means, f"{at}.mean", " or ".join(means), self.mean)
         ok = is_number(self.decay) and 0 <= self.decay < 1
         require(ok, f"{at}.decay", "a number in [0, 1)", self.decay)
         _check_model(self.model, f"{at}.model")

@@ -1,6 +1,6 @@
 """Checks made once, while tracing, so that they cost nothing at run time.
 
-Each raises `ValueError` with a text that names the argument, says what was expected
+Each raises `ArgumentError`, a `ValueError` that names the argument, what was expected
 and what came. A traced value has no number yet: where values are checked
 (`positive`, `between`, `below`, `holds`), it passes, and leaves a guard behind that
 only `jax.experimental.checkify.checkify` makes run. Otherwise the guard is dropped
@@ -41,8 +41,23 @@ def without_guards() -> Iterator[None]:
         _no_guards.reset(token)
 
 
-def _refuse(name: str, expected: str, got: Any) -> NoReturn:
-    raise ValueError(f"{name}: expected {expected}, got {got}")
+class ArgumentError(ValueError):
+    """An invalid argument: `NAME: expected EXPECTED, got GOT`.
+
+    name: of the argument. expected, got: in words.
+    """
+
+    def __init__(self, name: str, expected: str, got: Any):
+        super().__init__(name, expected, got)
+        self.name, self.expected, self.got = name, expected, got
+
+    def __str__(self) -> str:
+        return f"{self.name}: expected {self.expected}, got {self.got}"
+
+
+def refuse(name: str, expected: str, got: Any) -> NoReturn:
+    """Raise `ArgumentError` for the argument `name`."""
+    raise ArgumentError(name, expected, got)
 
 
 def _has_dtype(x: Any, kind: Any) -> bool:
@@ -71,7 +86,7 @@ def is_floating(x: Any) -> bool:
 
 def refuse_dtype(name: str, expected: str, x: Any) -> NoReturn:
     """Refuse `x` for its dtype, or for being no array."""
-    _refuse(name, f"an array of {expected}", _describe(x))
+    refuse(name, f"an array of {expected}", _describe(x))
 
 
 def is_boolean(x: Any) -> bool:
@@ -88,27 +103,27 @@ def integer(name: str, x: Any, kind: str = "") -> None:
 def shape(name: str, x: Any, expected: tuple[int, ...]) -> None:
     """Refuse an array whose shape is not exactly `expected`."""
     if tuple(x.shape) != tuple(expected):
-        _refuse(name, f"shape {tuple(expected)}", f"shape {tuple(x.shape)}")
+        refuse(name, f"shape {tuple(expected)}", f"shape {tuple(x.shape)}")
 
 
 def same_shape(name: str, x: Any, expected_name: str, expected: Any) -> None:
     """Refuse an array whose shape differs from that of the array `expected`."""
     if x.shape != expected.shape:
         expected_shape = f"the shape of {expected_name}, {expected.shape}"
-        _refuse(name, expected_shape, f"shape {x.shape}")
+        refuse(name, expected_shape, f"shape {x.shape}")
 
 
 def rank(name: str, x: Any, expected: int, *, at_least: bool = False) -> None:
     """Refuse an array with another number of axes (or, `at_least`, with fewer)."""
     if x.ndim < expected or (x.ndim > expected and not at_least):
         bound = "at least " if at_least else ""
-        _refuse(name, f"rank {bound}{expected}", f"rank {x.ndim}, shape {x.shape}")
+        refuse(name, f"rank {bound}{expected}", f"rank {x.ndim}, shape {x.shape}")
 
 
 def not_empty(name: str, x: Any) -> None:
     """Refuse an array without entries, such as an empty batch."""
     if 0 in x.shape:
-        _refuse(name, "at least one entry on every axis", f"shape {x.shape}")
+        refuse(name, "at least one entry on every axis", f"shape {x.shape}")
 
 
 def axis(value: int, name: str, x: Any) -> int:
@@ -118,10 +133,10 @@ def axis(value: int, name: str, x: Any) -> int:
     except TypeError:
         position = None
     if position is None or isinstance(value, bool):
-        _refuse("axis", f"an integer axis of {name}, shape {x.shape}", value)
+        refuse("axis", f"an integer axis of {name}, shape {x.shape}", value)
     value = position
     if not -x.ndim <= value < x.ndim:
-        _refuse("axis", f"an axis of {name}, shape {x.shape}", value)
+        refuse("axis", f"an axis of {name}, shape {x.shape}", value)
     return value % x.ndim
 
 
@@ -132,7 +147,7 @@ def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
     except ValueError:
         does_broadcast = False
     if not does_broadcast:
-        _refuse(name, f"a shape that broadcasts to {target}", f"shape {x.shape}")
+        refuse(name, f"a shape that broadcasts to {target}", f"shape {x.shape}")
 
 
 def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
@@ -140,7 +155,7 @@ def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
     if x is None:
         return
     if not _has_dtype(x, jnp.bool_):
-        _refuse(name, "an array of bool", _describe(x))
+        refuse(name, "an array of bool", _describe(x))
     broadcasts(name, x, target)
 
 
@@ -157,16 +172,16 @@ def _number(name: str, value: Any, expected: str) -> float | None:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     if not (plain or is_integer(value) or is_floating(value)):
         got = _describe(value) if hasattr(value, "dtype") else repr(value)
-        _refuse(name, expected, got)
+        refuse(name, expected, got)
     if jnp.shape(value) != ():
-        _refuse(name, expected, f"shape {jnp.shape(value)}")
+        refuse(name, expected, f"shape {jnp.shape(value)}")
     if isinstance(value, Tracer):
         return None
     return float(value)
 
 
 def _guard(name: str, ok: Any, expected: str, got: Any) -> None:
-    """A deferred `_refuse`: checkify raises it at run time where `ok` is false."""
+    """A deferred `refuse`: checkify raises it at run time where `ok` is false."""
     if _no_guards.get():
         return
     checkify.debug_check(ok, f"{name}: expected {expected}, got {{got}}", got=got)
@@ -206,7 +221,7 @@ def between(
     if number is None:
         _guard(name, ok, expected, value)
     elif not ok:
-        _refuse(name, expected, number)
+        refuse(name, expected, number)
 
 
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
@@ -214,7 +229,7 @@ def count(name: str, value: Any, least: int = 1, most: int | None = None) -> Non
     bounds = f"of at least {least}" if most is None else f"in [{least}, {most}]"
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_whole or value < least or (most is not None and value > most):
-        _refuse(name, f"a whole number {bounds}", repr(value))
+        refuse(name, f"a whole number {bounds}", repr(value))
 
 
 def _is_readable(x: Any) -> bool:
@@ -231,7 +246,7 @@ def below(name: str, ids: Any, limit: int, kind: str = "class ids") -> None:
         top = jnp.max(ids).astype(jnp.int32)
         _guard(name, top < limit, expected, top)
     elif _is_readable(ids) and (top := int(np.max(np.asarray(ids)))) >= limit:
-        _refuse(name, expected, top)
+        refuse(name, expected, top)
 
 
 def holds(
@@ -249,10 +264,10 @@ def holds(
     elif all(_is_readable(x) for x in arrays):
         ok = np.ravel(test(np, *(np.asarray(x) for x in arrays)))
         if not ok.all():
-            _refuse(name, expected, np.ravel(got)[np.argmin(ok)])
+            refuse(name, expected, np.ravel(got)[np.argmin(ok)])
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:
-        _refuse(name, f"one of {sorted(allowed)}", repr(value))
+        refuse(name, f"one of {sorted(allowed)}", repr(value))

@@ -43,9 +43,7 @@ def check_embeddings(
 def require_examples(name: str, rows: int, minimum: int, why: str) -> None:
     """Refuse a batch in which no example has anything to be compared with."""
     if rows < minimum:
-        raise ValueError(
-            f"{name}: expected at least {minimum} examples ({why}), got {rows}"
-        )
+        checks.refuse(name, f"at least {minimum} examples ({why})", rows)
 
 
 def embeddings(

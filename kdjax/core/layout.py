@@ -28,9 +28,7 @@ def channel_axis(axis: int, name: str, x: Array) -> int:
     """The non-negative axis of the channels, which the batch axis cannot be."""
     axis = checks.axis(axis, name, x)
     if axis == 0:
-        raise ValueError(
-            "axis: expected the axis of the channels, got the batch axis 0"
-        )
+        checks.refuse("axis", "the axis of the channels", "the batch axis 0")
     return axis
 
 

@@ -52,6 +52,25 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Output, PyTree]]
 
 
+class BoundModel(NamedTuple):
+    """A model with values for its variables, or with their shapes.
+
+    variables: as `model.init` makes them, with a first axis for seeds if `axis` is 0.
+    axis: 0 where there is one set of variables a seed, None where all seeds share one.
+    resolution: side of the model's square input in pixels; a tuple for several models
+        as one.
+    pixels: the scale of its pixels (`kdjax.config.Model.pixels`), one for each model.
+    code: fingerprints of models of the user's own functions, one for each model.
+    """
+
+    model: Model
+    variables: PyTree
+    axis: int | None
+    resolution: Any
+    pixels: tuple[str, ...] = ("half",)
+    code: tuple[str, ...] = ("",)
+
+
 class View(NamedTuple):
     """Student and teacher images of one batch, and the labels that go with them.
 

@@ -126,7 +126,7 @@ def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
         return splits
     forms = "module:function, tfds:NAME or folder:PATH"
     choices = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
-    raise ConfigError(f"{field}: expected {forms}, or one of {choices}; got {name!r}")
+    raise ConfigError(field, f"{forms}, or one of {choices}", name)
 
 
 def default_split(name: str, role: str) -> str:
@@ -244,7 +244,7 @@ def _arrays(images: Any, labels: Any, at: str) -> tuple[np.ndarray, np.ndarray]:
         missing = labels is None
         labels = np.full(len(images), -1) if missing else np.asarray(labels)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{at}: expected arrays: {error}") from error
+        raise ConfigError(at, reason=f"expected arrays: {error}") from error
     ok = images.ndim == 4 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
     got = f"{images.dtype}{list(images.shape)}"
     require(ok, f"{at} images", "uint8 [n, height, width, channels]", got)

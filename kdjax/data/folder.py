@@ -50,19 +50,16 @@ def _split(
     files = _images(split)
     inner = _folders(split)
     if files and inner:
-        raise ConfigError(
-            f"{split}: expected images or class folders, got both ({files[0].name} "
-            f"beside {inner[0].name})"
-        )
+        both = f"both ({files[0].name} beside {inner[0].name})"
+        raise ConfigError(str(split), "images or class folders", shown=both)
     labels = [UNLABELED] * len(files)
     for kind in inner:
         class_files = _images(kind)
         if not class_files:
-            raise ConfigError(
-                f"{kind}: expected images ({', '.join(SUFFIXES)}) in every class "
-                f"folder, got {_list_contents(kind)}; remove the folder if this "
-                "split has no examples of the class"
-            )
+            expected = f"images ({', '.join(SUFFIXES)}) in every class folder"
+            advice = "remove the folder if this split has no examples of the class"
+            got = f"{_list_contents(kind)}; {advice}"
+            raise ConfigError(str(kind), expected, shown=got)
         files += class_files
         labels += [number[kind.name]] * len(class_files)
     require(bool(files), str(split), "images or class folders", "none")

@@ -67,7 +67,7 @@ def decode(
     depth = 1 if image.mode in ("1", "L", "LA") else 3
     if like and depth == 3:
         expected = f"gray images, as {like} is (1 or 3 makes all alike)"
-        raise ConfigError(f"data.channels: expected {expected}, got color in {name}")
+        raise ConfigError("data.channels", expected, depth, shown=f"color in {name}")
     return _array(_opaque(image).convert("L" if (channels or depth) == 1 else "RGB"))
 
 

@@ -21,7 +21,8 @@ def to_arrays(source: Source) -> dict[str, np.ndarray]:
     Raises ConfigError where the images are not in memory yet (`memory.decode_all`).
     """
     if source.images is None:
-        raise ConfigError("source: expected images in memory, see memory.decode_all")
+        reason = "expected images in memory, see memory.decode_all"
+        raise ConfigError("source", reason=reason)
     arrays = {"image": source.images, "label": source.labels, "id": source.ids}
     return arrays if source.sizes is None else {**arrays, "size": source.sizes}
 

@@ -234,9 +234,8 @@ def check_same_names(
             return str(list(names))
         return f"{len(names)} with {list(names[at : at + 3])} from number {at} on"
 
-    raise ConfigError(
-        f"{field}: expected {expected}, got {shown(first)} and {shown(other)}"
-    )
+    got = f"{shown(first)} and {shown(other)}"
+    raise ConfigError(field, expected, other, shown=got)
 
 
 def class_names(feature: Any) -> tuple[str, ...]:
@@ -261,8 +260,8 @@ def first_shape(
             return height, width, channels
         except pictures.ImageError as problem:
             error = error or problem
-    text = f"{field}: expected images, the first {min(count, 16)} cannot be read"
-    raise ConfigError(f"{text}: {error}")
+    text = f"expected images, the first {min(count, 16)} cannot be read: {error}"
+    raise ConfigError(field, reason=text)
 
 
 def refuse_url(path: str, field: str) -> None:

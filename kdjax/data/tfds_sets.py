@@ -69,8 +69,8 @@ def load(
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
-        text = f"{field}: cannot be read from {folder}: {type(error).__name__}: {error}"
-        raise ConfigError(text.splitlines()[0]) from error
+        text = f"cannot be read from {folder}: {type(error).__name__}: {error}"
+        raise ConfigError(field, reason=text.splitlines()[0]) from error
     features: Any = builder.info.features
     has = features is not None and "image" in features
     require(has, field, "a set with an image feature", sorted(features or {}))
@@ -101,14 +101,14 @@ def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
         versions = [p.parent for p in base.glob("*/*/dataset_info.json")]
         configs = sorted({p.parent.name for p in versions})
         if len(configs) > 1:
-            text = f"{field}: expected {inner}/CONFIG, one of {configs}, got {name!r}"
-            raise ConfigError(text)
+            raise ConfigError(field, f"{inner}/CONFIG, one of {configs}", name)
     versions = [p for p in versions if not version or p.name == version]
     if not versions:
-        raise ConfigError(
-            f"{field}: expected {name} prepared by TFDS in {root}, found none. "
+        text = (
+            f"expected {name} prepared by TFDS in {root}, found none. "
             f"Nothing is downloaded here: {_how_to(name)}"
         )
+        raise ConfigError(field, reason=text)
     return max(versions, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
 
 

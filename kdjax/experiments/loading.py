@@ -24,8 +24,8 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
     require(path.suffix == ".py", "experiment", "a .py file", str(file))
     module = load_module(str(path), "experiment")
     if not hasattr(module, NAME):
-        text = f"expected {NAME} = Experiment(...) in {path}, got none"
-        raise ConfigError(f"experiment: {_suggestion(module)}{text}")
+        expected, hint = f"{NAME} = Experiment(...) in {path}", _suggestion(module)
+        raise ConfigError("experiment", expected, hint=hint, shown="none")
     value = getattr(module, NAME)
     value = call(value, NAME) if callable(value) else value
     require(isinstance(value, Experiment), NAME, f"an Experiment in {path}", value)
@@ -33,12 +33,12 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
 
 
 def _suggestion(module: types.ModuleType) -> str:
-    """`did you mean 'NAME'? `, for an experiment or a similar name in the module."""
+    """`did you mean 'NAME'?`, for an experiment or a similar name in the module."""
     names = [n for n in vars(module) if not n.startswith("_")]
     near = [n for n in names if isinstance(getattr(module, n), Experiment)]
     upper = {n.upper(): n for n in names}
     near += [upper[n] for n in difflib.get_close_matches(NAME, upper, 1)]
-    return f"did you mean {near[0]!r}? " if near else ""
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def experiment_files(folder: str | pathlib.Path) -> list[pathlib.Path]:

@@ -111,7 +111,7 @@ def check(task: Task) -> None:
                 if its is not None:
                     check_described(member, its.model, its.folder, field)
         except ConfigError as error:
-            raise ConfigError(f"{run.name}: {error}") from error
+            raise error.at(f"{run.name}: {error.field}") from error
 
 
 def check_weights(task: Task) -> None:
@@ -124,7 +124,8 @@ def check_weights(task: Task) -> None:
             try:
                 weights.find(model.weights)
             except weights.WeightsError as error:
-                raise ConfigError(f"{run.name}: {field}.weights: {error}") from error
+                where = f"{run.name}: {field}.weights"
+                raise ConfigError(where, reason=str(error)) from error
 
 
 def _models(run: Run) -> Iterator[tuple[str, Model]]:

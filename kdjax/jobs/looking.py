@@ -11,13 +11,12 @@ from kdjax import setup
 from kdjax.augment import views
 from kdjax.config import Compute, ConfigError, Run, require
 from kdjax.core import runlog
-from kdjax.core.types import PyTree
+from kdjax.core.types import BoundModel, PyTree
 from kdjax.data import order, statistics, streamed
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.reports.views import write_views
-from kdjax.setup import Trained
 from kdjax.train import sharding
 
 # Likeliest classes that are written under a view.
@@ -128,7 +127,7 @@ def _answers(
     return notes, []
 
 
-def _top(trained: Trained, images: PyTree) -> list[str]:
+def _top(trained: BoundModel, images: PyTree) -> list[str]:
     """The likeliest classes of each example and their probabilities, in words."""
     variables = trained.variables
     if trained.axis == 0:

@@ -14,13 +14,12 @@ from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
+from kdjax.core.fingerprint import digest, digest_of_shapes, is_abstract
 from kdjax.core.runlog import RunFolderError
-from kdjax.core.types import Model, PyTree
+from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source, check_labeled, fingerprint
 from kdjax.models import zoo
-from kdjax.setup import Trained
-from kdjax.setup.cache import digest, digest_of_shapes, is_abstract
 from kdjax.setup.trained import starting_variables
 from kdjax.train.trackers import check_installed
 
@@ -46,7 +45,7 @@ class Job(NamedTuple):
         data = {**self.data, "train": source}
         return self._replace(data=data, content=content)
 
-    def taught_by(self, teacher: Trained | None) -> "Job":
+    def taught_by(self, teacher: BoundModel | None) -> "Job":
         """The same with a teacher whose variables are known; shapes tell nothing."""
         if teacher is None or is_abstract(teacher):
             return self

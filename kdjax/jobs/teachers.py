@@ -15,11 +15,10 @@ from kdjax.config import Member, Run, beneath, require
 from kdjax.config import Model as ModelConfig
 from kdjax.config import Teacher as TeacherConfig
 from kdjax.core import runlog
-from kdjax.core.types import Model
+from kdjax.core.types import BoundModel, Model
 from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, is_finished
 from kdjax.models.normalization import normalize_inputs
-from kdjax.setup import Trained
 
 LOOK = 512
 
@@ -59,7 +58,7 @@ def teacher_loader(
     folder: pathlib.Path,
     mesh: Mesh,
     source: Source,
-) -> Callable[[], Trained | None]:
+) -> Callable[[], BoundModel | None]:
     """A function that loads a run's teacher, or its several as one, once it is there.
 
     given: a model and its variables from Python, in place of the first teacher.
@@ -70,7 +69,7 @@ def teacher_loader(
     if asked is None or asked.kind == "average":
         return lambda: None
 
-    def load() -> Trained:
+    def load() -> BoundModel:
         if given is not None:
             first = _handed_over(asked.model, *given)
         else:
@@ -80,11 +79,11 @@ def teacher_loader(
     return load
 
 
-def _handed_over(config: ModelConfig, model: Model, variables: Any) -> Trained:
+def _handed_over(config: ModelConfig, model: Model, variables: Any) -> BoundModel:
     """A model and its variables from Python; the config says what images it sees."""
     model = normalize_inputs(model, config.pixels, "teacher.model")
     variables = jax.tree.map(_known_to_jax, variables)
-    return Trained(model, variables, None, config.resolution, (config.pixels,))
+    return BoundModel(model, variables, None, config.resolution, (config.pixels,))
 
 
 def _known_to_jax(x: Any) -> Any:
@@ -94,7 +93,7 @@ def _known_to_jax(x: Any) -> Any:
     return x if x.dtype == dtype else np.asarray(x, dtype)
 
 
-def with_others(run: Run, first: Trained, mesh: Mesh, source: Source) -> Trained:
+def with_others(run: Run, first: BoundModel, mesh: Mesh, source: Source) -> BoundModel:
     """The first teacher and those of `teacher.also` as one, at their precision."""
     assert run.teacher is not None
     others = [
@@ -116,7 +115,7 @@ def _load(
     mesh: Mesh,
     source: Source,
     field: str,
-) -> Trained:
+) -> BoundModel:
     if asked.model.weights and not asked.run:
         classes, channels = source.classes, source.shape[-1]
         return setup.published(asked.model, classes, channels, f"{field}.model")
@@ -143,7 +142,7 @@ def check_described(
     require(ok, f"{field}.model", want, asked.model)
 
 
-def _classes(teacher: Trained, source: Source) -> int:
+def _classes(teacher: BoundModel, source: Source) -> int:
     """How many logits a teacher has."""
     size, lead = teacher.resolution, 1 if teacher.axis == 0 else 0
     image = jax.ShapeDtypeStruct((1, size, size, source.shape[-1]), jnp.float32)
@@ -157,7 +156,7 @@ def _classes(teacher: Trained, source: Source) -> int:
     return jax.eval_shape(logits, variables, image).shape[-1]
 
 
-def look_at_teacher(run: Run, teacher: Trained, mesh: Mesh, job: Job) -> None:
+def look_at_teacher(run: Run, teacher: BoundModel, mesh: Mesh, job: Job) -> None:
     """Say how good the teacher is on a few images; warn if it is hardly better than
     chance, as it is with the wrong scale of pixels or the wrong order of classes."""
     source = job.data["validation"]

@@ -15,13 +15,14 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import reports, setup
+from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
+from kdjax.core.types import BoundModel
 from kdjax.data.source import Source
 from kdjax.jobs.start import Job, claimed
 from kdjax.models import zoo
-from kdjax.setup import Parts, Trained
-from kdjax.setup.cache import replayed
+from kdjax.setup import Parts
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
@@ -32,7 +33,7 @@ def train_one(
     run: Run,
     folder: pathlib.Path,
     job: Job,
-    load_teacher: Callable[[], Trained | None],
+    load_teacher: Callable[[], BoundModel | None],
 ) -> pathlib.Path:
     """Train one run in its folder, from where it left off, and measure it."""
     if runlog.is_finished(folder):
@@ -46,15 +47,15 @@ def train_one(
 
 
 def _train(
-    parts: Parts, teacher: Trained | None, folder: pathlib.Path, job: Job
+    parts: Parts, teacher: BoundModel | None, folder: pathlib.Path, job: Job
 ) -> None:
     run = parts.run
-    targets = replayed(run, parts.train)
+    targets = describe_targets(run, parts.train)
     if targets:
         job.console.print(f"{run.name}: targets: {targets}", highlight=False)
     checkpoints = Checkpoints(folder)
     try:
-        own = Trained(parts.student, None, 0, run.model.resolution)
+        own = BoundModel(parts.student, None, 0, run.model.resolution)
         central = run.views.central
         measure = setup.make_measure(own, teacher, run.seeds, parts.mesh, central)
 

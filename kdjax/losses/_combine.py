@@ -14,12 +14,12 @@ def _check(terms: Mapping, weights: Mapping) -> None:
     for field, value in (("terms", terms), ("weights", weights)):
         if not isinstance(value, Mapping):
             kind = type(value).__name__
-            raise ValueError(f"{field}: expected a dict by name, got a {kind}")
+            checks.refuse(field, "a dict by name", f"a {kind}")
     if not terms:
-        raise ValueError("terms: expected at least one term, got none")
+        checks.refuse("terms", "at least one term", "none")
     if set(terms) != set(weights):
         names, got = (sorted(map(str, x)) for x in (terms, weights))
-        raise ValueError(f"weights: expected one weight for each of {names}, got {got}")
+        checks.refuse("weights", f"one weight for each of {names}", got)
     for name, values in terms.items():
         label = f"terms[{name!r}]"
         checks.floating(label, values)

@@ -53,10 +53,11 @@ def make_model(
         configs.require(isinstance(model, Model), name, expected, model)
         return normalize_inputs(model, config.pixels, field)
     with configs.beneath(field):
-        module = make(config, classes, axis_name)
-    return normalize_inputs(
-        _name_errors(from_linen(module), field), config.pixels, field
-    )
+        model = from_linen(make(config, classes, axis_name))
+    # The argument `images` of networks is the field `resolution` of configs.
+    errors = configs.beneath(field, {"images": "resolution"})
+    model = Model(errors(model.init), errors(model.apply))
+    return normalize_inputs(model, config.pixels, field)
 
 
 def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
@@ -70,8 +71,8 @@ def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any
         near = difflib.get_close_matches(config.name, MODELS, 3)
         meant = f" (nearest: {', '.join(near)})" if near else ""
         expected = f"one of {names}, wrn_DEPTH_FACTOR or module:function"
-        got = f"{config.name!r}{meant}"
-        raise configs.ConfigError(f"{name}: expected {expected}; got {got}")
+        shown = f"{config.name!r}{meant}"
+        raise configs.ConfigError(name, expected, config.name, shown=shown)
     return make
 
 
@@ -90,24 +91,6 @@ def code_of(config: configs.Model, field: str = "model") -> str:
     return f"{name} {sha.hexdigest()[:16]}"
 
 
-# The argument `images` of networks is the field `resolution` of configs.
-_IMAGES = {"images": "resolution"}
-
-
-def _name_errors(model: Model, field: str) -> Model:
-    """`model` with `field` in its errors about images."""
-
-    def init(key, images):
-        with configs.beneath(field, _IMAGES):
-            return model.init(key, images)
-
-    def apply(variables, images, *, train=False, rngs=None):
-        with configs.beneath(field, _IMAGES):
-            return model.apply(variables, images, train=train, rngs=rngs)
-
-    return Model(init, apply)
-
-
 def load_pretrained(
     config: configs.Model, classes: int, channels: int, field: str = "model"
 ) -> Any:
@@ -119,7 +102,8 @@ def load_pretrained(
         return _load_pretrained(config, classes, channels, field)
     except WeightsError as error:
         hint = _norm_hint(config, classes, channels, field, error)
-        raise configs.ConfigError(f"{field}.weights: {error}{hint}") from error
+        text = f"{error}{hint}"
+        raise configs.ConfigError(f"{field}.weights", reason=text) from error
 
 
 def _load_pretrained(

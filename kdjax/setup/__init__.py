@@ -13,7 +13,6 @@ from kdjax.setup.runs import (
 )
 from kdjax.setup.seams import as_effective, code_of
 from kdjax.setup.trained import (
-    Trained,
     at_precision,
     fit_seeds,
     load_trained,
@@ -24,7 +23,6 @@ from kdjax.setup.trained import (
 
 __all__ = [
     "Parts",
-    "Trained",
     "as_effective",
     "at_precision",
     "baseline_run",

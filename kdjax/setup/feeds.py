@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.cache import targets
 from kdjax.core.types import Array
 from kdjax.data import order, resident, streamed
 from kdjax.setup.parts import Parts
@@ -126,10 +127,7 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
     else:
         rows.update(plain, **_blank_crops(parts))
     if parts.store is not None:
-        layout = parts.store.manifest["layout"]["arrays"]
-        rows["targets"] = {
-            k: jnp.zeros(shape[1:], dtype) for k, (shape, dtype) in layout.items()
-        }
+        rows["targets"] = targets.blank_step(parts.store)
     about = {"seed": np.int32(run.seed), "step": np.int32(0), **numbers(parts, 0)}
     return {**about, "rows": rows}, data
 

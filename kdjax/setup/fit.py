@@ -9,24 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import config as configs
+from kdjax.cache import reader
 from kdjax.config import ConfigError, Run, require
-from kdjax.core.types import Array, Model, PyTree
+from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
-from kdjax.setup import cache, feeds
+from kdjax.setup import feeds
 from kdjax.setup.parts import Parts, make_parts
-from kdjax.setup.trained import Trained
 from kdjax.train import sharding
 
 
 def check_fit(
-    run: Run, *, train: Source, student: Model | None, teacher: Trained | None
+    run: Run, *, train: Source, student: Model | None, teacher: BoundModel | None
 ) -> None:
     """Trace one update of a run, computing nothing, so that what does not fit is said.
 
     Raises ConfigError naming the field or the term, what was expected and what came.
     """
     sharding.make_mesh(run.compute, run.batch)
-    store = cache.open_if_named(run, train, teacher)
+    store = reader.open_if_named(run, train, teacher)
     whole = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
     if teacher is not None and teacher.axis == 0:
         first = jax.tree.map(
@@ -45,10 +45,11 @@ def check_fit(
         raise
     except Exception as error:
         text = str(error).strip().splitlines() or [""]
-        raise ConfigError(
-            f"{run.name}: expected a model, data and terms that fit together, tracing "
-            f"one update raised {type(error).__name__}: {text[0]}"
-        ) from error
+        reason = (
+            "expected a model, data and terms that fit together, tracing one update "
+            f"raised {type(error).__name__}: {text[0]}"
+        )
+        raise ConfigError(run.name, reason=reason) from error
 
 
 def _blank(resolution: Any, channels: int) -> Any:
@@ -57,7 +58,7 @@ def _blank(resolution: Any, channels: int) -> Any:
     )
 
 
-def _check_variables(teacher: Trained, channels: int) -> None:
+def _check_variables(teacher: BoundModel, channels: int) -> None:
     """A teacher's variables must be those of its model, but for their dtypes."""
 
     def shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
@@ -72,7 +73,7 @@ def _check_variables(teacher: Trained, channels: int) -> None:
         require(wants.get(name) == got.get(name), "teacher", want, got.get(name))
 
 
-def _check_logits(parts: Parts, teacher: Trained | None) -> None:
+def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
     """Every label must have a logit."""
     classes, channels = parts.train.classes, parts.train.shape[-1]
 

@@ -8,10 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax.augment import views
-from kdjax.core.types import Array, Model, PyTree
+from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data import streamed
 from kdjax.data.source import Source
-from kdjax.setup.trained import Trained
 from kdjax.train import evaluate
 
 BATCH = 256
@@ -20,7 +19,7 @@ BATCH = 256
 def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.Predict:
     """`(variables, {"image": uint8, ...}) -> logits`, in evaluation mode.
 
-    resolution: as in `Trained`. central: as in `config.Views`.
+    resolution: as in `BoundModel`. central: as in `config.Views`.
     """
 
     def see(images: dict[str, Array], size: int) -> Array:
@@ -39,8 +38,8 @@ def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.P
 
 
 def make_measure(
-    student: Trained,
-    teacher: Trained | None,
+    student: BoundModel,
+    teacher: BoundModel | None,
     seeds: int,
     mesh: Mesh,
     central: float = 0.0,

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
+from kdjax.cache import reader, targets
+from kdjax.cache.store import Store
 from kdjax.config import Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
     Array,
     Batch,
+    BoundModel,
     Model,
     PyTree,
     Strategy,
@@ -23,13 +26,10 @@ from kdjax.core.types import (
 )
 from kdjax.data import pipeline, resident
 from kdjax.data.source import Source, check_labeled
-from kdjax.data.store import Store
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
-from kdjax.setup import cache
-from kdjax.setup.trained import Trained, starting_variables
+from kdjax.setup.trained import starting_variables
 from kdjax.strategies.choose import make_strategy
-from kdjax.teachers import cached
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
 from kdjax.train import compiled, loop, optimizer, sharding, state, step, turns
@@ -70,7 +70,7 @@ class Parts(NamedTuple):
 
         With stored targets the first updates come again once all are used up.
         """
-        return step_number if self.store is None else step_number % self.store.rows
+        return step_number if self.store is None else step_number % self.store.records
 
 
 def make_parts(
@@ -78,7 +78,7 @@ def make_parts(
     *,
     train: Source,
     student: Model | None = None,
-    teacher: Trained | None = None,
+    teacher: BoundModel | None = None,
     store: Store | None = None,
     mesh: Mesh | None = None,
 ) -> Parts:
@@ -110,7 +110,7 @@ def make_parts(
         classes, channels = train.classes, train.shape[-1]
         start, start_axis = starting_variables(run, classes, channels, mesh)
     if store is None:
-        store = cache.open_if_named(run, train, teacher)
+        store = reader.open_if_named(run, train, teacher)
     ask, given, given_axes = _teacher(run, model, teacher, store, strategy.student)
     sample = _Sample(run, train, model, teacher, ask, store, strategy.student)
     networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), sample()))
@@ -150,14 +150,14 @@ def make_parts(
         start=start,
         feed=feed,
         host_crop=crop,
-        store=store if store and store.manifest["kind"] == "replayed" else None,
+        store=None if store is None or targets.is_fixed(store) else store,
     )
 
 
 def _teacher(
     run: Run,
     student: Model,
-    teacher: Trained | None,
+    teacher: BoundModel | None,
     store: Store | None,
     network: str,
 ):
@@ -174,11 +174,11 @@ def _teacher(
     if store is None:
         given["teacher"], axes["teacher"] = teacher.variables, teacher.axis
         return frozen(teacher.model), given, axes
-    options = cache.likeliest(run)
-    if store.manifest["kind"] == "replayed":
-        return cached.replayed(**options), given, axes
-    given["targets"], axes["targets"] = cache.fixed_targets(store)
-    return cached.fixed(**options), given, axes
+    options = targets.top_k_options(run)
+    if not targets.is_fixed(store):
+        return targets.replayed_teacher(**options), given, axes
+    given["targets"], axes["targets"] = targets.read_fixed(store)
+    return targets.fixed_teacher(**options), given, axes
 
 
 class _Sample(NamedTuple):
@@ -187,7 +187,7 @@ class _Sample(NamedTuple):
     run: Run
     train: Source
     student: Model
-    teacher: Trained | None
+    teacher: BoundModel | None
     ask: Teacher | None
     store: Store | None
     network: str
@@ -209,7 +209,7 @@ class _Sample(NamedTuple):
 
     def _constants(self) -> dict[str, Any]:
         if self.store is not None:
-            return {"targets": cache.blank_rows(self.store)}
+            return {"targets": targets.blank_example(self.store)}
         if self.teacher is None:
             return {}
         lead = 1 if self.teacher.axis == 0 else 0
@@ -229,7 +229,7 @@ class _Sample(NamedTuple):
         return self.ask.targets(carried, view, {"rows": rows}, constants)
 
 
-def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
+def _host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:
     """How the host cuts the views out, if the run wants it to."""
     if run.data.crop == "device":
         return None
@@ -240,7 +240,7 @@ def _host_crop(run: Run, teacher: Trained | None) -> HostCrop | None:
     return HostCrop(views.host_draw(asked), own, at, asked.method, asked.antialias)
 
 
-def _view(run: Run, train: Source, teacher: Trained | None, mesh: Mesh, axis_name):
+def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_name):
     """`(step, batch, given) -> View`: look up, draw, apply."""
     shape = train.shape[:2]
     student_size = run.model.resolution

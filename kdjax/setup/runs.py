@@ -105,7 +105,7 @@ def read_given(folder: str | pathlib.Path) -> dict[str, str]:
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
     """The labelled run that trains the teacher of `run`."""
     if run.teacher is None:
-        raise ConfigError("teacher: expected a teacher to distil from, got none")
+        raise ConfigError("teacher", "a teacher to distil from", shown="none")
     asked = run.teacher
     return configs.labelled(
         run,

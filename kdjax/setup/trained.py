@@ -1,7 +1,7 @@
 """Models with values for their variables: trained, published, or several as one."""
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
 from kdjax.core import runlog
-from kdjax.core.types import Array, Model, Output, PyTree
+from kdjax.core.types import Array, BoundModel, Model, Output, PyTree
 from kdjax.models import weights, zoo
 from kdjax.setup.runs import read_run
 from kdjax.teachers.ensemble import ensemble
@@ -19,26 +19,7 @@ from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
 
-class Trained(NamedTuple):
-    """A model with values for its variables.
-
-    variables: as `model.init` makes them, with a first axis for seeds if `axis` is 0.
-    axis: 0 where there is one set of variables a seed, None where all seeds share one.
-    resolution: side of the square that the model sees, in pixels; a tuple for several
-        models as one.
-    pixels: the scale of its pixels (`kdjax.config.Model.pixels`), one for each model.
-    code: what tells apart models of the user's own functions, one for each model.
-    """
-
-    model: Model
-    variables: PyTree
-    axis: int | None
-    resolution: Any
-    pixels: tuple[str, ...] = ("half",)
-    code: tuple[str, ...] = ("",)
-
-
-def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trained:
+def model_of(run: Run, classes: int, channels: int, model: Model | None) -> BoundModel:
     """The model that a run trains, with shapes in place of values."""
     code = "" if model else zoo.code_of(run.model)
     model = model or zoo.make_model(run.model, classes)
@@ -49,7 +30,7 @@ def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Trai
         return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
 
     shapes = jax.eval_shape(init, np.arange(run.seeds))
-    return Trained(model, shapes, 0, size, (run.model.pixels,), (code,))
+    return BoundModel(model, shapes, 0, size, (run.model.pixels,), (code,))
 
 
 def load_trained(
@@ -59,7 +40,7 @@ def load_trained(
     model: Model | None = None,
     step_number: int | None = None,
     field: str = "",
-) -> Trained:
+) -> BoundModel:
     """The trained model of a finished run's folder, on the devices of a mesh.
 
     model: in place of the one that the folder's config names.
@@ -68,8 +49,10 @@ def load_trained(
     """
     summary = runlog.read_summary(folder)
     if summary is None:
-        at = f"{field}.run: {folder}" if field else folder
-        raise ConfigError(f"{at}: expected a finished run, it has no summary.json")
+        reason = "expected a finished run, it has no summary.json"
+        if field:
+            raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
+        raise ConfigError(str(folder), reason=reason)
     blank = model_of(read_run(folder), summary["classes"], summary["channels"], model)
     where = sharding.state_sharding(mesh, blank.variables)
     like = jax.tree.map(
@@ -92,7 +75,7 @@ def load_trained(
 
 def published(
     config: configs.Model, classes: int, channels: int, field: str
-) -> Trained:
+) -> BoundModel:
     """A model with the published weights that its config names.
 
     field: the config's own.
@@ -101,11 +84,11 @@ def published(
     if "://" not in name and runlog.is_finished(weights.expand_path(name)):
         where = f"{field.removesuffix('.model')}.run"
         want = f"published weights (a run folder goes in {where})"
-        raise ConfigError(f"{field}.weights: expected {want}, got the run {name}")
+        raise ConfigError(f"{field}.weights", want, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.load_pretrained(config, classes, channels, field)
     pixels, code = (config.pixels,), (zoo.code_of(config, field),)
-    return Trained(model, variables, None, config.resolution, pixels, code)
+    return BoundModel(model, variables, None, config.resolution, pixels, code)
 
 
 def starting_variables(
@@ -133,7 +116,7 @@ def starting_variables(
     if misfits:
         want = f"a run that trained this very model ({run.model.name})"
         got = f"{folder}, {weights.format_mismatches(misfits)}"
-        raise ConfigError(f"model.weights: expected {want}, got {got}")
+        raise ConfigError("model.weights", want, folder, shown=got)
     its = read_run(folder)
     if its.seeds == 1:
         return jax.tree.map(lambda x: x[0], found), None
@@ -150,8 +133,8 @@ def _of_one(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def fit_seeds(
-    trained: Trained, its_seeds: int, run: Run, field: str = "teacher.run"
-) -> Trained:
+    trained: BoundModel, its_seeds: int, run: Run, field: str = "teacher.run"
+) -> BoundModel:
     """A model for each seed of a run: its own one, or one that all share."""
     if its_seeds == 1 and run.seeds > 1:
         first = jax.tree.map(lambda x: x[0], trained.variables)
@@ -161,7 +144,7 @@ def fit_seeds(
     return trained
 
 
-def together(first: Trained, others: list[Trained], run: Run) -> Trained:
+def together(first: BoundModel, others: list[BoundModel], run: Run) -> BoundModel:
     """Several teachers as one model over a tuple of views; one stays as it is."""
     if not others:
         return first
@@ -181,10 +164,10 @@ def together(first: Trained, others: list[Trained], run: Run) -> Trained:
     pixels = tuple(scale for part in parts for scale in part.pixels)
     sizes = tuple(part.resolution for part in parts)
     code = tuple(text for part in parts for text in part.code)
-    return Trained(model, variables, axis, sizes, pixels, code)
+    return BoundModel(model, variables, axis, sizes, pixels, code)
 
 
-def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
+def _with_axis(part: BoundModel, axis: int | None, seeds: int) -> PyTree:
     if part.axis == axis:
         return part.variables
 
@@ -197,7 +180,7 @@ def _with_axis(part: Trained, axis: int | None, seeds: int) -> PyTree:
     return jax.tree.map(repeat, part.variables)
 
 
-def at_precision(trained: Trained, precision: str) -> Trained:
+def at_precision(trained: BoundModel, precision: str) -> BoundModel:
     """The same model computing in `precision`; what it answers stays float32.
 
     Its parameters are kept in that precision too, at half the memory.

@@ -19,6 +19,7 @@ from kdjax.config import (
     require_known,
     to_dict,
 )
+from kdjax.core import checks
 from kdjax.core.types import Array
 
 EMPTY = inspect.Parameter.empty
@@ -43,11 +44,15 @@ def errors_of(term: Term, at: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
+    except checks.ArgumentError as error:
+        name = error.name
+        if name not in term.options:
+            raise ConfigError(at, reason=str(error)) from error
+        field, got = f"{at}.options.{name}", term.options[name]
+        shown = str(error.got)
+        raise ConfigError(field, error.expected, got, shown=shown) from error
     except ValueError as error:
-        name = str(error).partition(":")[0]
-        field = f"{at}.options.{name}" if name in term.options else f"{at}: {name}"
-        text = str(error).removeprefix(name)
-        raise ConfigError(f"{field}{text}") from error
+        raise ConfigError(at, reason=str(error)) from error
 
 
 class Kernel(NamedTuple):
@@ -93,7 +98,7 @@ def find_kernel(term: Term, at: str) -> Kernel:
         function, name = loss, getattr(loss, "__name__", "the function")
     elif loss.startswith(PYTHON):
         want = f"the function {loss.removeprefix(PYTHON)}, passed from Python"
-        raise ConfigError(f"{field}: expected {want}, got its name {loss!r}")
+        raise ConfigError(field, want, loss, shown=f"its name {loss!r}")
     elif ":" in loss:
         function, name = load_function(loss, field), loss
     else:
@@ -227,7 +232,7 @@ def check_values(kernel: Kernel, values: Any, examples: int) -> None:
     if shape != (examples,):
         got = f"a {type(values).__name__}" if shape is None else f"shape {shape}"
         want = f"one value an example, shape ({examples},)"
-        raise ValueError(f"{kernel.name}: expected {want}, got {got}")
+        checks.refuse(kernel.name, want, got)
 
 
 def is_traced(parameter: inspect.Parameter, value: Any) -> bool:

@@ -179,7 +179,7 @@ def _connectors(part: _Part, ours: tuple, theirs: tuple) -> list[connectors.Conn
         pairs = zip(ours, theirs, strict=True)
         return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
-        raise ConfigError(f"{part.at}.connector: {error}") from error
+        raise ConfigError(f"{part.at}.connector", reason=str(error)) from error
 
 
 def _init_connectors(part: _Part, key: Array, ours: tuple, theirs: tuple) -> PyTree:
@@ -206,7 +206,8 @@ def _pair(
     if term.teacher == "labels":
         return ours, (batch.labels,)
     if batch.targets is None:
-        raise ConfigError(f"{at}.teacher: expected a teacher, the run has none")
+        reason = "expected a teacher, the run has none"
+        raise ConfigError(f"{at}.teacher", reason=reason)
     theirs = _taps(f"{at}.teacher", batch.targets, term.teacher)
     top = any(isinstance(x, TopTargets) for x in theirs)
     ok = not top or term.loss == "softmax_kl"

@@ -21,7 +21,7 @@ def check_teachers(logits: Array, axis: int) -> int:
     checks.not_empty("teacher_logits", logits)
     axis = checks.axis(axis, "teacher_logits", logits)
     if axis == 0:
-        raise ValueError("axis: expected the axis of the classes, got the teachers'")
+        checks.refuse("axis", "the axis of the classes", "the teachers'")
     return axis
 
 
@@ -163,7 +163,7 @@ def teacher_weights(
     checks.one_of("rule", rule, RULES)
     if rule == "oracle":
         if labels is None:
-            raise ValueError("labels: expected class ids (rule 'oracle'), got None")
+            checks.refuse("labels", "class ids (rule 'oracle')", None)
         checks.integer("labels", labels, "class ids")
         checks.shape("labels", labels, _without(axis, teacher_logits)[1:])
         checks.below("labels", labels, teacher_logits.shape[axis])

@@ -24,8 +24,8 @@ def _module(name: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         install = f"pip install 'kdjax[{extra}]'"
-        text = f"trackers: {name} needs the package {package}: {install}"
-        raise ConfigError(text) from error
+        text = f"{name} needs the package {package}: {install}"
+        raise ConfigError("trackers", reason=text) from error
 
 
 def _scalars(line: Line) -> dict[str, float]:

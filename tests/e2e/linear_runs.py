@@ -6,6 +6,7 @@ import numpy as np
 import kdjax
 from kdjax import setup
 from kdjax.config import Compute
+from kdjax.core.types import BoundModel
 from kdjax.models import from_function
 from kdjax.train import sharding
 
@@ -45,5 +46,5 @@ def parts_of(run):
         run,
         train=setup.load_source(run, "train"),
         student=linear(),
-        teacher=setup.Trained(*TEACHER, None, 8),
+        teacher=BoundModel(*TEACHER, None, 8),
     )

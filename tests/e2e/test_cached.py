@@ -11,6 +11,7 @@ import pytest
 
 import kdjax
 from kdjax import setup
+from kdjax.cache.store import StoreError, open_store
 from kdjax.config import (
     Cache,
     Compute,
@@ -23,7 +24,6 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.types import TopTargets, make_batch
-from kdjax.data.store import StoreError, open_store
 from kdjax.jobs import caching
 from kdjax.models import from_function
 from kdjax.teachers.frozen import frozen
@@ -55,21 +55,21 @@ def test_the_likeliest_classes_come_close(small, tmp_path):
 
 
 @pytest.mark.full
-def test_fewer_passes_are_replayed_in_a_circle(small, tmp_path):
+def test_fewer_epochs_are_replayed_in_cycles(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), epochs=2.0)
     run = small("cached", cache=cache)
     stored(run)
     store = open_store(tmp_path / "store")
-    assert store.rows == round(2 * 72 / 16)
+    assert store.records == round(2 * 72 / 16)
     taught(run)
-    said = "the first 9 updates (2 passes); then the same views again, 5.556 times"
+    said = "the first 9 steps (2 epochs); then the same views again, 5.556 times"
     folder = pathlib.Path(run.workdir)
     assert said in runlog.read_summary(folder)["targets"]
     assert said in (folder / "report.md").read_text()
     parts = parts_of(run)
     coming = setup.make_batches(parts)(0)
-    seen = [next(coming) for _ in range(store.rows + 1)]
-    first, again = seen[0], seen[store.rows]
+    seen = [next(coming) for _ in range(store.records + 1)]
+    first, again = seen[0], seen[store.records]
     assert again["step"] == first["step"] == 0
     for name, x in first["rows"].items():
         jax.tree.map(np.testing.assert_array_equal, x, again["rows"][name])
@@ -129,11 +129,13 @@ def test_only_what_is_stored_comes_out_of_the_program(small, tmp_path):
     model = from_function(lambda v, x: (x.sum((1, 2)), {"a": x, "b": x}), params={})
     asked = parts._replace(teacher=frozen(model))
     for taps in ((), ("b",)):
-        answer = caching._answer(asked, Cache(taps=taps))
+        answer = caching._make_teacher_fn(asked, Cache(taps=taps))
         found = jax.eval_shape(answer, batch, given)
         assert set(found.taps) == set(taps)
     with pytest.raises(ValueError, match="taps: expected some of .*'a', 'b'.*got 'c'"):
-        jax.eval_shape(caching._answer(asked, Cache(taps=("c",))), batch, given)
+        jax.eval_shape(
+            caching._make_teacher_fn(asked, Cache(taps=("c",))), batch, given
+        )
 
 
 @pytest.mark.full

@@ -11,6 +11,9 @@ from rich.console import Console
 
 import kdjax
 from kdjax import setup
+from kdjax.cache import reader, writer
+from kdjax.cache.manifest import make_manifest
+from kdjax.cache.store import Column, Store, StoreError, open_store
 from kdjax.config import (
     Cache,
     ConfigError,
@@ -22,18 +25,17 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.data.store import Rows, Store, StoreError, open_store
-from kdjax.jobs import caching
+from kdjax.core.types import BoundModel
 from kdjax.models import zoo
 from tests.e2e.linear_runs import TEACHER, linear, parts_of, stored, taught
 
 STEPS = 50
 
 
-def test_passes_of_less_than_one_update_are_refused(small, tmp_path):
+def test_epochs_of_less_than_one_step_are_refused(small, tmp_path):
     """A tenth of 72 images is no batch of 16."""
     cache = Cache(path=str(tmp_path / "store"), epochs=0.1)
-    want = r"epochs: expected 0 \(all\), or at least one .*0.2222 passes\), got 0.1"
+    want = r"epochs: expected 0 \(all\), or at least one .*0.2222 epochs\), got 0.1"
     for refuse in (stored, taught):
         with pytest.raises(ConfigError, match=f"teacher.cache.{want}"):
             refuse(small("run", cache=cache))
@@ -59,7 +61,7 @@ def test_more_classes_than_are_kept_are_refused(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_likeliest_classes_are_of_one_temperature(small, tmp_path):
+def test_the_top_k_classes_are_of_one_temperature(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), top_k=3)
     two = {str(t): Term(temperature=Scalar(t)) for t in (1.0, 4.0)}
     left_out = Term("logit_mse", weight=Scalar(0.0))
@@ -83,7 +85,7 @@ def test_a_mean_of_probabilities_is_of_a_temperature(small, mean, at):
         teacher = dataclasses.replace(run.teacher, also=also, mean=mean, mean_at=at)
         run = dataclasses.replace(run, teacher=teacher)
         train = setup.load_source(run, "train")
-        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
+        return make_manifest(run, train, BoundModel(*TEACHER, None, 8))
 
     assert (of(1.0) == of(8.0)) == (mean == "logits" or at > 0)
     assert of(1.0) == of(1.0)
@@ -95,7 +97,7 @@ def test_what_training_does_not_see_is_no_part_of_a_store(small):
         run = small("run", mode)
         run = dataclasses.replace(run, views=dataclasses.replace(run.views, **views))
         train = setup.load_source(run, "train")
-        return setup.cache.manifest(run, train, setup.Trained(*TEACHER, None, 8))
+        return make_manifest(run, train, BoundModel(*TEACHER, None, 8))
 
     for mode in ("consistent", "function_matching", "fixed"):
         assert of(mode, central=1.25) == of(mode), mode
@@ -138,10 +140,10 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     def teacher(text, name="make", **sizes):
         file.write_text(text)
         code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
-        return setup.Trained(*TEACHER, None, 8, code=(code,))
+        return BoundModel(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
-        return setup.cache.manifest(run, train, teacher(*args, **sizes))
+        return make_manifest(run, train, teacher(*args, **sizes))
 
     first, changed = of(MODEL), MODEL.replace("sign = 1", "sign = -1")
     assert of(MODEL) == first and of(MODEL, weights="x.npz") == first
@@ -150,16 +152,16 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     assert of(MODEL, "other") != first and of(MODEL, depth=14) != first
     assert of(MODEL, "part") != of(changed, "part")
     assert zoo.code_of(Model()) == ""
-    logits = {"logits": Rows((2, 16, 10), "float32")}
-    setup.cache.make_cache(run, train, teacher(MODEL), logits, 4)
+    logits = {"logits": Column((2, 16, 10), "float32")}
+    writer.create_cache(run, train, teacher(MODEL), logits)
     with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):
-        setup.cache.open_cache(run, train, teacher(MODEL)._replace(code=("",)))
+        reader.open_cache(run, train, teacher(MODEL)._replace(code=("",)))
     with pytest.raises(StoreError, match="unfinished"):
-        setup.cache.open_cache(run, train, teacher(MODEL))
+        reader.open_cache(run, train, teacher(MODEL))
 
 
 @pytest.mark.full
-def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
+def test_a_fixed_store_is_repaired_with_another_batch(small, tmp_path):
     """Blocks keep their size; the batch is no part of what they hold."""
     cache = Cache(path=str(tmp_path / "store"))
     stored(small("run", "fixed", cache))
@@ -168,12 +170,12 @@ def test_a_fixed_store_is_mended_with_another_batch(small, tmp_path):
     for batch, gone in ((6, [1, 2, 3, 4]), (36, [])):
         assert open_store(tmp_path / "store").missing() == gone
         stored(small("run", "fixed", cache, batch=batch))
-    mended = open_store(tmp_path / "store").read(slice(0, 72))["logits"]
-    np.testing.assert_allclose(mended, whole, rtol=0, atol=1e-6)
+    repaired = open_store(tmp_path / "store").read(slice(0, 72))["logits"]
+    np.testing.assert_allclose(repaired, whole, rtol=0, atol=1e-6)
 
 
 @pytest.mark.full
-def test_a_store_whose_layout_is_damaged_is_mended(small, tmp_path):
+def test_a_store_whose_layout_is_damaged_is_repaired(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=1.0))
     stored(run)
     whole = open_store(tmp_path / "store").read(slice(0, 4))["logits"]
@@ -186,7 +188,7 @@ def test_a_store_whose_layout_is_damaged_is_mended(small, tmp_path):
         np.testing.assert_array_equal(found, whole)
 
 
-def test_a_fixed_store_has_no_passes(small, tmp_path):
+def test_a_fixed_store_has_no_epochs(small, tmp_path):
     cache = Cache(path=str(tmp_path / "store"), epochs=2.0)
     with pytest.raises(ConfigError, match="teacher.cache.epochs: expected 0 with view"):
         stored(small("run", "fixed", cache))
@@ -199,7 +201,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path
     marks[3:6].write(0).result()
     marks[8:9].write(0).result()
     message = (
-        r"the targets of 4 of 9 updates are missing \(updates 4 to 6, 9 to 9\); "
+        r"the targets of 4 of 9 steps are missing \(steps 4 to 6, 9 to 9\); "
         "`kdjax cache-targets`"
     )
     with pytest.raises(StoreError, match=message):
@@ -209,7 +211,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(small, tmp_path
 @pytest.mark.full
 def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
     """Three blocks: the disk is full at the second, the same call writes the rest."""
-    monkeypatch.setattr(caching, "_BLOCK_UPDATES", 4)
+    monkeypatch.setattr(writer, "_BLOCK_STEPS", 4)
     run = small("run", cache=Cache(path=str(tmp_path / "store"), epochs=2.0))
     text = io.StringIO()
     console = Console(file=text, width=200)
@@ -228,7 +230,7 @@ def test_progress_and_a_full_disk(small, tmp_path, monkeypatch):
             stored(run, console=console)
     assert "\n" not in str(error.value)
     said = text.getvalue()
-    assert "9 rows, 11.5 kB; 3 of 3 blocks to compute" in said
+    assert "9 records, 11.5 kB; 3 of 3 blocks to compute" in said
     assert "cache: 5 batches, 6.4 kB are left, about 0:00:0" in said
     assert "cache: batch 4/9" in said and "5.1 kB of 11.5 kB  left 0:00:0" in said
     assert "loss" not in said
@@ -295,8 +297,8 @@ def test_an_interrupted_or_damaged_store_is_finished_by_the_same_call(small, tmp
     with pytest.raises(StoreError, match="damaged chunk of 'logits'"):
         taught(run)
     stored(run)
-    mended = open_store(tmp_path / "store").read(slice(0, STEPS))
-    np.testing.assert_array_equal(mended["logits"], whole["logits"])
+    repaired = open_store(tmp_path / "store").read(slice(0, STEPS))
+    np.testing.assert_array_equal(repaired["logits"], whole["logits"])
 
 
 def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
@@ -338,16 +340,16 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
 
 
 @pytest.mark.full
-def test_passes_are_read_as_asked_and_never_more_than_there_are(small, tmp_path):
+def test_fewer_epochs_are_read_and_never_more_than_are_stored(small, tmp_path):
     def asking(epochs):
         return small("run", cache=Cache(path=str(tmp_path / "store"), epochs=epochs))
 
     stored(asking(2.0))
     fewer = parts_of(asking(1.0))
-    assert (fewer.store.rows, fewer.plan_step(3), fewer.plan_step(4)) == (4, 3, 0)
+    assert (fewer.store.records, fewer.plan_step(3), fewer.plan_step(4)) == (4, 3, 0)
     # All of the run's is more than there is.
-    for epochs, got in ((0.0, "50 updates"), (3.0, "14 updates")):
-        message = rf"teacher.cache.epochs: expected at most the 9 .*\(2 passes\).*{got}"
+    for epochs, got in ((0.0, "50 steps"), (3.0, "14 steps")):
+        message = rf"teacher.cache.epochs: expected at most the 9 .*\(2 epochs\).*{got}"
         with pytest.raises(ConfigError, match=message):
             taught(asking(epochs))
     with pytest.raises(ConfigError, match="epochs: expected the 9 .* was made for"):

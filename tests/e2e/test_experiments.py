@@ -22,12 +22,13 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.seeds import map_seeds
+from kdjax.core.types import BoundModel
 from kdjax.data.datasets import from_arrays
 from kdjax.data.source import Source
 from kdjax.experiments import experiment_files, load_experiment, sweep
 from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
-from kdjax.setup import Trained, feeds, measure
+from kdjax.setup import feeds, measure
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -87,11 +88,11 @@ def _alone(run: Run) -> Run:
     return dataclasses.replace(run, model=model, teacher=teacher)
 
 
-def _teacher(run: Run, before: dict[str, Run], source) -> Trained | None:
+def _teacher(run: Run, before: dict[str, Run], source) -> BoundModel | None:
     if run.teacher is None:
         return None
 
-    def shapes(asked: Teacher | Member) -> Trained:
+    def shapes(asked: Teacher | Member) -> BoundModel:
         own = before.get(pathlib.Path(asked.run).name)
         if own is None:
             model = dataclasses.replace(asked.model, weights="")
@@ -147,7 +148,9 @@ def test_the_papers_scale_lowers_on_a_mesh(file, tmp_path):
         built.add(mark)
 
 
-def _lowered(run: Run, source: Source, teacher: Trained | None) -> jax.stages.Lowered:
+def _lowered(
+    run: Run, source: Source, teacher: BoundModel | None
+) -> jax.stages.Lowered:
     parts = setup.make_parts(run, train=source, teacher=teacher)
     mesh = parts.mesh
     seeds = np.arange(1, dtype=np.int32)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import kdjax
+from kdjax.cache.store import open_store
 from kdjax.config import Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
-from kdjax.data.store import open_store
 from tests.e2e.linear_runs import TEACHER, linear
 
 # Real processes: the full tier.
@@ -121,10 +121,10 @@ hosts.join()
 import jax
 import kdjax
 from kdjax.config import load_config
-from kdjax.jobs import caching
+from kdjax.cache import writer
 from tests.e2e.linear_runs import TEACHER, linear
 
-caching._BLOCK_UPDATES = 4
+writer._BLOCK_STEPS = 4
 run = load_config(sys.argv[1])
 kdjax.cache_targets(run, student=linear(), teacher=TEACHER)
 print("cached by", jax.process_index(), "of", jax.process_count())

@@ -25,6 +25,7 @@ from kdjax.config import (
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
+from kdjax.core.types import BoundModel
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
 from kdjax.train import sharding
@@ -263,7 +264,7 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
         init=lambda key, x: {"w": jax.numpy.zeros((x[0].size, 7))},
     )
-    other = setup.Trained(
+    other = BoundModel(
         wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
     )
     monkeypatch.setattr(jobs.teachers, "_load", lambda *args: other)

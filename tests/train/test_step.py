@@ -10,11 +10,10 @@ import pytest
 
 from kdjax import setup
 from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
-from kdjax.core.types import Batch, Output, Strategy, View
+from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
 from kdjax.data import datasets
 from kdjax.models import from_function, zoo
-from kdjax.setup import Trained
 from kdjax.strategies.offline import offline
 from kdjax.teachers.ema import moving_average
 from kdjax.train import compiled, optimizer, sharding
@@ -39,8 +38,8 @@ def make_teacher(width=4, seeds=None):
     model = zoo.make_model(Model(depth=8, width=width), 10)
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
-        return Trained(model, init(jax.random.key(7)), None, 8)
-    return Trained(
+        return BoundModel(model, init(jax.random.key(7)), None, 8)
+    return BoundModel(
         model, jax.vmap(init)(jax.random.split(jax.random.key(7), seeds)), 0, 8
     )
 
@@ -239,7 +238,7 @@ def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     before = jax.tree.map(np.array, variables)
     run = tiny_run(model=Model(depth=8, width=2, norm="batch"))
-    last, _, _ = run_steps(run, Trained(model, variables, None, 8))
+    last, _, _ = run_steps(run, BoundModel(model, variables, None, 8))
     jax.tree.map(np.testing.assert_array_equal, variables, before)
     stats = last.model_state["student"]["batch_stats"]
     assert max(np.abs(x).max() for x in jax.tree.leaves(stats)) > 0

@@ -27,6 +27,7 @@ from experiments.benchmarks.gpu.steps import (
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
 from kdjax.config import Model, Run, Teacher
+from kdjax.core.types import BoundModel
 
 RATE, STEP = "matrix rate", "BiT step"
 CLASSES = 1000
@@ -114,7 +115,7 @@ def make_step(size: Size, px: int, batch: int) -> tuple[Prepared, Program]:
     data = dict(splits(count, px, CLASSES))
     train = setup.load_source(run, "train", data)
     # One resolution's variables fit another's: no layer depends on it.
-    teacher = setup.Trained(*variables(size.teacher, size.resolutions[0], 1), None, px)
+    teacher = BoundModel(*variables(size.teacher, size.resolutions[0], 1), None, px)
     teacher = setup.at_precision(teacher, "bfloat16")
     _, start = variables(size.student, size.resolutions[0], 2)
     ready = prepare(run, train, teacher, start=start)

@@ -26,6 +26,7 @@ from experiments.benchmarks.gpu.steps import (
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
 from kdjax.config import Cache, Compute, Model, Optim, Run, Scalar, Teacher, Term
+from kdjax.core.types import BoundModel
 
 FLOOR, LOOP, TORCH = "bare floor", "full loop", "PyTorch"
 CLASSES = 10
@@ -126,7 +127,7 @@ class Bench:
         run, teacher = make_run(size, variant), None
         train = setup.load_source(run, "train", self.data)
         if variant.teacher != "none":
-            teacher = setup.Trained(*self.teacher, None, 32)
+            teacher = BoundModel(*self.teacher, None, 32)
             teacher = setup.at_precision(teacher, variant.precision)
         folder = self.folder / name.replace(" ", "-")
         folder.mkdir()

@@ -18,6 +18,7 @@ from experiments.benchmarks.gpu import bit, cifar
 from experiments.benchmarks.gpu.steps import Program, compile_call, turns
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
+from kdjax.core.types import BoundModel
 
 COUNT = 5
 # Names of work that contains other work.
@@ -54,7 +55,7 @@ def cifar_step(options: argparse.Namespace) -> tuple[Prepared, Program, str]:
         bench = cifar.Bench(size, options.cifar, pathlib.Path(name))
     run = dataclasses.replace(cifar.make_run(size, variant), steps=1000)
     train = setup.load_source(run, "train", bench.data)
-    teacher = setup.Trained(*bench.teacher, None, 32)
+    teacher = BoundModel(*bench.teacher, None, 32)
     ready = prepare(run, train, teacher, start=bench.student[1])
     return ready, compile_call(ready, 1), f"batch {variant.batch}"
 

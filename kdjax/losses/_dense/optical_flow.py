@@ -254,17 +254,13 @@ def _check_images(first: Array, second: Array, patch: int) -> None:
     checks.not_empty("first", first)
     checks.same_shape("second", second, "first", first)
     if first.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"first: expected 1 or 3 channels, got {first.shape[-1]}, "
-            f"shape {first.shape}"
-        )
+        got = f"{first.shape[-1]}, shape {first.shape}"
+        checks.refuse("first", "1 or 3 channels", got)
     most = min(first.shape[1:3])
     checks.count("patch", patch)
     if patch % 2 == 0 or not 3 <= patch <= most:
-        raise ValueError(
-            f"patch: expected an odd number from 3 to {most} (the images' shorter "
-            f"side), got {patch}"
-        )
+        expected = f"an odd number from 3 to {most} (the images' shorter side)"
+        checks.refuse("patch", expected, patch)
 
 
 def census_loss(

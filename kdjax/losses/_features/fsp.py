@@ -232,10 +232,9 @@ def dense_fsp(
     """
     last = len(student_features) - 1
     if last < 1 or len(teacher_features) != last + 1:
-        raise ValueError(
-            "teacher_features: expected as many taps as student_features, at least 2, "
-            f"got {len(teacher_features)} and {last + 1}"
-        )
+        expected = "as many taps as student_features, at least 2"
+        got = f"{len(teacher_features)} and {last + 1}"
+        checks.refuse("teacher_features", expected, got)
     upto = last if upto is None else upto
     checks.count("upto", upto, most=last)
     checks.floating("student_features", student_features[0])

@@ -63,9 +63,7 @@ def hint_l2(
     checks.rank("student_features", student_features, 2, at_least=True)
     channels = checks.axis(axis, "student_features", student_features)
     if channels == 0:
-        raise ValueError(
-            "axis: expected the axis of the channels, got the batch axis 0"
-        )
+        checks.refuse("axis", "the axis of the channels", "the batch axis 0")
     checks.one_of("variant", variant, HINT_VARIANTS)
     checks.mask("where", where, student_features.shape)
     student, teacher = promote_together(student_features, teacher_features)

@@ -194,10 +194,8 @@ def kdsvd(
         Decomposition", 2018, arXiv 1807.06819.
     """
     if student_end.shape[0] != student_features.shape[0]:
-        raise ValueError(
-            f"student_end: expected {student_features.shape[0]} examples, "
-            f"got {student_end.shape[0]}"
-        )
+        expected = f"{student_features.shape[0]} examples"
+        checks.refuse("student_end", expected, student_end.shape[0])
     starts = _vectors("features", student_features, teacher_features, components, axis)
     ends = _vectors("end", student_end, teacher_end, components, axis)
     gap = [_kernel(start, end) for start, end in zip(starts, ends, strict=True)]

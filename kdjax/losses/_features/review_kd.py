@@ -55,7 +55,7 @@ def review_kd(
         arXiv 2104.09044.
     """
     if not isinstance(sizes, Sequence):
-        raise ValueError(f"sizes: expected numbers of bins, got {sizes!r}")
+        checks.refuse("sizes", "numbers of bins", repr(sizes))
     for size in sizes:
         checks.count("sizes", size)
     student, teacher, keep = image_pair(student_features, teacher_features, axis, where)

@@ -162,7 +162,7 @@ def generator_entropy(
     axis = checks.axis(axis, "teacher_logits", teacher_logits)
     checks.positive("base", base)
     if base <= 1:
-        raise ValueError(f"base: expected a number above 1, got {base}")
+        checks.refuse("base", "a number above 1", base)
     logits = jnp.moveaxis(promote(teacher_logits), axis, -1)
     if where is None:
         where = jnp.ones(logits.shape[0], bool)

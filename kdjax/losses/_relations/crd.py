@@ -21,10 +21,8 @@ def check_entries(anchors: Array, student: Array, teacher: Array) -> None:
         checks.rank(name, x, 3)
         checks.shape(name, x, (anchors.shape[0], student.shape[1], anchors.shape[1]))
     if student.shape[1] < 2:
-        raise ValueError(
-            "student_memory: expected the positive and at least 1 negative, "
-            f"got shape {student.shape}"
-        )
+        expected = "the positive and at least 1 negative"
+        checks.refuse("student_memory", expected, f"shape {student.shape}")
 
 
 def entry_scores(anchors: Array, entries: Array, temperature: Array) -> Array:

@@ -353,10 +353,10 @@ def _potentials(
     """`[N, T]`: the potential of each anchor's tuples."""
     if not callable(potential):
         expected = f"a function of {order} embeddings"
-        raise ValueError(f"potential: expected {expected}, got {potential!r}")
+        checks.refuse("potential", expected, repr(potential))
     result = jax.eval_shape(potential, *[features[0]] * order)
     if getattr(result, "shape", None) != () or not checks.is_floating(result):
-        raise ValueError(f"potential: expected a floating scalar, got {result}")
+        checks.refuse("potential", "a floating scalar", result)
     # Masked rows are all 0. Potentials such as distances have no gradient between
     # equal rows, so the masked ones are replaced by constants that differ.
     index = jnp.arange(1, valid.size + 1, dtype=features.dtype)

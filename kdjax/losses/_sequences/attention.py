@@ -37,7 +37,7 @@ def _check_maps(student, teacher, axis, where) -> int:
         checks.not_empty(name, x)
     keys = checks.axis(axis, "student_attention", student)
     if keys == 0:
-        raise ValueError("axis: expected the axis of the keys, got the batch axis 0")
+        checks.refuse("axis", "the axis of the keys", "the batch axis 0")
     checks.mask("where", where, student.shape)
     return keys
 

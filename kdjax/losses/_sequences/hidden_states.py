@@ -57,10 +57,8 @@ def layer_map(
         return tuple(range(teacher_layers - student_layers, teacher_layers))
     group, rest = divmod(teacher_layers, student_layers)
     if rest:
-        raise ValueError(
-            f"teacher_layers: expected a multiple of {student_layers}, "
-            f"got {teacher_layers}"
-        )
+        expected = f"a multiple of {student_layers}"
+        checks.refuse("teacher_layers", expected, teacher_layers)
     if kind == "hidden":
         return tuple(i * group for i in range(student_layers + 1))
     return tuple((i + 1) * group - 1 for i in range(student_layers))
@@ -72,7 +70,7 @@ def _check_states(student, teacher, axis, where):
         checks.rank(name, x, 3, at_least=True)
         checks.not_empty(name, x)
     if checks.axis(axis, "student_features", student) == 0:
-        raise ValueError("axis: expected the axis of the channels, got the batch's")
+        checks.refuse("axis", "the axis of the channels", "the batch's")
     checks.rank("teacher_features", teacher, student.ndim)
     checks.mask("where", where, student.shape)
 
@@ -82,10 +80,8 @@ def _mapped(student: Array, teacher: Array, layers: Sequence[int] | None) -> Arr
     if layers is not None:
         taught = student.shape[1]
         if len(layers) != taught:
-            raise ValueError(
-                f"layers: expected {taught} indices, one for each layer of the "
-                f"student, got {len(layers)}"
-            )
+            expected = f"{taught} indices, one for each layer of the student"
+            checks.refuse("layers", expected, len(layers))
         for layer in layers:
             checks.count("layers", layer, least=0, most=teacher.shape[1] - 1)
         teacher = teacher[:, np.asarray(layers)]

@@ -77,7 +77,7 @@ def _token_mask(student: Array, axis: int, where: Array | None) -> Array | None:
     """A mask that broadcasts to the logits, from one of the tokens or of the logits."""
     vocabulary = checks.axis(axis, "student_logits", student)
     if vocabulary == 0:
-        raise ValueError("axis: expected the axis of the vocabulary, got the batch's")
+        checks.refuse("axis", "the axis of the vocabulary", "the batch's")
     tokens = student.shape[:vocabulary] + student.shape[vocabulary + 1 :]
     if where is not None and where.shape == tokens:
         checks.mask("where", where, tokens)

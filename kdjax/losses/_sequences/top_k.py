@@ -210,10 +210,8 @@ def _normalizer(normalizer, temperature, tail, scale) -> Array | None:
         return jnp.asarray(normalizer).astype(scale.dtype)
     unit = not isinstance(temperature, Tracer) and float(temperature) == 1
     if tail == "bucket" and not unit:
-        raise ValueError(
-            "teacher_log_normalizer: expected an array (tail='bucket' needs it unless "
-            "the temperature is the number 1), got None"
-        )
+        reason = "tail='bucket' needs it unless the temperature is the number 1"
+        checks.refuse("teacher_log_normalizer", f"an array ({reason})", None)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a teacher, and what comes back."""
+"""Stored targets: what is kept of a teacher, and what comes back."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax import losses
+from kdjax.cache import targets
 from kdjax.core.types import Output, TopTargets, View
-from kdjax.teachers import cached
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * 3
 
@@ -22,23 +22,23 @@ def log_softmax(z):
 
 
 def test_all_classes_come_back_bit_for_bit():
-    rows = cached.keep(output(), taps=("middle",))
-    assert rows["logits"].dtype == np.float32
-    found = cached.unpack(rows)
+    stored = targets.keep(output(), taps=("middle",))
+    assert stored["logits"].dtype == np.float32
+    found = targets.unpack(stored)
     assert isinstance(found, Output)
     np.testing.assert_array_equal(found.logits, LOGITS)
     np.testing.assert_array_equal(found.taps["middle"], np.ones((6, 2)))
-    assert sum(x.nbytes for k, x in rows.items() if k == "logits") == 6 * (
-        cached.bytes_per_view(5, 0)
+    assert sum(x.nbytes for k, x in stored.items() if k == "logits") == 6 * (
+        targets.bytes_per_view(5, 0)
     )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_likeliest_classes(temperature):
-    rows = cached.keep(output(), top_k=2, temperature=temperature)
-    assert sum(x.nbytes for x in rows.values()) == 6 * (4 + 4 * 2)
-    assert cached.bytes_per_view(5, 2) == 4 + 4 * 2
-    found = cached.unpack(rows)
+def test_the_top_k_classes(temperature):
+    stored = targets.keep(output(), top_k=2, temperature=temperature)
+    assert sum(x.nbytes for x in stored.values()) == 6 * (4 + 4 * 2)
+    assert targets.bytes_per_view(5, 2) == 4 + 4 * 2
+    found = targets.unpack(stored)
     assert isinstance(found, TopTargets)
     log_p = log_softmax(LOGITS)
     order = np.argsort(-log_p, axis=-1)[:, :2]
@@ -54,8 +54,8 @@ def test_the_likeliest_classes(temperature):
 @pytest.mark.parametrize("stored", [4, 0])
 def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, tail):
     """In double precision from the logits: what is not kept follows the tail rule."""
-    rows = cached.keep(output(), top_k=stored, temperature=2.0)
-    found = cached.unpack(rows, top_k=2, temperature=2.0)
+    stored = targets.keep(output(), top_k=stored, temperature=2.0)
+    found = targets.unpack(stored, top_k=2, temperature=2.0)
     assert isinstance(found, TopTargets) and found.indices.shape == (6, 2)
     student = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
     values = losses.top_k_kl(
@@ -81,19 +81,21 @@ def test_fewer_classes_than_are_kept_have_the_divergence_of_that_many(stored, ta
 
 def test_many_classes_need_wider_indices():
     many = jax.eval_shape(
-        lambda z: cached.keep(Output(z, {}), top_k=3), jnp.zeros((2, 2**16 + 1))
+        lambda z: targets.keep(Output(z, {}), top_k=3), jnp.zeros((2, 2**16 + 1))
     )
     assert many["indices"].dtype == np.uint32
-    assert cached.bytes_per_view(2**16 + 1, 3) == 4 + 6 * 3
+    assert targets.bytes_per_view(2**16 + 1, 3) == 4 + 6 * 3
 
 
-def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_place():
+def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_index():
     view = View(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
-    rows = cached.keep(output())
-    found = cached.replayed().targets({}, view, {"rows": {"targets": rows}}, {})
+    stored = targets.keep(output())
+    found = targets.replayed_teacher().targets(
+        {}, view, {"rows": {"targets": stored}}, {}
+    )
     np.testing.assert_array_equal(found.logits, LOGITS)
     batch = {"rows": {"index": jnp.array([3, 0, 3])}}
-    found = cached.fixed().targets({}, view, batch, {"targets": rows})
+    found = targets.fixed_teacher().targets({}, view, batch, {"targets": stored})
     np.testing.assert_array_equal(found.logits, LOGITS[[3, 0, 3]])
 
 
@@ -107,4 +109,4 @@ def test_replayed_targets_come_with_the_batch_and_fixed_ones_by_place():
 )
 def test_what_cannot_be_kept_is_named(options, message):
     with pytest.raises(ValueError, match=message):
-        cached.keep(output(), **options)
+        targets.keep(output(), **options)

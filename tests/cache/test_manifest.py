@@ -1,4 +1,4 @@
-"""The fingerprint of a target cache: each field that its targets depend on, alone."""
+"""The manifest of a target cache: each field that its targets depend on, alone."""
 
 import dataclasses
 import json
@@ -6,17 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from kdjax import config, setup
+from kdjax import config
+from kdjax.cache import manifest
 from kdjax.config import Member, Run, Scalar, Teacher, Term, Views
+from kdjax.core.types import BoundModel
 from kdjax.data import datasets, order
 from kdjax.models import from_function
-from kdjax.setup import cache
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 LABELS = np.arange(6) % 3
 TRAIN = datasets.from_arrays(IMAGES, LABELS)
 WEIGHTS = {"params": np.ones((2, 3), np.float32)}
-TEACHER = setup.Trained(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
+TEACHER = BoundModel(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
 RUN = Run(
     terms={"soft": Term(temperature=Scalar(2.0))},
     teacher=Teacher(also=(Member(run="runs/second"),)),
@@ -37,7 +38,7 @@ def with_fields(fields):
 
 def fingerprint(fields=None, train=TRAIN, **teacher):
     run = with_fields(fields or {})
-    found = cache.manifest(run, train, TEACHER._replace(**teacher))
+    found = manifest.make_manifest(run, train, TEACHER._replace(**teacher))
     return json.dumps(found, sort_keys=True)
 
 
@@ -148,7 +149,9 @@ def test_a_fixed_cache_is_of_the_seeds_if_each_has_a_teacher():
     assert fingerprint(one, axis=0) != fingerprint(two, axis=0)
 
 
-@pytest.mark.parametrize("module, name", [(order, "VERSION"), (cache, "VIEWS_VERSION")])
+@pytest.mark.parametrize(
+    "module, name", [(order, "VERSION"), (manifest, "VIEWS_VERSION")]
+)
 def test_the_versions_of_order_and_views_change_the_fingerprint(
     monkeypatch, module, name
 ):

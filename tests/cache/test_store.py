@@ -7,14 +7,20 @@ import time
 import numpy as np
 import pytest
 
-from kdjax.data.store import Rows, StoreError, create_store, open_store, read_manifest
+from kdjax.cache.store import (
+    Column,
+    StoreError,
+    create_store,
+    open_store,
+    read_manifest,
+)
 
-ARRAYS = {"logits": Rows((3,), "float16"), "best": Rows((), "uint16")}
+ARRAYS = {"logits": Column((3,), "float16"), "best": Column((), "uint16")}
 OF = {"teacher": "abc", "views": {"mode": "consistent", "area": [0.05, 1.0]}}
 
 
 def make(path, manifest=OF):
-    return create_store(path, manifest, ARRAYS, rows=10, block=4)
+    return create_store(path, manifest, ARRAYS, records=10, block=4)
 
 
 def values(block):
@@ -55,7 +61,7 @@ def test_blocks_that_are_not_written_are_missing(tmp_path):
     again = make(tmp_path / "store")
     assert again.missing() == [0, 2]
     np.testing.assert_array_equal(again.read(slice(4, 8))["best"], values(1)["best"])
-    with pytest.raises(StoreError, match="unfinished, rows 3 to 5 are missing"):
+    with pytest.raises(StoreError, match="unfinished, records 3 to 5 are missing"):
         again.read(slice(3, 6))
 
 
@@ -84,7 +90,7 @@ def test_a_damaged_chunk_is_never_used(full, damage, block):
 
 
 @pytest.mark.parametrize("copied", [("logits",), ("logits", "best", "mark")])
-def test_rows_of_another_store_do_not_pass(full, tmp_path, copied):
+def test_records_of_another_store_do_not_pass(full, tmp_path, copied):
     """Their chunks are whole and of the right shape; only what they are of differs."""
     other = make(tmp_path / "other", {**OF, "teacher": "def"})
     for block in range(3):
@@ -95,34 +101,36 @@ def test_rows_of_another_store_do_not_pass(full, tmp_path, copied):
             chunk_files(tmp_path / "other", name)[1].read_bytes()
         )
     store = open_store(full)
-    with pytest.raises(StoreError, match="rows 4 to 7 are damaged or of another store"):
+    with pytest.raises(
+        StoreError, match="records 4 to 7 are damaged or of another store"
+    ):
         store.read(slice(4, 8))
-    with pytest.raises(StoreError, match="rows 5 to 9 are damaged or of another"):
+    with pytest.raises(StoreError, match="records 5 to 9 are damaged or of another"):
         store.read(np.array([9, 5]))
     assert store.missing() == [1] and store.unfinished() == []
 
 
-def test_rows_in_another_place_do_not_pass(full):
+def test_records_at_another_index_do_not_pass(full):
     for name in ("logits", "best", "mark"):
         first, second, _ = chunk_files(full, name)
         second.write_bytes(first.read_bytes())
     assert open_store(full).missing() == [1]
 
 
-def test_the_first_rows_alone(tmp_path):
+def test_the_first_records_alone(tmp_path):
     store = make(tmp_path / "store")
     store.write(0, values(0))
     assert store.unfinished() == [slice(4, 10)]
     short = store.first(4)
-    assert (short.rows, short.blocks, short.unfinished()) == (4, 1, [])
+    assert (short.records, short.blocks, short.unfinished()) == (4, 1, [])
     assert short.nbytes == 4 * (6 + 2)
 
 
 def test_a_store_that_is_there_keeps_its_blocks(full):
-    again = create_store(full, OF, ARRAYS, rows=10, block=7)
+    again = create_store(full, OF, ARRAYS, records=10, block=7)
     assert again.block == 4 and again.missing() == []
     with pytest.raises(StoreError, match="layout.rows: expected 11, the store has 10"):
-        create_store(full, OF, ARRAYS, rows=11, block=4)
+        create_store(full, OF, ARRAYS, records=11, block=4)
 
 
 @pytest.mark.parametrize("name", ["mark", "logits", "best"])
@@ -215,7 +223,7 @@ def test_a_manifest_from_before_checksums_is_read(full):
 
 
 @pytest.mark.parametrize("text", ["{", '{"zarr_format": 2}'])
-def test_a_damaged_layout_is_said_and_mended(full, text):
+def test_a_damaged_layout_is_reported_and_repaired(full, text):
     (full / "best" / "zarr.json").write_text(text)
     with pytest.raises(StoreError, match="cannot open 'best': .*cache-targets"):
         open_store(full)
@@ -225,7 +233,7 @@ def test_a_damaged_layout_is_said_and_mended(full, text):
 def test_a_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make("~/store")
-    assert open_store(tmp_path / "store").rows == 10
+    assert open_store(tmp_path / "store").records == 10
 
 
 def test_a_file_in_the_way_is_said(tmp_path):
@@ -234,7 +242,7 @@ def test_a_file_in_the_way_is_said(tmp_path):
         make(tmp_path / "file" / "store")
 
 
-def test_rows_know_their_size():
+def test_the_size_of_a_record():
     assert [x.nbytes for x in ARRAYS.values()] == [6, 2]
 
 
@@ -259,9 +267,9 @@ def test_a_bucket_that_cannot_be_reached_is_said_in_seconds(monkeypatch):
 
 def test_a_full_disk_is_one_line_and_costs_nothing_before_it(tmp_path):
     """The kernel itself refuses: no file may be larger than 1 000 bytes."""
-    rows = {"logits": Rows((300,), "float32")}
+    rows = {"logits": Column((300,), "float32")}
     block = {"logits": np.ones((4, 300), np.float32)}
-    store = create_store(tmp_path / "store", OF, rows, rows=12, block=4)
+    store = create_store(tmp_path / "store", OF, rows, records=12, block=4)
     store.write(0, block)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -271,7 +279,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_before_it(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
-    again = create_store(tmp_path / "store", OF, rows, rows=12, block=4)
+    again = create_store(tmp_path / "store", OF, rows, records=12, block=4)
     assert again.missing() == [1, 2]
     again.write(1, block)
     assert again.missing() == [2]

@@ -1,0 +1,1 @@
+"""The target cache: teacher outputs computed once, stored with checksums, replayed."""
