@@ -1,7 +1,6 @@
 """Data sets that TFDS has prepared on this machine, read without TensorFlow."""
 
 import functools
-import hashlib
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import numpy as np
 
 from kdjax.config import ConfigError, require
 from kdjax.core import runlog
-from kdjax.data import content as contents
+from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
 from kdjax.data.source import (
     UNLABELLED,
@@ -139,8 +138,8 @@ def _split(builder: Any, split: str, channels: int) -> Source:
 
     @functools.cache
     def content() -> str:
-        held = contents.of_files(files, [file.name for file in files])
-        return f"{about} {channels} {held}"
+        names = [file.name for file in files]
+        return f"{about} {channels} {fingerprint_files(files, names)}"
 
     n = info.num_examples
     shape = (height, width, channels)
@@ -170,7 +169,7 @@ def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.n
     # Known by the files' sizes and times: to hash them would take as long as to read.
     states = [os.stat(file) for file in files]
     known = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
-    mark = hashlib.sha256(known.encode()).hexdigest()[:16]
+    mark = fingerprint_bytes(known.encode())
     kept = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{mark}.i4"
     if n >= KEEP_LABELS_FROM and kept.is_file() and kept.stat().st_size == 4 * n:
         return np.fromfile(kept, "<i4").astype(np.int32)

@@ -20,6 +20,7 @@ from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, is_finished
 from kdjax.models.pixels import scaled
 from kdjax.setup import Trained
+from kdjax.setup.identity import fingerprint_data
 
 LOOK = 512
 
@@ -44,8 +45,12 @@ def own_teacher(
     """The run that trains the teacher, checked, with its data."""
     own = setup.teacher_run(run, folder)
     source = setup.load_source(own, "train", job.splits, "teacher.train")
-    given = {k: v for k, v in job.given.items() if k == "splits"}
-    own_job = job.teaching_on(source)._replace(student=None, given=given)
+    own_job = job._replace(
+        data={**job.data, "train": source},
+        content={**job.content, **fingerprint_data({"train": source})},
+        student=None,
+        overrides={k: v for k, v in job.overrides.items() if k == "splits"},
+    )
     its_fields = ("model", "optim", "views", "steps")
     with beneath("teacher", {name: name for name in its_fields}):
         if not is_finished(folder, own, own_job, mesh):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import config as configs
+from kdjax.core.fingerprint import fingerprint_code
 from kdjax.core.types import Model
 from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
@@ -73,20 +73,19 @@ def maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
     return make
 
 
-def code_of(config: configs.Model, field: str = "model") -> str:
-    """What tells models of a function of one's own apart where variables do not: its
-    name, 16 hex digits of its file, and of the config that it is called with. Empty for
-    those of `MODELS`."""
+def fingerprint_model(config: configs.Model, field: str = "model") -> str:
+    """Fingerprint of a model of the user's own: its file and the config passed to it.
+
+    It tells apart models with the same variables. Empty for a model of `MODELS`.
+    """
     if ":" not in config.name:
         return ""
-    sha = hashlib.sha256()
-    for file in configs.source_files(config.name, f"{field}.name"):
-        sha.update(file.read_bytes())
+    files = configs.source_files(config.name, f"{field}.name")
     name = config.name.rpartition(":")[2]
-    # Weights are told by their values, and where a file lies does not matter.
+    # Weights are compared by their values, and the file may be moved.
     rest = dataclasses.replace(config, name=name, weights="", adapt=())
-    sha.update(json.dumps(dataclasses.asdict(rest)).encode())
-    return f"{name} {sha.hexdigest()[:16]}"
+    passed = json.dumps(dataclasses.asdict(rest)).encode()
+    return fingerprint_code(name, *(file.read_bytes() for file in files), passed)
 
 
 # What networks call `images` is asked for as `resolution`.

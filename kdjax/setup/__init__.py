@@ -7,11 +7,9 @@ from kdjax.setup.parts import Parts, make_parts, make_plan, student_variables
 from kdjax.setup.runs import (
     baseline_run,
     load_source,
-    read_given,
     read_run,
     teacher_run,
 )
-from kdjax.setup.seams import as_effective, code_of
 from kdjax.setup.trained import (
     Trained,
     at_precision,
@@ -25,11 +23,9 @@ from kdjax.setup.trained import (
 __all__ = [
     "Parts",
     "Trained",
-    "as_effective",
     "at_precision",
     "baseline_run",
     "check_fit",
-    "code_of",
     "fit_seeds",
     "load_source",
     "load_trained",
@@ -40,7 +36,6 @@ __all__ = [
     "model_of",
     "place_given",
     "published",
-    "read_given",
     "read_run",
     "student_variables",
     "teacher_run",

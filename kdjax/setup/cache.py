@@ -1,17 +1,15 @@
 """The store of a teacher's targets: what it is of, and how it is opened."""
 
 import dataclasses
-import hashlib
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kdjax.augment.views import VERSION as VIEWS_VERSION
 from kdjax.config import Run, require
-from kdjax.core import hosts
-from kdjax.core.types import Array, PyTree
+from kdjax.core.fingerprint import fingerprint_arrays, is_abstract
+from kdjax.core.types import Array
 from kdjax.data import order
 from kdjax.data.source import Source, fingerprint
 from kdjax.data.store import (
@@ -23,22 +21,6 @@ from kdjax.data.store import (
     read_manifest,
 )
 from kdjax.setup.trained import Trained
-
-
-def digest(tree: PyTree) -> str:
-    """16 hex digits that change with any number of a tree of arrays."""
-    sha = hashlib.sha256()
-    for leaf in jax.tree.leaves(tree):
-        x = np.ascontiguousarray(hosts.whole(leaf))
-        sha.update(f"{x.dtype}{x.shape}".encode() + x.tobytes())
-    return sha.hexdigest()[:16]
-
-
-def digest_of_shapes(tree: PyTree) -> str:
-    """The same of a tree whose arrays have no values: of their names and shapes."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    told = [f"{jax.tree_util.keystr(at)} {x.dtype}{x.shape}" for at, x in leaves]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
@@ -77,8 +59,8 @@ def manifest(run: Run, train: Source, teacher: Trained) -> dict[str, Any]:
             of["mean_at"] = asked.mean_at
     if any(teacher.code):
         of["code"] = list(teacher.code)
-    if not is_abstract(teacher):
-        of["variables"] = digest(teacher.variables)
+    if not is_abstract(teacher.variables):
+        of["variables"] = fingerprint_arrays(teacher.variables)
     return {
         **plan,
         "views": views,
@@ -102,12 +84,6 @@ def _fields_seen(run: Run) -> list[str]:
     if run.teacher.cache.crops:
         return [*names, *drawn]
     return [*names, "still", *(["share"] if run.views.still == "central" else [])]
-
-
-def is_abstract(teacher: Trained) -> bool:
-    """Whether a model has shapes in place of values."""
-    leaves = jax.tree.leaves(teacher.variables)
-    return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
 
 
 def likeliest(run: Run) -> dict[str, Any]:
@@ -157,7 +133,7 @@ def open_cache(run: Run, train: Source, teacher: Trained) -> Store:
             "`kdjax cache-targets` with the same options makes it"
         )
     of = manifest(_for_all_kept(run, there["layout"]["arrays"]), train, teacher)
-    unknown = ["teacher.variables"] if is_abstract(teacher) else []
+    unknown = ["teacher.variables"] if is_abstract(teacher.variables) else []
     whole = open_store(path, of, unknown=unknown)
     want = f"at most the {_passes(run, train, whole.rows)} in {path}"
     ok = rows <= whole.rows

@@ -136,7 +136,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
 
     def teacher(text, name="make", **sizes):
         file.write_text(text)
-        code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
+        code = zoo.fingerprint_model(Model(name=f"{file}:{name}", **sizes))
         return setup.Trained(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
@@ -148,7 +148,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     # A function reads what it likes of its config, and a partial has no file.
     assert of(MODEL, "other") != first and of(MODEL, depth=14) != first
     assert of(MODEL, "part") != of(changed, "part")
-    assert zoo.code_of(Model()) == ""
+    assert zoo.fingerprint_model(Model()) == ""
     logits = {"logits": Rows((2, 16, 10), "float32")}
     setup.cache.make_cache(run, train, teacher(MODEL), logits, 4)
     with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):
