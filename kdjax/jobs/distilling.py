@@ -14,7 +14,7 @@ from kdjax.data.sources import Splits
 from kdjax.jobs.start import is_finished, lock_folder, start
 from kdjax.jobs.teachers import (
     look_at_teacher,
-    own_teacher,
+    prepare_teacher,
     teacher_folder,
     teacher_loader,
     with_others,
@@ -88,7 +88,7 @@ def distill(
     load = teacher_loader(run, teacher, folder, mesh, source)
     teacher_run, teacher_job = None, job
     if teacher is None and run.teacher.trained_first:
-        teacher_run, teacher_job = own_teacher(run, folder, mesh, job)
+        teacher_run, teacher_job = prepare_teacher(run, folder, mesh, job)
         untrained = setup.model_of(teacher_run, source.classes, source.shape[-1], None)
         bound = with_others(run, untrained, mesh, source)
     else:

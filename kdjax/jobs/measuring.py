@@ -33,8 +33,8 @@ def evaluate(
         teacher that was handed over, agreement and KL are left out.
     """
     folder = pathlib.Path(folder).expanduser()
-    known = ("test", "validation", "train")
-    require(split in known, "split", " or ".join(known), split)
+    names = ("test", "validation", "train")
+    require(split in names, "split", " or ".join(names), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run = setup.read_run(folder)
     overrides = read_identity(folder).overrides or {}

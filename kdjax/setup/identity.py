@@ -116,8 +116,8 @@ def fingerprint_student(
     if student is None:
         model = zoo.fingerprint_model(run.model)
     else:
-        own = model_of(run, train.classes, train.shape[-1], student)
-        model = fingerprint_shapes(own.variables)
+        abstract = model_of(run, train.classes, train.shape[-1], student)
+        model = fingerprint_shapes(abstract.variables)
     content = {"model": model} if model else {}
     if start is not None:
         content["start"] = fingerprint_arrays(start)
