@@ -91,8 +91,8 @@ MUTANTS = [
     ),
     Mutant(
         "validation images are no part of a run",
-        "content = {k: fingerprint(x) for k, x in data.items()}",
-        'content = {k: fingerprint(x) for k, x in data.items() if k != "validation"}',
+        "{split: fingerprint(source) for split, source in data.items()}",
+        '{k: fingerprint(x) for k, x in data.items() if k != "validation"}',
         "tests/jobs",
         "images_of_every_split",
     ),

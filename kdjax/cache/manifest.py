@@ -4,7 +4,7 @@ from typing import Any
 
 from kdjax.augment.views import VERSION as VIEWS_VERSION
 from kdjax.config import Run
-from kdjax.core.fingerprint import digest, is_abstract
+from kdjax.core.fingerprint import fingerprint_arrays, is_abstract
 from kdjax.core.types import BoundModel
 from kdjax.data import order
 from kdjax.data.source import Source, fingerprint
@@ -45,8 +45,8 @@ def make_manifest(run: Run, train: Source, teacher: BoundModel) -> dict[str, Any
             of["mean_at"] = config.mean_at
     if any(teacher.code):
         of["code"] = list(teacher.code)
-    if not is_abstract(teacher):
-        of["variables"] = digest(teacher.variables)
+    if not is_abstract(teacher.variables):
+        of["variables"] = fingerprint_arrays(teacher.variables)
     return {
         **plan,
         "views": views,

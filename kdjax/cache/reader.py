@@ -41,7 +41,7 @@ def open_cache(run: Run, train: Source, teacher: BoundModel) -> Store:
         )
     as_stored = _with_stored_classes(run, stored["layout"]["arrays"])
     manifest = make_manifest(as_stored, train, teacher)
-    unknown = ["teacher.variables"] if is_abstract(teacher) else []
+    unknown = ["teacher.variables"] if is_abstract(teacher.variables) else []
     whole = open_store(path, manifest, unknown=unknown)
     expected = f"at most the {format_steps(run, train, whole.records)} in {path}"
     got = format_steps(run, train, records)

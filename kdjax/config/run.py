@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kdjax.config.checks import ConfigError, require
+from kdjax.config.checks import require
 from kdjax.config.data import Data, Views
 from kdjax.config.model import Model
 from kdjax.config.plain import check_types, from_plain, to_plain
@@ -174,8 +174,8 @@ def to_dict(run: Any) -> dict[str, Any]:
     return json.loads(json.dumps(to_plain(run)))
 
 
-# What `config.json` holds beside the config: of things without a field, digests.
-BESIDE = ("given", "content")
+# Keys of `config.json` that are no fields of a config (`kdjax.setup.identity`).
+_NO_FIELDS = ("given", "content")
 
 
 def from_dict(values: Mapping[str, Any]) -> Run:
@@ -183,14 +183,4 @@ def from_dict(values: Mapping[str, Any]) -> Run:
 
     A missing field has its default; unknown and ill-typed ones are errors.
     """
-    return from_plain(Run, {k: v for k, v in values.items() if k not in BESIDE})
-
-
-def complete(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What `config.json` holds, with the fields that are younger than it: they are what
-    they are by default, which is what was done before there was a choice. A table that
-    is no config is left as it is."""
-    try:
-        return {**values, **to_dict(from_dict(values))}
-    except ConfigError:
-        return values
+    return from_plain(Run, {k: v for k, v in values.items() if k not in _NO_FIELDS})

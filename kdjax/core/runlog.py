@@ -12,13 +12,13 @@ import math
 import os
 import pathlib
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]
 
-_TEMPORARY, _NONE = ".kdjax-", object()
+_TEMPORARY = ".kdjax-"
 # The process that trains in a folder holds this file.
 LOCK = f"{_TEMPORARY}lock"
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -29,24 +29,19 @@ class RunFolderError(ValueError):
     """A run folder that cannot be used. The text names the folder or file and why."""
 
 
-def open_run(
-    folder: Path,
-    config: Fields,
-    ignore: Collection[str] = ("workdir",),
-    complete: Callable[[Fields], Fields] = dict,
-) -> pathlib.Path:
-    """Make the folder of a run, or return to it: the folder's path.
+def open_run(folder: Path, config: Fields) -> pathlib.Path:
+    """Create the folder of a run with its config, or return to it: the folder's path.
 
-    A folder whose config differs, `complete` applied to both, in a field that is not in
-    `ignore` (dotted names), and a non-empty folder that is no run's, are refused with
-    `RunFolderError` and left as they are. So is a folder that cannot be written; what
-    was made of it is removed.
+    A config that is there stays; `kdjax.setup.identity` compares it first.
+
+    Raises:
+      RunFolderError: the folder holds other files, or cannot be written; what was made
+      of it is removed.
     """
     path = pathlib.Path(folder)
-    with _refusing(f"workdir: cannot write in {path}"):
-        known = check_folder(path, config, ignore, complete)
+    exists = contains_run(path)
     make_writable(path, "workdir: ")
-    if not known:
+    if not exists:
         write_json(path / "config.json", config)
     return path
 
@@ -147,43 +142,26 @@ def is_finished(folder: Path) -> bool:
     return (pathlib.Path(folder) / "summary.json").is_file()
 
 
-def check_folder(
-    folder: Path,
-    config: Fields,
-    ignore: Collection[str] = ("workdir",),
-    complete: Callable[[Fields], Fields] = dict,
-) -> bool:
-    """Whether the folder holds this run already; refuses one that holds another.
+def contains_run(folder: Path) -> bool:
+    """True for a folder with a `config.json`, false for one that is empty or missing.
 
-    Writes nothing. Raises `RunFolderError` as `open_run` does.
+    Raises:
+      RunFolderError: the folder is a file, or holds other files.
     """
     path = pathlib.Path(folder)
-    if not path.exists():
-        return False
-    if not path.is_dir():
-        raise RunFolderError(f"workdir: {path}: Not a directory")
-    if (path / "config.json").is_file():
-        before, now = complete(read_config(path)), complete(_encode(config))
-        refuse_differences(path, before, now, ignore)
-        return True
-    # What a killed run left of a file that it had not yet renamed is nobody's, like the
-    # lock.
-    names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
+    with _refusing(f"workdir: cannot read {path}"):
+        if not path.exists():
+            return False
+        if not path.is_dir():
+            raise RunFolderError(f"workdir: {path}: Not a directory")
+        if (path / "config.json").is_file():
+            return True
+        # A killed run may leave its lock, and a file that was not yet renamed.
+        names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
     if names:
         text = f"workdir: {path} is not empty and has no config.json"
         raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
     return False
-
-
-def refuse_differences(
-    folder: Path, old: Fields, new: Fields, ignore: Collection[str] = ()
-) -> None:
-    """Raise `RunFolderError` with the fields in which two configs differ, `old` that of
-    the folder, apart from those in `ignore`."""
-    lines = _differences(old, _encode(new), ignore)
-    if lines:
-        lines.insert(0, f"workdir: {folder} holds another run:")
-        raise RunFolderError("\n  ".join(lines))
 
 
 def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
@@ -198,23 +176,6 @@ def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
         path.unlink(missing_ok=True)
         raise
     return path
-
-
-def _differences(
-    old: Fields, new: Fields, ignore: Collection[str], at: str = ""
-) -> list[str]:
-    lines = []
-    for name in sorted({*old, *new}):
-        field = f"{at}{name}"
-        a, b = old.get(name, _NONE), new.get(name, _NONE)
-        if field in ignore:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += _differences(a, b, ignore, f"{field}.")
-        elif a != b:
-            a, b = ("nothing" if v is _NONE else json.dumps(v) for v in (a, b))
-            lines.append(f"{field}: folder has {a}, this run has {b}")
-    return lines
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:

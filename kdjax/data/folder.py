@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from kdjax.config import ConfigError, require
-from kdjax.data import content as contents
+from kdjax.core.fingerprint import fingerprint_files
 from kdjax.data import images as pictures
 from kdjax.data.source import UNLABELED, Source, first_shape, refuse_url
 
@@ -72,7 +72,7 @@ def _split(
 
     @functools.cache
     def content() -> str:
-        return f"{channels} {contents.of_files(files, names)}"
+        return f"{channels} {fingerprint_files(files, names)}"
 
     return Source(
         read=read,

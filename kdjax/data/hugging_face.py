@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.config import require
-from kdjax.data import content as contents
+from kdjax.core import fingerprint
 from kdjax.data import images as pictures
 from kdjax.data.source import UNLABELED, Source, class_names, first_shape
 
@@ -68,7 +68,7 @@ def from_hugging_face(
     if not channels:
         depth, like = shape[2], "an earlier one" if shape[2] == 1 else ""
 
-    def read_bytes(index: int) -> bytes:
+    def image_bytes(index: int) -> bytes:
         try:
             pixels = read(index)
         except pictures.ImageError as error:
@@ -77,12 +77,11 @@ def from_hugging_face(
 
     @functools.cache
     def content() -> str:
-        each = int(np.prod(shape))
-        digest = contents.of_images(read_bytes, n, each)
-        # Its own fingerprint changes when files are only moved or touched.
-        return (
-            digest if n * each <= contents.LIMIT else f"{dataset._fingerprint} {digest}"
-        )
+        size = int(np.prod(shape))
+        pixels = fingerprint.fingerprint_images(image_bytes, n, size)
+        # The library's changes when files are only moved or touched.
+        sampled = n * size > fingerprint.LIMIT
+        return f"{dataset._fingerprint} {pixels}" if sampled else pixels
 
     return Source(
         read=read,

@@ -1,13 +1,13 @@
 """A source: examples by index, each with an id that no sub-split changes."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdjax.config import ConfigError, require
+from kdjax.core.fingerprint import fingerprint_bytes
 from kdjax.data import images as pictures
 
 UNLABELED = -1
@@ -52,20 +52,16 @@ class Source:
 
 
 def fingerprint(source: Source) -> str:
-    """16 hex digits that change with the content, the ids, the labels or the shape.
+    """Fingerprint of a source: 16 digits of its content, ids, labels and shape.
 
-    For arrays the content is every pixel. For a folder and for a TFDS set it is the
-    names, sizes and bytes of the files, for a Hugging Face data set the pixels: all of
-    them up to 1 GiB in a split, an evenly spread sample of about 1 GiB of more
-    (`kdjax.data.content`), there with the library's own fingerprint. They are read when
-    this is first called.
+    The content of arrays is every pixel. That of a folder or a TFDS set is the names,
+    sizes and bytes of its files. That of a Hugging Face data set is the pixels, and
+    with more than 1 GiB also the library's own fingerprint. Of more than 1 GiB in a
+    split an evenly spread sample is read (`kdjax.core.fingerprint`), at the first call.
     """
-    sha = hashlib.sha256()
     about = f"{source.content()} {source.classes} {source.shape} {source.resizes}"
-    sha.update(about.encode())
-    for x in (source.ids, source.labels):
-        sha.update(np.ascontiguousarray(x, "<i4").tobytes())
-    return sha.hexdigest()[:16]
+    columns = (np.ascontiguousarray(x, "<i4") for x in (source.ids, source.labels))
+    return fingerprint_bytes(about.encode(), *(x.tobytes() for x in columns))
 
 
 def load(source: Source, index: int) -> tuple[np.ndarray, tuple[int, int]]:

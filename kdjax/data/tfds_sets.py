@@ -1,7 +1,6 @@
 """Data sets that TFDS has prepared on this machine, read without TensorFlow."""
 
 import functools
-import hashlib
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import numpy as np
 
 from kdjax.config import ConfigError, require
 from kdjax.core import runlog
-from kdjax.data import content as contents
+from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
 from kdjax.data.source import (
     UNLABELED,
@@ -139,8 +138,8 @@ def _split(builder: Any, split: str, channels: int) -> Source:
 
     @functools.cache
     def content() -> str:
-        digest = contents.of_files(files, [file.name for file in files])
-        return f"{about} {channels} {digest}"
+        names = [file.name for file in files]
+        return f"{about} {channels} {fingerprint_files(files, names)}"
 
     n = info.num_examples
     shape = (height, width, channels)
@@ -170,8 +169,8 @@ def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.n
     # Identified by the files' sizes and times: a hash would take as long as a read.
     states = [os.stat(file) for file in files]
     identity = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    cached = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{digest}.i4"
+    stem = fingerprint_bytes(identity.encode())
+    cached = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{stem}.i4"
     if n >= KEEP_LABELS_FROM and cached.is_file() and cached.stat().st_size == 4 * n:
         return np.fromfile(cached, "<i4").astype(np.int32)
     values: list[int] = []

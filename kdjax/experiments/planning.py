@@ -12,9 +12,9 @@ from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.experiments.refs import refs_in, resolve_refs
-from kdjax.jobs.start import refuse_other_config
 from kdjax.jobs.teachers import check_described
 from kdjax.models import weights, zoo
+from kdjax.setup.identity import make_identity, refuse_other
 
 
 class Task(NamedTuple):
@@ -92,7 +92,7 @@ def _name_teacher(training: Run, root: pathlib.Path, teachers: dict[str, Run]) -
 
 def _has_config(folder: pathlib.Path, run: Run) -> bool:
     try:
-        refuse_other_config(folder, run)
+        refuse_other(folder, make_identity(run))
     except RunFolderError:
         return False
     return True

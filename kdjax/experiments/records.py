@@ -9,6 +9,7 @@ from typing import Any
 from kdjax.core import runlog
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.reports.collect import MEASURED, RunRecord, collect, make_record
+from kdjax.setup.identity import open_folder, parse_identity
 
 RECORDS = "records.jsonl"
 _KINDS = {"experiment": str, "scale": str, "seeds": int, "folder": str}
@@ -88,7 +89,7 @@ def pack(root: pathlib.Path, runs: Iterable[RunRecord]) -> None:
 def unpack(root: pathlib.Path) -> None:
     """Write the run folders of `records.jsonl`, for a sweep to continue from them."""
     for name, record in _read_records(root / RECORDS).items():
-        folder = runlog.open_run(root / name, record.config)
+        folder = open_folder(root / name, parse_identity(record.config))
         for line in record.metrics:
             runlog.append_metrics(folder, line)
         runlog.write_json(folder / "summary.json", record.summary)

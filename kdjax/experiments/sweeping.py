@@ -28,7 +28,8 @@ from kdjax.experiments.records import (
 from kdjax.experiments.reporting import write_sweep_report
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
-from kdjax.jobs.start import BusyFolderError, held, refuse_other_config
+from kdjax.jobs.start import BusyFolderError, lock_folder
+from kdjax.setup.identity import make_identity, parse_identity, refuse_other
 from kdjax.train.loop import Interrupted
 
 
@@ -91,7 +92,7 @@ def sweep(
     for task in tasks:
         check(task)
         for run in task.before:
-            refuse_other_config(run.folder, run)
+            refuse_other(run.folder, make_identity(run))
     _refuse_other_runs(root, tasks, finished_runs(experiment, root, scale))
     for task in part:
         check_weights(task)
@@ -186,8 +187,8 @@ def _refuse_other_runs(root: pathlib.Path, tasks: list[Task], records: Runs) -> 
     """Refuse runs of other configs than planned, finished or not."""
     for task in tasks:
         record = records.get((task.variant, task.times))
-        config = record.config if record else None
-        refuse_other_config(root / task.run.folder.name, task.run, config)
+        old = parse_identity(record.config) if record else None
+        refuse_other(root / task.run.folder.name, make_identity(task.run), old)
 
 
 def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:
@@ -257,7 +258,7 @@ def time_left(done: list[tuple[int, float]], ahead: list[int]) -> str:
 def _run_one(task: Task, console: Console) -> float:
     """The seconds of one run, without those of teachers and pretraining."""
     run = task.run
-    with held(run.folder):
+    with lock_folder(run.folder):
         for first in task.before:
             _train_first(first, console)
         start = time.monotonic()
@@ -277,7 +278,7 @@ def _train_first(run: Run, console: Console) -> None:
         train(run, console=console)
     except BusyFolderError:
         console.print(f"{run.name}: waiting for the process that trains it")
-        with held(run.folder, wait=True):
+        with lock_folder(run.folder, wait=True):
             train(run, console=console)
 
 

@@ -11,15 +11,16 @@ from kdjax.config import Run, require
 from kdjax.core import hosts
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
-from kdjax.jobs.start import claimed, is_finished, start
+from kdjax.jobs.start import is_finished, lock_folder, start
 from kdjax.jobs.teachers import (
     look_at_teacher,
-    own_teacher,
+    prepare_teacher,
     teacher_folder,
     teacher_loader,
     with_others,
 )
 from kdjax.jobs.training import train_one
+from kdjax.setup.identity import fingerprint_teacher, make_identity
 from kdjax.train import sharding
 
 
@@ -76,38 +77,37 @@ def distill(
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
     assert run.teacher is not None
     root = run.folder
-    parts = {
+    runs = {
         root / name: setup.baseline_run(run, name, root / name)
         for name in run.baselines
     }
-    parts[root] = run
+    runs[root] = run
     folder = teacher_folder(run, root)
     mesh = sharding.make_mesh(run.compute, run.batch)
     source = job.data["train"]
     load = teacher_loader(run, teacher, folder, mesh, source)
-    own, own_job = None, job
+    teacher_run, teacher_job = None, job
     if teacher is None and run.teacher.trained_first:
-        own, own_job = own_teacher(run, folder, mesh, job)
-        classes, channels = source.classes, source.shape[-1]
-        blank = setup.model_of(own, classes, channels, None)
-        known = with_others(run, blank, mesh, source)
+        teacher_run, teacher_job = prepare_teacher(run, folder, mesh, job)
+        untrained = setup.model_of(teacher_run, source.classes, source.shape[-1], None)
+        bound = with_others(run, untrained, mesh, source)
     else:
-        known = load()
+        bound = load()
+    job = job._replace(content={**job.content, **fingerprint_teacher(bound)})
     # Everything is checked before anything is trained or written.
-    taught = job.taught_by(known)
-    for place, part in parts.items():
-        if not is_finished(place, part, taught, mesh):
-            setup.check_fit(part, train=source, student=student, teacher=known)
-    if own is None and known is not None:
-        look_at_teacher(run, known, mesh, job)
-    with claimed(root, run, taught):
-        if own is not None:
-            train_one(own, folder, own_job, lambda: None)
-        for place, part in parts.items():
-            train_one(part, place, job, load)
+    for path, each in runs.items():
+        if not is_finished(path, each, job, mesh):
+            setup.check_fit(each, train=source, student=student, teacher=bound)
+    if teacher_run is None and bound is not None:
+        look_at_teacher(run, bound, mesh, job)
+    with lock_folder(root, make_identity(run, job.overrides, job.content)):
+        if teacher_run is not None:
+            train_one(teacher_run, folder, teacher_job, lambda: None)
+        for path, each in runs.items():
+            train_one(each, path, job, load)
     if hosts.is_first():
-        has_folder = teacher is None and (run.teacher.run or own is not None)
-        shown = [*([folder] if has_folder else []), *parts]
+        has_folder = teacher is None and (run.teacher.run or teacher_run is not None)
+        shown = [*([folder] if has_folder else []), *runs]
         reports.write_report(shown, root)
         job.console.print(reports.terminal_table(reports.collect(shown)))
         text = f"report: {root / 'report.md'}"

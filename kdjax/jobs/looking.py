@@ -17,6 +17,7 @@ from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
 from kdjax.reports.views import write_views
+from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 
 # Likeliest classes that are written under a view.
@@ -108,9 +109,9 @@ def _answers(
     folder = run.folder
     if not runlog.is_finished(folder):
         return {}, []
-    given = setup.read_given(folder)
-    if given:
-        return {}, [f"no answers: {', '.join(given)} came from Python"]
+    overrides = read_identity(folder).overrides
+    if overrides:
+        return {}, [f"no answers: {', '.join(overrides)} came from Python"]
     mesh = sharding.make_mesh(Compute(data=1), 1)
     try:
         student = setup.load_trained(folder, mesh)

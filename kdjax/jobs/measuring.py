@@ -9,6 +9,7 @@ from kdjax.config import require
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
 from kdjax.jobs.teachers import teacher_folder, teacher_loader
+from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -32,13 +33,14 @@ def evaluate(
         teacher that was handed over, agreement and KL are left out.
     """
     folder = pathlib.Path(folder).expanduser()
-    known = ("test", "validation", "train")
-    require(split in known, "split", " or ".join(known), split)
+    names = ("test", "validation", "train")
+    require(split in names, "split", " or ".join(names), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
-    run, given = setup.read_run(folder), setup.read_given(folder)
+    run = setup.read_run(folder)
+    overrides = read_identity(folder).overrides or {}
     for name, value in (("splits", splits), ("model", model)):
         want = f"what this run was given: evaluate(folder, {name}=...), from Python"
-        require(name not in given or value is not None, name, want, value)
+        require(name not in overrides or value is not None, name, want, value)
     source = setup.load_source(run, split, splits)
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
     step = None
@@ -47,13 +49,11 @@ def evaluate(
         step = keeper.best_step()
         keeper.close()
     student = setup.load_trained(folder, mesh, model=model, step_number=step)
-    asks = run.teacher is not None and ("teacher" not in given or teacher is not None)
-    found = None
-    if asks:
-        found = teacher_loader(
-            run, teacher, teacher_folder(run, folder), mesh, source
-        )()
-    measure = setup.make_measure(student, found, run.seeds, mesh, run.views.central)
+    bound = None
+    if run.teacher is not None and ("teacher" not in overrides or teacher is not None):
+        at = teacher_folder(run, folder)
+        bound = teacher_loader(run, teacher, at, mesh, source)()
+    measure = setup.make_measure(student, bound, run.seeds, mesh, run.views.central)
     return measure(student.variables, source)
 
 

@@ -1,71 +1,47 @@
-"""What every job begins with: checks, data, and a claim on the run folder."""
+"""Start of every job: checks, data, and the lock of the run folder."""
 
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from filelock import BaseFileLock, FileLock, Timeout
 from jax.sharding import Mesh
 from rich.console import Console
 
-from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import Run, require
 from kdjax.core import hosts, runlog
-from kdjax.core.fingerprint import digest, digest_of_shapes, is_abstract
 from kdjax.core.runlog import RunFolderError
-from kdjax.core.types import BoundModel, Model, PyTree
+from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
-from kdjax.data.source import Source, check_labeled, fingerprint
-from kdjax.models import zoo
+from kdjax.data.source import Source, check_labeled
+from kdjax.setup.identity import (
+    Identity,
+    fingerprint_data,
+    fingerprint_student,
+    make_identity,
+    open_folder,
+    refuse_other,
+)
 from kdjax.setup.trained import starting_variables
 from kdjax.train.trackers import check_installed
 
 
 class Job(NamedTuple):
-    """What the parts of one job share.
+    """Inputs that the runs of one job share.
 
-    given: a line for each thing that was handed over from Python.
-    content: digests of what a run is of: its images, its teacher, its model and what
-        that starts from, where the config does not say them.
+    overrides: a line for each object passed from Python.
+    content: fingerprints of the data, and of the teacher once it has values.
     """
 
     data: dict[str, Source]
     splits: Splits | None
     student: Model | None
-    given: dict[str, str]
+    overrides: dict[str, str]
     content: dict[str, str]
     console: Console
-
-    def teaching_on(self, source: Source) -> "Job":
-        """The same with other training examples."""
-        content = {**self.content, "train": fingerprint(source)}
-        data = {**self.data, "train": source}
-        return self._replace(data=data, content=content)
-
-    def taught_by(self, teacher: BoundModel | None) -> "Job":
-        """The same with a teacher whose variables are known; shapes tell nothing."""
-        if teacher is None or is_abstract(teacher):
-            return self
-        text = " ".join([digest(teacher.variables), *filter(None, teacher.code)])
-        return self._replace(content={**self.content, "teacher": text})
-
-    def training(self, run: Run, start: PyTree) -> "Job":
-        """The same, knowing the model that a run trains where its config does not say
-        it, and the variables that it starts from; None are drawn."""
-        found = {} if start is None else {"start": digest(start)}
-        found |= setup.code_of(run)
-        if self.student is None:
-            found["model"] = zoo.code_of(run.model)
-        else:
-            train = self.data["train"]
-            sizes = train.classes, train.shape[-1]
-            shapes = setup.model_of(run, *sizes, self.student).variables
-            found["model"] = digest_of_shapes(shapes)
-        known = {name: text for name, text in found.items() if text}
-        return self._replace(content={**self.content, **known})
 
 
 def start(run: Run, splits, student, teacher, console) -> Job:
@@ -91,11 +67,12 @@ def start(run: Run, splits, student, teacher, console) -> Job:
         highest = int(data[name].labels.max())
         want = f"labels below {train.classes} (the classes of data.train)"
         require(highest < train.classes, f"data.{name}", want, highest)
-    handed = {"splits": splits, "model": student, "teacher": teacher}
-    given = {k: f"a {k} of the caller's" for k, x in handed.items() if x is not None}
-    content = {k: fingerprint(x) for k, x in data.items()}
+    passed = {"splits": splits, "model": student, "teacher": teacher}
+    overrides = {
+        name: f"a {name} of the caller's" for name, x in passed.items() if x is not None
+    }
     console = console or Console(quiet=not hosts.is_first())
-    return Job(data, splits, student, given, content, console)
+    return Job(data, splits, student, overrides, fingerprint_data(data), console)
 
 
 def _check_replaced(run: Run, teacher: Any) -> None:
@@ -114,72 +91,17 @@ def _check_replaced(run: Run, teacher: Any) -> None:
         require(value in ("model", "", 0), f"teacher.{name}", want, value)
 
 
-# Fields that do not change what comes out: a run may go on with others.
-_FREE = (
-    *("workdir", "compute", "trackers"),
-    *("data.feed", "data.workers", "data.data_dir"),
-    # Told by its content.
-    "given.splits",
-)
-
-
-def _free(folder: pathlib.Path, run: Run, job: Job) -> tuple[str, ...]:
-    """`_FREE`, where a store lies if there was one before (it says what it is), and
-    content that is not known on both sides."""
-    if not (folder / "config.json").is_file():
-        return _FREE
-    config = runlog.read_config(folder)
-    before = (config.get("teacher") or {}).get("cache") or {}
-    stored = before.get("path") and run.teacher and run.teacher.cache.path
-    handed = {*config.get("given", {}), *job.given}
-    told = ["given"] if handed <= {"splits"} else []
-    known = config.get("content", {})
-    unknown = [f"content.{name}" for name in known.keys() ^ job.content.keys()]
-    unknown += [] if known and job.content else ["content"]
-    return (*_FREE, *(["teacher.cache.path"] if stored else []), *told, *unknown)
-
-
-def _identity(run: Run, job: Job) -> dict[str, Any]:
-    beside = {"given": job.given, "content": job.content}
-    return {**configs.to_dict(run), **{k: v for k, v in beside.items() if v}}
-
-
-def refuse_other(folder: pathlib.Path, run: Run, job: Job) -> None:
-    free = _free(folder, run, job)
-    runlog.check_folder(folder, _identity(run, job), free, setup.as_effective)
-
-
-def refuse_other_config(
-    folder: pathlib.Path, run: Run, config: Mapping[str, Any] | None = None
-) -> None:
-    """Refuse a folder of another config; its data and weights are not compared.
-
-    config: that of the folder; by default the one in it, if there is one.
-    """
-    free = (*_FREE, "teacher.cache.path", "given", "content")
-    values = configs.to_dict(run)
-    if config is None:
-        runlog.check_folder(folder, values, free, setup.as_effective)
-    else:
-        before, now = setup.as_effective(config), setup.as_effective(values)
-        runlog.refuse_differences(folder, before, now, free)
-
-
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
-    """Whether the folder holds this very run, and all of it. Refuses another's.
-
-    Also where it is of another model or start, which a run that goes on is asked later,
-    with its parts at hand.
-    """
-    refuse_other(folder, run, job)
+    """True for a folder with this run, finished. Refuses the folder of another run."""
+    refuse_other(folder, make_identity(run, job.overrides, job.content))
     if not runlog.is_finished(folder):
         return False
-    start = None
+    # Nothing more is set up for a finished run, so its model is compared here.
+    train, start = job.data["train"], None
     if job.student is None:
-        train = job.data["train"]
-        sizes = train.classes, train.shape[-1]
-        start, _ = starting_variables(run, *sizes, mesh)
-    refuse_other(folder, run, job.training(run, start))
+        start, _ = starting_variables(run, train.classes, train.shape[-1], mesh)
+    content = fingerprint_student(run, train, job.student, start)
+    refuse_other(folder, Identity(content=content))
     return True
 
 
@@ -188,19 +110,31 @@ class BusyFolderError(RunFolderError):
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep a run folder to this process and those that form one run with it.
+def lock_folder(
+    folder: pathlib.Path, identity: Identity | None = None, *, wait: bool = False
+) -> Iterator[None]:
+    """Lock a run folder for this process, and for those that form one run with it.
 
-    It is made if there is none; a process that dies lets go of it.
+    The folder is created if there is none. A process that dies releases its lock.
+
+    Args:
+      identity: the run to open the folder for, before it is locked.
+      wait: wait for another process to release its lock.
 
     Raises:
-      BusyFolderError: another process has it, and `wait` is false.
+      BusyFolderError: another process has the lock, and `wait` is false.
+      RunFolderError: the folder is another run's, or cannot be written.
     """
+    if identity is not None:
+        hosts.wait_for_all(f"checked {folder}")
+        if hosts.is_first():
+            open_folder(folder, identity)
+        hosts.wait_for_all(f"opened {folder}")
     lock = None
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / runlog.LOCK, is_singleton=True)
-    while not hosts.agree(lock is None or _take(lock)):
+    while not hosts.agree(lock is None or _acquire(lock)):
         if not wait:
             text = f"workdir: {folder}: another process is training in it"
             raise BusyFolderError(text)
@@ -212,31 +146,9 @@ def held(folder: pathlib.Path, *, wait: bool = False) -> Iterator[None]:
             lock.release()
 
 
-def _take(lock: BaseFileLock) -> bool:
+def _acquire(lock: BaseFileLock) -> bool:
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
     return True
-
-
-@contextlib.contextmanager
-def claimed(folder: pathlib.Path, run: Run, job: Job) -> Iterator[None]:
-    """Make a run's folder, or return to it, and hold it."""
-    hosts.wait_for_all(f"checked {folder}")
-    if hosts.is_first():
-        free = _free(folder, run, job)
-        runlog.open_run(folder, _identity(run, job), free, setup.as_effective)
-        _complete(folder, job)
-    hosts.wait_for_all(f"claimed {folder}")
-    with held(folder):
-        yield
-
-
-def _complete(folder: pathlib.Path, job: Job) -> None:
-    """Write down what content a run is of, where that was not known before."""
-    config = runlog.read_config(folder)
-    known = config.get("content", {})
-    if not job.content.keys() <= known.keys():
-        content = {**known, **job.content}
-        runlog.write_json(folder / "config.json", {**config, "content": content})

@@ -19,6 +19,7 @@ from kdjax.core.types import BoundModel, Model
 from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.start import Job, is_finished
 from kdjax.models.normalization import normalize_inputs
+from kdjax.setup.identity import fingerprint_data
 
 LOOK = 512
 
@@ -37,19 +38,23 @@ def _folder(name: str) -> pathlib.Path:
     return pathlib.Path(name).expanduser()
 
 
-def own_teacher(
+def prepare_teacher(
     run: Run, folder: pathlib.Path, mesh: Mesh, job: Job
 ) -> tuple[Run, Job]:
     """The run that trains the teacher, checked, with its data."""
-    own = setup.teacher_run(run, folder)
-    source = setup.load_source(own, "train", job.splits, "teacher.train")
-    given = {k: v for k, v in job.given.items() if k == "splits"}
-    own_job = job.teaching_on(source)._replace(student=None, given=given)
-    its_fields = ("model", "optim", "views", "steps")
-    with beneath("teacher", {name: name for name in its_fields}):
-        if not is_finished(folder, own, own_job, mesh):
-            setup.check_fit(own, train=source, student=None, teacher=None)
-    return own, own_job
+    teacher_run = setup.teacher_run(run, folder)
+    source = setup.load_source(teacher_run, "train", job.splits, "teacher.train")
+    teacher_job = job._replace(
+        data={**job.data, "train": source},
+        content={**job.content, **fingerprint_data({"train": source})},
+        student=None,
+        overrides={k: v for k, v in job.overrides.items() if k == "splits"},
+    )
+    fields = ("model", "optim", "views", "steps")
+    with beneath("teacher", {name: name for name in fields}):
+        if not is_finished(folder, teacher_run, teacher_job, mesh):
+            setup.check_fit(teacher_run, train=source, student=None, teacher=None)
+    return teacher_run, teacher_job
 
 
 def teacher_loader(

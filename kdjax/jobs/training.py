@@ -20,9 +20,14 @@ from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.core.types import BoundModel
 from kdjax.data.source import Source
-from kdjax.jobs.start import Job, claimed
+from kdjax.jobs.start import Job, lock_folder
 from kdjax.models import zoo
 from kdjax.setup import Parts
+from kdjax.setup.identity import (
+    fingerprint_student,
+    fingerprint_teacher,
+    make_identity,
+)
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
@@ -41,7 +46,12 @@ def train_one(
         return folder
     teacher, train = load_teacher(), job.data["train"]
     parts = setup.make_parts(run, train=train, student=job.student, teacher=teacher)
-    with claimed(folder, run, job.taught_by(teacher).training(run, parts.start)):
+    content = {
+        **job.content,
+        **fingerprint_teacher(teacher),
+        **fingerprint_student(run, train, job.student, parts.start),
+    }
+    with lock_folder(folder, make_identity(run, job.overrides, content)):
         _train(parts, teacher, folder, job)
     return folder
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import config as configs
+from kdjax.core.fingerprint import fingerprint_code
 from kdjax.core.types import Model
 from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
@@ -76,19 +76,19 @@ def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any
     return make
 
 
-def code_of(config: configs.Model, field: str = "model") -> str:
-    """Fingerprint of a model of a user function: its name, and 16 hex digits of its
-    files and of the config that it is called with. Empty for those of `MODELS`."""
+def fingerprint_model(config: configs.Model, field: str = "model") -> str:
+    """Fingerprint of a model of the user's own: its file and the config passed to it.
+
+    It tells apart models with the same variables. Empty for a model of `MODELS`.
+    """
     if ":" not in config.name:
         return ""
-    sha = hashlib.sha256()
-    for file in configs.source_files(config.name, f"{field}.name"):
-        sha.update(file.read_bytes())
+    files = configs.source_files(config.name, f"{field}.name")
     name = config.name.rpartition(":")[2]
-    # Weights have a fingerprint of their values, and the path of a file is no part.
-    identity = dataclasses.replace(config, name=name, weights="", adapt=())
-    sha.update(json.dumps(dataclasses.asdict(identity)).encode())
-    return f"{name} {sha.hexdigest()[:16]}"
+    # Weights are compared by their values, and the file may be moved.
+    rest = dataclasses.replace(config, name=name, weights="", adapt=())
+    passed = json.dumps(dataclasses.asdict(rest)).encode()
+    return fingerprint_code(name, *(file.read_bytes() for file in files), passed)
 
 
 def load_pretrained(

@@ -7,11 +7,9 @@ from kdjax.setup.parts import Parts, make_parts, make_plan, student_variables
 from kdjax.setup.runs import (
     baseline_run,
     load_source,
-    read_given,
     read_run,
     teacher_run,
 )
-from kdjax.setup.seams import as_effective, code_of
 from kdjax.setup.trained import (
     at_precision,
     fit_seeds,
@@ -23,11 +21,9 @@ from kdjax.setup.trained import (
 
 __all__ = [
     "Parts",
-    "as_effective",
     "at_precision",
     "baseline_run",
     "check_fit",
-    "code_of",
     "fit_seeds",
     "load_source",
     "load_trained",
@@ -38,7 +34,6 @@ __all__ = [
     "model_of",
     "place_given",
     "published",
-    "read_given",
     "read_run",
     "student_variables",
     "teacher_run",

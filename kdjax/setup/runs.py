@@ -97,11 +97,6 @@ def read_run(folder: str | pathlib.Path) -> Run:
     return configs.from_dict(runlog.read_config(folder))
 
 
-def read_given(folder: str | pathlib.Path) -> dict[str, str]:
-    """What a run was handed over from Python instead of by its config."""
-    return runlog.read_config(folder).get("given", {})
-
-
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
     """The labelled run that trains the teacher of `run`."""
     if run.teacher is None:

@@ -21,7 +21,7 @@ from kdjax.train.checkpoint import Checkpoints
 
 def model_of(run: Run, classes: int, channels: int, model: Model | None) -> BoundModel:
     """The model that a run trains, with shapes in place of values."""
-    code = "" if model else zoo.code_of(run.model)
+    code = "" if model else zoo.fingerprint_model(run.model)
     model = model or zoo.make_model(run.model, classes)
     size = run.model.resolution
     image = jnp.zeros((1, size, size, channels), jnp.float32)
@@ -87,7 +87,7 @@ def published(
         raise ConfigError(f"{field}.weights", want, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.load_pretrained(config, classes, channels, field)
-    pixels, code = (config.pixels,), (zoo.code_of(config, field),)
+    pixels, code = (config.pixels,), (zoo.fingerprint_model(config, field),)
     return BoundModel(model, variables, None, config.resolution, pixels, code)
 
 

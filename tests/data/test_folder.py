@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, datasets, folder, memory, source
+from kdjax.data import datasets, folder, memory, source
 
 
 @pytest.fixture
@@ -86,38 +86,11 @@ def test_the_fingerprint_sees_a_file_changed_in_place(tree):
     assert second != first == mark()
 
 
-def test_of_large_sets_a_sample_is_hashed(tmp_path, monkeypatch):
-    """20 files of 10 bytes in pieces of 4, 4 and 2: every second of 60 pieces."""
-    monkeypatch.setattr(content, "PIECE", 4)
-    monkeypatch.setattr(content, "CHUNK", 7)
-    files = [tmp_path / f"{i}" for i in range(20)]
-    for i, file in enumerate(files):
-        file.write_bytes(bytes(range(i, i + 10)))
-    names = [file.name for file in files]
-    seen = {}
-    for limit in (200, 199):
-        monkeypatch.setattr(content, "LIMIT", limit)
-        first = content.of_files(files, names)
-        for number, place in ((0, 0), (0, 4), (0, 9), (1, 0), (1, 4), (19, 9)):
-            another(files[number], place)
-            seen[limit, number, place] = content.of_files(files, names) != first
-            another(files[number], place)
-        assert content.of_files(files, names) == first
-        assert content.of_files(files, [*names[1:], "x"]) != first
-    of_all = [found for (limit, *_), found in seen.items() if limit == 200]
-    of_more = [found for (limit, *_), found in seen.items() if limit == 199]
-    assert all(of_all)
-    # Pieces 0, 2 and 4 are looked at; 1, 3 and 59 are not.
-    assert of_more == [True, False, True, False, True, False]
-    files[1].write_bytes(bytes(range(1, 12)))
-    assert content.of_files(files, names) != first
-
-
 def test_loading_a_folder_hashes_nothing(tree, monkeypatch):
     def never(*_):
         raise AssertionError("hashed unasked")
 
-    monkeypatch.setattr(content, "of_files", never)
+    monkeypatch.setattr(folder, "fingerprint_files", never)
     train = folder.load(str(tree[0]))["train"]
     assert memory.decode_all(train).images.shape == (4, 4, 5, 3)
 

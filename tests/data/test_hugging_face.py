@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, datasets, memory, source
+from kdjax.core import fingerprint
+from kdjax.data import datasets, memory, source
 
 
 class ClassLabel:
@@ -57,7 +58,7 @@ def test_the_librarys_fingerprint_counts_where_not_every_pixel_does(
     pixels, monkeypatch, limit, counts
 ):
     """It changes when files are only moved or touched."""
-    monkeypatch.setattr(content, "LIMIT", limit)
+    monkeypatch.setattr(fingerprint, "LIMIT", limit)
 
     def mark():
         dataset = Dataset([Image.fromarray(x) for x in pixels], [3, 0, 1])

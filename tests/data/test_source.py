@@ -90,6 +90,17 @@ def test_a_fingerprint_changes_with_any_pixel_label_id_or_shape():
     assert source.fingerprint(held) == base
 
 
+def test_the_fingerprints_of_existing_folders_stay():
+    """Those of the first versions; other ones would refuse every folder and cache."""
+    images = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
+    labeled = datasets.from_arrays(images, [0, 1, 0])
+    assert labeled.content() == (
+        "850ca0a9ba8db4fd6976ffdb9099c5c65a196b2f8d697cc795b319e7ec981f53"
+    )
+    assert source.fingerprint(labeled) == "fec614338451a8a3"
+    assert source.fingerprint(datasets.from_arrays(images, None)) == "74f3c0554ee6e3e5"
+
+
 def test_stored_images_are_resized_once_and_keep_their_own_size():
     rng = np.random.default_rng(0)
     shapes = [(8, 4, 3), (4, 8, 3), (6, 6, 3)]

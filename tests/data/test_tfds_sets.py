@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.data import content, datasets, memory, source, tfds_sets
+from kdjax.data import datasets, memory, source, tfds_sets
 from kdjax.data.statistics import describe
 
 N = 7
@@ -100,7 +100,7 @@ def test_loading_hashes_no_shard(prepared, monkeypatch):
     def never(*_):
         raise AssertionError("hashed unasked")
 
-    monkeypatch.setattr(content, "of_files", never)
+    monkeypatch.setattr(tfds_sets, "fingerprint_files", never)
     assert len(tfds_sets.load("tiny", prepared)["train"]) == N
 
 

@@ -139,7 +139,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
 
     def teacher(text, name="make", **sizes):
         file.write_text(text)
-        code = zoo.code_of(Model(name=f"{file}:{name}", **sizes))
+        code = zoo.fingerprint_model(Model(name=f"{file}:{name}", **sizes))
         return BoundModel(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
@@ -151,7 +151,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     # A function reads what it likes of its config, and a partial has no file.
     assert of(MODEL, "other") != first and of(MODEL, depth=14) != first
     assert of(MODEL, "part") != of(changed, "part")
-    assert zoo.code_of(Model()) == ""
+    assert zoo.fingerprint_model(Model()) == ""
     logits = {"logits": Column((2, 16, 10), "float32")}
     writer.create_cache(run, train, teacher(MODEL), logits)
     with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):

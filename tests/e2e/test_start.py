@@ -28,7 +28,7 @@ def early(tiny_run, tmp_path):
     parts, state = first_state(run)
     # Not what its seeds would draw.
     state = state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
-    runlog.open_run(folder, to_dict(run), ())
+    runlog.open_run(folder, to_dict(run))
     checkpoints = Checkpoints(folder)
     checkpoints.save(state, 1, 0.5)
     checkpoints.close()

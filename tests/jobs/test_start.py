@@ -16,7 +16,8 @@ from kdjax.config import Data, Optim, Run, Teacher
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import load_experiment, sweep
-from kdjax.jobs.start import BusyFolderError, claimed, held, refuse_other, start
+from kdjax.jobs.start import BusyFolderError, lock_folder, start
+from kdjax.setup.identity import find_differences, make_identity, read_identity
 
 OTHER = """
 import sys, time
@@ -24,7 +25,7 @@ from filelock import FileLock
 
 lock = FileLock(sys.argv[1])
 lock.acquire()
-print("held", flush=True)
+print("locked", flush=True)
 time.sleep(600)
 """
 SWEEP = """
@@ -46,12 +47,12 @@ EXPERIMENT = Experiment(
 
 
 @contextlib.contextmanager
-def held_elsewhere(folder):
-    """Another process that holds a folder."""
+def locked_elsewhere(folder):
+    """Another process that has locked a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", OTHER, str(folder / runlog.LOCK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        assert process.stdout is not None and process.stdout.readline() == "locked\n"
         try:
             yield process
         finally:
@@ -60,18 +61,18 @@ def held_elsewhere(folder):
 
 def test_a_folder_is_one_processes_at_a_time(tmp_path):
     folder = tmp_path / "a/run"
-    with held(folder), held(folder):
+    with lock_folder(folder), lock_folder(folder):
         pass
-    with held_elsewhere(folder) as other:
+    with locked_elsewhere(folder) as other:
         with pytest.raises(BusyFolderError, match="another process is training in it"):
-            with held(folder):
+            with lock_folder(folder):
                 pass
         # One that dies lets go, and whoever waits has it then.
         begun = time.monotonic()
         threading.Timer(2, other.kill).start()
-        with held(folder, wait=True):
+        with lock_folder(folder, wait=True):
             assert time.monotonic() - begun > 1.5
-    with held(folder):
+    with lock_folder(folder):
         pass
 
 
@@ -86,7 +87,7 @@ def test_a_run_of_another_process_is_left_alone(tmp_path):
         baselines=(),
         workdir=str(tmp_path / "run"),
     )
-    with held_elsewhere(tmp_path / "run"):
+    with locked_elsewhere(tmp_path / "run"):
         with pytest.raises(BusyFolderError, match=r"run: another process is training"):
             jobs.distill(run)
         assert not (tmp_path / "run/teacher").exists()
@@ -118,7 +119,10 @@ def test_sweeps_share_what_is_left(tmp_path):
         sweep(load_experiment(file), "tiny", **where)
         return output.getvalue()
 
-    with held_elsewhere(root / "one-x1"), held_elsewhere(root / "teacher-0") as other:
+    with (
+        locked_elsewhere(root / "one-x1"),
+        locked_elsewhere(root / "teacher-0") as other,
+    ):
         waiting = "waiting for the process that trains it"
         said = go(Listening(waiting, other.kill))
     assert "one x1, 2 steps\nanother process is training it" in said
@@ -143,13 +147,18 @@ def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
     data = Data(train="train", validation="validation", test="test")
     run = Run(workdir=str(tmp_path / "run"), batch=2, data=data)
 
-    def job(splits):
-        return start(run, splits, None, None, Console(file=io.StringIO()))
+    def identity(splits):
+        job = start(run, splits, None, None, Console(file=io.StringIO()))
+        return make_identity(run, job.overrides, job.content)
 
-    with claimed(run.folder, run, job(splits)):
-        refuse_other(run.folder, run, job(splits))
+    first = identity(splits)
+    with lock_folder(run.folder, first):
+        assert read_identity(run.folder) == first == identity(splits)
     other = images[names.index(split)].copy()
     other[5, 7, 7] ^= 1
-    changed = job({**splits, split: (other, labels)})
+    changed = identity({**splits, split: (other, labels)})
+    (line,) = find_differences(first, changed)
+    assert line.startswith(f"content.{split}: folder has")
     with pytest.raises(RunFolderError, match=f"content.{split}: folder has"):
-        refuse_other(run.folder, run, changed)
+        with lock_folder(run.folder, changed):
+            pass

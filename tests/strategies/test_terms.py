@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import from_function, losses, setup, targets
+from kdjax import from_function, losses, targets
 from kdjax.config import HARD, ConfigError, Run, Scalar, Term, from_dict, to_dict
 from kdjax.core.types import Batch, Output
+from kdjax.setup.identity import as_effective, fingerprint_functions
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
 
@@ -171,8 +172,8 @@ def test_a_function_from_python(tmp_path):
     run.check()
     saved = to_dict(run)["terms"]["x"]
     assert saved["loss"].startswith("python:") and saved["loss"].endswith("cube")
-    name, digest = setup.code_of(run)["terms.x.loss"].split()
-    assert name.endswith("cube") and len(digest) == 16
+    name, digits = fingerprint_functions(run)["terms.x.loss"].split()
+    assert name.endswith("cube") and len(digits) == 16
     again = from_dict(to_dict(run)).terms["x"]
     with pytest.raises(
         ConfigError, match="x.loss: expected the function .*cube, passed"
@@ -300,14 +301,14 @@ def test_a_folder_of_before_is_the_same_run():
         for term in new["terms"].values():
             if term["temperature"] == plain:
                 term["temperature"] = None
-        found = {k: v for k, v in setup.as_effective(old).items() if k in new}
-        assert found == setup.as_effective(new)
+        found = {k: v for k, v in as_effective(old).items() if k in new}
+        assert found == as_effective(new)
 
 
 def test_a_temperature_in_effect_is_a_difference():
     def at(loss, temperature):
         run = Run(terms={"x": Term(loss, temperature=temperature)})
-        return setup.as_effective(to_dict(run))["terms"]["x"]["temperature"]
+        return as_effective(to_dict(run))["terms"]["x"]["temperature"]
 
     assert at("dkd", None) == at("dkd", Scalar(4.0))
     assert at("dkd", None) != at("dkd", Scalar(1.0))

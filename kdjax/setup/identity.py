@@ -1,0 +1,251 @@
+"""Identity of a run, and why a run folder is refused.
+
+`config.json` in a run folder holds the identity of its run in three parts:
+
+    fields of the config   compared, except those in `FREE`
+    "given"                overrides: objects passed from Python, a line each
+    "content"              fingerprints of the inputs, by name
+
+A folder of another run is refused, and every difference is listed. Of the inputs, only
+those with a fingerprint on both sides are compared: folders of older versions lack
+some, and a teacher that is yet to be trained has none.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax import config as configs
+from kdjax.config import ConfigError, Custom, Run
+from kdjax.core import runlog
+from kdjax.core.fingerprint import (
+    fingerprint_arrays,
+    fingerprint_code,
+    fingerprint_function,
+    fingerprint_shapes,
+    is_abstract,
+)
+from kdjax.core.types import BoundModel, Model, PyTree
+from kdjax.data.source import Source, fingerprint
+from kdjax.models import zoo
+from kdjax.setup.trained import model_of
+from kdjax.strategies import kernels
+
+# Fields with which a run may continue though they differ, and the reason of each.
+FREE = {
+    "workdir": "a folder may be moved",
+    "compute": "the number of devices changes speed, not results",
+    "trackers": "they receive a copy of the metrics",
+    "data.feed": "both input pipelines yield the same batches",
+    "data.workers": "the number of threads changes speed, not results",
+    "data.data_dir": "the images are compared by their fingerprints",
+    "given.splits": "the images are compared by their fingerprints",
+}
+# Free as well, if both runs have one: a cache is compared by its own manifest.
+_CACHE_PATH = "teacher.cache.path"
+_NOTHING = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Config, overrides and inputs of a run. A part that is None is not compared.
+
+    config: the fields of a `Run`, as plain values.
+    overrides: a line for each object passed from Python: "splits", "model", "teacher".
+    content: fingerprints of the inputs: "train", "validation", "test", "teacher",
+        "model", "start" (initial weights), "terms.NAME.loss" and other user code.
+    """
+
+    config: Mapping[str, Any] | None = None
+    overrides: Mapping[str, str] | None = None
+    content: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def make_identity(
+    run: Run,
+    overrides: Mapping[str, str] | None = None,
+    content: Mapping[str, str] | None = None,
+) -> Identity:
+    """The identity of a run; without further arguments its config alone is compared.
+
+    content: fingerprints, as the functions `fingerprint_...` of this module make them.
+    """
+    return Identity(configs.to_dict(run), overrides, content or {})
+
+
+def parse_identity(values: Mapping[str, Any]) -> Identity:
+    """The identity that is written in a `config.json`."""
+    config = dict(values)
+    overrides, content = config.pop("given", {}), config.pop("content", {})
+    return Identity(config, overrides, content)
+
+
+def read_identity(folder: runlog.Path) -> Identity:
+    """The identity of the run in a folder; `RunFolderError` where there is none."""
+    return parse_identity(runlog.read_config(folder))
+
+
+def fingerprint_data(data: Mapping[str, Source]) -> dict[str, str]:
+    """Fingerprints of examples by split: "train", "validation", "test"."""
+    return {split: fingerprint(source) for split, source in data.items()}
+
+
+def fingerprint_teacher(teacher: BoundModel | None) -> dict[str, str]:
+    """Fingerprint of a teacher's variables and of user code in it, as "teacher".
+
+    Empty without a teacher, and for one that is yet to be trained.
+    """
+    if teacher is None or is_abstract(teacher.variables):
+        return {}
+    code = [text for text in teacher.code if text]
+    return {"teacher": " ".join([fingerprint_arrays(teacher.variables), *code])}
+
+
+def fingerprint_student(
+    run: Run, train: Source, student: Model | None, start: PyTree
+) -> dict[str, str]:
+    """Fingerprints of the model that a run trains, and of user code in its loss.
+
+    Args:
+      train: the training examples.
+      student: a model passed from Python; only the shapes of its variables count.
+      start: initial weights, as "start"; None where the seeds draw them.
+    """
+    if student is None:
+        model = zoo.fingerprint_model(run.model)
+    else:
+        abstract = model_of(run, train.classes, train.shape[-1], student)
+        model = fingerprint_shapes(abstract.variables)
+    content = {"model": model} if model else {}
+    if start is not None:
+        content["start"] = fingerprint_arrays(start)
+    return content | fingerprint_functions(run)
+
+
+def fingerprint_functions(run: Run) -> dict[str, str]:
+    """Fingerprints of the user's own losses and strategy, by the field naming them."""
+    functions: dict[str, Any] = {}
+    if isinstance(run.strategy, Custom):
+        functions["strategy.function"] = run.strategy.function
+    else:
+        for name, term in run.terms.items():
+            functions[f"terms.{name}.loss"] = term.loss
+            functions[f"terms.{name}.example_weights"] = term.example_weights
+    content = {field: _fingerprint(x, field) for field, x in functions.items()}
+    return {field: text for field, text in content.items() if text}
+
+
+def _fingerprint(function: Any, field: str) -> str:
+    """Fingerprint of a function or of the file naming it; empty for one of kdjax."""
+    if callable(function):
+        return fingerprint_function(function)
+    if ":" not in function or function.startswith(configs.PYTHON):
+        return ""
+    files = configs.source_files(function, field)
+    name = function.rpartition(":")[2]
+    return fingerprint_code(name, *(file.read_bytes() for file in files))
+
+
+def as_effective(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config as it takes effect, as plain values.
+
+    A field that is younger than the config has its default: that is what was done
+    before there was a choice. Terms have today's names and their temperatures.
+    """
+    try:
+        config = {**config, **configs.to_dict(configs.from_dict(config))}
+    except ConfigError:
+        pass  # Other values are compared as they are.
+    terms = config.get("terms")
+    if not isinstance(terms, Mapping):
+        return config
+    effective = {
+        name: kernels.as_effective(term) if isinstance(term, Mapping) else term
+        for name, term in terms.items()
+    }
+    return {**config, "terms": effective}
+
+
+def find_differences(old: Identity, new: Identity) -> list[str]:
+    """Differences between two runs, a line each: the field, the old and the new value.
+
+    Empty where the one may continue as the other.
+    """
+    tables: list[dict[str, Any]] = [{}, {}]
+    if old.config is not None and new.config is not None:
+        tables = [dict(as_effective(x)) for x in (old.config, new.config)]
+    for table, identity in zip(tables, (old, new), strict=True):
+        if old.overrides is not None and new.overrides is not None:
+            table["given"] = identity.overrides
+        both = old.content.keys() & new.content.keys()
+        table["content"] = {name: identity.content[name] for name in both}
+    both_cached = all(map(_cache_path, tables))
+    return _compare(*tables, free={*FREE, _CACHE_PATH} if both_cached else {*FREE})
+
+
+def _cache_path(config: Mapping[str, Any]) -> str:
+    return ((config.get("teacher") or {}).get("cache") or {}).get("path") or ""
+
+
+def _compare(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: set[str], at: str = ""
+) -> list[str]:
+    lines = []
+    for name in sorted({*old, *new}):
+        field = f"{at}{name}"
+        a, b = old.get(name, _NOTHING), new.get(name, _NOTHING)
+        if field in free:
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += _compare(a, b, free, f"{field}.")
+        elif a != b:
+            a, b = ("nothing" if x is _NOTHING else json.dumps(x) for x in (a, b))
+            lines.append(f"{field}: folder has {a}, this run has {b}")
+    return lines
+
+
+def refuse_other(
+    folder: runlog.Path, identity: Identity, old: Identity | None = None
+) -> None:
+    """Refuse the folder of another run, and one with files that are no run's.
+
+    Writes nothing.
+
+    Args:
+      identity: the run that is to be in the folder.
+      old: the run that is in it; by default the one that its `config.json` names.
+
+    Raises:
+      RunFolderError: naming the folder and every difference.
+    """
+    if old is None:
+        if not runlog.contains_run(folder):
+            return
+        old = read_identity(folder)
+    lines = find_differences(old, identity)
+    if lines:
+        lines.insert(0, f"workdir: {folder} holds another run:")
+        raise runlog.RunFolderError("\n  ".join(lines))
+
+
+def open_folder(folder: runlog.Path, identity: Identity) -> pathlib.Path:
+    """Create the folder of a run, or return to it: its path.
+
+    Fingerprints that its `config.json` lacks are added.
+
+    Raises:
+      RunFolderError: as `refuse_other`, or the folder cannot be written; what was
+      made of it is removed.
+    """
+    refuse_other(folder, identity)
+    assert identity.config is not None
+    parts = {"given": identity.overrides, "content": identity.content}
+    new = {**identity.config, **{k: v for k, v in parts.items() if v}}
+    path = runlog.open_run(folder, new)
+    config = runlog.read_config(path)
+    content = {**identity.content, **config.get("content", {})}
+    if content != config.get("content", {}):
+        runlog.write_json(path / "config.json", {**config, "content": content})
+    return path
