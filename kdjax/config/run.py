@@ -83,7 +83,7 @@ class Run:
             require(ok, "teacher.cache.crops", want, crops)
             epochs = self.teacher.cache.epochs
             ok = not epochs or self.views.mode != "fixed"
-            want = "0 with views.mode fixed, which has one answer an image"
+            want = "0 with views.mode fixed, which has one target per image"
             require(ok, "teacher.cache.epochs", want, epochs)
             self._check_apart(self.teacher.cache.path)
         self.strategy.check()

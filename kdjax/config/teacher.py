@@ -40,13 +40,13 @@ class Cache:
     teacher."""
 
     path: str = ""
-    """Folder or URL (gs://...) of the store; empty: the teacher answers live."""
+    """Folder or URL (gs://...) of the store; empty: the teacher runs live."""
     epochs: float = 0.0
-    """Passes over the data whose views are stored and replayed; a longer run begins
-    again with the first. 0: all of the run's. A store of more passes can be read for
-    fewer. Views of mode `fixed` need one answer an image."""
+    """Epochs whose views are stored and replayed; a longer run cycles through them. 0:
+    all of the run's. A store of more epochs can be read for fewer. Views of mode
+    `fixed` need one target per image."""
     top_k: int = 0
-    """Classes kept of each answer, the likeliest; 0 keeps all, exactly. A store of more
+    """The top-k classes kept of each output; 0 keeps the logits of all. A store of more
     classes can be read for fewer."""
     tail: Literal["uniform", "bucket", "renormalize", "renormalise"] = "uniform"
     """What the classes not kept are taken for (`kdjax.losses.top_k_kl`). Configs of the
@@ -55,8 +55,8 @@ class Cache:
     """Activations of the teacher that are stored too."""
     crops: int = 0
     """Views of mode `fixed`: store the mean of the probabilities (at temperature 1)
-    over so many inception crops of each image; 0 stores the answer to the one view that
-    the mode names."""
+    over so many inception crops of each image; 0 stores the output for the one view of
+    the mode."""
 
     def check(self, at: str) -> None:
         ok = is_number(self.epochs) and self.epochs >= 0

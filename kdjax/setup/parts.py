@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     start: the variables that the student starts from, for all seeds or one set a seed;
         None draws them.
     feed: "resident" or "streamed". host_crop: how the host cuts views out, if it does.
-    store: targets that come with each batch; None where the teacher answers otherwise.
+    store: targets that come with each batch; None where they come otherwise.
     """
 
     run: Run
