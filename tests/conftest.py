@@ -23,6 +23,8 @@ def pytest_configure(config):
     """
     if "not full" in config.getoption("markexpr"):
         jax.config.update("jax_disable_most_optimizations", True)
+        # Processes that tests start round as this one does.
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 
 _MAPS = pathlib.Path("/proc/self/maps")
