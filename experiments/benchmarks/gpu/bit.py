@@ -64,15 +64,15 @@ def measure(table: Table, options: argparse.Namespace) -> None:
     product = f"bfloat16 {size.side} x {size.side} x {size.side}"
     table.plan(RATE, [product])
     table.plan(STEP, names)
-    found = table.measure(RATE, product, lambda: matrix_rate(size)) or {}
-    rate = found.get("TFLOP/s")
-    for name, px in names.items():
-        table.measure(STEP, name, functools.partial(step_row, size, px, rate))
     table.note(
         "TFLOP/s counts matrix products and convolutions of the teacher's forward pass "
         "and of the student's step; its share is of the measured matrix rate."
     )
     table.note("Teacher in bfloat16, student in float32 (TF32 products on GPU).")
+    found = table.measure(RATE, product, lambda: matrix_rate(size)) or {}
+    rate = found.get("TFLOP/s")
+    for name, px in names.items():
+        table.measure(STEP, name, functools.partial(step_row, size, px, rate))
 
 
 def matrix_rate(size: Size) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from experiments.benchmarks.gpu.steps import (
     Floor,
     compile_call,
     loop_seconds,
-    median_ratio,
     peak,
     random_variables,
     show_peak,
@@ -47,7 +46,7 @@ class Size(NamedTuple):
     windows: int
 
 
-FULL = Size("resnet20", "resnet56", (128, 512), (1, 8, 16, 32), 50_000, 64, 6)
+FULL = Size("resnet20", "resnet56", (128, 512), (1, 8, 32), 50_000, 64, 6)
 DRY = Size(toys.CIFAR, toys.CIFAR, (4, 8), (1, 2), 64, 2, 2)
 
 
@@ -65,34 +64,38 @@ class Variant(NamedTuple):
 def variants(size: Size) -> dict[str, Variant]:
     """The rows of the full loop, the most telling first."""
     small, large = size.batches
-    usual = 16 if 16 in size.calls else size.calls[-1]
+    usual = size.calls[-1]
     rows = {
-        f"batch {small}": Variant(small, usual),
         f"batch {large}": Variant(large, usual),
-        f"batch {small}, no teacher": Variant(small, usual, "none"),
-        f"batch {small}, cached": Variant(small, usual, "cached"),
-        f"batch {small}, 3 seeds by vmap": Variant(small, usual, seeds=3, unroll=False),
+        f"batch {large}, cached": Variant(large, usual, "cached"),
+        f"batch {large}, no teacher": Variant(large, usual, "none"),
+        f"batch {small}": Variant(small, usual),
     }
-    for calls in size.calls:
-        if calls != usual:
-            rows[f"batch {small}, {calls} a dispatch"] = Variant(small, calls)
-    rows[f"batch {small}, 3 seeds written out"] = Variant(
-        small, usual, seeds=3, unroll=True
-    )
+    for calls in size.calls[:-1]:
+        rows[f"batch {small}, {calls} a dispatch"] = Variant(small, calls)
+    seeds = {"by vmap": False, "written out": True}
+    for how, unroll in seeds.items():
+        rows[f"batch {small}, 3 seeds {how}"] = Variant(
+            small, usual, seeds=3, unroll=unroll
+        )
     half = Variant(small, usual, precision="bfloat16")
     return {**rows, f"batch {small}, teacher in bfloat16": half}
+
+
+def load_data(size: Size, file: pathlib.Path | None) -> dict[str, Any]:
+    """Both splits: synthetic images, or those of a file."""
+    if file is None:
+        return dict(splits(size.images))
+    with np.load(file) as arrays:
+        pair = arrays["images"], arrays["labels"]
+    return {"train": pair, "validation": tuple(x[:64] for x in pair)}
 
 
 class Bench:
     """Data, teacher and floors that the rows share."""
 
-    def __init__(self, size: Size, file: pathlib.Path | None, folder: pathlib.Path):
-        self.size, self.folder = size, folder
-        self.data: dict[str, Any] = splits(size.images)
-        if file is not None:
-            with np.load(file) as arrays:
-                pair = arrays["images"], arrays["labels"]
-            self.data = {"train": pair, "validation": tuple(x[:64] for x in pair)}
+    def __init__(self, size: Size, data: dict[str, Any], folder: pathlib.Path):
+        self.size, self.data, self.folder = size, data, folder
         self.student, self.teacher = (
             self._network(name, seed)
             for seed, name in enumerate((size.student, size.teacher))
@@ -143,13 +146,14 @@ class Bench:
                 floors.append(floor.turn(size.window))
 
         windows = loop_seconds(ready, program, folder, between)
-        images = variant.batch * variant.seeds * size.window
-        values: dict[str, Any] = {"images/s": images / statistics.median(windows)}
+        # Totals: a median would leave out the windows that save.
+        spent = sum(windows) / len(windows) / size.window
+        images = variant.batch * variant.seeds
+        values: dict[str, Any] = {"images/s": images / spent}
         if floors:
             # The floor's turn after a window is as near to it as the one before.
-            ratio = median_ratio(floors[1:], windows) * variant.seeds
-            values["ratio to the floor"] = ratio
-        values |= {"ms a step": 1e3 * statistics.median(windows) / size.window}
+            values["ratio to the floor"] = ratio(floors[1:], windows) * variant.seeds
+        values |= {"ms a step": 1e3 * spent}
         values |= {"compile s": program.seconds, "program MiB": program.mib}
         return values | show_peak(before)
 
@@ -161,6 +165,11 @@ class Bench:
         run = dataclasses.replace(run, teacher=teacher)
         kdjax.cache_targets(run, splits=self.data, teacher=self.teacher)
         return run
+
+
+def ratio(floors: list[float], windows: list[float]) -> float:
+    """The rate of a loop over that of the floor, from the seconds of equal turns."""
+    return sum(floors) / sum(windows)
 
 
 def make_run(size: Size, variant: Variant) -> Run:
@@ -187,42 +196,43 @@ def make_run(size: Size, variant: Variant) -> Run:
 
 
 def measure(table: Table, options: argparse.Namespace) -> None:
-    """All rows; the two batches of the pair first, PyTorch's after them."""
+    """All rows, the most telling first; each floor before the loops at its batch."""
     size = DRY if options.dry else FULL
-    rows, floors = variants(size), {f"batch {b}": b for b in size.batches}
+    rows = variants(size)
+    floors = {f"batch {b}": b for b in sorted(size.batches, reverse=True)}
     table.plan(FLOOR, floors)
     table.plan(LOOP, rows)
     table.plan(TORCH, torch_pair.names(size.batches))
-    notes(table, size)
+    data = load_data(size, options.cifar)
+    notes(table, size, len(data["train"][0]))
+    torch_pair.note(table)
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(size, options.cifar, pathlib.Path(name))
-
-        def loop(row: str) -> None:
-            table.measure(LOOP, row, functools.partial(bench.loop, row, rows[row]))
-
-        for row, batch in floors.items():
-            table.measure(FLOOR, row, functools.partial(bench.floor, batch))
-            loop(row)
-        torch_pair.measure(table, TORCH, size.batches, options.dry)
-        for row in rows:
-            if row not in floors:
-                loop(row)
+        bench = Bench(size, data, pathlib.Path(name))
+        for row, variant in rows.items():
+            if row in floors:
+                floor = functools.partial(bench.floor, variant.batch)
+                table.measure(FLOOR, row, floor)
+            table.measure(LOOP, row, functools.partial(bench.loop, row, variant))
+            if row == list(floors)[-1]:
+                # Before the rows of detail, so that some time is left for it.
+                torch_pair.measure(table, TORCH, size.batches, options.dry)
 
 
-def notes(table: Table, size: Size) -> None:
-    """What the columns mean."""
+def notes(table: Table, size: Size, images: int) -> None:
+    """The meaning of the columns."""
     every, where = 3 * size.window, jax.devices()[0].platform
     table.note(
-        f"{size.teacher} to {size.student}, BatchNorm, 32 px, {size.images:,} images "
-        f"resident on the {where}; float32 (TF32 products on GPU)."
+        f"{size.teacher} to {size.student}, BatchNorm, 32 px, {images:,} images "
+        f"resident on the {where}; float32 (TF32 products on GPU); "
+        f"{size.calls[-1]} steps a dispatch where a row names no other number."
     )
     table.note(
         f"The full loop draws crops, flips and mixup, clips, logs every {size.window} "
         f"steps and saves every {every}. Evaluation is left out."
     )
     table.note(
-        "`ratio to the floor` is the median of ratios of turns: images/s of the loop "
-        "over those of the bare floor at the same batch."
+        "`ratio to the floor` is images/s of the loop over those of the bare floor at "
+        "the same batch, over the total time of turns that alternate, saves included."
     )
     table.note(
         "3 seeds one after another in one program are `written out`; as three runs "

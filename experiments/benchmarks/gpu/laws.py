@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -17,13 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.gpu import toys
-from experiments.benchmarks.gpu.tables import Table
+from experiments.benchmarks.gpu.machine import die_with_parent, for_child
+from experiments.benchmarks.gpu.tables import LATE, Skip, Table
 from kdjax import losses
 from kdjax.config import Model, Optim, Run, Teacher
 
 KERNELS, JOB = "kernel, against CPU", "digits job"
 # The largest error that is no surprise, relative to the largest number.
 MOST = {"float32": 2e-3, "float32, highest": 1e-4, "bfloat16": 3e-2}
+
+# Metrics of a digits job: the column and the factor.
+SHOWN = {"accuracy": ("accuracy %", 100), "agreement": ("agreement %", 100)}
+SHOWN["kl"] = ("kl nats", 1)
 
 
 class Case(NamedTuple):
@@ -75,19 +81,6 @@ def measure(table: Table, options: argparse.Namespace) -> None:
     names = {f"{n}, {k}": (n, k) for k in kinds for n in kernels}
     table.plan(KERNELS, names)
     table.plan(JOB, jobs)
-    with tempfile.TemporaryDirectory() as text:
-        folder = pathlib.Path(text)
-        start = functools.partial(start_digits, folder, dry=options.dry)
-        processes = [start("gpu")]
-        # A dry run waits, so that the second job finds the first one's programs.
-        processes += [] if options.dry else [start("cpu")]
-        for row, (name, kind) in names.items():
-            table.measure(KERNELS, row, functools.partial(errors, kernels[name], kind))
-        wait(table, processes[0])
-        processes += [start("cpu")] if options.dry else []
-        wait(table, processes[1])
-        for job in jobs:
-            table.measure(JOB, job, functools.partial(compare, folder, job))
     table.note(
         "An error is the largest difference over the largest number of the CPU's. "
         "`highest` forbids TF32 products; the other float32 rows have the default."
@@ -96,15 +89,31 @@ def measure(table: Table, options: argparse.Namespace) -> None:
         "The digits jobs run beside the kernels, one on each device: seconds are no "
         "measure of speed. They leave the baseline with mixup out."
     )
+    with tempfile.TemporaryDirectory() as text:
+        folder = pathlib.Path(text)
+        start = functools.partial(start_digits, folder, dry=options.dry)
+        processes = [start("gpu")]
+        # A dry run waits, so that the second job finds the first one's programs.
+        processes += [] if options.dry else [start("cpu")]
+        for row, (name, kind) in names.items():
+            table.measure(KERNELS, row, functools.partial(errors, kernels[name], kind))
+        ended = {"gpu": wait(table, processes[0])}
+        processes += [start("cpu")] if options.dry else []
+        ended["cpu"] = wait(table, processes[1])
+        for job in jobs:
+            # Files are read in no time: also of jobs that took all the time.
+            read = functools.partial(compare, folder, job, ended)
+            table.measure(JOB, job, read, least=-math.inf)
 
 
-def wait(table: Table, process: subprocess.Popen) -> None:
-    """Wait for a job for as long as the part may; end it then."""
+def wait(table: Table, process: subprocess.Popen) -> int | None:
+    """Wait for a job for as long as the part may; its status, None if it is killed."""
     try:
-        process.wait(timeout=max(table.left() - 4, 1))
+        return process.wait(timeout=max(table.left() - 4, 0.1))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return None
 
 
 def errors(case: Case, kind: str) -> dict[str, Any]:
@@ -154,30 +163,47 @@ def digits(folder: pathlib.Path, dry: bool) -> Run:
 
 def start_digits(folder: pathlib.Path, name: str, dry: bool) -> subprocess.Popen:
     """The digits job as a process on one of the devices."""
-    env = dict(os.environ)
+    env = for_child(os.environ)
     if name == "cpu":
         env |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", __name__, str(folder / name)]
     return subprocess.Popen(command + (["--dry"] if dry else []), env=env)
 
 
-def compare(folder: pathlib.Path, job: str) -> dict[str, Any]:
-    """A run's results on the test split, GPU beside CPU."""
+def compare(
+    folder: pathlib.Path, job: str, ended: dict[str, int | None]
+) -> dict[str, Any]:
+    """A run's results on the test split, GPU beside CPU.
+
+    ended: the status of each device's job, None if it was killed.
+
+    Raises:
+      Skip: a device did not finish this run; with the results of the other.
+    """
     values: dict[str, Any] = {}
-    for name in ("gpu", "cpu"):
+    why: list[str] = []
+    for name, status in ended.items():
         own = folder / name if job == "student" else folder / name / job
         if not (own / "summary.json").is_file():
-            raise RuntimeError(f"the job on the {name} did not finish this run")
+            failed = f"error: the job on the {name} ended with status {status}"
+            why.append(f"{LATE} on the {name}" if status is None else failed)
+            continue
         summary = json.loads((own / "summary.json").read_text())
-        for metric in ("accuracy", "agreement", "kl"):
+        for metric, (title, factor) in SHOWN.items():
             if metric in summary["test"]:
-                values[f"{metric}, {name}"] = float(np.mean(summary["test"][metric]))
+                mean = float(np.mean(summary["test"][metric]))
+                values[f"{title}, {name}"] = factor * mean
         values[f"seconds, {name}"] = summary["seconds"]
-    return dict(sorted(values.items()))
+    values = dict(sorted(values.items()))
+    if why:
+        # An error first, so that it counts as one.
+        raise Skip("; ".join(sorted(why)), values)
+    return values
 
 
 def main() -> None:
     """Run the digits job."""
+    die_with_parent()
     import kdjax
 
     parser = argparse.ArgumentParser()

@@ -9,11 +9,13 @@ import logging
 import pathlib
 import warnings
 
+from experiments.benchmarks.gpu.machine import die_with_parent
 from experiments.benchmarks.gpu.tables import Table
 
 
 def main() -> None:
     """Measure one part, its rows written to FOLDER as they are measured."""
+    die_with_parent()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name")
     parser.add_argument("folder", type=pathlib.Path)

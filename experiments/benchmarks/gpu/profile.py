@@ -21,6 +21,8 @@ from kdjax import setup
 from kdjax.core.types import BoundModel
 
 COUNT = 5
+# Characters of a name that the table shows.
+WIDTH = 80
 # Names of work that contains other work.
 OUTER = ("while", "call", "conditional")
 
@@ -30,29 +32,31 @@ def measure(table: Table, options: argparse.Namespace) -> None:
     makers = {"CIFAR step": cifar_step, "BiT step": bit_step}
     for name in makers:
         table.plan(name, ["trace"])
+    table.note(
+        "Costs are of one step a dispatch. Names that differ in their number alone "
+        "are one cost; time is summed over the device's streams. "
+        "A step that is traced is slower than one that is not."
+    )
     for name, make in makers.items():
         found: list[tuple[str, int, float]] = []
         make = functools.partial(make, options)
         table.measure(name, "trace", functools.partial(trace, make, found))
         for order, (cost, calls, share) in enumerate(found, 1):
             values = {
-                "cost": cost,
+                "cost": code(cost),
                 "calls a step": calls,
                 "share of device time": share,
             }
             table.put(name, f"{order}", values)
-    table.note(
-        "Costs are of one step a dispatch. Names that differ in their number alone "
-        "are one cost; time is summed over the device's streams."
-    )
 
 
 def cifar_step(options: argparse.Namespace) -> tuple[Prepared, Program, str]:
     """The live step of part `cifar` at its smaller batch."""
     size = cifar.DRY if options.dry else cifar.FULL
     variant = cifar.Variant(size.batches[0], 1)
+    data = cifar.load_data(size, options.cifar)
     with tempfile.TemporaryDirectory() as name:
-        bench = cifar.Bench(size, options.cifar, pathlib.Path(name))
+        bench = cifar.Bench(size, data, pathlib.Path(name))
     run = dataclasses.replace(cifar.make_run(size, variant), steps=1000)
     train = setup.load_source(run, "train", bench.data)
     teacher = BoundModel(*bench.teacher, None, 32)
@@ -136,4 +140,10 @@ def is_operation(event: Any) -> bool:
 
 def family(name: str) -> str:
     """A name without the number that tells it from others of its kind."""
-    return re.sub(r"[._]\d+$", "", name)[:80]
+    return re.sub(r"[._]\d+$", "", name)
+
+
+def code(name: str) -> str:
+    """A name as code of Markdown, its end left out where it is long."""
+    name = name.replace("`", "'")
+    return f"`{name if len(name) <= WIDTH else name[: WIDTH - 3] + '...'}`"

@@ -1,7 +1,6 @@
 """Programs of the GPU script: compiled apart from being measured."""
 
 import pathlib
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -200,8 +199,3 @@ def loop_seconds(
         finally:
             checkpoints.close()
     return seconds[1:]
-
-
-def median_ratio(above: list[float], below: list[float]) -> float:
-    """The median of the ratios turn by turn."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import os
 import queue
 import statistics
 import subprocess
@@ -17,17 +18,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.benchmarks.gpu.tables import Table, one_line
+from experiments.benchmarks.gpu.machine import die_with_parent, for_child
+from experiments.benchmarks.gpu.tables import LATE, Table, one_line
 
-KINDS = ("float32", "bfloat16")
+MODES, KINDS = ("eager", "compiled"), ("bfloat16", "float32")
 # A turn in steps, and turns.
 STEPS, TURNS = 64, 6
 
 
 def cases(batches: Sequence[int]) -> list[tuple[str, str, int]]:
-    """`(mode, kind, batch)` of the rows, those that start quickly first."""
-    eager = itertools.product(["eager"], KINDS, batches)
-    return [*eager, *(("compiled", kind, b) for b in batches for kind in KINDS[::-1])]
+    """`(mode, kind, batch)` of the rows, the most telling first."""
+    large_first = sorted(batches, reverse=True)
+    order = itertools.product(large_first, KINDS, MODES)
+    return [(mode, kind, batch) for batch, kind, mode in order]
 
 
 def label(mode: str, kind: str, batch: int) -> str:
@@ -49,24 +52,36 @@ def measure(table: Table, title: str, batches: Sequence[int], dry: bool) -> None
     deadline = time.monotonic() + max(0.4 * table.left(), 5.0)
     command = [sys.executable, "-m", __name__, *map(str, batches)]
     command += ["--dry"] if dry else []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=for_child(os.environ), stdout=subprocess.PIPE, text=True
+    )
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_pass_on, args=(process, lines), daemon=True).start()
+    left = dict.fromkeys(names(batches))
+    why = LATE
     try:
-        while True:
-            line = lines.get(timeout=max(deadline - time.monotonic(), 0.0))
-            if line is None:
-                break
+        wait = max(deadline - time.monotonic(), 0.0)
+        while (line := lines.get(timeout=wait)) is not None:
             row = json.loads(line)
+            left.pop(row["name"], None)
             if "error" in row:
                 table.skip(title, row["name"], f"error: {row['error']}")
             else:
                 table.put(title, row["name"], row["values"])
-    except queue.Empty:
+            wait = max(deadline - time.monotonic(), 0.0)
+        status = process.wait(timeout=5)
+        why = f"error: the PyTorch process ended with status {status}"
+    except (queue.Empty, subprocess.TimeoutExpired):
         table.note("The PyTorch process was stopped when its share of the part ended.")
     finally:
         process.kill()
         process.wait()
+    for name in left:
+        table.skip(title, name, why)
+
+
+def note(table: Table) -> None:
+    """The line below the tables."""
     table.note(
         "PyTorch runs teacher and student step on fixed arrays, as the bare floor; "
         "channels last; bfloat16 by autocast; float32 with TF32 in convolutions."
@@ -76,9 +91,10 @@ def measure(table: Table, title: str, batches: Sequence[int], dry: bool) -> None
 def _pass_on(process: subprocess.Popen, lines: queue.Queue) -> None:
     """Lines of a process into a queue, then None."""
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):
-            lines.put(line)
+    with process.stdout as printed:
+        for line in printed:
+            if line.startswith("{"):
+                lines.put(line)
     lines.put(None)
 
 
@@ -116,7 +132,7 @@ def resnet(torch: Any, depth: int) -> Any:
 
 def make_step(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> Any:
     """A function of no arguments: one step, returning its loss."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cpu" if dry else "cuda"
     depths = (8, 8) if dry else (20, 56)
     student, teacher = (
         resnet(torch, depth).to(device, memory_format=torch.channels_last)
@@ -152,8 +168,7 @@ def make_step(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> Any:
 
 def row(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> dict[str, Any]:
     """Images a second and memory of one case."""
-    cuda = torch.cuda.is_available()
-    if cuda:
+    if not dry:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     step = make_step(torch, mode, kind, batch, dry)
@@ -174,23 +189,39 @@ def row(torch: Any, mode: str, kind: str, batch: int, dry: bool) -> dict[str, An
         "ms a step": 1e3 * spent,
         "first step s": first,
     }
-    if cuda:
+    if not dry:
         values["peak MiB"] = torch.cuda.max_memory_allocated() / 2**20
     return values
 
 
+def load(dry: bool) -> Any:
+    """PyTorch, which must have CUDA unless the run is dry."""
+    torch: Any = importlib.import_module("torch")
+    if not dry and not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch has no CUDA")
+    torch.backends.cudnn.benchmark = True
+    return torch
+
+
 def main() -> None:
     """One JSON line for each case."""
+    die_with_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("batches", nargs="+", type=int)
     parser.add_argument("--dry", action="store_true")
     options = parser.parse_args()
-    torch: Any = importlib.import_module("torch")
-    torch.backends.cudnn.benchmark = True
+    torch, why = None, ""
+    try:
+        torch = load(options.dry)
+    except Exception as error:
+        why = one_line(error)
     for case in cases(options.batches):
         result: dict[str, Any] = {"name": label(*case)}
         try:
-            result["values"] = row(torch, *case, options.dry)
+            if why:
+                result["error"] = why
+            else:
+                result["values"] = row(torch, *case, options.dry)
         except Exception as error:
             result["error"] = one_line(error)
         print(json.dumps(result), flush=True)
