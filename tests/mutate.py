@@ -288,8 +288,6 @@ def run_tests(folder: pathlib.Path, paths: list[str], names: str) -> tuple[int, 
     """pytest's exit status and last lines, on the package of a copy."""
     command = [sys.executable, "-m", "pytest", *paths, "-x", "-q", "-k", names]
     command += ["-p", "no:cacheprovider", "--no-header"]
-    # Some of the named tests belong to the full tier, which is off by default.
-    command += ["-m", "not slow and not data"]
     cache = str((ROOT / ".cache" / "jax").resolve())
     given = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {"JAX_COMPILATION_CACHE_DIR": cache, **os.environ, **given}
