@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 # Before the first JAX operation, here and in the processes that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +26,20 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
         # Processes that tests start round as this one does.
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
+
+# The laws of the gate hold masks, half precision and extremes for every loss, and
+# numerical derivatives take many small programs. Values by hand stay in the gate.
+_FULL = re.compile(r"differences|finite|half_precision|any_scale|masked|vmap|extremes")
+_LOSSES = [pathlib.Path(__file__).parent / name for name in ("losses", "targets")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Tests of single losses that wait for the full tier."""
+    for item in items:
+        if item.path.parent in _LOSSES and _FULL.search(item.name.partition("[")[0]):
+            item.add_marker(pytest.mark.full)
 
 
 _MAPS = pathlib.Path("/proc/self/maps")

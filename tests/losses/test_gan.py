@@ -210,6 +210,7 @@ def test_entropy_is_the_formula(float64):
     assert (value[~keep] == 0).all()
 
 
+@pytest.mark.full
 def test_entropy_of_ten_classes_alike_is_minus_one():
     sure = 1e3 * np.eye(10, dtype=np.float32)
     np.testing.assert_allclose(generator_entropy(sure), -1, rtol=1e-5)

@@ -56,6 +56,7 @@ def test_rkd_distance_of_squares():
     np.testing.assert_allclose(loss(apart, line), _huber(gap).mean(1))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("normalize", [False, True])
 def test_rkd_of_pairs_is_the_mean_over_different_examples(normalize):
     def potential(a, b):
@@ -81,6 +82,7 @@ def test_rkd_of_pairs_is_the_mean_over_different_examples(normalize):
     check_grads(lambda s, t: loss(s, t).sum(), (STUDENT, TEACHER), 1, ["rev"])
 
 
+@pytest.mark.full
 def test_rkd_of_triples_is_rkd_angle_but_for_repeated_examples():
     def cosine(j, i, k):
         a, b = (x - j for x in (i, k))
