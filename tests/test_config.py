@@ -21,6 +21,7 @@ from kdjax.config import (
     Term,
     Views,
     load_function,
+    set_fields,
     source_files,
 )
 
@@ -398,3 +399,10 @@ def test_files_of_the_same_name_do_not_share_what_they_import(tmp_path):
             assert load_function(reference, "x")() == slope
             assert source_files(reference, "x") == both
         assert source_files(f"{place}/mine.py:own", "x") == both[:1]
+
+
+def test_a_new_term_needs_its_loss():
+    with pytest.raises(ConfigError, match="^terms.sotf: did you mean 'soft'?"):
+        set_fields(Run(), [("terms.sotf.weight", ["0.5"])])
+    paths = [("terms.hard.teacher", ["labels"]), ("terms.hard.loss", ["logit_mse"])]
+    assert set_fields(Run(), paths).terms["hard"].teacher == "labels"

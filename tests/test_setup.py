@@ -23,6 +23,7 @@ from kdjax.config import (
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets
 from kdjax.models import from_function
+from kdjax.setup import feeds
 
 ONE = Compute(data=1)
 
@@ -275,3 +276,9 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
         found, a, b = (x / x.sum(-1, keepdims=True) for x in (found, a, b))
         want = 0.75 * a + 0.25 * b
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_of_a_schedule_may_be_plain():
+    numbers = feeds._as_array(0.5), feeds._as_array(3), feeds._as_array(np.float32(2))
+    assert [x.dtype.name for x in numbers] == ["float32", "int32", "float32"]
+    assert [np.shape(x) for x in numbers] == [(), (), ()]

@@ -25,10 +25,24 @@ def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any
     Raises:
       ConfigError: naming the path that is none, or the value of another type.
     """
+    changes = list(changes)
+    _check_new_terms(config, [path for path, _ in changes])
     for path, words in changes:
         names = path.split(".")
         config = _set(type(config), config, names, list(words), path, len(names))
     return config
+
+
+def _check_new_terms(config: Any, paths: Sequence[str]) -> None:
+    """Refuse a new term without a loss: most often the misspelled name of another."""
+    terms = getattr(config, "terms", None)
+    for path in paths if terms is not None else ():
+        table, _, rest = path.partition(".")
+        name, _, field = rest.partition(".")
+        new = table == "terms" and field and f"terms.{name}.loss" not in paths
+        if new:
+            expected = f"one of {sorted(terms)}, or terms.{name}.loss for a new term"
+            require_known(name, terms, f"terms.{name}", expected)
 
 
 def _set(

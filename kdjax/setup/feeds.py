@@ -63,10 +63,17 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
 def numbers(parts: Parts, step: int) -> dict[str, Any]:
     """What all seeds share: schedules, rates of the optimizers, and the turn."""
     return {
-        "schedules": parts.strategy.schedules(step),
+        "schedules": jax.tree.map(_as_array, parts.strategy.schedules(step)),
         "rates": parts.rates(step),
         "turn": turn_at(parts.strategy.turns, step),
     }
+
+
+def _as_array(x: Any) -> Any:
+    """A Python number as an array of 32 bits; arrays stay."""
+    if isinstance(x, (bool, int, float)):
+        return np.asarray(x, np.float32 if isinstance(x, float) else np.int32)
+    return x
 
 
 def _seeds(parts: Parts) -> np.ndarray:

@@ -71,3 +71,13 @@ def check_losses(losses: Any, params: Collection[str]) -> None:
         require_known(name, params, "strategy", expected)
         shape = jnp.shape(value)
         require(shape == (), "strategy", f"one scalar as the loss of {name}", shape)
+
+
+def check_state(aux: Any, state: Mapping[str, PyTree]) -> None:
+    """Refuse what a loss returns beside its losses unless it is `(state, metrics)`."""
+    pair = isinstance(aux, tuple) and len(aux) == 2
+    ok = pair and all(isinstance(x, Mapping) for x in aux)
+    expected = "loss to return (losses, (state, metrics)), both dicts"
+    require(ok, "strategy", expected, type(aux).__name__)
+    missing = sorted(set(state) - set(aux[0]))
+    require(not missing, "strategy", f"the state of each of {sorted(state)}", missing)

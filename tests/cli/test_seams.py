@@ -87,8 +87,8 @@ def example(text):
 
 
 def commands(text):
-    """The options of the page's commands that hold a text."""
-    lines = README.read_text().splitlines()
+    """The options of the page's commands that hold a text, less their folder."""
+    lines = (x.partition(" --workdir")[0] for x in README.read_text().splitlines())
     return [x.split()[2:] for x in lines if x.startswith("kdjax ") and text in x]
 
 
@@ -179,7 +179,9 @@ def test_an_option_of_a_loss_and_a_further_term(files):
 
 def test_two_taps_a_side(files):
     """FSP: the product of two stages, mean over positions."""
-    run("distill", *commands("--terms.fsp.student")[0])
+    taps = ("stage1", "stage2")
+    command = ["--terms.fsp.loss", "fsp", "--terms.fsp.student", *taps]
+    run("distill", *command, "--terms.fsp.teacher", *taps)
     first = First()
 
     def matrix(output):
@@ -190,6 +192,16 @@ def test_two_taps_a_side(files):
     np.testing.assert_allclose(first.metrics["fsp"], (gap**2).mean(), rtol=1e-4)
 
 
+@pytest.mark.full
+def test_the_fsp_command_of_the_page_fits_the_networks_of_the_preset(files):
+    short = "--steps 2 --teacher.steps 2 --optim.warmup 0 --teacher.optim.warmup 0"
+    command = commands("--terms.fsp.student")[0]
+    more = [*short.split(), "--seeds", "1", "--baselines", "--workdir", "fsp"]
+    cli.main(["distill", *command, *more])
+    assert (files / "fsp" / "summary.json").is_file()
+
+
+SOFT_X = ("--terms.x.loss", "softmax_kl")
 LOSSES = """
 import jax.numpy as jnp
 
@@ -378,13 +390,13 @@ BAD = {
     ("distill", "--terms.x.loss", "hint_l2", "--terms.x.student", "stage"): (
         "terms.x.student: did you mean 'stage2'? expected logits or one of ['stage1', "
     ),
-    ("distill", "--terms.x.example-weights", "confidence_weight"): (
+    ("distill", *SOFT_X, "--terms.x.example-weights", "confidence_weight"): (
         "terms.x.example_weights: did you mean 'confidence_weights'? expected one of"
     ),
-    ("distill", "--terms.x.example-weights", "teacher_weights"): (
+    ("distill", *SOFT_X, "--terms.x.example-weights", "teacher_weights"): (
         "terms.x: teacher_weights: expected several teachers"
     ),
-    ("distill", "--terms.x.mask", "foreground"): (
+    ("distill", *SOFT_X, "--terms.x.mask", "foreground"): (
         "terms.x.mask: expected a note of the batch, one of [], got 'foreground'"
     ),
     ("train", *HARD, "--terms.hard.example-weights", "confidence_weights"): (

@@ -203,3 +203,13 @@ def test_declarations_that_do_not_fit_are_named(changes, message):
     turns.check_networks(made, networks)
     with pytest.raises(ConfigError, match=message):
         turns.check_networks(made._replace(**changes), networks)
+
+
+@pytest.mark.parametrize("aux", [{}, ({}, {}), ("state", {}), ({"student": {}}, 1.0)])
+def test_what_a_loss_returns_beside_its_losses_is_checked(aux):
+    with pytest.raises(ConfigError, match="^strategy: expected .*state"):
+        turns.check_state(aux, {"student": {}})
+
+
+def test_state_and_metrics_pass():
+    turns.check_state(({"student": {}, "bank": {}}, {}), {"student": {}})
