@@ -35,12 +35,11 @@ def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any
 
 def _check_new_terms(config: Any, paths: Sequence[str]) -> None:
     """Refuse a new term without a loss: most often the misspelled name of another."""
-    terms = getattr(config, "terms", None)
-    for path in paths if terms is not None else ():
+    terms = getattr(config, "terms", {})
+    for path in paths:
         table, _, rest = path.partition(".")
         name, _, field = rest.partition(".")
-        new = table == "terms" and field and f"terms.{name}.loss" not in paths
-        if new:
+        if table == "terms" and field and f"terms.{name}.loss" not in paths:
             expected = f"one of {sorted(terms)}, or terms.{name}.loss for a new term"
             require_known(name, terms, f"terms.{name}", expected)
 
