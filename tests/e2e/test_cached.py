@@ -212,7 +212,9 @@ def test_crops_cut_on_the_host_teach_as_those_of_the_device(small):
 @pytest.mark.parametrize("depth", [20, 56])
 def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
     """Weights as trained, images of 32 pixels, batches of 64."""
-    folder = os.environ.get("KDJAX_WEIGHTS", "/work/shared/weights")
+    folder = os.environ.get("KDJAX_WEIGHTS")
+    if not folder:
+        pytest.skip("KDJAX_WEIGHTS names no folder of weights")
     weights = f"{folder}/cifar10_resnet{depth}.safetensors"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (128, 32, 32, 3), dtype=np.uint8)

@@ -21,7 +21,7 @@ from kdjax.models.weights import load_weights
 from tests.models.reference import fetch
 
 pytestmark = pytest.mark.data
-WEIGHTS = pathlib.Path(os.environ.get("KDJAX_WEIGHTS", "/work/shared/weights"))
+WEIGHTS = pathlib.Path(os.environ.get("KDJAX_WEIGHTS", ""))
 
 
 def loaded(module, source, side):
@@ -50,6 +50,8 @@ def cifar10_test():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("depth, accuracy", [(20, 91.73), (32, 92.63), (56, 93.39)])
 def test_resnets_for_cifar_reach_their_accuracy(cifar10_test, depth, accuracy):
+    if "KDJAX_WEIGHTS" not in os.environ:
+        pytest.skip("KDJAX_WEIGHTS names no folder of weights")
     images, labels = cifar10_test
     assert images.shape == (10_000, 32, 32, 3)
     file = WEIGHTS / f"cifar10_resnet{depth}.safetensors"
