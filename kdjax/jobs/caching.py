@@ -18,7 +18,7 @@ from kdjax.cache.plan import count_records
 from kdjax.cache.store import Store, StoreError
 from kdjax.cache.targets import is_fixed, select_taps
 from kdjax.cache.writer import Writer, create_cache
-from kdjax.config import Cache, Run, require
+from kdjax.config import Cache, Run, replace_cache, require, trained_first
 from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
@@ -47,11 +47,11 @@ def cache_targets(
     processes share the blocks; each runs the teacher on its own devices.
 
     Args:
-      run: the run that will read them, `run.teacher.cache` included.
+      run: the run that will read them, `run.cache` included.
       splits, student, teacher: as `distill` takes them.
 
     Returns:
-      The store's folder, `run.teacher.cache.path`.
+      The store's folder, `run.cache.path`.
 
     Raises:
       ConfigError: a field that cannot be used. StoreError: the folder holds the targets
@@ -59,7 +59,7 @@ def cache_targets(
     """
     require(run.teacher is not None, "teacher", "a teacher", run.teacher)
     assert run.teacher is not None
-    path = run.teacher.cache.path
+    path = run.cache.path
     require(bool(path), "teacher.cache.path", "a folder or URL", path)
     job = start(run, splits, student, teacher, console)
     writer, store = _prepare(run, job, teacher)
@@ -144,12 +144,13 @@ def _prepare(
     folder = teacher_folder(run, run.folder)
     mesh = sharding.make_mesh(run.compute, run.batch)
     source = job.data["train"]
-    trained_first = given is None and run.teacher.trained_first
-    ok = not trained_first or (folder / "config.json").is_file()
-    want = "the run folder of a trained teacher (`kdjax train` makes one), or published"
-    require(ok, "teacher.run", f"{want} weights in teacher.model.weights", "")
-    teacher = teacher_loader(run, given, folder, mesh, source)()
-    require(teacher is not None, "teacher.kind", "model", run.teacher.kind)
+    untrained = given is None and trained_first(run.teacher) is not None
+    ok = not untrained or (folder / "config.json").is_file()
+    expected = "run or weights, or a trained teacher in the run folder"
+    require(ok, "teacher.kind", expected, run.teacher.kind)
+    teacher = teacher_loader(run, given, run.folder, mesh, source)()
+    expected = "a teacher that does not change"
+    require(teacher is not None, "teacher.kind", expected, run.teacher.kind)
     assert teacher is not None
     # Refuses epochs that make no step before anything is traced.
     count_records(run, source)
@@ -162,7 +163,7 @@ def _prepare(
         live, train=source, student=job.student, teacher=teacher, mesh=_own_mesh(live)
     )
     given_on_devices = place_given(parts)
-    teacher_fn = _make_teacher_fn(parts, run.teacher.cache)
+    teacher_fn = _make_teacher_fn(parts, run.cache)
     writer = Writer(
         run=run,
         teacher_fn=lambda batch: teacher_fn(batch, given_on_devices),
@@ -176,12 +177,12 @@ def _prepare(
 def _live(run: Run, teacher: BoundModel) -> Run:
     """The run with a live teacher, over the views whose targets are stored."""
     assert run.teacher is not None
-    fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops
+    fixed, crops = run.views.mode == "fixed", run.cache.crops
     # Crops of the teacher's own, to be averaged, are what `independent` gives it.
     mode = "independent" if crops else run.views.mode
     return dataclasses.replace(
         run,
-        teacher=dataclasses.replace(run.teacher, cache=Cache()),
+        teacher=replace_cache(run.teacher, Cache()),
         views=dataclasses.replace(run.views, mode=mode),
         seeds=1 if fixed and teacher.axis is None else run.seeds,
         # No gradient, nothing to average: pmap would be a second way to the same.

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from kdjax import reports, setup
-from kdjax.config import Run, require
+from kdjax.config import FromRun, Run, require, trained_first
 from kdjax.core import hosts
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
@@ -17,7 +17,6 @@ from kdjax.jobs.teachers import (
     prepare_teacher,
     teacher_folder,
     teacher_loader,
-    with_others,
 )
 from kdjax.jobs.training import train_one
 from kdjax.setup.identity import fingerprint_teacher, make_identity
@@ -60,15 +59,15 @@ def distill(
 ) -> pathlib.Path:
     """Distil a student, with its teacher and its label-only baselines beside it.
 
-    The teacher is trained first where `run.teacher.run` names none. Every part is a run
+    A teacher of kind train is trained first. Every part is a run
     folder of its own: WORKDIR/teacher, WORKDIR/labels, ... and WORKDIR for the student.
 
     Args:
       run: what to do.
       splits: arrays by split, in place of the data set that `run.data` names.
       student: a model of the user's, in place of the one that `run.model` names.
-      teacher: `(model, variables)` of the user's, in place of `run.teacher`; it sees
-        images at `run.teacher.model.resolution`.
+      teacher: `(model, variables)` of the user's, in place of the teacher of kind train
+        in `run.teacher`, whose `model.resolution` and `model.normalization` it has.
 
     Returns:
       The run folder, with `report.md` and `curves.png` over all parts.
@@ -85,12 +84,12 @@ def distill(
     folder = teacher_folder(run, root)
     mesh = sharding.make_mesh(run.compute, run.batch)
     source = job.data["train"]
-    load = teacher_loader(run, teacher, folder, mesh, source)
+    load = teacher_loader(run, teacher, root, mesh, source)
     teacher_run, teacher_job = None, job
-    if teacher is None and run.teacher.trained_first:
+    if teacher is None and trained_first(run.teacher) is not None:
         teacher_run, teacher_job = prepare_teacher(run, folder, mesh, job)
         untrained = setup.model_of(teacher_run, source.classes, source.shape[-1], None)
-        bound = with_others(run, untrained, mesh, source)
+        bound = teacher_loader(run, None, root, mesh, source, untrained)()
     else:
         bound = load()
     job = job._replace(content={**job.content, **fingerprint_teacher(bound)})
@@ -106,7 +105,7 @@ def distill(
         for path, each in runs.items():
             train_one(each, path, job, load)
     if hosts.is_first():
-        has_folder = teacher is None and (run.teacher.run or teacher_run is not None)
+        has_folder = teacher_run is not None or isinstance(run.teacher, FromRun)
         shown = [*([folder] if has_folder else []), *runs]
         reports.write_report(shown, root)
         job.console.print(reports.terminal_table(reports.collect(shown)))

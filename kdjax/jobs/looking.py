@@ -15,7 +15,7 @@ from kdjax.core.types import BoundModel, PyTree
 from kdjax.data import order, statistics, streamed
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
-from kdjax.jobs.teachers import teacher_folder, teacher_loader
+from kdjax.jobs.teachers import teacher_loader, teacher_resolutions
 from kdjax.reports.views import write_views
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
@@ -60,8 +60,7 @@ def show_views(
     runlog.make_writable(path.parent, "out: ")
     places, epochs = order.batch_at(0, n=len(source), batch=run.batch, seed=run.seed)
     rows = streamed.load_images(source, places)
-    teachers = (run.teacher, *run.teacher.also) if run.teacher else ()
-    sizes = tuple(teacher.model.resolution for teacher in teachers)
+    sizes = teacher_resolutions(run)
 
     @functools.partial(jax.jit, static_argnums=2)
     def see(rows: dict, ids: jax.Array, sizes: tuple[int, ...]):
@@ -115,8 +114,7 @@ def _answers(
     mesh = sharding.make_mesh(Compute(data=1), 1)
     try:
         student = setup.load_trained(folder, mesh)
-        at = teacher_folder(run, folder)
-        teacher = teacher_loader(run, None, at, mesh, source)()
+        teacher = teacher_loader(run, None, folder, mesh, source)()
     except ConfigError as error:
         return {}, [f"no answers: {error}"]
     notes = {"student": _top(student, student_view)}

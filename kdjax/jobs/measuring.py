@@ -8,7 +8,7 @@ from kdjax import reports, setup
 from kdjax.config import require
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
-from kdjax.jobs.teachers import teacher_folder, teacher_loader
+from kdjax.jobs.teachers import teacher_loader
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -51,9 +51,10 @@ def evaluate(
     student = setup.load_trained(folder, mesh, model=model, step_number=step)
     bound = None
     if run.teacher is not None and ("teacher" not in overrides or teacher is not None):
-        at = teacher_folder(run, folder)
-        bound = teacher_loader(run, teacher, at, mesh, source)()
-    measure = setup.make_measure(student, bound, run.seeds, mesh, run.views.central)
+        bound = teacher_loader(run, teacher, folder, mesh, source)()
+    measure = setup.make_measure(
+        student, bound, run.seeds, mesh, run.views.evaluation_crop
+    )
     return measure(student.variables, source)
 
 

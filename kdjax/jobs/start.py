@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from kdjax import setup
-from kdjax.config import Run, require
+from kdjax.config import Run, require, trained_first
 from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
@@ -76,19 +76,14 @@ def start(run: Run, splits, student, teacher, console) -> Job:
 
 
 def _check_replaced(run: Run, teacher: Any) -> None:
-    """Refuse a teacher of the config's beside one from Python, which stands for it."""
-    asked = run.teacher
-    if teacher is None or asked is None:
-        return
-    want = "as it is by default beside a teacher handed over from Python"
-    fields = {
-        "kind": asked.kind,
-        "run": asked.run,
-        "step": asked.step,
-        "model.weights": asked.model.weights,
-    }
-    for name, value in fields.items():
-        require(value in ("model", "", 0), f"teacher.{name}", want, value)
+    """Refuse a teacher from Python where the config names another one.
+
+    It stands for the one of kind train.
+    """
+    if teacher is not None and run.teacher is not None:
+        expected = "train, for a teacher passed from Python"
+        ok = trained_first(run.teacher) is not None
+        require(ok, "teacher.kind", expected, run.teacher.kind)
 
 
 def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:

@@ -11,9 +11,18 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import setup
-from kdjax.config import Member, Run, beneath, require
-from kdjax.config import Model as ModelConfig
-from kdjax.config import Teacher as TeacherConfig
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    MovingAverage,
+    Run,
+    TrainFirst,
+    beneath,
+    members_of,
+    require,
+)
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.source import Source, check_same_names
@@ -25,17 +34,37 @@ LOOK = 512
 
 
 def teacher_folder(run: Run, folder: pathlib.Path) -> pathlib.Path:
-    """Where the teacher of a run folder is: named in its config, or beneath it."""
-    name = run.teacher.run if run.teacher else ""
-    if not name:
-        return folder / "teacher"
+    """The folder of a run's single teacher, or of the one that is trained first."""
+    if isinstance(run.teacher, FromRun):
+        return resolve_folder(run.teacher.run, folder)
+    return folder / "teacher"
+
+
+def resolve_folder(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The run folder of a name: relative to `folder`, or to the working directory."""
     # Also where the run's own folder is not there yet.
-    beside = pathlib.Path(os.path.normpath(folder / name))
-    return beside if (beside / "config.json").is_file() else _folder(name)
-
-
-def _folder(name: str) -> pathlib.Path:
+    sibling = pathlib.Path(os.path.normpath(folder / name))
+    if (sibling / "config.json").is_file():
+        return sibling
     return pathlib.Path(name).expanduser()
+
+
+def teacher_resolutions(run: Run) -> tuple[int, ...]:
+    """The resolution of each member of a run's teacher; empty without a fixed one."""
+    sizes = []
+    for field, member in members_of(run.teacher):
+        if isinstance(member, FromRun):
+            folder = resolve_folder(member.run, run.folder)
+            sizes.append(_read_run(folder, field).model.resolution)
+        else:
+            sizes.append(member.model.resolution)
+    return tuple(sizes)
+
+
+def _read_run(folder: pathlib.Path, field: str) -> Run:
+    config = folder / "config.json"
+    require(config.is_file(), f"{field}.run", "a run folder", str(folder))
+    return setup.read_run(folder)
 
 
 def prepare_teacher(
@@ -63,32 +92,46 @@ def teacher_loader(
     folder: pathlib.Path,
     mesh: Mesh,
     source: Source,
+    untrained: BoundModel | None = None,
 ) -> Callable[[], BoundModel | None]:
-    """A function that loads a run's teacher, or its several as one, once it is there.
+    """A function that loads a run's teacher, or its ensemble as one, once it is there.
 
-    given: a model and its variables from Python, in place of the first teacher.
-    folder: the first teacher's, where it has one.
+    given: a model and its variables from Python, in place of the one of kind train.
+    folder: the run folder that relative names start from.
     source: the training examples.
+    untrained: shapes in place of the teacher that is trained first.
     """
-    asked = run.teacher
-    if asked is None or asked.kind == "average":
+    if run.teacher is None or isinstance(run.teacher, MovingAverage):
         return lambda: None
 
     def load() -> BoundModel:
-        if given is not None:
-            first = _handed_over(asked.model, *given)
-        else:
-            first = _load(run, asked, folder, mesh, source, "teacher")
-        return with_others(run, first, mesh, source)
+        members = []
+        for field, member in members_of(run.teacher):
+            if isinstance(member, TrainFirst) and given is not None:
+                loaded = _handed_over(member.model, *given)
+            elif isinstance(member, TrainFirst) and untrained is not None:
+                loaded = untrained
+            else:
+                loaded = _load(run, member, folder, mesh, source, field)
+            members.append(setup.at_precision(loaded, member.precision))
+        if not isinstance(run.teacher, Ensemble):
+            return members[0]
+        counts = [_classes(each, source) for each in members]
+        for i, count in enumerate(counts[1:], start=1):
+            want = f"{counts[0]} classes, as the first member has"
+            require(count == counts[0], f"teacher.members.{i}", want, count)
+        return setup.average(members, run)
 
     return load
 
 
 def _handed_over(config: ModelConfig, model: Model, variables: Any) -> BoundModel:
     """A model and its variables from Python; the config says what images it sees."""
-    model = normalize_inputs(model, config.pixels, "teacher.model")
+    model = normalize_inputs(model, config.normalization, "teacher.model")
     variables = jax.tree.map(_known_to_jax, variables)
-    return BoundModel(model, variables, None, config.resolution, (config.pixels,))
+    return BoundModel(
+        model, variables, None, config.resolution, (config.normalization,)
+    )
 
 
 def _known_to_jax(x: Any) -> Any:
@@ -98,37 +141,32 @@ def _known_to_jax(x: Any) -> Any:
     return x if x.dtype == dtype else np.asarray(x, dtype)
 
 
-def with_others(run: Run, first: BoundModel, mesh: Mesh, source: Source) -> BoundModel:
-    """The first teacher and those of `teacher.also` as one, at their precision."""
-    assert run.teacher is not None
-    others = [
-        _load(run, member, _folder(member.run), mesh, source, f"teacher.also.{i}")
-        for i, member in enumerate(run.teacher.also)
-    ]
-    counts = [_classes(each, source) for each in (first, *others)] if others else []
-    for i, count in enumerate(counts[1:]):
-        want = f"{counts[0]} classes, as the first teacher has"
-        require(count == counts[0], f"teacher.also.{i}", want, count)
-    whole = setup.together(first, others, run)
-    return setup.at_precision(whole, run.teacher.precision)
-
-
 def _load(
     run: Run,
-    asked: TeacherConfig | Member,
+    member: FromRun | FromWeights | TrainFirst,
     folder: pathlib.Path,
     mesh: Mesh,
     source: Source,
     field: str,
 ) -> BoundModel:
-    if asked.model.weights and not asked.run:
+    if isinstance(member, FromWeights):
         classes, channels = source.classes, source.shape[-1]
-        return setup.published(asked.model, classes, channels, f"{field}.model")
-    found = folder / "config.json"
-    require(found.is_file(), f"{field}.run", "a run folder", str(folder))
-    its = setup.read_run(folder)
-    check_described(asked, its.model, folder, field)
-    step = asked.step or None
+        return setup.published(member.model, classes, channels, f"{field}.model")
+    if isinstance(member, TrainFirst):
+        return _load_run(run, folder / "teacher", None, mesh, source, field)
+    its = resolve_folder(member.run, folder)
+    return _load_run(run, its, member.step or None, mesh, source, field)
+
+
+def _load_run(
+    run: Run,
+    folder: pathlib.Path,
+    step: int | None,
+    mesh: Mesh,
+    source: Source,
+    field: str,
+) -> BoundModel:
+    its = _read_run(folder, field)
     trained = setup.load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
     names = tuple(summary.get("class_names", ())[: len(source.names)])
@@ -136,15 +174,6 @@ def _load(
         want = "a teacher of the same classes in the same order"
         check_same_names(names, source.names, f"{field}.run", want)
     return setup.fit_seeds(trained, its.seeds, run, f"{field}.run")
-
-
-def check_described(
-    asked: TeacherConfig | Member, model: ModelConfig, folder: pathlib.Path, field: str
-) -> None:
-    """A teacher that is the run in `folder` brings its `model`: refuse another one."""
-    ok = asked.model in (model, type(asked).model)
-    want = f"as it is by default (a run brings its own), or that of {folder}"
-    require(ok, f"{field}.model", want, asked.model)
 
 
 def _classes(teacher: BoundModel, source: Source) -> int:
@@ -166,7 +195,7 @@ def look_at_teacher(run: Run, teacher: BoundModel, mesh: Mesh, job: Job) -> None
     chance, as it is with the wrong scale of pixels or the wrong order of classes."""
     source = job.data["validation"]
     seeds = run.seeds if teacher.axis == 0 else 1
-    measure = setup.make_measure(teacher, None, seeds, mesh, run.views.central)
+    measure = setup.make_measure(teacher, None, seeds, mesh, run.views.evaluation_crop)
     variables = teacher.variables
     if teacher.axis is None:
         variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
@@ -181,7 +210,7 @@ def look_at_teacher(run: Run, teacher: BoundModel, mesh: Mesh, job: Job) -> None
     if accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):
         job.console.print(
             f"warning: near chance (1 in {source.classes}); are the teacher's pixels "
-            "(teacher.model.pixels) and the order of its classes right?",
+            "(teacher.model.normalization) and the order of its classes right?",
             style="yellow",
             highlight=False,
         )

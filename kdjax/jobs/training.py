@@ -66,7 +66,7 @@ def _train(
     checkpoints = Checkpoints(folder)
     try:
         own = BoundModel(parts.student, None, 0, run.model.resolution)
-        central = run.views.central
+        central = run.views.evaluation_crop
         measure = setup.make_measure(own, teacher, run.seeds, parts.mesh, central)
 
         def held_out(state: Any, split: str) -> dict[str, list[float]]:

@@ -12,11 +12,11 @@ from kdjax.setup.runs import (
 )
 from kdjax.setup.trained import (
     at_precision,
+    average,
     fit_seeds,
     load_trained,
     model_of,
     published,
-    together,
 )
 
 __all__ = [
@@ -37,5 +37,5 @@ __all__ = [
     "read_run",
     "student_variables",
     "teacher_run",
-    "together",
+    "average",
 ]

@@ -20,7 +20,7 @@ from kdjax.train.turns import turn_at
 def place_given(parts: Parts) -> dict[str, Any]:
     """What does not change during training, on the devices."""
     mesh = parts.mesh
-    held = resident.shard(parts.train, mesh) if parts.feed == "resident" else {}
+    held = resident.shard(parts.train, mesh) if parts.feed == "device" else {}
     given = {**parts.given, "data": held}
     if "teacher" in given:
         lead = 1 if parts.given_axes["teacher"] == 0 else 0
@@ -41,7 +41,7 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
     `index` and `epoch`, and what the feed and the store of targets add.
     """
     rows_at = _rows(parts)
-    simple = parts.feed == "resident" and parts.store is None
+    simple = parts.feed == "device" and parts.store is None
     seeds = _seeds(parts)
 
     def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     options = {"batch": run.batch, "seeds": [int(seed) for seed in _seeds(parts)]}
     local = slice(None)
     make = functools.partial(order.rows_at, n=len(source), **options)
-    if parts.feed == "streamed":
+    if parts.feed == "host":
         local = streamed.local_rows(parts.mesh, run.batch)
         how = {"crop": parts.host_crop, "workers": run.data.workers}
         make = streamed.make_assembler(source, rows=local, **options, **how)
@@ -109,7 +109,7 @@ def _put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
     if parts.run.compute.how == "pmap":
         return lambda rows: rows
     whole = np.arange(size)
-    local = streamed.local_rows(mesh, size) if parts.feed == "streamed" else whole
+    local = streamed.local_rows(mesh, size) if parts.feed == "host" else whole
 
     def put(rows: dict[str, Any]) -> dict[str, Any]:
         return streamed.shard(rows, mesh, local, size)
@@ -127,7 +127,7 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
     if source.resizes:
         plain["size"] = jnp.ones((n, 2), jnp.int32)
     image = jnp.zeros((n, *source.shape), jnp.uint8)
-    if parts.feed == "resident":
+    if parts.feed == "device":
         data = {k: jnp.zeros(x.shape, x.dtype) for k, x in _shapes(parts).items()}
     elif parts.host_crop is None:
         rows.update(plain, image=image)

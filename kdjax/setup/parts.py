@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.augment import views
 from kdjax.cache import reader, targets
 from kdjax.cache.store import Store
-from kdjax.config import Run, require
+from kdjax.config import MovingAverage, Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     given: what the step does not change, and the axis of its seeds in `given_axes`.
     start: the variables that the student starts from, for all seeds or one set a seed;
         None draws them.
-    feed: "resident" or "streamed". host_crop: how the host cuts views out, if it does.
+    feed: "device" or "host". host_crop: how the host cuts views out, if it does.
     store: targets that come with each batch; None where they come otherwise.
     """
 
@@ -119,8 +119,10 @@ def make_parts(
     optims = {name: strategy.optim.get(name, run.optim) for name in trained}
     made = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
     update = optimizer.by_network(made)
-    feed = pipeline.choose_pipeline(train, pipeline.device_budget(mesh), run.data.feed)
-    crop = _host_crop(run, teacher) if feed == "streamed" else None
+    feed = pipeline.choose_pipeline(
+        train, pipeline.device_budget(mesh), run.data.pipeline
+    )
+    crop = _host_crop(run, teacher) if feed == "host" else None
     view = _view(run, train, teacher, mesh, axis_name)
     update_step = step.make_train_step(
         strategy, update, view=view, teacher=ask, axis_name=axis_name
@@ -166,7 +168,7 @@ def _teacher(
     axes: dict[str, int | None] = {"data": None}
     if not run.uses_teacher:
         return None, given, axes
-    if run.teacher is not None and run.teacher.kind == "average":
+    if isinstance(run.teacher, MovingAverage):
         ask = moving_average(student, decay=run.teacher.decay, network=network)
         return ask, given, axes
     if teacher is None:

@@ -3,12 +3,11 @@
 import dataclasses
 import pathlib
 import warnings
-from typing import Any
 
 import numpy as np
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, Run
+from kdjax.config import ConfigError, Ensemble, MovingAverage, Run, TeacherConfig
 from kdjax.core import runlog
 from kdjax.data import datasets, memory
 from kdjax.data import source as source_of
@@ -34,12 +33,12 @@ def load_source(
         found = _load(run, split, splits, field)
     if split == "train" and not found.classes:
         others = ("validation", "test")
-        labelled = [_load(run, name, splits, f"data.{name}") for name in others]
-        found = source_of.with_classes_of(found, labelled)
+        labeled = [_load(run, name, splits, f"data.{name}") for name in others]
+        found = source_of.with_classes_of(found, labeled)
     elif split == "train":
         _warn_of_gaps(found, data.classes, field)
-    options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
-    streamed = split == "train" and data.feed == "streamed"
+    options = {"on_error": data.on_error, "workers": data.workers}
+    streamed = split == "train" and data.pipeline == "host"
     keep = memory.select_decodable if streamed else memory.decode_all
     held = keep(found, **options)
     if held.skipped:
@@ -98,41 +97,42 @@ def read_run(folder: str | pathlib.Path) -> Run:
 
 
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
-    """The labelled run that trains the teacher of `run`."""
-    if run.teacher is None:
-        raise ConfigError("teacher", "a teacher to distil from", shown="none")
-    asked = run.teacher
-    return configs.labelled(
+    """The run on labels that trains the teacher of `run`."""
+    training = configs.trained_first(run.teacher)
+    if training is None:
+        raise ConfigError("teacher.kind", "train", run.teacher and run.teacher.kind)
+    return configs.labels_only(
         run,
         name="teacher",
         workdir=str(folder),
-        data=dataclasses.replace(run.data, train=asked.train, train_name=""),
-        model=asked.model,
+        data=dataclasses.replace(run.data, train=training.train, train_name=""),
+        model=training.model,
         teacher=None,
-        views=asked.views,
-        optim=asked.optim,
-        steps=asked.steps,
+        views=training.views,
+        optim=training.optim,
+        steps=training.steps,
     )
 
 
 def baseline_run(run: Run, name: str, folder: pathlib.Path) -> Run:
     """A label-only run with the same model, schedule and number of views as `run`."""
     mode = "function_matching" if name == "labels_mixup" else "consistent"
-    teacher = run.teacher
-    if teacher is not None and teacher.kind == "average":
-        teacher = None
-    if teacher is not None:
-        change: dict[str, Any] = {"cache": configs.Cache()}
-        if teacher.trained_first:
-            change["run"] = "../teacher"
-        if teacher.mean == "probabilities":
-            # It has no loss of its own that would say it.
-            change["mean_at"] = run.mean_at
-        teacher = dataclasses.replace(teacher, **change)
-    return configs.labelled(
+    return configs.labels_only(
         run,
         name=name,
         workdir=str(folder),
-        teacher=teacher,
+        teacher=_without_cache(run),
         views=dataclasses.replace(run.views, mode=mode),
     )
+
+
+def _without_cache(run: Run) -> TeacherConfig | None:
+    """The live teacher that a baseline of `run` is compared with."""
+    teacher = run.teacher
+    if teacher is None or isinstance(teacher, MovingAverage):
+        return None
+    teacher = configs.replace_cache(teacher, configs.Cache())
+    if isinstance(teacher, Ensemble) and teacher.mean == "probabilities":
+        # A baseline has no loss with a temperature that would name it.
+        teacher = dataclasses.replace(teacher, mean_at=run.mean_at)
+    return configs.replace_trained(teacher, "../teacher")

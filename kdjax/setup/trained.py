@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, Run, require
+from kdjax.config import ConfigError, Ensemble, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, BoundModel, Model, Output, PyTree
 from kdjax.models import weights, zoo
@@ -30,7 +30,7 @@ def model_of(run: Run, classes: int, channels: int, model: Model | None) -> Boun
         return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
 
     shapes = jax.eval_shape(init, np.arange(run.seeds))
-    return BoundModel(model, shapes, 0, size, (run.model.pixels,), (code,))
+    return BoundModel(model, shapes, 0, size, (run.model.normalization,), (code,))
 
 
 def load_trained(
@@ -74,7 +74,7 @@ def load_trained(
 
 
 def published(
-    config: configs.Model, classes: int, channels: int, field: str
+    config: configs.ModelConfig, classes: int, channels: int, field: str
 ) -> BoundModel:
     """A model with the published weights that its config names.
 
@@ -87,8 +87,9 @@ def published(
         raise ConfigError(f"{field}.weights", want, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.load_pretrained(config, classes, channels, field)
-    pixels, code = (config.pixels,), (zoo.fingerprint_model(config, field),)
-    return BoundModel(model, variables, None, config.resolution, pixels, code)
+    code = (zoo.fingerprint_model(config, field),)
+    scale = (config.normalization,)
+    return BoundModel(model, variables, None, config.resolution, scale, code)
 
 
 def starting_variables(
@@ -144,27 +145,27 @@ def fit_seeds(
     return trained
 
 
-def together(first: BoundModel, others: list[BoundModel], run: Run) -> BoundModel:
-    """Several teachers as one model over a tuple of views; one stays as it is."""
-    if not others:
-        return first
-    asked = run.teacher
-    assert asked is not None
-    parts = [first, *others]
-    members = [asked, *asked.also]
+def average(members: list[BoundModel], run: Run) -> BoundModel:
+    """The members of a run's ensemble as one model over a tuple of views.
+
+    Raises ConfigError where their numbers of seeds differ from those of the run.
+    """
+    config = run.teacher
+    assert isinstance(config, Ensemble)
+    ones = (1.0,) * len(members)
     model = ensemble(
-        [part.model for part in parts],
-        mean=asked.mean,
-        weights=[member.weight for member in members],
-        temperatures=[member.temperature for member in members],
+        [member.model for member in members],
+        mean=config.mean,
+        weights=config.weights or ones,
+        temperatures=config.temperatures or ones,
         at=run.mean_at or 1.0,
     )
-    axis = 0 if any(part.axis == 0 for part in parts) else None
-    variables = tuple(_with_axis(part, axis, run.seeds) for part in parts)
-    pixels = tuple(scale for part in parts for scale in part.pixels)
-    sizes = tuple(part.resolution for part in parts)
-    code = tuple(text for part in parts for text in part.code)
-    return BoundModel(model, variables, axis, sizes, pixels, code)
+    axis = 0 if any(member.axis == 0 for member in members) else None
+    variables = tuple(_with_axis(member, axis, run.seeds) for member in members)
+    scales = tuple(scale for member in members for scale in member.normalization)
+    sizes = tuple(member.resolution for member in members)
+    code = tuple(text for member in members for text in member.code)
+    return BoundModel(model, variables, axis, sizes, scales, code)
 
 
 def _with_axis(part: BoundModel, axis: int | None, seeds: int) -> PyTree:
