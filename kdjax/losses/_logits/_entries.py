@@ -1,6 +1,6 @@
-"""Registry entries of the losses of logits."""
+"""Registry entries of the elementary losses of logits."""
 
-from kdjax.losses._entry import entry
+from kdjax.losses._entry import entry, recipe
 
 ENTRIES = (
     entry(
@@ -20,7 +20,7 @@ ENTRIES = (
         ),
         goals="match logits, soft targets, classification, default",
         kernel=True,
-        term=True,
+        term=recipe(weight=0.9),
     ),
     entry(
         "reverse_softmax_kl",
@@ -33,7 +33,7 @@ ENTRIES = (
         aliases="minillm, reverse kl, rkl",
         goals="match logits, mode seeking, language model",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "jeffreys",
@@ -46,7 +46,7 @@ ENTRIES = (
         aliases="symmetric kl, j divergence",
         goals="match logits, symmetric",
         kernel=True,
-        term=True,
+        term=recipe(weight=0.5),
     ),
     entry(
         "jensen_shannon",
@@ -63,7 +63,7 @@ ENTRIES = (
         aliases="jsd, gkd, js",
         goals="match logits, symmetric, bounded, language model",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "soft_cross_entropy",
@@ -76,7 +76,7 @@ ENTRIES = (
         aliases="soft ce, kd ce",
         goals="match logits, soft targets, classification",
         kernel=True,
-        term=True,
+        term=recipe(weight=0.9),
     ),
     entry(
         "hard_cross_entropy",
@@ -92,7 +92,7 @@ ENTRIES = (
         aliases="ce, labels, label smoothing, classification, hard targets",
         goals="labels, classification",
         kernel=True,
-        term=True,
+        term=recipe(teacher="labels", weight=0.1),
     ),
     entry(
         "class_weighted_cross_entropy",
@@ -116,9 +116,9 @@ ENTRIES = (
         tap="multi-label logits",
         invariances="permutation of the classes",
         aliases="bernoulli kl, multi label kd, bce kl",
-        goals="match logits, multi-label",
+        goals="match logits, multi-label, several labels an example",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "sigmoid_cross_entropy",
@@ -131,7 +131,7 @@ ENTRIES = (
         aliases="bce, binary cross entropy",
         goals="match logits, multi-label, heat maps, confidence maps",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "logit_mse",
@@ -144,7 +144,7 @@ ENTRIES = (
         aliases="mse, logit matching, do deep nets",
         goals="match logits, regression",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "logit_l1",
@@ -157,7 +157,7 @@ ENTRIES = (
         aliases="mae, l1",
         goals="match logits, regression",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "logit_l2",
@@ -170,7 +170,7 @@ ENTRIES = (
         aliases="euclidean",
         goals="match logits",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "log_softmax_l2",
@@ -183,7 +183,7 @@ ENTRIES = (
         aliases="euclidean log probabilities",
         goals="match logits",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "probability_mse",
@@ -196,7 +196,7 @@ ENTRIES = (
         aliases="meal, brier",
         goals="match logits, bounded",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "probability_l1",
@@ -209,7 +209,7 @@ ENTRIES = (
         aliases="meal, total variation distance",
         goals="match logits, bounded",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "policy_distillation",
@@ -222,222 +222,6 @@ ENTRIES = (
         aliases="policy kl, rl, reinforcement learning",
         goals="match logits, reinforcement learning, policy, action values",
         kernel=True,
-        term=True,
-    ),
-    entry(
-        "dkd",
-        "Decoupled knowledge distillation (DKD)",
-        formula="`alpha target + beta non_target`",
-        paper="DKD 2022 (2203.08679)",
-        weight=(
-            "1 with 1 cross-entropy, raised over 20 epochs; `alpha = 1`, `beta` 2, "
-            "6, 8, `T = 4` (ImageNet 0.5 or 2, `T = 1`)"
-        ),
-        tap="logits, labels",
-        invariances="shift of student or teacher",
-        aliases="decoupled kd",
-        goals="match logits, classification, labels and teacher",
-        kernel=True,
-        needs="labels",
-        term=True,
-    ),
-    entry(
-        "dkd_target",
-        "Target-class part of DKD (TCKD)",
-        formula="`T^2 KL` of (label, rest)",
-        paper="DKD 2022 (2203.08679)",
-        weight="1",
-        tap="logits, labels",
-        invariances="shift of student or teacher",
-        aliases="tckd, target class knowledge distillation",
-        goals="match logits, labels and teacher",
-        kernel=True,
-        needs="labels",
-        term=True,
-    ),
-    entry(
-        "dkd_non_target",
-        "Non-target-class part of DKD (NCKD)",
-        formula="`T^2 KL` of the softmax without the label",
-        paper="DKD 2022 (2203.08679)",
-        weight="8",
-        tap="logits, labels",
-        invariances="shift; the label's logit",
-        aliases="nckd, non target class knowledge distillation",
-        goals="match logits, labels and teacher, dark knowledge",
-        kernel=True,
-        needs="labels",
-        term=True,
-    ),
-    entry(
-        "lwf",
-        "Learning without forgetting (LwF)",
-        formula="`-sum p_t log p_s` at `T = 2`, no `T^2`",
-        paper="LwF 2016 (1606.09282)",
-        weight="1",
-        tap="logits of the old heads",
-        invariances="shift of student or teacher",
-        aliases=(
-            "lwf kd, learning without forgetting, continual learning, defensive "
-            "distillation"
-        ),
-        goals="match logits, continual learning, old task",
-        kernel=True,
-        term=True,
-    ),
-    entry(
-        "wsld",
-        "Weighted soft label distillation (WSLD)",
-        formula="`(1 - exp(-ce_s/ce_t)) T^2 CE(p_t, p_s)`",
-        paper="WSLD 2021 (2102.00650)",
-        weight="2.5 with 1 cross-entropy, `T = 2`",
-        tap="logits, labels",
-        invariances="shift of student or teacher",
-        aliases="weighted soft labels",
-        goals="match logits, labels and teacher, classification",
-        kernel=True,
-        needs="labels",
-        term=True,
-    ),
-    entry(
-        "tf_kd",
-        "Teacher-free knowledge distillation (Tf-KD)",
-        formula=(
-            "`KL(softmax(u/T) || p_s)`, u = 0.99 at the label (`described`: `T^2 "
-            "KL(u^(1/T) || p_s at T)`)"
-        ),
-        paper="Tf-KD 2019 (1909.11723)",
-        weight=(
-            "`released`, CIFAR-100: 0.1 with 0.9 cross-entropy, `T = 20` (authors' "
-            "repository; theirs is `multiplier / K` times this kernel, 1 at their "
-            "multiplier 100 and K = 100)"
-        ),
-        tap="logits, labels; no teacher",
-        invariances="shift",
-        aliases="tfkd, tf-kdreg, virtual teacher, teacher free",
-        goals="no teacher, labels, label smoothing, regularization",
-        kernel=True,
-        needs="labels",
-        term=True,
-    ),
-    entry(
-        "dist",
-        "Distillation from a stronger teacher (DIST)",
-        formula="`beta dist_inter + gamma dist_intra` (relation)",
-        paper="DIST 2022 (2205.10536)",
-        weight="2 with 1 cross-entropy; `T = 1` ImageNet, 4 CIFAR-100",
-        tap="logits of the whole batch",
-        invariances="shift of student's or teacher's logits",
-        aliases="distillation stronger teacher, pearson",
-        goals="match logits, stronger teacher, classification",
-        kernel=True,
-        term=True,
-        relation=True,
-    ),
-    entry(
-        "dist_inter",
-        "Inter-class part of DIST",
-        formula="`T^2 (1 - corr over classes)`",
-        paper="DIST 2022 (2205.10536)",
-        weight="2",
-        tap="logits",
-        invariances="positive affine map of a row of probabilities (but for eps)",
-        aliases="inter class correlation",
-        goals="match logits, stronger teacher",
-        kernel=True,
-        term=True,
-    ),
-    entry(
-        "dist_intra",
-        "Intra-class part of DIST",
-        formula="`T^2 (1 - mean corr of a class over the batch)` (relation)",
-        paper="DIST 2022 (2205.10536)",
-        weight="2",
-        tap="logits of the whole batch",
-        invariances=("positive affine map of a column of probabilities (but for eps)"),
-        aliases="intra class correlation",
-        goals="match logits, stronger teacher",
-        kernel=True,
-        term=True,
-        relation=True,
-    ),
-    entry(
-        "mlld",
-        "Multi-level logit distillation (MLLD)",
-        formula=(
-            "sum over `T` = 2, 3, 4, 5, 6 of `T^2 KL`, batch Gram, class Gram "
-            "(relation); `standardize` for the divergences"
-        ),
-        paper="MLLD, CVPR 2023 (doi 10.1109/CVPR52729.2023.02325)",
-        weight="0.9 with 0.1 cross-entropy, for each of two views",
-        tap="logits of the whole batch",
-        invariances="shift of student or teacher",
-        aliases="multi level logit distillation, mlkd",
-        goals="match logits, classification, relations between examples",
-        kernel=True,
-        term=True,
-        relation=True,
-    ),
-    entry(
-        "mlld_batch",
-        "Batch-level part of MLLD",
-        formula="`sum_j (<p_t,i, p_t,j> - <p_s,i, p_s,j>)^2`",
-        paper="MLLD, CVPR 2023 (doi 10.1109/CVPR52729.2023.02325)",
-        weight="as in `mlld`: 1/2, summed over `T` = 2, 3, 4, 5, 6",
-        tap="logits of the whole batch",
-        invariances="shift of student or teacher",
-        aliases="batch level, multi level logit distillation",
-        goals="match logits, relations between examples",
-        kernel=True,
-        term=True,
-        relation=True,
-    ),
-    entry(
-        "mlld_class",
-        "Class-level part of MLLD",
-        formula="`norm(P_t' P_t - P_s' P_s)^2 / K`",
-        paper="MLLD, CVPR 2023 (doi 10.1109/CVPR52729.2023.02325)",
-        weight="as in `mlld`: 1/2, summed over `T` = 2, 3, 4, 5, 6",
-        tap="logits of the whole batch",
-        invariances="shift of student or teacher",
-        aliases="class level, multi level logit distillation",
-        goals="match logits, relations between classes",
-        kernel=True,
-        term=True,
-        relation=True,
-    ),
-    entry(
-        "standardize_logits",
-        "Logit standardization (LS), applied before any loss",
-        formula="logits at mean 0 and standard deviation 1",
-        aliases="ls, z score, logit standardization",
-        goals="stronger teacher, any temperature",
-    ),
-    entry(
-        "standardized_kl",
-        "Logit standardization in KD (LSKD)",
-        formula="`softmax_kl` of z-scored logits",
-        paper="LS 2024 (2403.01427)",
-        weight="9 with 0.1 cross-entropy, `T = 2`",
-        tap="logits",
-        invariances="shift and positive scale of student or teacher (but for eps)",
-        aliases="lskd, ls-kd, z score kd, logit standardization",
-        goals="match logits, stronger teacher, classification",
-        kernel=True,
-        term=True,
-    ),
-    entry(
-        "ranking_distillation",
-        "Ranking distillation (RD)",
-        formula=(
-            "`sum_r w_r d_r (-log sigmoid(s_(j_r)))` over the teacher's first K items"
-        ),
-        paper="Ranking distillation 2018 (1809.07428)",
-        start="1 to start",
-        tap="scores of items",
-        invariances="growing map of the teacher",
-        aliases="rd, recommender, recommendation",
-        goals="ranking, recommendation, scores of items",
-        kernel=True,
+        term=recipe(),
     ),
 )
