@@ -283,7 +283,9 @@ BAD_RUNS = {
         batch=12, compute="compute 8"
     ),
     "at most the 8 devices there are, got 16": dict(batch=16, compute="compute 16"),
-    "terms.soft.loss: expected one of": dict(terms={"soft": Term("kullback")}),
+    "terms.soft.loss: expected the name of a loss": dict(
+        terms={"soft": Term("kullback")}
+    ),
     "terms.soft.temperature.value: expected a number > 0, got nan": dict(
         terms={"soft": Term(temperature=Scalar(float("nan")))}
     ),
