@@ -19,8 +19,6 @@ PENDING = (
     "kdjax/data/content.py",
     "kdjax/jobs",
     "kdjax/setup",
-    "kdjax/strategies",
-    "kdjax/teachers",
 )
 
 # Stems, less a leading underscore and a plural s, of several modules, with the reason.

@@ -30,7 +30,11 @@ def test_registry_and_package_have_the_same_names():
         for name, value in vars(losses).items()
         if callable(value) and not name.startswith("_")
     }
-    assert imported == set(losses.REGISTRY) | {"Any", "Entry", "find"}
+    registered = set(losses.REGISTRY) | {"Any", "Entry", "find"}
+    missing = sorted(imported - registered)
+    assert not missing, f"no entry(...) in _entries.py of their room: {missing}"
+    missing = sorted(registered - imported)
+    assert not missing, f"not imported in kdjax/losses/__init__.py: {missing}"
     assert set(losses.__all__) <= set(dir(losses))
     for name, entry in losses.REGISTRY.items():
         assert entry.function.__name__ == entry.name == name
@@ -182,7 +186,8 @@ def test_years():
 
 def test_the_page_is_that_of_the_registry():
     text = page.PATH.read_text()
-    assert page.page(text) == text, "run `python -m kdjax.losses.page`"
+    same = page.page(text) == text
+    assert same, "run `python -m kdjax.losses.page`"
 
 
 def test_former_names_are_the_new_functions():

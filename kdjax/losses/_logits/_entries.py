@@ -214,7 +214,7 @@ ENTRIES = (
     entry(
         "policy_distillation",
         "Policy distillation",
-        formula="`KL(p_t || p_s)`, a temperature for each side, no factor",
+        formula="`KL(p_t || p_s)`, a temperature for each network, no factor",
         paper="Policy distillation 2015 (1511.06295)",
         weight="1 alone, teacher's `T = 0.01`",
         tap="action values, logits",
