@@ -20,8 +20,8 @@ def lwf(
     """Learning without forgetting (LwF): cross-entropy with the old model's outputs.
 
     `-sum_k p_k log q_k` with both probabilities raised to `1 / T` and normalized again,
-    which is `softmax(logits / T)`. Unlike elsewhere there is **no** `T^2`: the published
-    weight was tuned without it. So at `T = 2` this is a quarter of
+    which is `softmax(logits / T)`. Unlike elsewhere there is **no** `T^2`, since the
+    published weight was tuned without it. So at `T = 2` this is a quarter of
     `soft_cross_entropy`.
 
     Args:
