@@ -33,23 +33,24 @@ def run(args: list[str]) -> None:
 def _print_named(text: str) -> None:
     from kdjax import losses
 
-    found = losses.find(text)
-    if not found:
+    entries = losses.find(text)
+    if not entries:
         _fail(f"name: expected a loss, method or paper, got {text!r}{_hint(text)}")
     # An exact name comes first, where other losses have it as a second name.
-    alone = len(found) == 1 or found[0].name == text
-    print(describe(found[0]) if alone else _table(found))
+    alone = len(entries) == 1 or entries[0].name == text
+    print(describe(entries[0]) if alone else _table(entries))
 
 
 def _print_table(goal: str) -> None:
     from kdjax import losses
     from kdjax.losses import registry
 
-    found = registry.find_goal(goal) if goal else list(losses.REGISTRY.values())
-    if not found:
-        known = textwrap.fill("; ".join(registry.goals()), 88)
-        _fail(f"goal: expected words of one of these goals, got {goal!r}\n{known}")
-    print(_table(found))
+    everything = list(losses.REGISTRY.values())
+    entries = registry.find_goal(goal) if goal else everything
+    if not entries:
+        goals = textwrap.fill("; ".join(registry.goals()), 88)
+        _fail(f"goal: expected words of one of these goals, got {goal!r}\n{goals}")
+    print(_table(entries))
 
 
 def describe(entry) -> str:

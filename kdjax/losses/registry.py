@@ -9,7 +9,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from kdjax.losses._aliases import ALIASES
 from kdjax.losses._dense._entries import ENTRIES as DENSE
@@ -116,11 +116,11 @@ def find_goal(text: str) -> list[Entry]:
 
 def goals() -> list[str]:
     """All goals of the losses, each once, in the order of the registry."""
-    found = [goal for e in REGISTRY.values() if e.paper for goal in e.goals]
-    return list(dict.fromkeys(found))
+    entries = [e for e in REGISTRY.values() if e.paper]
+    return list(dict.fromkeys(goal for e in entries for goal in e.goals))
 
 
-def nearest(text: str, names: Iterable[str]) -> list[str]:
+def nearest(text: str, names: Collection[str]) -> list[str]:
     """Up to three of the names of today that a text is near, in spelling or meaning.
 
     Former names, acronyms and methods lead to the name of today.
@@ -129,12 +129,11 @@ def nearest(text: str, names: Iterable[str]) -> list[str]:
         >>> nearest("ReviewKD", REGISTRY), nearest("decoupled_kdd", REGISTRY)
         (['review_kd'], ['dkd'])
     """
-    known = spellings()
-    close = difflib.get_close_matches(text.lower(), known, n=9, cutoff=0.7)
+    words = spellings()
+    close = difflib.get_close_matches(text.lower(), words, n=9, cutoff=0.7)
     exact = [e.name for e in REGISTRY.values() if _compact(text) in _names(e)]
-    found = dict.fromkeys(exact or [known[word] for word in close])
-    allowed = set(names)
-    return [name for name in found if name in allowed][:3]
+    near = dict.fromkeys(exact or [words[word] for word in close])
+    return [name for name in near if name in names][:3]
 
 
 def spellings() -> dict[str, str]:
