@@ -1,13 +1,12 @@
 """Choice of the strategy of a run."""
 
-import inspect
 from collections.abc import Callable
 
 from kdjax.config import Custom, Optim, Run, load_function, require
 from kdjax.core.types import Model, Strategy
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
-from kdjax.strategies.user_code import guarded
+from kdjax.strategies.user_code import guarded, parameters_of
 
 # Arguments, besides options, for which a user's function may have a parameter.
 CONTEXT = ("teacher", "steps", "classes", "axis_name", "terms")
@@ -43,7 +42,7 @@ def make_strategy(
 def _custom(config: Custom, student: Model, context: dict) -> Strategy:
     field, steps = "strategy.function", context["steps"]
     function: Callable = load_function(config.function, field)
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(parameters_of(function).values())
     expected = "a function whose first parameter is the student"
     require(bool(parameters), field, expected, config.function)
     _, *more = parameters

@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import jax
 
@@ -22,7 +22,7 @@ from kdjax.config import (
 from kdjax.core import checks
 from kdjax.core.types import Array
 from kdjax.losses import registry
-from kdjax.strategies.user_code import guarded
+from kdjax.strategies.user_code import guarded, parameters_of
 
 EMPTY = inspect.Parameter.empty
 # Arrays that every run has, bound by the name of the parameter.
@@ -147,7 +147,7 @@ def _describe_entry(name: str, entry: losses.Entry) -> Kernel:
 
 
 def _describe(name: str, function: Callable[..., Array], field: str) -> Kernel:
-    parameters = dict(inspect.signature(function).parameters)
+    parameters = parameters_of(function)
     named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
     ok = len(named) >= 2 and all(p.kind is not p.KEYWORD_ONLY for p in named[:2])
     require(ok, field, "a function (student, teacher, ...)", tuple(parameters))
@@ -317,7 +317,8 @@ def _kinds(hint: Any) -> dict[str, Callable[[Any], bool]]:
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    is_union = get_origin(hint) in (types.UnionType, Union)
+    return get_args(hint) if is_union else (hint,)
 
 
 def _holds(hint: Any, kind: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Errors raised in functions of the user's own, as one line with file and line."""
+"""Functions of the user's own: their parameters, and their errors as one line."""
 
 import contextlib
 import functools
@@ -9,6 +9,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdjax.config import ConfigError
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a function by name.
+
+    Annotations are evaluated, since `from __future__ import annotations` makes text of
+    them. One that has no value here stays text.
+    """
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception:
+        # An annotation is any expression, and may raise anything.
+        signature = inspect.signature(function)
+    return dict(signature.parameters)
 
 
 def guarded(function: Callable[..., Any], field: str, name: str) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from kdjax.config import Term, load_function, require, require_known
 from kdjax.core import collectives
 from kdjax.core.types import Array, Batch, Output, Targets
 from kdjax.strategies import kernels
-from kdjax.strategies.user_code import guarded
+from kdjax.strategies.user_code import guarded, parameters_of
 
 SEVERAL = "teacher_weights"
 NAMES = ("confidence_weights", "fidelity_weights", "reliability_mask", SEVERAL)
@@ -50,7 +50,7 @@ def find_weights(term: Term, at: str) -> Weights:
     else:
         require_known(name, NAMES, field)
         function = getattr(targets, name)
-    parameters = inspect.signature(function).parameters
+    parameters = parameters_of(function)
     ok = name != SEVERAL or term.teacher == "logits"
     require(ok, f"{at}.teacher", f"logits, with {SEVERAL}", term.teacher)
     arrays = tuple(p.name for p in parameters.values() if _is_bound(p))

@@ -448,7 +448,7 @@ BAD = {
     ),
     ("train", MINE, "mine.py:slips"): (
         "strategy.function: loss of slips raised AttributeError: 'tuple' object has no "
-        "attribute 'nowhere' (mine.py:61)"
+        "attribute 'nowhere' (mine.py:65)"
     ),
     ("train", MINE, "mine.py:nothing"): (
         "strategy.function: expected a function returning a Strategy, got None"

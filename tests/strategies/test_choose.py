@@ -5,7 +5,7 @@ import pytest
 
 from kdjax.config import ConfigError, Custom, Run, Term
 from kdjax.core.types import Model
-from kdjax.strategies import make_strategy, weighting
+from kdjax.strategies import kernels, make_strategy, weighting
 from kdjax.strategies.offline import offline
 
 CODE = """
@@ -141,6 +141,41 @@ def test_a_wrong_signature_has_the_line_of_the_definition(make):
 )
 def test_declarations_that_do_not_fit(make, name, expected):
     assert refused(make, name) == expected
+
+
+LATER = """
+from __future__ import annotations
+from typing import Optional, Union
+
+from jax import Array
+
+
+def power(student, teacher, *, exponent: float | Array = 2.0, base: Optional[int] = 1,
+          share: Union[float, Array] = 1.0, other: Unknown = 1):
+    return ((student - teacher) ** exponent).sum(-1)
+
+
+def typed(student, teacher, *, exponent: float | Array = 2.0, base: Optional[int] = 1,
+          share: Union[float, Array] = 1.0):
+    return power(student, teacher)
+"""
+
+
+def test_annotations_that_are_text_are_evaluated(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(LATER)
+    monkeypatch.chdir(tmp_path)
+    options = {"exponent": 3, "share": 0.5, "base": 2}
+    term = Term("mine.py:typed", options=options)
+    kernel = kernels.find_kernel(term, "terms.x")
+    traced = kernels.traced_options(kernel, options)
+    assert traced == {"exponent": 3.0, "share": 0.5}
+    for option, kind in (("base", "a whole number"), ("share", "a number")):
+        term = Term("mine.py:typed", options={option: "much"})
+        assert refused(kernels.find_kernel, term, "terms.x") == (
+            f"terms.x.options.{option}: expected {kind}, got 'much'"
+        )
+    # An annotation without a value is no error.
+    kernels.find_kernel(Term("mine.py:power", options={"other": 2}), "terms.x")
 
 
 WEIGHTS = """
