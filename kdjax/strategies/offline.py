@@ -81,8 +81,8 @@ def offline(
             student_taps, teacher_taps = _pair(part, output, batch)
             if part.term.connector:
                 own_key = jax.random.fold_in(key, len(networks))
-                params = _init_connectors(part, own_key, student_taps, teacher_taps)
-                networks[part.connector] = {"params": params}
+                params = _init_projectors(part, own_key, student_taps, teacher_taps)
+                networks[part.projector] = {"params": params}
         return networks
 
     def loss(params, state, batch, schedules, key):
@@ -126,7 +126,7 @@ class _Part(NamedTuple):
         return f"terms.{self.name}"
 
     @property
-    def connector(self) -> str:
+    def projector(self) -> str:
         """Name of the projector, from the student's taps to the teacher's width."""
         return f"{self.name} connector"
 
@@ -147,8 +147,8 @@ def _value(
     """The values of a term, one an example or anchor row."""
     student_taps, teacher_taps = _pair(part, output, batch)
     if part.term.connector:
-        student_taps = _connect(
-            part, params[part.connector], student_taps, teacher_taps
+        student_taps = _project(
+            part, params[part.projector], student_taps, teacher_taps
         )
     # Config and labels were checked on the host, so the step needs no guards.
     with kernels.errors_of(part.term, part.at), checks.without_guards():
@@ -179,7 +179,7 @@ def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     return at
 
 
-def _connectors(
+def _projectors(
     part: _Part, student_taps: tuple, teacher_taps: tuple
 ) -> list[connectors.Connector]:
     try:
@@ -189,20 +189,20 @@ def _connectors(
         raise ConfigError(f"{part.at}.connector", reason=str(error)) from error
 
 
-def _init_connectors(
+def _init_projectors(
     part: _Part, key: Array, student_taps: tuple, teacher_taps: tuple
 ) -> PyTree:
     """Parameters of the projector; several taps have one each, by number."""
-    maps = _connectors(part, student_taps, teacher_taps)
+    maps = _projectors(part, student_taps, teacher_taps)
     if len(maps) == 1:
         return maps[0].init(key)
     return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(maps)}
 
 
-def _connect(
+def _project(
     part: _Part, params: PyTree, student_taps: tuple, teacher_taps: tuple
 ) -> tuple:
-    maps = _connectors(part, student_taps, teacher_taps)
+    maps = _projectors(part, student_taps, teacher_taps)
     if len(maps) == 1:
         return (maps[0].apply(params, student_taps[0]),)
     return tuple(x.apply(params[str(i)], student_taps[i]) for i, x in enumerate(maps))
