@@ -1,6 +1,5 @@
 """`kdjax losses`: a table of the losses, one of them in full, or those for a goal."""
 
-import difflib
 import inspect
 import sys
 import textwrap
@@ -10,7 +9,7 @@ import tyro
 
 
 def run(args: list[str]) -> None:
-    """Print what the arguments ask for; an unknown name ends with exit status 2."""
+    """Print losses by name or goal; an unknown one ends with exit status 2."""
 
     def options(
         name: Annotated[str, tyro.conf.Positional] = "", goal: str = ""
@@ -34,21 +33,24 @@ def run(args: list[str]) -> None:
 def _print_named(text: str) -> None:
     from kdjax import losses
 
-    found = losses.find(text)
-    if not found:
+    entries = losses.find(text)
+    if not entries:
         _fail(f"name: expected a loss, method or paper, got {text!r}{_hint(text)}")
     # An exact name comes first, where other losses have it as a second name.
-    alone = len(found) == 1 or found[0].name == text
-    print(describe(found[0]) if alone else _table(found))
+    alone = len(entries) == 1 or entries[0].name == text
+    print(describe(entries[0]) if alone else _table(entries))
 
 
 def _print_table(goal: str) -> None:
     from kdjax import losses
+    from kdjax.losses import registry
 
-    found = losses.find(goal) if goal else list(losses.REGISTRY.values())
-    if not found:
-        _fail(f"goal: expected words of a goal that losses have, got {goal!r}")
-    print(_table(found))
+    everything = list(losses.REGISTRY.values())
+    entries = registry.find_goal(goal) if goal else everything
+    if not entries:
+        goals = textwrap.fill("; ".join(registry.goals()), 88)
+        _fail(f"goal: expected words of one of these goals, got {goal!r}\n{goals}")
+    print(_table(entries))
 
 
 def describe(entry) -> str:
@@ -64,16 +66,33 @@ def describe(entry) -> str:
         "invariances": entry.invariances,
         "also called": ", ".join(entry.aliases),
         "good for": ", ".join(entry.goals),
-        "in a run": f'Term(loss="{entry.name}")' if entry.term else "",
+        **_use(entry),
     }
     lines = [f"{entry.name}: {entry.method}", "", _call(entry), ""]
     for word, text in rows.items():
         if text:
+            # Commands stay on one line, to be copied.
+            width = 10_000 if word in ("in a run", "from Python") else 88
             more = " " * 14
             lines.append(
-                textwrap.fill(f"{word:12}  {text}", 88, subsequent_indent=more)
+                textwrap.fill(f"{word:12}  {text}", width, subsequent_indent=more)
             )
     return "\n".join([*lines, "", inspect.getdoc(entry.function) or ""])
+
+
+def _use(entry) -> dict[str, str]:
+    """The term of a run with this loss, or the reason why there is none."""
+    if not entry.term:
+        return {"as a term": f"none: {entry.missing}" if entry.paper else ""}
+    taps = ", ".join(entry.term.unnamed)
+    own = f"{taps}: stands for a tap of a network of your own" if taps else ""
+    names = "stem, stage1, ..., embedding (kdjax/models/README.md)"
+    named = names if entry.term.student != ("logits",) else ""
+    return {
+        "in a run": f"kdjax distill {entry.term.command(entry.name)}",
+        "from Python": entry.term.python(entry.name),
+        "tap names": own or named,
+    }
 
 
 def _call(entry) -> str:
@@ -102,11 +121,11 @@ def _table(entries) -> str:
 
 def _hint(text: str) -> str:
     """The nearest spelling, as a question."""
-    from kdjax.losses.registry import spellings
+    from kdjax import losses
+    from kdjax.losses import registry
 
-    known = spellings()
-    near = difflib.get_close_matches(text.lower(), known, n=1, cutoff=0.6)
-    return f"; did you mean {known[near[0]]}?" if near else ""
+    near = registry.nearest(text, losses.REGISTRY)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _fail(text: str) -> None:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+# A longer list does not fit into one line of a message.
+_MOST_NAMES = 12
+
 
 class ConfigError(ValueError):
     """An invalid field of a config; its text is one line.
@@ -62,10 +65,18 @@ def require_known(
     """
     if name in names:
         return
-    near = difflib.get_close_matches(str(name), names, 1)
+    near = difflib.get_close_matches(str(name), names, 3)
     hint = f"did you mean {near[0]!r}?" if near else ""
-    expected = expected or f"one of {sorted(names)}"
+    expected = expected or f"one of {_list_names(names, near)}"
     raise ConfigError(field, expected, name, hint=hint)
+
+
+def _list_names(names: Collection[str], near: list[str]) -> str:
+    """All names, or the nearest of a long list."""
+    if len(names) <= _MOST_NAMES:
+        return str(sorted(names))
+    shown = ", ".join(near or sorted(names)[:3])
+    return f"{len(names)} names ({shown}, ...)"
 
 
 @contextlib.contextmanager

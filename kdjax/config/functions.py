@@ -6,8 +6,10 @@ import importlib.util
 import inspect
 import itertools
 import json
+import os
 import pathlib
 import sys
+import traceback
 import types
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +39,7 @@ def load_module(name: str, field: str) -> types.ModuleType:
     except ConfigError:
         raise
     except Exception as error:
-        text = f"cannot import {name!r}: {type(error).__name__}: {error}"
+        text = f"cannot import {name!r}: {format_exception(error, str(path))}"
         raise ConfigError(field, reason=text + _advice(path, error)) from error
 
 
@@ -65,10 +67,12 @@ def _load_member(path: pathlib.Path, package: pathlib.Path) -> types.ModuleType:
 
 
 def _load_alone(path: pathlib.Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # By its path: a package of the same name may be imported too.
+    name = f"file:{path}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -90,7 +94,15 @@ def load_function(reference: str, field: str) -> Callable[..., Any]:
     module = load_module(file, field)
     function = getattr(module, name, None)
     if function is None:
-        names = [n for n, x in vars(module).items() if callable(x) and n[:1] != "_"]
+        # Names that the file imports are not meant.
+        own = getattr(module, "__name__", "")
+        names = [
+            name
+            for name, value in vars(module).items()
+            if callable(value)
+            and name[:1] != "_"
+            and getattr(value, "__module__", own) == own
+        ]
         require_known(name, names, field, f"a function in {file}, one of {names}")
     require(callable(function), field, f"a function {name!r} in {file}", function)
     assert callable(function)
@@ -123,8 +135,35 @@ def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
         raise
     except Exception as error:
         name = getattr(function, "__name__", "the function")
-        text = f"{name} raised {type(error).__name__}: {error}"
+        text = f"{name} raised {format_exception(error, *definition(function))}"
         raise ConfigError(field, reason=text) from error
+
+
+def definition(function: Callable[..., Any]) -> tuple[str, int]:
+    """File and line of a function's definition; "" and 0 for one without code."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if code else ("", 0)
+
+
+def format_exception(error: BaseException, file: str, line: int = 0) -> str:
+    """`TYPE: TEXT (FILE:LINE)` in one line, for an exception in a file of the user's.
+
+    line: used where no frame of the traceback lies in the file.
+    """
+    # Errors of JAX have paragraphs of advice; the first line states the error.
+    text = (str(error).strip().splitlines() or [""])[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    last = lines[-1] if lines else line
+    if not last:
+        return f"{type(error).__name__}: {text}"
+    relative = os.path.relpath(file)
+    shown = file if relative.startswith("..") else relative
+    return f"{type(error).__name__}: {text} ({shown}:{last})"
 
 
 def load_config(reference: str) -> Run:

@@ -169,9 +169,10 @@ class Run:
 
 def _temperature(term: Term) -> float | None:
     """The constant temperature of a term; None for a schedule or a loss's own."""
-    if term.temperature is None:
+    _, temperature = term.scalars
+    if temperature is None:
         return 1.0 if term.loss == "softmax_kl" else None
-    return term.temperature.value if term.temperature.end is None else None
+    return temperature.value if temperature.end is None else None
 
 
 def labels_only(run: Run, **changes: Any) -> Run:

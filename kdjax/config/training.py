@@ -115,9 +115,9 @@ class Term:
     loss: Loss = "softmax_kl"
     """A name in `kdjax.losses`, `file.py:function` of your own, or from Python a
     function `(student, teacher, **options) -> [batch]`."""
-    weight: Scalar = Scalar(1.0)
+    weight: Scalar | float = Scalar(1.0)
     """Weight in the sum; a constant 0 leaves the term out."""
-    temperature: Scalar | None = None
+    temperature: Scalar | float | None = None
     """For losses that have a temperature; None takes the loss's own default. The T^2
     factor is inside the loss."""
     student: str | tuple[str, ...] = "logits"
@@ -146,6 +146,13 @@ class Term:
                 object.__setattr__(self, field, constant)
 
     @property
+    def scalars(self) -> tuple[Scalar, Scalar | None]:
+        """Its weight, and its temperature if it names one."""
+        assert isinstance(self.weight, Scalar)
+        assert isinstance(self.temperature, Scalar | None)
+        return self.weight, self.temperature
+
+    @property
     def counts(self) -> bool:
         """False for a constant weight of 0, which leaves the term out."""
         return self.weight != Scalar(0.0)
@@ -157,9 +164,10 @@ class Term:
 
     def check(self, at: str) -> None:
         require(bool(self.loss), f"{at}.loss", "the name of a loss", self.loss)
-        self.weight.check(f"{at}.weight")
-        if self.temperature is not None:
-            self.temperature.check(f"{at}.temperature", positive=True)
+        weight, temperature = self.scalars
+        weight.check(f"{at}.weight")
+        if temperature is not None:
+            temperature.check(f"{at}.temperature", positive=True)
         for side in ("student", "teacher"):
             taps = getattr(self, side)
             ok = bool(taps) and all(isinstance(tap, str) and tap for tap in taps)

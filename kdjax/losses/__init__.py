@@ -2,6 +2,7 @@
 
     name(student_x, teacher_x, *, options, axis=-1, where=None) -> one value per example
 
+Losses of generators, critics and images have no pair to compare, and take other arrays.
 The plain mean of the values is the published loss. `kdjax losses` lists all of them,
 and the README of this folder has the rules and a row for each.
 """

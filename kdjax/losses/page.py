@@ -3,8 +3,11 @@
 The rest of that page is written by hand.
 """
 
+import inspect
 import pathlib
+from collections.abc import Iterable
 
+from kdjax.losses._entry import Recipe
 from kdjax.losses.registry import REGISTRY, ROOMS, Entry
 
 PATH = pathlib.Path(__file__).with_name("README.md")
@@ -23,8 +26,9 @@ _TITLES = {
 def page(text: str) -> str:
     """The text of the page with its tables written anew from the registry."""
     head, rest = text.split(_BEGIN)
+    entries = list(REGISTRY.values())
     tables = [_losses(title, ROOMS[room]) for room, title in _TITLES.items()]
-    body = "\n\n".join([*tables, _helpers(list(REGISTRY.values()))])
+    body = "\n\n".join([_others(entries), _terms(entries), *tables, _helpers(entries)])
     return f"{head}{_BEGIN}\n{body}\n\n{_END}{rest.split(_END)[1]}"
 
 
@@ -51,6 +55,45 @@ def _losses(title: str, entries: tuple[Entry, ...]) -> str:
 def _row(entry: Entry) -> str:
     about = entry.method, entry.formula, entry.paper, weight(entry), entry.tap
     return _cells([f"`{entry.name}`", *about, needs(entry), entry.invariances])
+
+
+def others(entries: Iterable[Entry]) -> list[Entry]:
+    """Losses whose first two arguments are not the student's and the teacher's."""
+    return [e for e in entries if e.paper and not _compares_a_pair(e)]
+
+
+def _compares_a_pair(entry: Entry) -> bool:
+    first, second, *_ = inspect.signature(entry.function).parameters
+    return first.startswith("student") and second.startswith(("teacher", "labels"))
+
+
+def _others(entries: list[Entry]) -> str:
+    rows = [_cells([f"`{e.name}`", f"`{_arguments(e)}`"]) for e in others(entries)]
+    head = _cells(["name", "arguments without a default"])
+    title = "## Losses with other arguments\n"
+    return "\n".join([title, head, "|---|---|", *rows])
+
+
+def _arguments(entry: Entry) -> str:
+    needed = [
+        p
+        for p in inspect.signature(entry.function).parameters.values()
+        if p.default is p.empty
+    ]
+    named = [f"{p.name}=" for p in needed if p.kind is p.KEYWORD_ONLY]
+    return ", ".join([*(p.name for p in needed if f"{p.name}=" not in named), *named])
+
+
+def _terms(entries: list[Entry]) -> str:
+    """The fields of a term that runs, for each loss that can be one."""
+    rows = [_cells([f"`{e.name}`", *_fields(e.term)]) for e in entries if e.term]
+    head = _cells(["loss", "weight", "student", "teacher", "projector"])
+    return "\n".join(["## Terms of a run\n", head, "|---|---:|---|---|---|", *rows])
+
+
+def _fields(term: Recipe) -> list[str]:
+    student, teacher = (f"`{' '.join(x)}`" for x in (term.student, term.teacher))
+    return [f"{term.weight:g}", student, teacher, "`True`" if term.projector else ""]
 
 
 def _helpers(entries: list[Entry]) -> str:

@@ -69,14 +69,12 @@ def find_maker(config: configs.ModelConfig, field: str = "model") -> Callable[..
     if ":" in config.name:
         return configs.load_function(config.name, name)
     make = MODELS.get(config.name) or cifar.wide(config.name)
-    if make is None:
-        names = ", ".join(sorted(MODELS))
-        near = difflib.get_close_matches(config.name, MODELS, 3)
-        meant = f" (nearest: {', '.join(near)})" if near else ""
-        expected = f"one of {names}, wrn_DEPTH_FACTOR or module:function"
-        shown = f"{config.name!r}{meant}"
-        raise configs.ConfigError(name, expected, config.name, shown=shown)
-    return make
+    if make is not None:
+        return make
+    near = difflib.get_close_matches(config.name, MODELS, 3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+    expected = "a network's name (kdjax/models/README.md) or module:function"
+    raise configs.ConfigError(name, expected, config.name, hint=hint)
 
 
 def fingerprint_model(config: configs.ModelConfig, field: str = "model") -> str:

@@ -1,15 +1,14 @@
-"""The strategy that a run names."""
+"""Choice of the strategy of a run."""
 
-import functools
-import inspect
 from collections.abc import Callable
 
-from kdjax.config import Custom, Run, call, load_function, require
+from kdjax.config import Custom, Optim, Run, load_function, require
 from kdjax.core.types import Model, Strategy
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
+from kdjax.strategies.user_code import guarded, parameters_of
 
-# What a function of the user's own may take beside its options.
+# Arguments, besides options, for which a user's function may have a parameter.
 CONTEXT = ("teacher", "steps", "classes", "axis_name", "terms")
 
 
@@ -20,10 +19,10 @@ def make_strategy(
     classes: int,
     axis_name: str | None = None,
 ) -> Strategy:
-    """How the networks of a run are trained.
+    """The strategy of a run: its terms, or a function of the user's own.
 
     Args:
-      run: the run; its `strategy` says which.
+      run: the run, with its `strategy` and `terms`.
       student: the model that the run trains.
       teacher: the model whose variables are `batch.frozen["teacher"]`; None without.
       classes: of the data.
@@ -34,23 +33,37 @@ def make_strategy(
     """
     if isinstance(run.strategy, Custom):
         context = (teacher, run.steps, classes, axis_name, run.terms)
-        given = dict(zip(CONTEXT, context, strict=True))
-        return _custom(run.strategy, student, given)
+        arguments = dict(zip(CONTEXT, context, strict=True))
+        return _custom(run.strategy, student, arguments)
     tail = run.cache.tail
     return offline(student, run.terms, steps=run.steps, tail=tail, axis_name=axis_name)
 
 
 def _custom(config: Custom, student: Model, context: dict) -> Strategy:
-    field = "strategy.function"
+    field, steps = "strategy.function", context["steps"]
     function: Callable = load_function(config.function, field)
-    _, *more = inspect.signature(function).parameters.values()
-    known = {p.name: p for p in more if p.name not in CONTEXT}
-    kernels.check_options(known, config.options, "strategy.options")
-    taken = {p.name: context[p.name] for p in more if p.name in CONTEXT}
+    parameters = list(parameters_of(function).values())
+    expected = "a function whose first parameter is the student"
+    require(bool(parameters), field, expected, config.function)
+    _, *more = parameters
+    accepted = {p.name: p for p in more if p.name not in CONTEXT}
+    kernels.check_options(accepted, config.options, "strategy.options")
+    context = {p.name: context[p.name] for p in more if p.name in CONTEXT}
     options = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()
     }
-    bound = functools.partial(function, **taken, **options)
-    made = call(functools.update_wrapper(bound, function), field, student)
-    require(isinstance(made, Strategy), field, "a function returning a Strategy", made)
-    return made
+    name = getattr(function, "__name__", config.function)
+    strategy = guarded(function, field, name)(student, **context, **options)
+    expected = "a function returning a Strategy"
+    require(isinstance(strategy, Strategy), field, expected, strategy)
+    parts = {part: getattr(strategy, part) for part in ("init", "loss", "schedules")}
+    for part, value in parts.items():
+        expected = f"a Strategy with a function as its {part}"
+        require(callable(value), field, expected, value)
+    for network, optim in strategy.optim.items():
+        at = f"strategy.optim.{network}"
+        require(isinstance(optim, Optim), at, "a kdjax.config.Optim", optim)
+        optim.check(at, steps)
+    return strategy._replace(
+        **{k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
+    )

@@ -1,4 +1,4 @@
-"""Several networks by name: initialized and applied together."""
+"""Several networks by name: initialization and application to one batch."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,16 @@ def apply_network(
     inputs: PyTree,
     key: Array,
 ) -> tuple[Output, Variables]:
-    """One network in training mode: its output, and `state` with its part renewed."""
+    """One network in training mode: its output, and the new state of all networks.
+
+    Args:
+      name: the network's entry of `params` and `state`.
+      model: its model.
+      params: parameters by network.
+      state: the other collections by network, such as `batch_stats`; `{}` for none.
+      inputs: the batch that it is applied to.
+      key: of its dropout.
+    """
     variables = {"params": params[name], **state[name]}
     output, new = model.apply(variables, inputs, train=True, rngs={"dropout": key})
     return output, {**state, name: new}
@@ -41,6 +50,8 @@ def apply_networks(
     """All networks on the same inputs: `{network: output}` and the new state."""
     outputs = {}
     for number, (name, model) in enumerate(networks.items()):
-        own = jax.random.fold_in(key, number)
-        outputs[name], state = apply_network(name, model, params, state, inputs, own)
+        network_key = jax.random.fold_in(key, number)
+        outputs[name], state = apply_network(
+            name, model, params, state, inputs, network_key
+        )
     return outputs, state

@@ -37,15 +37,15 @@ def offline(
     tail: str = "uniform",
     axis_name: str | None = None,
 ) -> Strategy:
-    """Teach `student` by the weighted sum of `terms`.
+    """Offline distillation: trains `student` by the weighted sum of `terms`.
 
     Args:
       student: the model of the network `"student"`.
-      terms: by name. A term of constant weight 0 is left out, with its computation. A
-        term with a connector adds a network `"<name> connector"`.
+      terms: by name. A term of constant weight 0 is skipped, with its computation. A
+        term with a connector adds a network `"<name> connector"`, its projector.
       steps: length of the run, over which weights and temperatures are scheduled.
       tail: the tail rule of `top_k_kl`, which stands in for `softmax_kl` where only the
-        top-k classes were kept of the teacher.
+        top-k classes of the teacher are available.
       axis_name: the pmap or shard_map axis over which batches are split; the relation
         terms then gather the whole batch.
 
@@ -78,11 +78,11 @@ def offline(
         output, _ = student.apply(networks[STUDENT], image, train=False, rngs=None)
         _check_classes(output, batch.targets)
         for part in parts:
-            ours, theirs = _pair(part, output, batch)
+            student_taps, teacher_taps = _pair(part, output, batch)
             if part.term.projector:
                 own_key = jax.random.fold_in(key, len(networks))
-                params = _init_connectors(part, own_key, ours, theirs)
-                networks[part.connector] = {"params": params}
+                params = _init_projectors(part, own_key, student_taps, teacher_taps)
+                networks[part.projector] = {"params": params}
         return networks
 
     def loss(params, state, batch, schedules, key):
@@ -100,7 +100,7 @@ def offline(
         if batch.targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
             means = {**means, "agreement": jnp.mean(agree)}
-        # Connectors have no gradient of their own to keep apart: one scalar serves all.
+        # Projectors share the student's loss, so they need no scalar of their own.
         return {STUDENT: total}, ({**state, STUDENT: new}, means)
 
     def schedules(step: int) -> dict[str, dict[str, Any]]:
@@ -126,14 +126,15 @@ class _Part(NamedTuple):
         return f"terms.{self.name}"
 
     @property
-    def connector(self) -> str:
-        """The network that maps the student's taps to the teacher's width."""
+    def projector(self) -> str:
+        """Name of the projector, from the student's taps to the teacher's width."""
         return f"{self.name} connector"
 
     @property
     def reads_labels(self) -> bool:
-        own = self.term.teacher == "labels" or "labels" in self.kernel.bound
-        return own or weighting.reads_labels(self.weights)
+        """True if its loss or its weights depend on labels."""
+        by_loss = self.term.teacher == "labels" or "labels" in self.kernel.bound
+        return by_loss or weighting.reads_labels(self.weights)
 
 
 def _value(
@@ -144,12 +145,16 @@ def _value(
     schedules: Mapping[str, Any],
 ) -> Array:
     """The values of a term, one an example or anchor row."""
-    ours, theirs = _pair(part, output, batch)
+    student_taps, teacher_taps = _pair(part, output, batch)
     if part.term.projector:
-        ours = _connect(part, params[part.connector], ours, theirs)
-    # The config has been checked, and the labels of the data.
+        student_taps = _project(
+            part, params[part.projector], student_taps, teacher_taps
+        )
+    # Config and labels were checked on the host, so the step needs no guards.
     with kernels.errors_of(part.term, part.at), checks.without_guards():
-        compare = _comparison(part, ours, theirs, output, batch, schedules)
+        compare = _comparison(
+            part, student_taps, teacher_taps, output, batch, schedules
+        )
         whole, axis_name = part.kernel.relation, part.axis_name
         return weighting.weigh(
             part.weights, compare, output, batch, axis_name=axis_name, whole=whole
@@ -159,10 +164,11 @@ def _value(
 def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     """`step -> numbers` of a term that enter the compiled step as values."""
     term, kernel = part.term, part.kernel
-    scalars = {"weight": term.weight}
+    weight, temperature = term.scalars
+    scalars = {"weight": weight}
     default = kernels.default_temperature(kernel)
     if kernel.tempered:
-        scalars["temperature"] = term.temperature or Scalar(default or 1.0)
+        scalars["temperature"] = temperature or Scalar(default or 1.0)
     paths = {name: _schedule(scalar, steps) for name, scalar in scalars.items()}
     traced = kernels.traced_options(kernel, term.options)
     options = {name: np.float32(value) for name, value in traced.items()}
@@ -174,48 +180,54 @@ def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     return at
 
 
-def _connectors(part: _Part, ours: tuple, theirs: tuple) -> list[connectors.Connector]:
+def _projectors(
+    part: _Part, student_taps: tuple, teacher_taps: tuple
+) -> list[connectors.Connector]:
     try:
-        pairs = zip(ours, theirs, strict=True)
+        pairs = zip(student_taps, teacher_taps, strict=True)
         return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
         raise ConfigError(f"{part.at}.projector", reason=str(error)) from error
 
 
-def _init_connectors(part: _Part, key: Array, ours: tuple, theirs: tuple) -> PyTree:
-    """The parameters of one map, or of one map a tap by its number."""
-    made = _connectors(part, ours, theirs)
-    if len(made) == 1:
-        return made[0].init(key)
-    return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(made)}
+def _init_projectors(
+    part: _Part, key: Array, student_taps: tuple, teacher_taps: tuple
+) -> PyTree:
+    """Parameters of the projector; several taps have one each, by number."""
+    maps = _projectors(part, student_taps, teacher_taps)
+    if len(maps) == 1:
+        return maps[0].init(key)
+    return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(maps)}
 
 
-def _connect(part: _Part, params: PyTree, ours: tuple, theirs: tuple) -> tuple:
-    made = _connectors(part, ours, theirs)
-    if len(made) == 1:
-        return (made[0].apply(params, ours[0]),)
-    return tuple(x.apply(params[str(i)], ours[i]) for i, x in enumerate(made))
+def _project(
+    part: _Part, params: PyTree, student_taps: tuple, teacher_taps: tuple
+) -> tuple:
+    maps = _projectors(part, student_taps, teacher_taps)
+    if len(maps) == 1:
+        return (maps[0].apply(params, student_taps[0]),)
+    return tuple(x.apply(params[str(i)], student_taps[i]) for i, x in enumerate(maps))
 
 
 def _pair(
     part: _Part, output: Output, batch: Batch
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The values that a term compares, one or several a side."""
+    """The student's and the teacher's values that a term compares, a tuple each."""
     at, term = part.at, part.term
-    ours = _taps(f"{at}.student", output, term.student)
+    student_taps = _taps(f"{at}.student", output, term.student)
     if term.teacher == "labels":
-        return ours, (batch.labels,)
+        return student_taps, (batch.labels,)
     if batch.targets is None:
         reason = "expected a teacher, the run has none"
         raise ConfigError(f"{at}.teacher", reason=reason)
-    theirs = _taps(f"{at}.teacher", batch.targets, term.teacher)
-    top = any(isinstance(x, TopTargets) for x in theirs)
+    teacher_taps = _taps(f"{at}.teacher", batch.targets, term.teacher)
+    top = any(isinstance(x, TopTargets) for x in teacher_taps)
     ok = not top or term.loss == "softmax_kl"
-    want = "softmax_kl, as only the top-k classes of the teacher were kept"
-    require(ok, f"{at}.loss", want, term.loss)
+    expected = "softmax_kl, as the targets are the teacher's top-k classes"
+    require(ok, f"{at}.loss", expected, term.loss)
     ok = not (top and term.projector)
     require(ok, f"{at}.projector", "False for logits", term.projector)
-    return ours, theirs
+    return student_taps, teacher_taps
 
 
 def _taps(field: str, output: Targets, taps: str | tuple[str, ...]) -> tuple[Any, ...]:
@@ -226,8 +238,10 @@ def _taps(field: str, output: Targets, taps: str | tuple[str, ...]) -> tuple[Any
 def _tap(field: str, output: Targets, tap: str) -> Any:
     if tap == "logits":
         return output if isinstance(output, TopTargets) else output.logits
-    want = f"logits or one of {sorted(output.taps)}"
-    require_known(tap, ["logits", *output.taps], field, want)
+    names = ["logits", "labels"] if field.endswith(".teacher") else ["logits"]
+    expected = f"{', '.join(names)} or one of {sorted(output.taps)}"
+    require_known(tap, [*names, *output.taps], field, expected)
+    require(tap in output.taps, field, "labels alone, or taps", tap)
     return output.taps[tap]
 
 
@@ -240,15 +254,15 @@ def _first_choice(targets: Targets) -> Array:
 
 def _check_classes(output: Output, targets: Targets | None) -> None:
     if isinstance(targets, Output):
-        ours, theirs = output.logits.shape[-1], targets.logits.shape[-1]
-        want = f"as many classes as the student ({ours})"
-        require(ours == theirs, "teacher", want, theirs)
+        classes, got = output.logits.shape[-1], targets.logits.shape[-1]
+        expected = f"as many classes as the student ({classes})"
+        require(got == classes, "teacher", expected, got)
 
 
 def _comparison(
     part: _Part,
-    ours: tuple[Any, ...],
-    theirs: tuple[Any, ...],
+    student_taps: tuple[Any, ...],
+    teacher_taps: tuple[Any, ...],
     output: Output,
     batch: Batch,
     schedules: Mapping[str, Any],
@@ -262,28 +276,30 @@ def _comparison(
     def rows(x: Array) -> Array:
         return _whole_rows(x, part.axis_name) if kernel.relation else x
 
-    ours = tuple(map(rows, ours))
+    student_taps = tuple(map(rows, student_taps))
     bound = {k: rows(x) for k, x in _bound(kernel, term, output, batch).items()}
     static = kernels.static_options(kernel, term.options)
     traced = dict(schedules.get("options", {}))
     if kernel.tempered:
         traced["temperature"] = schedules["temperature"]
 
-    def call(theirs: tuple[Any, ...], options: Mapping[str, Any]) -> Array:
+    def call(teacher_taps: tuple[Any, ...], options: Mapping[str, Any]) -> Array:
         options = {**bound, **static, **options}
         if kernel.several:
-            return kernel.function(ours, theirs, **options)
-        for names, taps in zip(kernel.taps, (ours, theirs), strict=True):
+            return kernel.function(student_taps, teacher_taps, **options)
+        for names, taps in zip(kernel.taps, (student_taps, teacher_taps), strict=True):
             options.update(zip(names, taps[1:], strict=True))
-        return kernel.function(ours[0], theirs[0], **options)
+        return kernel.function(student_taps[0], teacher_taps[0], **options)
 
     def compare(logits: Array | None = None) -> Array:
-        if isinstance(theirs[0], TopTargets):
-            return _top_value(ours[0], theirs[0], schedules["temperature"], part.tail)
-        these = tuple(map(rows, theirs if logits is None else (logits,)))
+        if isinstance(teacher_taps[0], TopTargets):
+            return _top_value(
+                student_taps[0], teacher_taps[0], schedules["temperature"], part.tail
+            )
+        these = tuple(map(rows, teacher_taps if logits is None else (logits,)))
         numbers = kernels.traced_options(kernel, term.options)
         if numbers:
-            # Out of range is seen in a number, and not in a value of the step.
+            # Ranges are checked on numbers; traced values of the step pass unchecked.
             jax.eval_shape(lambda: call(these, {**traced, **numbers}))
         first = call(these, traced)
         partner, weight = batch.partner_labels, batch.mix_weight
@@ -297,32 +313,31 @@ def _comparison(
 
 
 def _bound(kernel: Kernel, term: Term, output: Output, batch: Batch) -> dict[str, Any]:
-    """What a kernel takes of every run beside its taps."""
-    found: dict[str, Any] = {}
+    """Labels and logits of the run that a kernel takes besides its taps."""
+    arrays: dict[str, Any] = {}
     for name in kernel.bound:
         if name == "labels" and term.teacher != "labels":
-            found[name] = batch.labels
+            arrays[name] = batch.labels
         elif name == "student_logits":
-            found[name] = output.logits
+            arrays[name] = output.logits
         elif name == "teacher_logits":
-            found[name] = weighting.all_logits(batch.targets, kernel.name)
-    return found
+            arrays[name] = weighting.all_logits(batch.targets, kernel.name)
+    return arrays
 
 
 def _whole_rows(x: Array, axis_name: str | None) -> Array:
-    """`[batch, features]` of the whole batch, wherever its parts lie."""
+    """`[batch, features]` of the whole batch, gathered from all devices."""
     rows = x.reshape(len(x), -1) if x.ndim > 1 else x
     return collectives.gather(rows, axis_name)
 
 
-def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:
+def _top_value(logits, targets: TopTargets, temperature, tail: str) -> Array:
     return losses.top_k_kl(
-        ours,
-        theirs.log_probs,
-        teacher_indices=theirs.indices,
-        teacher_log_normalizer=theirs.log_normalizer,
+        logits,
+        targets.log_probs,
+        teacher_indices=targets.indices,
+        teacher_log_normalizer=targets.log_normalizer,
         temperature=temperature,
-        # Configs may still have the value of the release before this one.
         tail=tail,
     )
 
@@ -333,9 +348,9 @@ def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:
     if scalar.schedule == "constant" or end is None:
         return lambda step: start
     if scalar.schedule == "linear":
-        share = optax.linear_schedule(1.0, 0.0, last)
+        path = optax.linear_schedule(1.0, 0.0, last)
     else:
-        share = optax.cosine_decay_schedule(1.0, last)
-    # Of all steps at once: one at a time would wait for the device that trains.
-    shares = np.asarray(jax.jit(share)(jnp.arange(last + 1)), float)
-    return lambda step: end + (start - end) * shares[min(step, last)]
+        path = optax.cosine_decay_schedule(1.0, last)
+    # Computed for all steps now: later calls would wait for the device that trains.
+    fractions = np.asarray(jax.jit(path)(jnp.arange(last + 1)), float)
+    return lambda step: end + (start - end) * fractions[min(step, last)]

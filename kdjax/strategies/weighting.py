@@ -12,6 +12,7 @@ from kdjax.config import Term, load_function, require, require_known
 from kdjax.core import collectives
 from kdjax.core.types import Array, Batch, Output, Targets
 from kdjax.strategies import kernels
+from kdjax.strategies.user_code import guarded, parameters_of
 
 SEVERAL = "teacher_weights"
 NAMES = ("confidence_weights", "fidelity_weights", "reliability_mask", SEVERAL)
@@ -21,9 +22,9 @@ class Weights(NamedTuple):
     """A function to weights of examples, `(arrays, **options) -> [batch]`, and a mask.
 
     at: the term's field, for errors.
-    name, function: None, and empty, where all examples count alike.
+    name, function: empty and None where all examples have the same weight.
     arrays: its parameters that are bound by name: `student_logits`, `teacher_logits`,
-        `labels`, and any other as a note of the batch or a tap of the teacher.
+        `labels`, and all others as notes of the batch or taps of the teacher.
     mask: the name of a note of the batch; empty for none.
     """
 
@@ -39,22 +40,22 @@ def find_weights(term: Term, at: str) -> Weights:
     """The weights that a term names, with their options checked.
 
     Raises:
-      ConfigError: naming the field, what was expected and what came.
+      ConfigError: naming the field, the expected and the actual value.
     """
     field, name = f"{at}.example_weights", term.example_weights
     if not name:
         return Weights(at, name, None, (), {}, term.mask)
     if ":" in name:
-        function = load_function(name, field)
+        function = guarded(load_function(name, field), field, name)
     else:
         require_known(name, NAMES, field)
         function = getattr(targets, name)
-    parameters = inspect.signature(function).parameters
+    parameters = parameters_of(function)
     ok = name != SEVERAL or term.teacher == "logits"
     require(ok, f"{at}.teacher", f"logits, with {SEVERAL}", term.teacher)
     arrays = tuple(p.name for p in parameters.values() if _is_bound(p))
-    known = {k: p for k, p in parameters.items() if k not in (*arrays, "where")}
-    kernels.check_options(known, term.example_options, f"{at}.example_options")
+    accepted = {k: p for k, p in parameters.items() if k not in (*arrays, "where")}
+    kernels.check_options(accepted, term.example_options, f"{at}.example_options")
     return Weights(at, name, function, arrays, term.example_options, term.mask)
 
 
@@ -64,7 +65,7 @@ def _is_bound(parameter: inspect.Parameter) -> bool:
 
 
 def reads_labels(weights: Weights) -> bool:
-    """Whether the weights depend on labels."""
+    """True if the weights depend on labels."""
     oracle = weights.options.get("rule") == "oracle"
     return "labels" in weights.arrays and (weights.name != SEVERAL or oracle)
 
@@ -85,7 +86,7 @@ def weigh(
     the teachers of an example, and a mask selects. Weights pass no gradient.
 
     Args:
-      compare: `(logits=None) -> values`, against these or the teacher's own.
+      compare: `(logits=None) -> values`, against these logits, or the term's taps.
       whole: the values are of the whole batch, not of this device's part.
     """
     options = {"axis_name": axis_name, "whole": whole}
@@ -101,15 +102,15 @@ def weigh(
     else:
         values = compare()
     if weights.mask:
-        want = f"a note of the batch, one of {sorted(batch.notes)}"
-        require_known(weights.mask, batch.notes, f"{weights.at}.mask", want)
+        expected = f"a note of the batch, one of {sorted(batch.notes)}"
+        require_known(weights.mask, batch.notes, f"{weights.at}.mask", expected)
         mask = collectives.gather(batch.notes[weights.mask], axis_name)
         values = _times(values, mask, **options)
     return values
 
 
 def all_logits(targets: Targets | None, name: str) -> Array:
-    """The teacher's logits of all classes; ValueError where there are none."""
+    """The teacher's logits of all classes; ValueError without them."""
     if not isinstance(targets, Output):
         got = "none" if targets is None else "the top-k classes"
         raise ValueError(f"{name}: expected the teacher's logits, got {got}")
@@ -119,13 +120,13 @@ def all_logits(targets: Targets | None, name: str) -> Array:
 def _members(targets: Targets | None) -> list[Array]:
     """The logits of each of several teachers."""
     taps = targets.taps if targets is not None else {}
-    found = []
-    while f"{len(found)}/logits" in taps:
-        found.append(taps[f"{len(found)}/logits"])
-    if not found:
-        want = "several teachers, run live (taps 0/logits, 1/logits, ...)"
-        raise ValueError(f"{SEVERAL}: expected {want}, got the taps {sorted(taps)}")
-    return found
+    members = []
+    while f"{len(members)}/logits" in taps:
+        members.append(taps[f"{len(members)}/logits"])
+    if not members:
+        expected = "several teachers, run live (taps 0/logits, 1/logits, ...)"
+        raise ValueError(f"{SEVERAL}: expected {expected}, got the taps {sorted(taps)}")
+    return members
 
 
 def _call(
@@ -160,33 +161,34 @@ def _call(
     stacked = {"teacher_logits"} if members is not None else set()
     arrays = {k: whole(x, axis if k in stacked else 0) for k, x in arrays.items()}
     assert weights.function is not None
-    found = weights.function(**jax.lax.stop_gradient(arrays), **weights.options)
+    values = weights.function(**jax.lax.stop_gradient(arrays), **weights.options)
     examples = len(whole(batch.labels, 0))
-    if jnp.ndim(found) != axis + 1 or found.shape[axis] != examples:
-        want = f"one weight an example, shape ({examples},)"
-        raise ValueError(f"{weights.name}: expected {want}, got {jnp.shape(found)}")
-    return jax.lax.stop_gradient(found)
+    if jnp.ndim(values) != axis + 1 or values.shape[axis] != examples:
+        expected = f"one weight an example, shape ({examples},)"
+        got = jnp.shape(values)
+        raise ValueError(f"{weights.name}: expected {expected}, got {got}")
+    return jax.lax.stop_gradient(values)
 
 
 def _named(name: str, function: str, batch: Batch) -> Array:
     taps = batch.targets.taps if batch.targets is not None else {}
-    known = {**taps, **batch.notes}
-    if name not in known:
-        want = f"{name} as a note of the batch or a tap of the teacher"
-        raise ValueError(f"{function}: expected {want}, got {sorted(known)}")
-    return known[name]
+    arrays = {**taps, **batch.notes}
+    if name not in arrays:
+        expected = f"{name} as a note of the batch or a tap of the teacher"
+        raise ValueError(f"{function}: expected {expected}, got {sorted(arrays)}")
+    return arrays[name]
 
 
 def _times(
     values: Array, weights: Array, *, axis_name: str | None, whole: bool
 ) -> Array:
-    """Values times weights of the whole batch; of a mask, over the share it selects.
+    """Values times weights of the whole batch; with a mask, over its share of examples.
 
-    What a mask leaves out is replaced, so that a NaN there reaches nothing.
+    Values of masked examples are replaced, so that a NaN there has no effect.
     """
-    own = weights if whole else collectives.my_rows(weights, axis_name)
-    own = own.reshape(own.shape + (1,) * (values.ndim - own.ndim))
+    local = weights if whole else collectives.my_rows(weights, axis_name)
+    local = local.reshape(local.shape + (1,) * (values.ndim - local.ndim))
     if weights.dtype != jnp.bool_:
-        return values * own.astype(values.dtype)
+        return values * local.astype(values.dtype)
     share = jnp.mean(weights.astype(values.dtype))
-    return jnp.where(own, values, 0) / jnp.where(share == 0, 1, share)
+    return jnp.where(local, values, 0) / jnp.where(share == 0, 1, share)

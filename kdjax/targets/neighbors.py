@@ -32,8 +32,8 @@ def neighbor_similarity(
         `[N, N]`, at least float32, for `hashing_likelihood`.
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the numbers of rows differ,
-            a dtype is not floating, or an option is out of its range.
+        ValueError: if an argument is empty or not of rank 2, the numbers of rows
+            differ, a dtype is not floating, or an option is out of its range.
 
     Example:
         >>> features = jnp.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])

@@ -136,7 +136,7 @@ def reliability_mask(
 ) -> Array:
     """Mask of examples on which the teacher is certain and the student agrees.
 
-    True where both sides choose the same class and the entropy of
+    True where student and teacher choose the same class and the entropy of
     `softmax(teacher_logits)` is at most `entropy` times `log K`. Objective as a
     survey describes it, and our reading: the threshold is ours.
 

@@ -1,1 +1,1 @@
-"""Teachers: (variables, view) -> Targets, with the gradient stopped here."""
+"""Teachers: `(variables, view) -> Targets`, without a gradient."""

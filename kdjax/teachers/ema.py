@@ -1,4 +1,4 @@
-"""The student's own moving average as its teacher."""
+"""Mean teacher: the moving average of the student as its teacher."""
 
 from typing import Any
 
@@ -12,22 +12,22 @@ from kdjax.core.types import Model, Output, PyTree, Teacher, View
 def moving_average(
     student: Model, *, decay: float = 0.999, network: str = "student"
 ) -> Teacher:
-    """A teacher that is the exponential moving average of the student's variables.
+    """Mean teacher: exponential moving average (EMA) of the student's variables.
 
-    After update t (counted from 0) its variables move to `a * own + (1 - a) * student`
-    with `a = min(decay, 1 - 1 / (t + 1))`: it begins as a copy of the student, and its
-    average is a plain mean until `decay` is reached. Running statistics are averaged
-    with the parameters; integers are copied.
+    After step t (counted from 0) the variables become `a * average + (1 - a) * student`
+    with `a = min(decay, 1 - 1 / (t + 1))`. The teacher begins as a copy of the student,
+    and its average is a plain mean until `a` reaches `decay`. Running statistics are
+    averaged with the parameters; integers are copied.
 
     It is applied in evaluation mode, on the teacher's view.
 
     Args:
       student: the model of the network.
-      decay: share of the old average that an update keeps, in [0, 1).
-      network: whose variables are averaged.
+      decay: weight of the old average in a step, in [0, 1).
+      network: the name of the averaged network.
 
     Raises:
-      ValueError: where `decay` is outside [0, 1).
+      ValueError: `decay` is outside [0, 1).
 
     Reference:
       Tarvainen, Valpola, "Mean teachers are better role models", 2017,
@@ -38,8 +38,8 @@ def moving_average(
 
     def init(variables: dict[str, PyTree]) -> PyTree:
         # A copy: the state is donated, and no buffer may be donated twice.
-        own = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[network])
-        return {"average": own, "updates": jnp.zeros((), jnp.int32)}
+        average = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[network])
+        return {"average": average, "updates": jnp.zeros((), jnp.int32)}
 
     def update(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
         keep = jnp.minimum(decay, 1 - 1 / (state["updates"] + 1.0))

@@ -1,4 +1,4 @@
-"""Several models as one, each at its own resolution."""
+"""Ensemble of teachers: several models as one, each at its own resolution."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -21,10 +21,10 @@ def ensemble(
     temperatures: Sequence[float] | None = None,
     at: float = 1.0,
 ) -> Model:
-    """A model whose answer is the weighted mean of the members' answers.
+    """Ensemble: a model whose logits are the weighted mean of its members' outputs.
 
-    With `w` the weights scaled to sum to 1 and `z` the members' logits over their own
-    temperatures:
+    `w` are the weights, scaled to sum to 1; `z` the members' logits, each divided by
+    the member's temperature:
 
     - `"logits"`: `sum_k w_k z_k`, the paper's mean.
     - `"probabilities"`: `T log sum_k w_k softmax(z_k / T)`, with `T = at`, so that its
@@ -33,18 +33,18 @@ def ensemble(
       what the released trainer takes.
 
     Args:
-      models: the members; all must know the same classes.
+      models: the members, with the same classes.
       mean: "logits" or "probabilities".
-      weights: one above 0 for each; equal where None.
-      temperatures: one above 0 for each; 1 where None. A member's logits are divided
-        by its own before anything else, to bring members to one sharpness.
-      at: the temperature of the loss that reads the answer; "probabilities" only.
+      weights: one above 0 for each member; equal by default.
+      temperatures: one above 0 for each member, which divides its logits first, to
+        bring members to one sharpness; 1 by default.
+      at: the temperature of the loss that compares with the mean; "probabilities" only.
 
     Returns:
       A `Model` whose `variables` and `images` are tuples, one entry a member, so that
-      each member can see the batch at a resolution of its own. Taps are named
-      `"<member>/<tap>"`, members counted from 0; `"<member>/logits"` are its own,
-      over its temperature.
+      each member can have a resolution of its own. Taps are named `"<member>/<tap>"`,
+      with members counted from 0. `"<member>/logits"` are the member's logits, divided
+      by its temperature.
 
     Raises:
       ValueError: naming the argument that cannot be used.
@@ -55,7 +55,7 @@ def ensemble(
     checks.one_of("mean", mean, ("logits", "probabilities"))
     checks.positive("at", at)
     shares = _each("weights", weights, len(models))
-    softness = _each("temperatures", temperatures, len(models))
+    divisors = _each("temperatures", temperatures, len(models))
     shares = [w / sum(shares) for w in shares]
 
     def init(key: Array, images: tuple[Array, ...]) -> PyTree:
@@ -72,7 +72,7 @@ def ensemble(
         widths = [o.logits.shape[-1] for o in outputs]
         if len(set(widths)) > 1:
             raise ValueError(f"models: expected one number of classes, got {widths}")
-        wide = [promote(o.logits) / t for o, t in zip(outputs, softness, strict=True)]
+        wide = [promote(o.logits) / t for o, t in zip(outputs, divisors, strict=True)]
         taps = {
             f"{i}/{name}": tap
             for i, o in enumerate(outputs)
@@ -94,9 +94,9 @@ def ensemble(
 
 def _each(name: str, values: Sequence[float] | None, count: int) -> list[float]:
     checks.positive("models", count)
-    found = [1.0] * count if values is None else list(values)
-    if len(found) != count:
-        raise ValueError(f"{name}: expected {count}, one a model, got {len(found)}")
-    for value in found:
-        checks.positive(name, value)
-    return found
+    numbers = [1.0] * count if values is None else list(values)
+    if len(numbers) != count:
+        raise ValueError(f"{name}: expected {count}, one a model, got {len(numbers)}")
+    for number in numbers:
+        checks.positive(name, number)
+    return numbers

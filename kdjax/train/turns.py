@@ -49,16 +49,17 @@ def check_networks(strategy: Strategy, networks: Mapping[str, PyTree]) -> None:
         require_known(name, trained, "strategy.optim")
     if not strategy.turns:
         return
-    for _, count in strategy.turns:
-        ok = type(count) is int and count >= 1
-        require(ok, "strategy.turns", "at least 1 step a turn", count)
+    for turn in strategy.turns:
+        ok = isinstance(turn, (tuple, list)) and len(turn) == 2
+        expected = "pairs of a network, or several, and a number of steps"
+        require(ok, "strategy.turns", expected, turn)
+        ok = type(turn[1]) is int and turn[1] >= 1
+        require(ok, "strategy.turns", "at least 1 step a turn", turn[1])
     moving = {name for group in movers(strategy.turns) for name in group}
     for name in moving:
         require_known(name, trained, "strategy.turns")
-    missing = sorted(set(trained) - moving)
-    require(
-        not missing, "strategy.turns", f"a turn for each of {sorted(trained)}", missing
-    )
+    expected = f"a turn for each of {sorted(trained)}"
+    require(moving == set(trained), "strategy.turns", expected, sorted(moving))
 
 
 def check_losses(losses: Any, params: Collection[str]) -> None:
@@ -79,5 +80,5 @@ def check_state(aux: Any, state: Mapping[str, PyTree]) -> None:
     ok = pair and all(isinstance(x, Mapping) for x in aux)
     expected = "loss to return (losses, (state, metrics)), both dicts"
     require(ok, "strategy", expected, type(aux).__name__)
-    missing = sorted(set(state) - set(aux[0]))
-    require(not missing, "strategy", f"the state of each of {sorted(state)}", missing)
+    expected = f"loss to return the state of each of {sorted(state)}"
+    require(set(state) <= set(aux[0]), "strategy", expected, sorted(aux[0]))

@@ -34,19 +34,32 @@ def test_one_loss_in_full(capsys, name):
     text = printed(capsys, name)
     assert text.startswith("dkd: Decoupled knowledge distillation (DKD)\n")
     assert "    labels,\n    alpha=1.0,\n    beta=8.0,\n    temperature=4.0,\n" in text
-    assert "2203.08679" in text and 'Term(loss="dkd")' in text
+    assert "2203.08679" in text and 'Term("dkd", weight=1)' in text
     assert "alpha: weight of the part about the label." in text
 
 
 def test_a_loss_that_is_no_term_says_what_it_needs(capsys):
     text = printed(capsys, "crd")
-    assert "Term(" not in text
+    assert "Term(" not in text and "--terms." not in text
     assert "needs         memory" in text
+    assert "as a term     none: crd is a loss, but no term can supply memory" in text
     assert "0.8, T 0.07, 16384 negatives" in text
 
 
+def test_the_options_of_a_run_are_one_line_to_copy(capsys):
+    """Taps, projector and published weight of ReviewKD."""
+    lines = printed(capsys, "ReviewKD").splitlines()
+    assert (
+        "in a run      kdjax distill --terms.extra.loss review_kd --terms.extra.weight "
+        "0.6 --terms.extra.student stage2 --terms.extra.teacher stage2 "
+        "--terms.extra.projector True"
+    ) in lines
+    text = printed(capsys, "cat_kd")
+    assert "class_maps: stands for a tap of a network of your own" in text
+
+
 def test_losses_for_a_goal(capsys):
-    text = printed(capsys, "--goal", "match features of other width")
+    text = printed(capsys, "--goal", "another width")
     assert "  attention_transfer " in text and "  sp " in text
     assert "hint_l2" not in text and "softmax_kl" not in text
 
@@ -69,6 +82,8 @@ def test_a_typing_error_gets_a_hint(capsys, wrong):
 
 def test_what_is_refused(capsys):
     assert "got 'zzzzzz'" in refused(capsys, "zzzzzz")
-    assert "goal: expected words" in refused(capsys, "--goal", "zzzzzz")
+    error, *known = refused(capsys, "--goal", "zzzzzz").splitlines()
+    assert error == "kdjax: goal: expected words of one of these goals, got 'zzzzzz'"
+    assert "match features of other width" in " ".join(known)
     both = refused(capsys, "dkd", "--goal", "detection")
     assert both == "kdjax: goal: expected no goal with a name, got both"

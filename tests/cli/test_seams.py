@@ -202,6 +202,7 @@ def test_the_fsp_command_of_the_page_fits_the_networks_of_the_preset(files):
 
 
 SOFT_X = ("--terms.x.loss", "softmax_kl")
+TAPS = ("--terms.x.student", "stage2", "--terms.x.teacher", "stage2")
 LOSSES = """
 import jax.numpy as jnp
 
@@ -212,6 +213,11 @@ def total(student, teacher):
 
 def rest(student, *, teacher):
     return student
+
+
+def slip(student, teacher):
+    gap = student - teacher
+    return jnp.sum(gap, axes=-1)
 """
 PLAIN = "--terms.soft.temperature", "None"
 
@@ -315,6 +321,10 @@ def idle(student):
 
 def nothing(student):
     return None
+
+
+def slips(student):
+    return _made(student)._replace(loss=lambda *arguments: arguments.nowhere)
 """
 
 
@@ -338,7 +348,7 @@ HARD = "--terms.hard.teacher", "labels"
 MINE = "--strategy.function"
 BAD = {
     ("distill", "--terms.soft.loss", "decoupled_kdd"): (
-        "terms.soft.loss: did you mean 'decoupled_kd'? expected one of"
+        "terms.soft.loss: did you mean 'dkd'? expected the name of a loss"
     ),
     ("distill", "--terms.soft.loss", "nowhere.py:f"): (
         "terms.soft.loss: expected a file that exists, got 'nowhere.py'"
@@ -361,11 +371,24 @@ BAD = {
         *("distill", "--terms.soft.loss", "jensen_shannon"),
         *("--terms.soft.options.beta", "2"),
     ): "terms.soft.options.beta: expected a number in [0.0, 1.0], got 2.0",
-    ("distill", "--terms.x.loss", "hint_l2", "--terms.x.options.variant", "men"): (
-        "terms.x.options.variant: expected one of"
+    (
+        *("distill", "--terms.x.loss", "hint_l2", *TAPS),
+        *("--terms.x.options.variant", "men"),
+    ): "terms.x.options.variant: expected one of",
+    (
+        *("distill", "--terms.x.loss", "dark_rank", *TAPS),
+        *("--terms.x.options.neighbors", "2.5"),
+    ): "terms.x.options.neighbors: expected a whole number, got 2.5",
+    ("distill", "--terms.x.loss", "hint_l2"): (
+        "terms.x.student: expected a tap of the student, such as stage2, as hint_l2 "
+        "compares features, got 'logits'"
     ),
-    ("distill", "--terms.x.loss", "dark_rank", "--terms.x.options.neighbors", "2.5"): (
-        "terms.x.options.neighbors: expected a whole number, got 2.5"
+    ("distill", "--terms.x.loss", "crd"): (
+        "terms.x.loss: crd is a loss, but no term can supply memory (student_memory, "
+    ),
+    ("distill", *SOFT_X, "--terms.x.teacher", "lables"): (
+        "terms.x.teacher: did you mean 'labels'? expected logits, labels or one of "
+        "['stage1', 'stage2'], got 'lables'"
     ),
     ("distill", "--terms.soft.loss", "losses.py:total", *PLAIN): (
         "terms.soft: losses.py:total: expected one value an example, shape (8,), got "
@@ -373,6 +396,10 @@ BAD = {
     ),
     ("distill", "--terms.soft.loss", "losses.py:rest", *PLAIN): (
         "terms.soft.loss: expected a function (student, teacher, ...), got "
+    ),
+    ("distill", "--terms.soft.loss", "losses.py:slip", *PLAIN): (
+        "terms.soft: losses.py:slip raised TypeError: sum() got an unexpected keyword "
+        "argument 'axes' (losses.py:15)"
     ),
     ("distill", "--terms.x.loss", "fsp", "--terms.x.student", "stage1"): (
         "terms.x.student: expected 2 taps (student_features, student_end) for fsp, got"
@@ -387,9 +414,10 @@ BAD = {
         *("distill", "--terms.x.loss", "hint_l2", "--terms.x.student", "stage2"),
         *("--terms.x.teacher", "stage1"),
     ): "terms.x: teacher_features: expected the shape of student_features",
-    ("distill", "--terms.x.loss", "hint_l2", "--terms.x.student", "stage"): (
-        "terms.x.student: did you mean 'stage2'? expected logits or one of ['stage1', "
-    ),
+    (
+        *("distill", "--terms.x.loss", "hint_l2", "--terms.x.student", "stage"),
+        *("--terms.x.teacher", "stage2"),
+    ): "terms.x.student: did you mean 'stage2'? expected logits or one of ['stage1', ",
     ("distill", *SOFT_X, "--terms.x.example-weights", "confidence_weight"): (
         "terms.x.example_weights: did you mean 'confidence_weights'? expected one of"
     ),
@@ -415,7 +443,12 @@ BAD = {
         "strategy.student: expected one of ['student'], got 'pupil'"
     ),
     ("train", MINE, "mine.py:idle"): (
-        "strategy.turns: expected a turn for each of ['critic', 'student'], got"
+        "strategy.turns: expected a turn for each of ['critic', 'student'], got "
+        "['student']"
+    ),
+    ("train", MINE, "mine.py:slips"): (
+        "strategy.function: loss of slips raised AttributeError: 'tuple' object has no "
+        "attribute 'nowhere' (mine.py:65)"
     ),
     ("train", MINE, "mine.py:nothing"): (
         "strategy.function: expected a function returning a Strategy, got None"

@@ -216,7 +216,7 @@ def interrupted_run(run, at, start, monkeypatch):
 def test_continuing_gives_the_bits_of_an_uninterrupted_run(
     tiny_run, tmp_path, monkeypatch, compute
 ):
-    """Data order, view keys, schedules, optimiser, connector, BatchNorm: everything."""
+    """Data order, view keys, schedules, optimizer, connector, BatchNorm: everything."""
     from kdjax.config import Compute
 
     terms = {
@@ -292,7 +292,9 @@ BAD_RUNS = {
         batch=12, compute="compute 8"
     ),
     "at most the 8 devices there are, got 16": dict(batch=16, compute="compute 16"),
-    "terms.soft.loss: expected one of": dict(terms={"soft": Term("kullback")}),
+    "terms.soft.loss: expected the name of a loss": dict(
+        terms={"soft": Term("kullback")}
+    ),
     "terms.soft.temperature.value: expected a finite number, got nan": dict(
         terms={"soft": Term(temperature=Scalar(float("nan")))}
     ),
@@ -316,7 +318,7 @@ BAD_RUNS = {
         model=ModelConfig("resnet", depth=9, resolution=8)
     ),
     "model.name: ": dict(model=ModelConfig(name="resnext", resolution=8)),
-    "teacher.model.name: expected one of": teacher(name="resnext"),
+    "teacher.model.name: did you mean 'resnet50'": teacher(name="resnext"),
     "teacher.model.norm: expected group for bit_r50x1": teacher(
         name="bit_r50x1", norm="batch"
     ),
@@ -328,7 +330,7 @@ BAD_RUNS = {
         normalization="cifar10"
     ),
     "teacher.model.weights: nowhere.npz: expected": teacher(weights="nowhere.npz"),
-    "teacher.members.1.model.name: expected one of": dict(
+    "teacher.members.1.model.name: did you mean": dict(
         teacher=Ensemble(
             (digits_teacher(), FromWeights(ModelConfig("resnext", weights="x.npz")))
         )

@@ -14,10 +14,12 @@ from kdjax import jobs, setup
 from kdjax.config import (
     Cache,
     Compute,
-    Member,
+    Ensemble,
+    FromRun,
     Run,
-    Teacher,
     load_function,
+    members_of,
+    replace_cache,
     to_dict,
 )
 from kdjax.core import runlog
@@ -71,10 +73,14 @@ def _shape_of(run: Run) -> str:
     for field in ("area", "aspect", "flip"):
         kept["views"].pop(field)
     if kept["teacher"] is not None:
-        for field in ("run", "train", "steps", "optim", "views"):
-            kept["teacher"].pop(field)
+        for teacher in kept["teacher"].get("members", [kept["teacher"]]):
+            for field in ("run", "train", "steps", "optim", "views"):
+                teacher.pop(field, None)
     for term in kept["terms"].values():
-        term["temperature"]["value"] = 0
+        term["temperature"] = term["temperature"] and {
+            **term["temperature"],
+            "value": 0,
+        }
         term["weight"]["value"] = term["weight"]["value"] > 0
     return json.dumps(kept, sort_keys=True)
 
@@ -82,9 +88,7 @@ def _shape_of(run: Run) -> str:
 def _alone(run: Run) -> Run:
     """The run without what has to be there before it: a store, the start's weights."""
     model = dataclasses.replace(run.model, weights="", adapt=())
-    if run.teacher is None:
-        return dataclasses.replace(run, model=model)
-    teacher = dataclasses.replace(run.teacher, cache=Cache())
+    teacher = replace_cache(run.teacher, Cache())
     return dataclasses.replace(run, model=model, teacher=teacher)
 
 
@@ -92,15 +96,16 @@ def _teacher(run: Run, before: dict[str, Run], source) -> BoundModel | None:
     if run.teacher is None:
         return None
 
-    def shapes(asked: Teacher | Member) -> BoundModel:
-        own = before.get(pathlib.Path(asked.run).name)
-        if own is None:
-            model = dataclasses.replace(asked.model, weights="")
+    models = []
+    for _, member in members_of(run.teacher):
+        if isinstance(member, FromRun):
+            own = before[pathlib.Path(member.run).name]
+        else:
+            model = dataclasses.replace(member.model, weights="")
             own = dataclasses.replace(run, model=model)
-        return setup.model_of(own, source.classes, source.shape[-1], None)
-
-    others = [shapes(member) for member in run.teacher.also]
-    return setup.together(shapes(run.teacher), others, run)
+        models.append(setup.model_of(own, source.classes, source.shape[-1], None))
+    is_ensemble = isinstance(run.teacher, Ensemble)
+    return setup.average(models, run) if is_ensemble else models[0]
 
 
 @pytest.mark.slow
@@ -134,10 +139,8 @@ def test_the_papers_scale_lowers_on_a_mesh(file, tmp_path):
     if "paper" in experiment.durations:
         tasks = plan(experiment, tmp_path, "paper", seeds=1)
     for task in tasks:
-        teacher = task.run.teacher
-        members = (teacher, *teacher.also) if teacher else ()
-        models = [task.run.model, *(member.model for member in members)]
-        mark = f"{models} {task.run.optim.name} {task.run.data.name}"
+        members = [member for _, member in members_of(task.run.teacher)]
+        mark = f"{task.run.model} {members} {task.run.optim.name} {task.run.data.name}"
         if mark in built:
             continue
         run = dataclasses.replace(_alone(task.run), compute=Compute(data=4, fsdp=2))

@@ -142,12 +142,12 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     data = 'run, data=dataclasses.replace(run.data, train="no")'
     assert data in FILE
     file.write_text(FILE.replace(data, model))
-    with pytest.raises(ConfigError, match="spoilt x1: model.name: expected one of"):
+    with pytest.raises(ConfigError, match="spoilt x1: model.name: did you mean"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     named = "dataclasses.replace(run.model, name='resnett')"
     teacher = f"run, teacher=dataclasses.replace(run.teacher, model={named})"
     file.write_text(FILE.replace(data, teacher))
-    with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: expected"):
+    with pytest.raises(ConfigError, match="x1: teacher.model.name: did you mean"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     # Weights that are nowhere; a variant that is not asked for wants none.
     there = "teacher=FromWeights(ModelConfig('resnet8', weights='$NOWHERE/x.npz'))"

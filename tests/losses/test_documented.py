@@ -14,5 +14,5 @@ RIDDLES = ("What", "Which", "Whom", "Who", "Whether", "Where", "How", "When")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_docstring(name):
     text = FUNCTIONS[name].__doc__ or ""
-    assert ">>> " in text
+    assert ">>> " in text, f"{name}: expected an example (>>>) in its docstring"
     assert text.split()[0] not in RIDDLES

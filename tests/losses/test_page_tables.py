@@ -39,3 +39,11 @@ def test_the_table_of_goals_names_losses():
     table = PAGES["losses"].split("## Which loss for which goal")[1].split("\n\n")[1]
     named = re.findall(r"`(\w+)`", table)
     assert len(named) > 20 and set(named) <= set(losses.REGISTRY)
+
+
+def test_every_goal_of_the_table_is_found_by_its_words():
+    table = PAGES["losses"].split("## Which loss for which goal")[1].split("\n\n")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    for goal, tried in rows:
+        found = [entry.name for entry in losses.find(goal)]
+        assert re.findall(r"`(\w+)`", tried)[0] in found, (goal, found)

@@ -1,12 +1,14 @@
 """The registry: complete, true to the functions, searchable; its page; former names."""
 
+import fractions
 import inspect
+import re
 import warnings
 
 import pytest
 
 from kdjax import losses, targets
-from kdjax.losses import page
+from kdjax.losses import page, registry
 from kdjax.losses._aliases import MOVED
 
 ENTRIES = list(losses.REGISTRY.values())
@@ -28,7 +30,11 @@ def test_registry_and_package_have_the_same_names():
         for name, value in vars(losses).items()
         if callable(value) and not name.startswith("_")
     }
-    assert imported == set(losses.REGISTRY) | {"Any", "Entry", "find"}
+    registered = set(losses.REGISTRY) | {"Any", "Entry", "find"}
+    missing = sorted(imported - registered)
+    assert not missing, f"no entry(...) in _entries.py of their room: {missing}"
+    missing = sorted(registered - imported)
+    assert not missing, f"not imported in kdjax/losses/__init__.py: {missing}"
     assert set(losses.__all__) <= set(dir(losses))
     for name, entry in losses.REGISTRY.items():
         assert entry.function.__name__ == entry.name == name
@@ -42,7 +48,9 @@ def test_entry_is_complete(entry):
         assert entry.tap and entry.invariances
     if entry.kernel:
         assert entry.paper
-    assert entry.term <= bool(entry.paper)
+    assert bool(entry.term) <= bool(entry.paper)
+    assert bool(entry.term) != bool(entry.missing)
+    assert "as above" not in (entry.paper, entry.tap)
     assert not (entry.weight and entry.start)
 
 
@@ -61,7 +69,7 @@ TAPS = ("end", "later")
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.term], ids=lambda e: e.name)
 def test_a_term_needs_nothing_but_taps_logits_and_labels(entry):
     first, *more = required(entry)
-    assert first in ("student_logits", "student_features")
+    assert first.startswith("student_")
     taps = {f"{side}_{tap}" for side in ("student", "teacher") for tap in TAPS}
     assert set(more[1:]) <= {"labels", "student_logits", "teacher_logits", *taps}
     assert set(entry.needs) <= {"labels", "logits", "several taps"}
@@ -87,10 +95,79 @@ def test_find(text, expected):
     assert names(text) == expected
 
 
-def test_find_by_goal_finds_features_of_any_width():
-    found = names("match features of other width")
+@pytest.mark.parametrize(
+    "goal",
+    [
+        *("match features of other width", "features of another width"),
+        *("another width", "different width", "other width", "widths that differ"),
+        *("features with a different number of channels", "Features, unequal widths"),
+    ],
+)
+def test_find_by_goal_finds_features_of_any_width(goal):
+    found = names(goal)
     assert {"attention_transfer", "nst", "rkd_distance", "sp", "pkt"} <= set(found)
     assert not {"hint_l2", "hint_cosine", "softmax_kl"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("goal", "name"),
+    [
+        *(("equal widths", "hint_l2"), ("match outputs", "softmax_kl")),
+        *(("without data", "image_l2"), ("object detector", "fgd")),
+        *(("vit layers", "value_relation"), ("without a teacher", "tf_kd")),
+    ],
+)
+def test_a_goal_in_other_words(goal, name):
+    assert name in [entry.name for entry in registry.find_goal(goal)]
+
+
+@pytest.mark.parametrize("goal", registry.goals())
+def test_every_goal_finds_its_losses(goal):
+    having = {e.name for e in ENTRIES if goal in e.goals}
+    assert having <= {entry.name for entry in registry.find_goal(goal)}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ReviewKD", ["review_kd"]),
+        ("decoupled_kdd", ["dkd"]),
+        ("flow", ["fsp"]),
+        ("RKD", ["rkd_distance", "rkd_angle", "rkd"]),
+        ("fitnet", ["hint_l2"]),
+        ("cosine_of_dreams", []),
+    ],
+)
+def test_the_nearest_names_are_those_of_today(text, expected):
+    assert registry.nearest(text, losses.REGISTRY) == expected
+
+
+def numbers_of(text):
+    """Numbers of a text; "half" and "1/2" are 0.5."""
+    found = re.findall(r"\d+/\d+|\d+\.?\d*(?:e-?\d+)?", text)
+    halves = [0.5] * text.startswith("half")
+    return [float(fractions.Fraction(n)) for n in found] + halves
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if e.term], ids=lambda e: e.name)
+def test_the_weight_of_a_recipe_is_that_of_its_text(entry):
+    numbers = numbers_of(entry.weight or entry.start)
+    if entry.weight == "as `softmax_kl`":
+        assert entry.term.weight == losses.REGISTRY["softmax_kl"].term.weight
+    elif numbers:
+        assert entry.term.weight in numbers
+    else:
+        assert entry.term.weight == 1
+
+
+def test_the_page_lists_the_losses_that_compare_no_pair():
+    found = {entry.name for entry in page.others(ENTRIES)}
+    assert {"adversarial_student", "image_l2", "generator_one_hot"} <= found
+    for entry in ENTRIES:
+        if entry.paper:
+            first, second, *_ = inspect.signature(entry.function).parameters
+            pair = first[:7] == "student" and second[:7] in ("teacher", "labels")
+            assert pair != (entry.name in found), entry.name
 
 
 @pytest.mark.parametrize("name", losses.REGISTRY)
@@ -109,7 +186,8 @@ def test_years():
 
 def test_the_page_is_that_of_the_registry():
     text = page.PATH.read_text()
-    assert page.page(text) == text, "run `python -m kdjax.losses.page`"
+    same = page.page(text) == text
+    assert same, "run `python -m kdjax.losses.page`"
 
 
 def test_former_names_are_the_new_functions():

@@ -187,10 +187,44 @@ def test_different_numbers_of_classes_are_refused():
 @pytest.mark.parametrize(
     "term, message",
     [
-        (Term("cosine_of_dreams"), "terms.x.loss: expected one of"),
+        (Term("cosine_of_dreams"), "terms.x.loss: expected the name of a loss"),
+        (
+            Term("decoupled_kdd"),
+            r"terms.x.loss: did you mean 'dkd'\? expected the name of a loss "
+            r"\(`kdjax losses` lists all\) or file.py:function, got 'decoupled_kdd'",
+        ),
+        (Term("hint_l"), "terms.x.loss: did you mean 'hint_l2' or 'hint_l1'"),
+        (
+            Term("crd"),
+            r"terms.x.loss: crd is a loss, but no term can supply memory "
+            r"\(student_memory, .*; call kdjax.losses.crd in a loss, a strategy",
+        ),
+        (Term("variational_information"), "vid is a loss, but no term can supply"),
+        (Term("mhgd"), r"no term can supply several taps, attention heads \(.*sender"),
+        (Term("fsp_matrix"), "terms.x.loss: fsp_matrix is a helper and no loss"),
+        (Term("ensemble_logits"), "is no loss: it is kdjax.targets.ensemble_logits"),
+        (
+            Term("hint_l2"),
+            "terms.x.student: expected a tap of the student, such as stage2, as "
+            "hint_l2 compares features, got 'logits'",
+        ),
+        (
+            Term("rkd_distance", student="hidden"),
+            "terms.x.teacher: expected a tap of the teacher, such as embedding, as",
+        ),
+        (
+            Term("hint_l2", student="hidden", teacher="labels"),
+            "terms.x.teacher: expected taps of the teacher, which hint_l2 compares",
+        ),
+        (Term("fsp", student=("logits", "hidden")), "expected a tap of the student"),
+        (
+            Term(teacher="lables"),
+            r"terms.x.teacher: did you mean 'labels'\? expected logits, labels or one "
+            r"of \['hidden'\], got 'lables'",
+        ),
         (Term("tf_kd"), "terms.x.teacher: expected labels for"),
         (
-            Term("hint_l2", student="deep"),
+            Term("hint_l2", student="deep", teacher="hidden"),
             r"terms.x.student: .*\['hidden'\], got 'deep'",
         ),
         (

@@ -92,11 +92,9 @@ def test_options_are_those_of_the_loss():
     for options in ({"beta": 0.2}, {"beta": 0}):
         want = losses.jensen_shannon(LOGITS, TARGETS.logits, **options).mean()
         close(Term("jensen_shannon", options=options), want)
-    hint = losses.review_kd if hasattr(losses, "review_kd") else None
-    hint = hint or losses.review_kd
-    want = hint(OURS["one"], TAPS["one"], sizes=(2, 1)).mean()
-    term = Term(hint.__name__, student="one", teacher="one", options={"sizes": (2, 1)})
-    close(term, want)
+    want = losses.review_kd(OURS["one"], TAPS["one"], sizes=(2, 1)).mean()
+    taps = {"student": "one", "teacher": "one"}
+    close(Term("review_kd", options={"sizes": (2, 1)}, **taps), want)
 
 
 def test_a_number_is_a_value_of_the_step_and_a_name_is_not():
@@ -107,7 +105,8 @@ def test_a_number_is_a_value_of_the_step_and_a_name_is_not():
     assert kernels.traced_options(kernel, options) == {"beta": 0.2}
     assert kernels.static_options(kernel, options) == {"variant": "tokens"}
     rank = {"neighbors": 3, "alpha": 1}
-    kernel = kernels.find_kernel(Term("dark_rank", options=rank), "x")
+    taps = {"student": "one", "teacher": "one"}
+    kernel = kernels.find_kernel(Term("dark_rank", options=rank, **taps), "x")
     assert kernels.traced_options(kernel, rank) == {"alpha": 1.0}
 
 
@@ -258,7 +257,7 @@ def test_weights_mean_the_whole_batch_under_pmap(how):
     terms = {
         "kept": Term(mask="keep"),
         "sure": Term(example_weights="confidence_weights"),
-        "rows": Term("rkd_distance", mask="keep"),
+        "rows": Term("rkd_distance", student="one", teacher="one", mask="keep"),
         "each": Term(example_weights="teacher_weights"),
     }
     axis = "batch" if how == "parts" else None

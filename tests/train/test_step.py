@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.config import HARD, Compute, ModelConfig, Optim, Scalar, Term
 from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
 from kdjax.data import datasets
@@ -35,7 +35,7 @@ TERMS = {
 
 
 def make_teacher(width=4, seeds=None):
-    model = zoo.make_model(Model(depth=8, width=width), 10)
+    model = zoo.make_model(ModelConfig("resnet", 8, width), 10)
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
         return BoundModel(model, init(jax.random.key(7)), None, 8)

@@ -189,8 +189,13 @@ def test_the_turn_of_a_step():
         ),
         ({"turns": (("aa", 1),)}, "strategy.turns: did you mean 'a'"),
         (
+            {"turns": ("a", "b")},
+            "strategy.turns: expected pairs of a network, or several, and a number of "
+            "steps, got 'a'",
+        ),
+        (
             {"turns": (("a", 1),)},
-            r"strategy.turns: expected a turn for each .*'b', 'c'",
+            r"strategy.turns: expected a turn for each of .*'b', 'c'\], got \['a'\]",
         ),
         ({"turns": (("memory", 1),)}, "strategy.turns: expected one of .*got 'memory'"),
         ({"student": "memory"}, "strategy.student: expected one of"),

@@ -1,6 +1,6 @@
 """Registry entries of the losses of dense predictions."""
 
-from kdjax.losses._entry import entry
+from kdjax.losses._entry import entry, recipe
 
 ENTRIES = (
     entry(
@@ -56,7 +56,7 @@ ENTRIES = (
         aliases="structured kd, skds, pairwise, structured knowledge distillation",
         goals="segmentation, dense prediction, match features of other width",
         kernel=True,
-        term=True,
+        term=recipe("stage3"),
     ),
     entry(
         "inter_region_affinity",

@@ -103,8 +103,8 @@ def inter_region_affinity(
         `[N]`, one value per image, at least float32; the loss is its plain mean.
 
     Raises:
-        ValueError: if a side is empty or of a rank below 3, the positions differ, a
-            dtype is wrong, `regions` is below 1 or `band` below 0.
+        ValueError: if an argument is empty or of a rank below 3, the positions differ,
+            a dtype is wrong, `regions` is below 1 or `band` below 0.
 
     Example:
         >>> student = jnp.array([[[1.0, 0], [1, 1], [0, 1], [0, 2]]])

@@ -22,8 +22,8 @@ def pairwise_affinity(
     """Pair-wise distillation (SKD): distance between position affinities.
 
     `1/P^2 sum_pq (a_pq^s - a_pq^t)^2` with `a_pq` the cosine of the features at the
-    positions p and q. Turning the channels of either side or scaling any position
-    changes nothing.
+    positions p and q. Turning the channels of student or teacher or scaling any
+    position changes nothing.
 
     It holds `P^2` numbers an image: pool the map to some 1000 positions first.
 
@@ -32,8 +32,8 @@ def pairwise_affinity(
             classifier, or pooled nodes of it.
         teacher_features: the same positions; the channels may differ.
         axis: the axis of the channels; not the first.
-        where: bool, broadcastable to both sides; the positions and channels that take
-            part.
+        where: bool, broadcastable to student and teacher; the positions and channels
+            that take part.
 
     Returns:
         `[batch]`, one value per image, at least float32; the published loss is its

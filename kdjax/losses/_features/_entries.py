@@ -1,6 +1,6 @@
 """Registry entries of the losses of feature maps."""
 
-from kdjax.losses._entry import entry
+from kdjax.losses._entry import entry, recipe
 
 ENTRIES = (
     entry(
@@ -17,7 +17,7 @@ ENTRIES = (
         aliases="fitnet, fitnets, hint, feature mse, l2",
         goals="match features of the same width, features through a projector",
         kernel=True,
-        term=True,
+        term=recipe("stage2", projector=True, weight=100),
     ),
     entry(
         "hint_l1",
@@ -25,12 +25,12 @@ ENTRIES = (
         formula="mean `abs(s - t)`",
         paper="the hint of FitNets (1412.6550), without squares",
         start="depends on the scale of the features",
-        tap="as `hint_l2`",
+        tap="one middle stage, student through a 1x1 convolution",
         invariances="one shift or permutation of student and teacher",
         aliases="feature l1, mae",
         goals="match features of the same width, features through a projector",
         kernel=True,
-        term=True,
+        term=recipe("stage2", projector=True),
     ),
     entry(
         "hint_cosine",
@@ -45,7 +45,7 @@ ENTRIES = (
         aliases="distilbert, cosine, cosine embedding",
         goals="match features of the same width, hidden states, scale-free",
         kernel=True,
-        term=True,
+        term=recipe("stage2", projector=True),
     ),
     entry(
         "hint_norm",
@@ -60,7 +60,7 @@ ENTRIES = (
         aliases="byot, self distillation, be your own teacher",
         goals="match features of the same width, self-distillation",
         kernel=True,
-        term=True,
+        term=recipe("embedding", projector=True),
         relation=True,
     ),
     entry(
@@ -116,7 +116,7 @@ ENTRIES = (
         aliases="at, attention",
         goals="match features of other width, spatial attention maps, no projector",
         kernel=True,
-        term=True,
+        term=recipe("stage2", weight=1000),
     ),
     entry(
         "factor_transfer",
@@ -132,7 +132,7 @@ ENTRIES = (
         aliases="ft, paraphraser, translator",
         goals="match features through a paraphraser, factors",
         kernel=True,
-        term=True,
+        term=recipe("stage3", projector=True, weight=200),
     ),
     entry(
         "cat_kd",
@@ -148,7 +148,7 @@ ENTRIES = (
         aliases="catkd, class attention transfer, class activation maps, cam",
         goals="class activation maps, interpretable",
         kernel=True,
-        term=True,
+        term=recipe("class_maps", weight=0.7),
     ),
     entry(
         "review_kd",
@@ -167,7 +167,7 @@ ENTRIES = (
             "projector"
         ),
         kernel=True,
-        term=True,
+        term=recipe("stage2", projector=True, weight=0.6),
     ),
     entry(
         "cwd",
@@ -183,7 +183,7 @@ ENTRIES = (
             "distribution"
         ),
         kernel=True,
-        term=True,
+        term=recipe("stage3", projector=True, weight=50),
     ),
     entry(
         "ickd",
@@ -198,7 +198,7 @@ ENTRIES = (
         aliases="ickd-c, inter channel correlation, gram",
         goals="match feature maps of other size, channel correlation",
         kernel=True,
-        term=True,
+        term=recipe("stage3", projector=True, weight=2.5),
     ),
     entry(
         "nst",
@@ -215,9 +215,9 @@ ENTRIES = (
             "numbers of channels may differ"
         ),
         aliases="neuron selectivity transfer, mmd",
-        goals="match features of other width, no projector, channels",
+        goals="match features of other width, no projector",
         kernel=True,
-        term=True,
+        term=recipe("stage3", weight=50),
     ),
     entry(
         "ab",
@@ -232,7 +232,7 @@ ENTRIES = (
         aliases="activation boundaries, boundary",
         goals="match features of the same width, signs before the relu",
         kernel=True,
-        term=True,
+        term=recipe("stage3_pre", projector=True, weight=0.003),
     ),
     entry(
         "ofd",
@@ -275,7 +275,7 @@ ENTRIES = (
         goals="several taps, between layers",
         kernel=True,
         needs="several taps",
-        term=True,
+        term=recipe("stem", "stage1", projector=True, weight=50),
     ),
     entry(
         "fsp_matrix",
@@ -295,7 +295,7 @@ ENTRIES = (
         aliases="dense flow, densely distilled flow",
         goals="several taps, between layers",
         needs="several taps",
-        term=True,
+        term=recipe("stage1", "stage2", "stage3", projector=True),
     ),
     entry(
         "kdsvd",
@@ -312,7 +312,7 @@ ENTRIES = (
         goals="several taps, between layers, feature maps of other size",
         kernel=True,
         needs="several taps",
-        term=True,
+        term=recipe("stage1", "stage2", projector=True),
     ),
     entry(
         "singular_vectors",

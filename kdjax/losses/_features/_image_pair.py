@@ -9,7 +9,7 @@ from kdjax.core.types import Array
 
 
 def image_pair(student, teacher, axis, where) -> tuple[Array, Array, Array | None]:
-    """Both sides as `[batch, height, width, channels]`, and `[batch, channels]`.
+    """Both networks as `[batch, height, width, channels]`, and `[batch, channels]`.
 
     The mask selects channels: a mean over bins would mix positions left out with
     others.

@@ -60,8 +60,8 @@ def attention_transfer(
         power: the exponent, a scalar of at least 1.
         over: `"mean"` over the channels, or `"max"`: the strongest channel alone.
         axis: the axis of the channels; not the first.
-        where: bool, broadcastable to the features of both sides; the positions and
-            channels that take part. A position without any such channel is not
+        where: bool, broadcastable to the features of student and teacher; the positions
+            and channels that take part. A position without any such channel is not
             counted.
 
     Returns:

@@ -23,7 +23,7 @@ def cat_kd(
 
     `1/(K r^2) sum_kp (a^s_pk - a^t_pk)^2`: the map of every class is averaged to
     `r x r` bins and, if `normalize`, divided by its norm over the bins. Then scaling
-    a class of either side by a positive number changes nothing.
+    a class of student or teacher by a positive number changes nothing.
 
     Args:
         student_features: `[batch, height, width, classes]`: what the classifier, as a

@@ -21,7 +21,7 @@ def cwd(
 
     `T^2/C sum_c KL(p_c || q_c)` with `p_c = softmax(teacher_c / T)` and
     `q_c = softmax(student_c / T)`, both over the positions. A constant added to a
-    channel of either side changes nothing.
+    channel of student or teacher changes nothing.
 
     Args:
         student_features: `[batch, ..., channels]`, a map or the logits of a dense

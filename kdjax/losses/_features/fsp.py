@@ -218,7 +218,7 @@ def dense_fsp(
         `[batch]`, one value per example, at least float32.
 
     Raises:
-        ValueError: if there are fewer than two taps or not as many on each side,
+        ValueError: if there are fewer than two taps or not as many of each network,
             `upto` is not the number of a tap after the first, or as in `fsp`.
 
     Example:

@@ -25,8 +25,8 @@ def hint_l2(
     `"mean"`: `1/(P C) sum_pc (s_pc - t_pc)^2` over positions and channels.
     `"fitnets"`: `1/(2 P) sum_pc (s_pc - t_pc)^2`, half the squared error summed over
     the channels and averaged over the positions, as the paper's own code had it.
-    `"partial"`: `sum_pc (s_pc - t_pc)^2` over the entries at which either side is
-    positive: what an unofficial code of self-distillation by depth sums, with 1e-6.
+    `"partial"`: `sum_pc (s_pc - t_pc)^2` over the entries at which student or teacher
+    is positive: what an unofficial code of self-distillation by depth sums, with 1e-6.
     The first two differ by a factor of `C / 2`, so a weight belongs to its variant.
     The default is `"mean"`: the weight in common use, 100, was tuned with it
     (RepDistiller, mdistiller), and it does not grow with the width of the hint.
@@ -199,8 +199,8 @@ def hint_norm(
         No weight is in our references; the distance grows with the root of the batch.
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, shapes differ, or a dtype is
-            not floating.
+        ValueError: if an argument is empty or not of rank 2, shapes differ, or a dtype
+            is not floating.
 
     Example:
         >>> student = jnp.array([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [0.0, 2.0]])

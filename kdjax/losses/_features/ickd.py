@@ -25,7 +25,7 @@ def ickd(
 
     `1/C sum_cd (R^s_cd - R^t_cd)^2`, with `G_cd = sum_p F_pc F_pd` and `R` the matrix
     `G` with every row divided by its norm. Scaling or mirroring a whole map changes
-    nothing, nor does one permutation of the positions of a side.
+    nothing, nor does one permutation of the positions of one network.
 
     Args:
         student_features: `[batch, ..., channels]`, the last map before the pooling,

@@ -111,8 +111,8 @@ def jacobian_matching(
     With the gradients of each example divided by their norms: `"sum"` is
     `|J^s - J^t|^2 = 2 - 2 cos`, as in the paper; `"mean"` divides that by the number
     of entries, as KD-Zoo does, and so depends on the resolution. The default is
-    `"sum"`, which is the published loss. Scaling either side by a positive number
-    changes nothing; a gradient of zeros has no direction and gets gradient 0.
+    `"sum"`, which is the published loss. Scaling student or teacher by a positive
+    number changes nothing; a gradient of zeros has no direction and gets gradient 0.
 
     Args:
         student_gradients: `[batch, ...]`, the gradient of the logit of the label, or
@@ -150,7 +150,7 @@ def jacobian_matching(
 
 
 def _flat(student, teacher, axis, where) -> tuple[Array, Array, Array | None]:
-    """Both sides and the mask as `[batch, entries]`."""
+    """Student, teacher and mask as `[batch, entries]`."""
     pair = map_pair(student, teacher, axis, where, kind="gradients", rank=2)
     rows = pair.student.shape[0]
     keep = None if pair.keep is None else pair.keep.reshape(rows, -1)

@@ -53,7 +53,7 @@ def nst(
     does: to the student the two are one, but for the Gaussian's width.
 
     Only inner products of channels are held, `C^2` numbers an example. Permuting the
-    channels of either side changes nothing, nor does scaling one of them by a
+    channels of student or teacher changes nothing, nor does scaling one of them by a
     positive number.
 
     Args:
@@ -64,8 +64,8 @@ def nst(
         kernel: `"linear"`, `"polynomial"` or `"gaussian"`.
         variant: `"described"` or `"released"`.
         axis: the axis of the channels; not the first.
-        where: bool, broadcastable to the features of both sides; the positions and
-            channels that take part. A channel without any such position is not
+        where: bool, broadcastable to the features of student and teacher; the positions
+            and channels that take part. A channel without any such position is not
             counted.
 
     Returns:

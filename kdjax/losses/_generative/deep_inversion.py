@@ -50,7 +50,7 @@ def batch_norm_statistics(
         variance: `[channels]`, the stored variance. Flax stores the biased one, torch
             the unbiased.
         variant: `"l2"` or `"kl"`.
-        eps: the least variance that `"kl"` sees on either side, a scalar above 0.
+        eps: a lower bound of both variances in `"kl"`, a scalar above 0.
         axis: the axis of the channels; not the first.
         where: `[batch]` bool; the examples that take part. The others influence
             nothing and get 0.

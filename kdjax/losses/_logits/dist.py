@@ -75,9 +75,9 @@ def dist_inter(
 
     `T^2 (1 - r)` with `r = <a, b> / (|a| |b| + eps)`, where `a` and `b` are the
     student's and the teacher's `softmax(logits / T)` less their means over the
-    classes. A positive scale and a shift of either side's probabilities change
-    nothing (but for `eps`). Probabilities all equal have `r = 0` with gradient 0; so
-    has one class alone.
+    classes. A positive scale and a shift of the student's or the teacher's
+    probabilities change nothing (but for `eps`). Probabilities all equal have `r = 0`
+    with gradient 0; so has one class alone.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.

@@ -23,7 +23,7 @@ def logit_mse(
 ) -> Array:
     """Mean squared error (MSE) of the logits.
 
-    `1/K sum_k (s_k - t_k)^2`, with the mean of each side's logits taken off first if
+    `1/K sum_k (s_k - t_k)^2`, with the mean of each network's logits taken off first if
     `center`; then a constant added to all logits of an example changes nothing.
 
     Args:
@@ -72,7 +72,7 @@ def logit_l2(
     `sqrt(sum_k (s_k - t_k)^2)`, with gradient 0 where the two are equal: the root is
     not taken of zero. big_vision adds 1e-12 under the root instead, which raises the
     value by at most 1e-6. The gradient has length 1 however near the student is, so
-    the step size must decay. A constant added to one side's logits counts.
+    the step size must decay. A constant added to one network's logits counts.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.

@@ -25,7 +25,8 @@ def softmax_kl(
     Args:
         student_logits: `[..., classes]`, before any softmax.
         teacher_logits: the same shape. A class of teacher probability 0 costs
-            nothing, so a class may be ruled out with minus infinity on both sides.
+            nothing, so a class may be ruled out with minus infinity for student and
+            teacher.
         temperature: a scalar above 0.
         axis: the axis of the classes.
         where: bool, broadcastable to the logits; the classes that take part.
@@ -173,7 +174,7 @@ def jensen_shannon(
     Args:
         student_logits: `[..., classes]`, before any softmax.
         teacher_logits: the same shape. A class may be ruled out with minus infinity
-            on either side or on both.
+            for student, teacher or both.
         beta: `b`, the teacher's share of the mixture, a scalar in [0, 1].
         temperature: a scalar above 0.
         axis: the axis of the classes.

@@ -19,10 +19,10 @@ def lwf(
 ) -> Array:
     """Learning without forgetting (LwF): cross-entropy with the old model's outputs.
 
-    `-sum_k p_k log q_k` with both sides' probabilities raised to `1 / T` and
-    normalized again, which is `softmax(logits / T)`. Unlike elsewhere there is **no**
-    `T^2`: the published weight was tuned without it. So at `T = 2` this is a quarter
-    of `soft_cross_entropy`.
+    `-sum_k p_k log q_k` with both probabilities raised to `1 / T` and normalized again,
+    which is `softmax(logits / T)`. Unlike elsewhere there is **no** `T^2`, since the
+    published weight was tuned without it. So at `T = 2` this is a quarter of
+    `soft_cross_entropy`.
 
     Args:
         student_logits: `[..., classes]`, of the old head or heads of the model in

@@ -64,7 +64,7 @@ def sigmoid_kl(
 
 
 def _binary_term(teacher: Array, student: Array) -> Array:
-    """`p (log p - log q)` with the sigmoids of both sides."""
+    """`p (log p - log q)` with the sigmoids of student and teacher."""
     log_p = jax.nn.log_sigmoid(teacher)
     return jnp.exp(log_p) * (log_p - jax.nn.log_sigmoid(student))
 

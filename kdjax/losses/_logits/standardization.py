@@ -75,10 +75,10 @@ def standardized_kl(
 ) -> Array:
     """Logit standardization in KD (LSKD): `softmax_kl` of z-scored logits.
 
-    Each example's logits become `(z - mean(z)) / (std(z) + eps)` on both sides. A
-    shift or a positive scale of either side then changes nothing (but for `eps`), and
-    the student need not reach the size of the teacher's logits. Logits all equal
-    become 0 with gradient 0.
+    Each example's logits become `(z - mean(z)) / (std(z) + eps)` for student and
+    teacher. A shift or a positive scale of student or teacher then changes nothing (but
+    for `eps`), and the student need not reach the size of the teacher's logits. Logits
+    all equal become 0 with gradient 0.
 
     Args:
         student_logits: `[..., classes]`, before any softmax; finite.

@@ -39,11 +39,11 @@ def wsld(
             takes no part, marks an example without label: it gives 0.
         temperature: a scalar above 0.
         variant: the two have one value and differ in the gradient. In `"released"` `w`
-            is a constant to the gradient of either side. That belongs to this form,
-            as in the authors' code with which the published weight was tuned: hence
-            the default. The gradient through the softened
-            probabilities flows to both sides all the same. In `"described"` it flows
-            through the weight too, as the formula alone would have it.
+            is a constant to the gradient of student or teacher. That belongs to this
+            form, as in the authors' code with which the published weight was tuned:
+            hence the default. The gradient through the softened probabilities flows to
+            student and teacher all the same. In `"described"` it flows through the
+            weight too, as the formula alone would have it.
         eps: added to the teacher's cross-entropy; in [1e-12, 1].
         axis: the axis of the classes.
         where: bool, broadcastable to the logits; the classes that take part.

@@ -1,6 +1,6 @@
 """Registry entries of the losses of relations between examples."""
 
-from kdjax.losses._entry import entry
+from kdjax.losses._entry import entry, recipe
 
 ENTRIES = (
     entry(
@@ -17,7 +17,7 @@ ENTRIES = (
             "projector, metric learning"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=25),
         relation=True,
     ),
     entry(
@@ -34,7 +34,7 @@ ENTRIES = (
             "projector, metric learning"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=50),
         relation=True,
     ),
     entry(
@@ -71,7 +71,7 @@ ENTRIES = (
             "width"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding"),
         relation=True,
     ),
     entry(
@@ -87,7 +87,7 @@ ENTRIES = (
             "relations between examples, match features of other width, no projector"
         ),
         kernel=True,
-        term=True,
+        term=recipe("stage3", weight=3000),
         relation=True,
     ),
     entry(
@@ -104,7 +104,7 @@ ENTRIES = (
             "architecture search"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding"),
         relation=True,
     ),
     entry(
@@ -127,7 +127,7 @@ ENTRIES = (
             "relations between examples, match features of other width, no projector"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=100),
         relation=True,
     ),
     entry(
@@ -147,16 +147,16 @@ ENTRIES = (
             "projector, no labels"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=30000),
         relation=True,
     ),
     entry(
         "irg",
         "Instance relationship graph (IRG)",
         formula="`0.1 logit_mse + 5 edges + 5 transformation`",
-        paper="as above",
+        paper="Liu et al. 2019 (CVPR, no arXiv)",
         weight="1; its three proportions are options, 0.1, 5, 5 KD-Zoo's",
-        tap="as above, and logits",
+        tap="ends of two stages, pooled, and logits",
         invariances="none common to all three terms",
         aliases="instance relationship graph",
         goals=(
@@ -165,7 +165,7 @@ ENTRIES = (
         kernel=True,
         needs="several taps, logits",
         relation=True,
-        term=True,
+        term=recipe("stem", "stage1"),
     ),
     entry(
         "irg_edges",
@@ -178,7 +178,7 @@ ENTRIES = (
         aliases="irg edges, instance relationship graph",
         goals="relations between examples, match features of other width",
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=5),
         relation=True,
     ),
     entry(
@@ -188,7 +188,7 @@ ENTRIES = (
             "`(t_i^t - t_i^s)^2`, `t_i` squared step between two layers over the "
             "largest"
         ),
-        paper="as above",
+        paper="Liu et al. 2019 (CVPR, no arXiv)",
         weight="5 (KD-Zoo)",
         tap="ends of two stages, pooled",
         invariances=("scale of either network; rotation and shift of both its layers"),
@@ -197,7 +197,7 @@ ENTRIES = (
         kernel=True,
         needs="several taps",
         relation=True,
-        term=True,
+        term=recipe("stem", "stage1", weight=5),
     ),
     entry(
         "locality_preserving",
@@ -212,7 +212,7 @@ ENTRIES = (
         aliases="locality preserving",
         goals=("relations between examples, match features of other width, neighbors"),
         kernel=True,
-        term=True,
+        term=recipe("embedding", weight=1.5),
         relation=True,
     ),
     entry(
@@ -262,7 +262,7 @@ ENTRIES = (
             "metric learning"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding"),
         relation=True,
     ),
     entry(
@@ -279,7 +279,7 @@ ENTRIES = (
             "same width"
         ),
         kernel=True,
-        term=True,
+        term=recipe("embedding", projector=True),
         relation=True,
     ),
     entry(
@@ -293,7 +293,7 @@ ENTRIES = (
         aliases="infonce, cpc, nt-xent, contrastive",
         goals="contrastive, relations between examples, embeddings",
         kernel=True,
-        term=True,
+        term=recipe("embedding", projector=True),
         relation=True,
     ),
     entry(

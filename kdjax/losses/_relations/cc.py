@@ -63,7 +63,7 @@ def cc(
     The paper's two other kernels are `"bilinear"`, `C_ij = <u_i, u_j>`, and `"mmd"`,
     `C_ij = |mean(u_i) - mean(u_j)|`, the mean over the features (our reading; that
     the rows have unit length there too is our choice). Scaling any row changes
-    nothing; nor does turning either side, but for `"mmd"`.
+    nothing; nor does turning student or teacher, but for `"mmd"`.
 
     `"consecutive"`, which RepDistiller has from the authors, is another object:
     `sum_d |d_i| |d_(i+1)|` with `d_i = f_i^s - f_i^t`, over neighboring rows of the
@@ -72,7 +72,7 @@ def cc(
     default is the form that was published.
 
     Tap pooled features, for `"consecutive"` behind a trained linear embedding of
-    128 numbers on either side. Weights in use: 100 for `"kernel"` (KD-Zoo), 0.02 for
+    128 numbers for each network. Weights in use: 100 for `"kernel"` (KD-Zoo), 0.02 for
     `"consecutive"` (RepDistiller).
 
     Args:
@@ -97,7 +97,7 @@ def cc(
         the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, shapes do not fit, a dtype
+        ValueError: if an argument is empty or not of rank 2, shapes do not fit, a dtype
             is not floating, or an option is out of its range; for `"consecutive"` also
             for fewer than 2 rows.
 

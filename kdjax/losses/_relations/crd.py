@@ -56,9 +56,9 @@ def crd(
     (`crd_memory_calibrate`) and then kept. Equal inputs do not give 0.
 
     Tap penultimate pooled features, behind a trained linear head of 128 numbers on
-    either side. Published weight 0.8, with 16384 negatives of other classes than the
-    anchor's. An example's value does not depend on the others of its batch: where the
-    entries are too large, look up and evaluate a few anchors at a time under
+    student or teacher. Published weight 0.8, with 16384 negatives of other classes than
+    the anchor's. An example's value does not depend on the others of its batch: where
+    the entries are too large, look up and evaluate a few anchors at a time under
     `jax.lax.map`. For the same reason there is no `where`: leave values out of the
     mean.
 

@@ -87,8 +87,8 @@ def dark_rank(
         is its plain mean (over the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs or
-            is below 2, a dtype is not floating, or an option is out of its range.
+        ValueError: if an argument is empty or not of rank 2, the number of rows differs
+            or is below 2, a dtype is not floating, or an option is out of its range.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [0.5, 0], [0, 0.7], [0.6, 0.3]])

@@ -24,8 +24,8 @@ def info_nce(
     finding the student's row from the teacher's. There is no factor of the squared
     temperature: this is no tempered divergence, and published weights go without.
 
-    Turning both sides alike changes nothing, nor does scaling any row. Equal inputs
-    do not give 0; one example alone does. Tap embeddings of one width, behind an
+    Turning student and teacher alike changes nothing, nor does scaling any row. Equal
+    inputs do not give 0; one example alone does. Tap embeddings of one width, behind an
     adapter on the student; the weight in use is 1.
 
     Args:
@@ -42,8 +42,8 @@ def info_nce(
         its plain mean (over the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, shapes differ, a dtype is not
-            floating, or the temperature is not a finite number above 0.
+        ValueError: if an argument is empty or not of rank 2, shapes differ, a dtype is
+            not floating, or the temperature is not a finite number above 0.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])

@@ -37,8 +37,8 @@ def irg_edges(
 
     For the anchor i: `1/N sum_j (E_ij^t - E_ij^s)^2` with
     `E_ij = |f_i - f_j|^2 / max`, the edges of an instance relationship graph. Turning,
-    shifting or scaling either side changes nothing. A largest square below 1e-12 is
-    raised to it: a batch collapsed to a point has no edges, and no gradient.
+    shifting or scaling student or teacher changes nothing. A largest square below 1e-12
+    is raised to it: a batch collapsed to a point has no edges, and no gradient.
 
     Tap embeddings, and stage maps pooled or flattened. In the published sum
     (`irg`) it weighs 5 (KD-Zoo), as the mean over the tapped layers.
@@ -59,8 +59,8 @@ def irg_edges(
         part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            or a dtype is not floating.
+        ValueError: if an argument is empty or not of rank 2, the number of rows
+            differs, or a dtype is not floating.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])

@@ -47,9 +47,9 @@ def locality_preserving(
 
     For the anchor i: `1/k sum_j a_ij |f_i^s - f_j^s|^2` over the k nearest others of
     i in the teacher, with `a_ij = exp(-|f_i^t - f_j^t|^2 / sigma^2)`. Turning or
-    shifting either side changes nothing; without `sigma`, neither does scaling the
-    teacher. The loss only attracts: alone it collapses the student, and equal inputs
-    do not give 0.
+    shifting student or teacher changes nothing; without `sigma`, neither does scaling
+    the teacher. The loss only attracts: alone it collapses the student, and equal
+    inputs do not give 0.
 
     Tap penultimate features. Weights in use: 1.5 with 5 neighbors, from ports; there
     is no code of the authors.
@@ -71,8 +71,8 @@ def locality_preserving(
         take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs or
-            is below 2, a dtype is not floating, or an option is not above 0.
+        ValueError: if an argument is empty or not of rank 2, the number of rows differs
+            or is below 2, a dtype is not floating, or an option is not above 0.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])

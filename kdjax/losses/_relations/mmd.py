@@ -53,7 +53,7 @@ def mmd(
     share may be. Which student belongs to which teacher does not matter to the mean.
     The kernels: `"linear"` `<a, b>` (then it is the squared distance of the two means),
     `"polynomial"` `<a, b>^2`, `"gaussian"` `exp(-|a - b|^2 / (2 v))` with `v` the mean
-    squared distance of all rows, of both sides together. Turning both sides alike
+    squared distance of all rows, of both networks. Turning student and teacher alike
     changes nothing; nor do a shift or a scale of both, for `"gaussian"`.
 
     Tap pooled features behind an adapter of one width; of several teachers pair them
@@ -98,5 +98,5 @@ def mmd(
         ours, theirs, other = _inner(student, teacher)
         if kernel == "polynomial":
             ours, theirs, other = map(jnp.square, (ours, theirs, other))
-    # Mean over the rows of one's own side less that over the other's.
+    # Mean over the rows of one network less that over the other's.
     return masked_mean(ours + theirs - other - other.T, 1, pair_mask(valid))

@@ -42,8 +42,8 @@ def pkt(
     it. `"paper"`: `N sum_(j != i) h_ij`, whose mean is the sum over all pairs. The
     default is the first, to which the published weight, 30 000, belongs.
 
-    Turning or scaling either side changes nothing (up to `eps`). Since `eps` stands
-    inside the logarithm alone, a value can be below 0 by about `eps`.
+    Turning or scaling student or teacher changes nothing (up to `eps`). Since `eps`
+    stands inside the logarithm alone, a value can be below 0 by about `eps`.
 
     Tap embeddings of any widths; the loss was also used with no labels at all.
 
@@ -61,9 +61,9 @@ def pkt(
         is its plain mean (over the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            a dtype is not floating, or an option is out of its range; for `"paper"`
-            also for fewer than 2 rows.
+        ValueError: if an argument is empty or not of rank 2, the number of rows
+            differs, a dtype is not floating, or an option is out of its range; for
+            `"paper"` also for fewer than 2 rows.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])

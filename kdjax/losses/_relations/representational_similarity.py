@@ -39,8 +39,8 @@ def representational_similarity(
         mean over pairs of layers; no weight as a loss is in our references.
 
     Raises:
-        ValueError: if a side is not of rank 2, has fewer than 3 examples, the number
-            of rows differs, or a dtype is not floating.
+        ValueError: if an argument is not of rank 2, has fewer than 3 examples, the
+            number of rows differs, or a dtype is not floating.
 
     Example:
         >>> student = jnp.array([[1.0, 2, 4], [2, 1, 0], [0, 1, 0], [1, 1, 2]])

@@ -50,7 +50,7 @@ def rkd_distance(
 
     For the anchor i: `1/N sum_j Huber_1(d_ij^t / mu^t - d_ij^s / mu^s)` with
     `d_ij = |f_i - f_j|` and `mu` the mean of the positive distances of that network.
-    Turning, shifting or scaling either side changes nothing. The gradient flows
+    Turning, shifting or scaling student or teacher changes nothing. The gradient flows
     through both `mu`.
 
     Squared distances are raised to 1e-12 before the root, as in the authors' code:
@@ -77,8 +77,8 @@ def rkd_distance(
         part); its weight there is 25 with 50 for `rkd_angle`.
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            or a dtype is not floating.
+        ValueError: if an argument is empty or not of rank 2, the number of rows
+            differs, or a dtype is not floating.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -222,8 +222,8 @@ def rkd_angle(
         over all `N^3` entries, is its plain mean (over the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            a dtype is not floating, or `chunk` is below 1.
+        ValueError: if an argument is empty or not of rank 2, the number of rows
+            differs, a dtype is not floating, or `chunk` is below 1.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -291,8 +291,8 @@ def rkd(
         mean (over the examples that take part).
 
     Raises:
-        ValueError: if a side is not of rank 2 or has fewer than `order` examples, the
-            number of rows differs, a dtype is not floating, a number is out of its
+        ValueError: if an argument is not of rank 2 or has fewer than `order` examples,
+            the number of rows differs, a dtype is not floating, a number is out of its
             range, or the potential is no function that returns a floating scalar.
 
     Example:

@@ -24,7 +24,7 @@ def sp(
     For the anchor i: `1/N sum_j (g_ij^t - g_ij^s)^2` with `G = Q Q^T`, `Q` the
     features, and every row of `G` divided by `max(|row|, 1e-12)`, its Euclidean norm
     (`"l2"`, as published) or the sum of its absolute values (`"l1"`). Turning or
-    scaling either side changes nothing; a shift does.
+    scaling student or teacher changes nothing; a shift does.
 
     Tap the last block of both networks, flattened; the published weight is 3000, on
     the sum over the pairs of layers.
@@ -43,8 +43,8 @@ def sp(
         take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs,
-            a dtype is not floating, or the norm is unknown.
+        ValueError: if an argument is empty or not of rank 2, the number of rows
+            differs, a dtype is not floating, or the norm is unknown.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])

@@ -86,8 +86,8 @@ def triplet_relation(
         (over the examples that take part).
 
     Raises:
-        ValueError: if a side is empty or not of rank 2, the number of rows differs or
-            is below 3, a dtype is wrong, or an option is out of its range.
+        ValueError: if an argument is empty or not of rank 2, the number of rows differs
+            or is below 3, a dtype is wrong, or an option is out of its range.
 
     Example:
         >>> student = jnp.array([[0.0, 1], [1, 0], [0, 2], [2, 1]])

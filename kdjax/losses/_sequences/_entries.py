@@ -1,6 +1,6 @@
 """Registry entries of the losses of transformers and sequences."""
 
-from kdjax.losses._entry import entry
+from kdjax.losses._entry import entry, recipe
 
 ENTRIES = (
     entry(
@@ -14,6 +14,7 @@ ENTRIES = (
         aliases="tinybert, attention mse",
         goals="transformer, attention layers, language model",
         kernel=True,
+        term=recipe("attention0"),
     ),
     entry(
         "attention_map_kl",
@@ -29,6 +30,7 @@ ENTRIES = (
         aliases="minilm, attention kl",
         goals="transformer, attention layers, language model",
         kernel=True,
+        term=recipe("attention0"),
     ),
     entry(
         "value_relation",
@@ -44,6 +46,7 @@ ENTRIES = (
             " width"
         ),
         kernel=True,
+        term=recipe("values0"),
     ),
     entry(
         "hidden_state_mse",
@@ -62,7 +65,7 @@ ENTRIES = (
             " width"
         ),
         kernel=True,
-        term=True,
+        term=recipe("hidden_states"),
     ),
     entry(
         "layer_map",
@@ -82,7 +85,7 @@ ENTRIES = (
         aliases="word level kd, sequence kd, distilbert, language model kd",
         goals="language model, tokens, match logits",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "token_jsd",
@@ -97,7 +100,7 @@ ENTRIES = (
         aliases="gkd, on policy distillation, jsd",
         goals="language model, tokens, match logits, on-policy",
         kernel=True,
-        term=True,
+        term=recipe(),
     ),
     entry(
         "sequence_nll",
@@ -109,7 +112,7 @@ ENTRIES = (
         invariances="constant added to a token's logits; padding",
         aliases="seqkd, sequence level kd, supervised fine tuning, sft",
         goals="language model, tokens, generated text",
-        term=True,
+        term=recipe(teacher="tokens"),
     ),
     entry(
         "per_sequence",

@@ -77,9 +77,9 @@ def attention_map_mse(
 
     `"valid"` divides by the number `n` of entries that `where` selects: padding does
     not change the loss. `"all"` divides by the number of all entries, as TinyBERT's
-    code does, which sets masked scores (those of -100 and below) to 0 on both sides;
-    a batch with much padding then has a smaller loss. The default is `"valid"`; the
-    two agree without a mask.
+    code does, which sets masked scores (those of -100 and below) to 0 for student and
+    teacher; a batch with much padding then has a smaller loss. The default is
+    `"valid"`; the two agree without a mask.
 
     Args:
         student_attention: `[batch, heads, queries, keys]`, scores or weights.
@@ -246,7 +246,7 @@ def value_relation(
     values of a head changes nothing.
 
     With the queries or the keys in place of the values this is MiniLM v2's loss;
-    cut both sides into the same number of relation heads for it.
+    cut student and teacher into the same number of relation heads for it.
 
     Args:
         student_values: `[batch, heads, positions, d]`.

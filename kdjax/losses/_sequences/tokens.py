@@ -94,7 +94,7 @@ def _real(where: Array | None, logits: Array, axis: int) -> Array | None:
 
 
 def _token_pair(student, teacher, temperature, axis, where):
-    """Log-probabilities of both sides, the squared temperature, and the mask."""
+    """Log-probabilities of both networks, the squared temperature, and the mask."""
     checks.matching_pair("logits", student, teacher)
     checks.rank("student_logits", student, 3)
     where = _token_mask(student, axis, where)

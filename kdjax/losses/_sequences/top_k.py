@@ -129,8 +129,9 @@ def top_k_kl(
       teacher's tail is flat.
     - `"bucket"`: compared as one class, the sum of all not kept. A lower bound of
       the full divergence that fixes the tail's mass and leaves its shape free.
-    - `"renormalize"`: both sides are restricted to the kept classes. The common form
-      (tunix, MaxText); nothing keeps the student from putting mass elsewhere.
+    - `"renormalize"`: student and teacher are restricted to the kept classes. The
+      common form (tunix, MaxText); nothing keeps the student from putting mass
+      elsewhere.
 
     With K equal to the number of classes all three are `softmax_kl`.
 
