@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import HARD, Compute, ModelConfig, Optim, Scalar, Term
+from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
 from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
 from kdjax.data import datasets
@@ -25,7 +25,7 @@ TERMS = {
     "soft": Term("softmax_kl", temperature=Scalar(2.0, 4.0, "linear")),
     "hard": dataclasses.replace(HARD, weight=Scalar(0.1)),
     "hint": Term(
-        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", projector=True
+        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", connector=True
     ),
     "distance": Term(
         "rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"
@@ -35,7 +35,7 @@ TERMS = {
 
 
 def make_teacher(width=4, seeds=None):
-    model = zoo.make_model(ModelConfig("resnet", 8, width), 10)
+    model = zoo.make_model(Model(depth=8, width=width), 10)
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
         return BoundModel(model, init(jax.random.key(7)), None, 8)
