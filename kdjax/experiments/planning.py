@@ -6,15 +6,15 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdjax import setup
 from kdjax.config import ConfigError, Member, Model, Run, Teacher
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.experiments.refs import refs_in, resolve_refs
-from kdjax.jobs.teachers import check_described
+from kdjax.jobs.distilling import teacher_run
 from kdjax.models import weights, zoo
 from kdjax.setup.identity import make_identity, refuse_other
+from kdjax.setup.load_teachers import check_model
 
 
 class Task(NamedTuple):
@@ -69,7 +69,7 @@ def _with_teacher(
     before: tuple[Run, ...] = ()
     if teacher.trained_first:
         pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
-        training = dataclasses.replace(setup.teacher_run(run, root), **pace)
+        training = dataclasses.replace(teacher_run(run, root), **pace)
         name = _name_teacher(training, root, teachers)
         before = (dataclasses.replace(training, workdir=str(root / name)),)
         teacher = dataclasses.replace(teacher, run=f"../{name}")
@@ -109,7 +109,7 @@ def check(task: Task) -> None:
             for field, member in _teachers(run):
                 its = trained.get(pathlib.Path(member.run).name)
                 if its is not None:
-                    check_described(member, its.model, its.folder, field)
+                    check_model(member, its.model, its.folder, field)
         except ConfigError as error:
             raise error.at(f"{run.name}: {error.field}") from error
 

@@ -1,4 +1,4 @@
-"""Measuring a model on a source, in the view that results are reported for."""
+"""Metrics of a model on a source, from its evaluation views."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,10 +19,11 @@ BATCH = 256
 def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.Predict:
     """`(variables, {"image": uint8, ...}) -> logits`, in evaluation mode.
 
-    resolution: as in `BoundModel`. central: as in `config.Views`.
+    resolution: as in `BoundModel`.
+    central: size of the evaluation crop, as in `config.Views`.
     """
 
-    def see(images: dict[str, Array], size: int) -> Array:
+    def view(images: dict[str, Array], size: int) -> Array:
         if central:
             sizes = images.get("size")
             return views.central_view(
@@ -31,8 +32,8 @@ def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.P
         return views.whole_view(images["image"], size)
 
     def predict(variables: PyTree, images: dict[str, Array]) -> Array:
-        seen = jax.tree.map(lambda size: see(images, size), resolution)
-        return model.apply(variables, seen, train=False, rngs=None)[0].logits
+        inputs = jax.tree.map(lambda size: view(images, size), resolution)
+        return model.apply(variables, inputs, train=False, rngs=None)[0].logits
 
     return predict
 
@@ -46,7 +47,7 @@ def make_measure(
 ) -> Callable[..., dict[str, list[float]]]:
     """`(variables, source, limit=None) -> metrics`, a number a seed.
 
-    limit: measure on so many of the first examples only.
+    limit: number of examples, the first ones; all by default.
     """
     measure = evaluate.make_evaluate(
         predictor(student.model, student.resolution, central),
@@ -56,12 +57,12 @@ def make_measure(
         mesh=mesh,
         batch=BATCH,
     )
-    given = teacher.variables if teacher else None
+    teacher_variables = teacher.variables if teacher else None
 
     def on_source(
         variables: PyTree, source: Source, limit: int | None = None
     ) -> dict[str, list[float]]:
-        return measure(variables, given, chunks(source, limit))
+        return measure(variables, teacher_variables, chunks(source, limit))
 
     return on_source
 
@@ -70,5 +71,5 @@ def chunks(source: Source, limit: int | None = None) -> Iterator[tuple[Any, Any]
     """`({"image", "size"}, labels)` of the examples in order, `BATCH` at a time."""
     n = len(source) if limit is None else min(limit, len(source))
     for start in range(0, n, BATCH):
-        places = np.arange(start, min(start + BATCH, n))
-        yield streamed.load_images(source, places), source.labels[places]
+        indices = np.arange(start, min(start + BATCH, n))
+        yield streamed.load_images(source, indices), source.labels[indices]

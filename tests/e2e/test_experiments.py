@@ -28,7 +28,7 @@ from kdjax.data.source import Source
 from kdjax.experiments import experiment_files, load_experiment, sweep
 from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
-from kdjax.setup import feeds, measure
+from kdjax.setup import batches, measure
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -97,10 +97,10 @@ def _teacher(run: Run, before: dict[str, Run], source) -> BoundModel | None:
         if own is None:
             model = dataclasses.replace(asked.model, weights="")
             own = dataclasses.replace(run, model=model)
-        return setup.model_of(own, source.classes, source.shape[-1], None)
+        return setup.trace_model(own, source.classes, source.shape[-1], None)
 
     others = [shapes(member) for member in run.teacher.also]
-    return setup.together(shapes(run.teacher), others, run)
+    return setup.ensemble_teachers(shapes(run.teacher), others, run)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def _lowered(
     mesh = parts.mesh
     seeds = np.arange(1, dtype=np.int32)
     state = sharding.abstract_sharded(parts.make_state, mesh, seeds, None)
-    batch, data = jax.eval_shape(lambda: feeds.blank_batch(parts))
+    batch, data = jax.eval_shape(lambda: batches.blank_batch(parts))
     rows = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES))
 
     def row(x):
@@ -164,13 +164,13 @@ def _lowered(
     batch["rows"] = jax.tree.map(row, batch["rows"])
     batch["seed"] = jax.ShapeDtypeStruct((1,), np.int32)
     given = {"data": data}
-    if "teacher" in parts.given:
-        held = parts.given["teacher"]
+    if "teacher" in parts.constants:
+        held = parts.constants["teacher"]
         where = sharding.state_sharding(mesh, held, lead=0)
         given["teacher"] = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), held, where
         )
-    axes = (0, compiled.SEED_AXES, parts.given_axes)
+    axes = (0, compiled.SEED_AXES, parts.constant_axes)
     step = map_seeds(parts.step, axes, 1, unroll=True)
     return jax.jit(step).lower(state, batch, given)
 

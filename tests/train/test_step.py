@@ -49,12 +49,12 @@ def run_steps(run, teacher, steps=STEPS):
     train = setup.load_source(run, "train")
     parts = setup.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(
-        parts.step, parts.mesh, parts.given_axes, run.seeds, run.compute.how
+        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
     created = jax.tree.map(lambda x: x.sharding, state)
-    running, given = call.enter(state), setup.place_given(parts)
+    running, given = call.enter(state), setup.place_constants(parts)
     coming, per_call = setup.make_batches(parts)(0), run.compute.steps_per_call or 1
     seen = []
     for step in range(0, steps, per_call):
@@ -187,10 +187,10 @@ def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
 def run_alone(run, teacher, seed):
     train = setup.load_source(run, "train")
     parts = setup.make_parts(run, train=train, teacher=teacher)
-    call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+    call = compiled.compile_step(parts.step, parts.mesh, parts.constant_axes, 1, "jit")
     seeds = np.array([seed], np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
-    coming, given = setup.make_batches(parts)(0), setup.place_given(parts)
+    coming, given = setup.make_batches(parts)(0), setup.place_constants(parts)
     for _ in range(STEPS):
         batch = jax.tree.map(lambda x: x[None], next(coming))
         state, _ = call.call(state, batch, given)
@@ -217,11 +217,11 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     parts = setup.make_parts(run, train=train, teacher=make_teacher())
     chex.clear_trace_counter()
     once = chex.assert_max_traces(parts.step, n=1)
-    call = compiled.compile_step(once, parts.mesh, parts.given_axes, 1, "jit")
+    call = compiled.compile_step(once, parts.mesh, parts.constant_axes, 1, "jit")
     state = sharding.create_sharded(
         parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), None
     )
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     losses = []
     for temperature in (1.0, 3.0, 9.0):
         batch = next(setup.make_batches(parts)(0))
@@ -252,7 +252,7 @@ def test_no_gradient_reaches_the_teacher(tiny_run):
     parts = setup.make_parts(run, train=train, teacher=teacher)
     make = jax.jit(parts.make_state)
     state = jax.tree.map(lambda x: x[0], make(np.arange(1), None))
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     batch = next(setup.make_batches(parts)(0))
     rows = {k: x[0] for k, x in batch["rows"].items()}
     batch = {**batch, "seed": batch["seed"][0], "rows": rows}
@@ -276,12 +276,14 @@ def test_labels_do_not_enter_function_matching(tiny_run):
         train = setup.load_source(run, "train", given_splits)
         parts = setup.make_parts(run, train=train, teacher=make_teacher())
         assert list(parts.strategy.schedules(0)) == ["soft"]
-        call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+        call = compiled.compile_step(
+            parts.step, parts.mesh, parts.constant_axes, 1, "jit"
+        )
         state = sharding.create_sharded(
             parts.make_state, parts.mesh, np.arange(1), None
         )
         batch = jax.tree.map(lambda x: x[None], next(setup.make_batches(parts)(0)))
-        state, _ = call.call(state, batch, setup.place_given(parts))
+        state, _ = call.call(state, batch, setup.place_constants(parts))
         outcomes.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
