@@ -92,9 +92,7 @@ def plan_trainings(job: Job) -> list[Training]:
     load = functools.partial(setup.load_teacher, run, train, job.mesh, job.teacher)
     trains_teacher = job.teacher is None and _trained_first(run)
     teacher = load(trained=not trains_teacher)
-    initial = setup.InitialVariables()
-    if job.student is None:
-        initial = setup.load_initial(run, train.classes, train.shape[-1], job.mesh)
+    initial = setup.load_initial(run, train, job.mesh, job.student)
     trainings = [_teacher_training(job)] if trains_teacher else []
     for each in (*(baseline_run(run, name) for name in run.baselines), run):
         training = Training(

@@ -58,8 +58,8 @@ def start(
     Nothing is traced, computed or written.
     """
     run.check()
-    check_installed(run.trackers)
     _check_passed(run, student, teacher)
+    check_installed(run.trackers)
     mesh = sharding.make_mesh(run.compute, run.batch)
     names = ("train", "validation", "test")
     data = {name: setup.load_source(run, name, splits) for name in names}

@@ -12,6 +12,7 @@ from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, BoundModel, Model, PyTree
+from kdjax.data.source import Source
 from kdjax.models import weights, zoo
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -119,8 +120,12 @@ def load_pretrained(
     return BoundModel(model, variables, None, config.resolution, pixels, code)
 
 
-def load_initial(run: Run, classes: int, channels: int, mesh: Mesh) -> InitialVariables:
+def load_initial(
+    run: Run, train: Source, mesh: Mesh, student: Model | None = None
+) -> InitialVariables:
     """The variables that the model of a run starts from, where its config names some.
+
+    A `student` passed from Python draws its own.
 
     `run.model.weights` names published weights, which all seeds share, or the folder
     of a finished run. Each seed starts from the same seed of that run, or all from its
@@ -129,8 +134,9 @@ def load_initial(run: Run, classes: int, channels: int, mesh: Mesh) -> InitialVa
     Raises ConfigError naming `model.weights` where they do not fit the model.
     """
     folder = run.model.weights
-    if not folder:
+    if not folder or student is not None:
         return InitialVariables()
+    classes, channels = train.classes, train.shape[-1]
     folder = folder if "://" in folder else weights.expand_path(folder)
     if "://" in folder or not runlog.is_finished(folder):
         return InitialVariables(zoo.load_pretrained(run.model, classes, channels))

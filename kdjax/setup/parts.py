@@ -68,10 +68,7 @@ class Parts(NamedTuple):
     store: Store | None
 
     def cycle_step(self, step_number: int) -> int:
-        """The step whose examples and views are those of step `step_number`.
-
-        With stored targets, training cycles through the steps of the cache.
-        """
+        """The step whose batch step `step_number` repeats, in cycles of a cache."""
         return step_number if self.store is None else step_number % self.store.records
 
     def student_variables(self, train_state: TrainState) -> PyTree:
@@ -94,15 +91,12 @@ def make_parts(
     Args:
       train: the training examples.
       student: a model from Python, in place of the one that `run.model` names.
-      teacher: the teacher; its variables may be shapes only.
+      teacher: the teacher; shapes of its variables are enough.
       store: its target cache, open; by default the one that the run names.
       mesh: the devices; by default those that the run names.
-      initial: variables that the student starts from; by default those that the run
-        names. They may be shapes only.
+      initial: the student's initial variables, or shapes; by default the run's.
 
-    Raises:
-      ConfigError: a field that cannot be run, named.
-      StoreError: the cache that the run names is of another run, or damaged.
+    Raises ConfigError naming a field, and StoreError for the cache of another run.
     """
     run.check()
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
@@ -113,14 +107,12 @@ def make_parts(
     if strategy.labels:
         check_labeled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
-    if initial is None and student is None:
-        initial = load_initial(run, train.classes, train.shape[-1], mesh)
-    initial = initial or InitialVariables()
+    if initial is None:
+        initial = load_initial(run, train, mesh, student)
     if store is None:
         store = reader.open_if_named(run, train, teacher)
-    network = strategy.student
-    teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, network)
-    example = _Example(run, train, model, teacher, teacher_fn, store, network)
+    teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, strategy)
+    example = _Example(run, train, model, teacher, teacher_fn, store, strategy.student)
     update, rates = _make_optimizer(strategy, example)
     feed = pipeline.choose_pipeline(train, pipeline.device_budget(mesh), run.data.feed)
     view = _make_view(run, train, teacher, mesh, axis_name)
@@ -199,15 +191,15 @@ def _make_teacher(
     student: Model,
     teacher: BoundModel | None,
     store: Store | None,
-    network: str,
+    strategy: Strategy,
 ) -> tuple[Teacher | None, dict[str, Any], dict[str, int | None]]:
     """The source of a run's targets, its constants, and their axes of seeds."""
     constants: dict[str, Any] = {"data": {}}
     axes: dict[str, int | None] = {"data": None}
     config = run.teacher if run.uses_teacher else None
     if config is not None and config.kind == "average":
-        average = moving_average(student, decay=config.decay, network=network)
-        return average, constants, axes
+        options = {"decay": config.decay, "network": strategy.student}
+        return moving_average(student, **options), constants, axes
     if config is None or teacher is None:
         return None, constants, axes
     if store is None:
