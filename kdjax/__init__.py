@@ -2,7 +2,7 @@
 
     from kdjax import losses          # pure loss kernels, needs nothing but jax
     import kdjax
-    kdjax.distill(kdjax.Run())        # the whole path, from a config
+    kdjax.distill(kdjax.presets.digits())   # the whole path, from a config
     kdjax.jobs.train(run)             # one model on labels
 
 Names are imported when first used, so that `import kdjax.losses` loads only jax.
@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax import compress, config, experiments, jobs, losses, targets
+    from kdjax import compress, config, experiments, jobs, losses, presets, targets
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
@@ -40,6 +40,7 @@ _MODULES = {
     "views": "kdjax.augment.views",
     "jobs": "kdjax.jobs",
     "config": "kdjax.config",
+    "presets": "kdjax.presets",
 }
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "losses",
     "make_model",
     "make_train_step",
+    "presets",
     "report",
     "show_views",
     "targets",

@@ -82,21 +82,22 @@ def tiny_run(tmp_path):
     """A function making a small complete run; `changes` replace its fields."""
     import dataclasses
 
-    from kdjax.config import Compute, Model, Optim, Run, Teacher, Views
+    from kdjax.config import Compute, ModelConfig, Optim, TrainFirst, Views
+    from kdjax.presets import digits
 
     def make(**changes):
         optim = Optim(warmup=2)
-        teacher = Teacher(
-            model=Model(depth=8, width=4),
+        teacher = TrainFirst(
+            ModelConfig("resnet", depth=8, width=4, resolution=8),
             steps=8,
             optim=optim,
             views=Views(mode="consistent", area=(0.5, 1.0), flip=False),
         )
-        run = Run(
+        run = digits(
             name="tiny",
             workdir=str(tmp_path / "run"),
             seeds=1,
-            model=Model(depth=8, width=2),
+            model=ModelConfig("resnet", depth=8, width=2, resolution=8),
             teacher=teacher,
             optim=optim,
             baselines=(),

@@ -11,42 +11,49 @@ import pytest
 
 from kdjax import config
 from kdjax.config import (
+    Cache,
     ConfigError,
-    Member,
-    Model,
+    Data,
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    MovingAverage,
     Optim,
     Run,
     Scalar,
-    Teacher,
     Term,
+    TrainFirst,
     Views,
     load_function,
     set_fields,
     source_files,
 )
+from kdjax.presets import digits, digits_teacher
 
-HEADLESS = Model(weights="x", adapt=("head",))
+HEADLESS = ModelConfig("resnet", weights="x", adapt=("head",), resolution=8)
+TWO = FromRun("x"), FromRun("y")
 
 
 def test_a_config_survives_json():
-    run = Run(
-        teacher=Teacher(run="x"),
+    run = digits(
+        teacher=FromRun("x"),
         terms={"a": Term(weight=Scalar(1.0, 0.0, "cosine")), "b": config.HARD},
         baselines=("labels",),
         trackers=("tensorboard",),
     )
-    for each in (run, Run(), config.labelled(run, teacher=None)):
+    for each in (run, digits(), config.labels_only(run, teacher=None)):
         assert config.from_dict(json.loads(json.dumps(config.to_dict(each)))) == each
 
 
 def test_the_defaults_are_good():
-    Run().check()
-    config.labelled(Run(), teacher=None).check()
+    digits().check()
+    config.labels_only(digits(), teacher=None).check()
 
 
 def change(path, value, values=None):
     """The default run as plain values, or `values`, with one of its fields changed."""
-    values = config.to_dict(Run()) if values is None else values
+    values = config.to_dict(digits()) if values is None else values
     at = values
     *parents, last = path.split(".")
     for name in parents:
@@ -57,17 +64,17 @@ def change(path, value, values=None):
 
 def changed(fields):
     """The default run with several fields changed, by dotted name."""
-    values = config.to_dict(Run())
+    values = config.to_dict(digits())
     for path, value in fields.items():
         change(path, copy.deepcopy(value), values)
     return config.from_dict(values)
 
 
 def test_a_field_that_is_younger_than_a_config_has_its_default():
-    run = Run(steps=7, teacher=Teacher(also=(Member(run="x"),), steps=9))
+    run = digits(steps=7, teacher=Ensemble((digits_teacher(), FromRun("x"))))
     values = config.to_dict(run)
     del values["batch"], values["teacher"]["mean"], values["terms"]["soft"]["loss"]
-    del values["teacher"]["also"][0]["step"]
+    del values["teacher"]["members"][1]["step"]
     others = {"given": {"splits": "a line"}, "content": {"train": "a fingerprint"}}
     assert config.from_dict({**values, **others}) == run
 
@@ -76,12 +83,13 @@ def test_a_field_that_is_younger_than_a_config_has_its_default():
     "path, value, message",
     [
         ("optim.rate", 1.0, "optim.rate: expected a known field"),
-        ("optim.lr", "fast", "optim.lr: expected a value of type float, got 'fast'"),
-        ("optim.lr", True, "optim.lr: expected a value of type float, got True"),
+        ("optim.lr", "fast", "optim.lr: expected a finite number, got 'fast'"),
+        ("optim.lr", True, "optim.lr: expected a finite number, got True"),
         ("steps", 1.5, "steps: expected a value of type int, got 1.5"),
         ("views.mode", "x", "views.mode: expected one of"),
         ("views", 3, "views: expected a table of fields, got 3"),
-        ("terms.soft.weight", 2, "terms.soft.weight: expected a table of fields"),
+        ("terms.soft.weight", "2", "terms.soft.weight: expected a number or a table"),
+        ("terms.soft.temperature", [2], "temperature: expected a number or a table"),
         ("baselines", ["labels", "x"], "baselines: expected one of"),
     ],
 )
@@ -93,71 +101,92 @@ def test_bad_json_is_named(path, value, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(seeds=0), "seeds: expected at least 1, got 0"),
+        (dict(seeds=0), "seeds: expected >= 1, got 0"),
         (dict(steps="100"), "steps: expected a value of type int, got '100'"),
         (dict(steps=100.0), "steps: expected a value of type int, got 100.0"),
         (dict(views=Views(area=(0.5,))), "views.area: expected 2 values"),  # type: ignore
-        (dict(terms={"a": Term(weight=0.5)}), "terms.a.weight: expected a table"),  # type: ignore
+        (dict(terms={"a": Term(weight="0.5")}), "terms.a.weight: expected a number"),  # type: ignore
         (dict(terms=[Term()]), "terms: expected a table"),
         (
             dict(optim=Optim(schedule="steps", milestones=(0.5, 0.50001))),
             "optim.milestones: expected steps one after another",
         ),
-        (dict(seed=-1), "seed: expected 0 <= seed"),
+        (dict(seed=-1), "seed: expected >= 0 and < 2147483648, got -1"),
         (dict(terms={}), "terms: expected at least one term"),
         (dict(teacher=None), "terms.soft.teacher: expected labels, without a teacher"),
         (
             dict(optim=Optim(lr=float("nan"))),
-            "optim.lr: expected a number >= 0, got nan",
+            "optim.lr: expected a finite number, got nan",
         ),
-        (dict(optim=Optim(momentum=1.0)), "optim.momentum: expected below 1, got 1"),
-        (dict(optim=Optim(milestones=(1.5,))), "optim.milestones: expected fractions"),
+        (
+            dict(optim=Optim(momentum=1.0)),
+            "optim.momentum: expected a number >= 0 and < 1",
+        ),
+        (
+            dict(optim=Optim(milestones=(1.5,))),
+            "optim.milestones: expected a number > 0 and < 1",
+        ),
         (dict(views=Views(aspect=(1.1, 2.0))), "views.aspect: expected 0 < low <= 1"),
         (dict(views=Views(area=(0.6, 0.5))), "views.area: expected"),
         (dict(terms={"a": Term(weight=Scalar(-1.0))}), "terms.a.weight.value"),
         (dict(terms={"a": Term(weight=Scalar(1.0, 2.0))}), "terms.a.weight.end"),
         (dict(compute=config.Compute(how="pmap", fsdp=2)), "compute.fsdp: expected 1"),
-        (dict(teacher=Teacher(steps=10)), "teacher.optim.warmup: expected fewer than"),
         (
-            dict(teacher=Teacher(model=Model(weights="x", adapt=("stem", "head")))),
-            r"teacher.model.adapt: expected no head, .* got \('stem', 'head'\)",
+            dict(teacher=digits_teacher(steps=10)),
+            "teacher.optim.warmup: expected fewer than",
         ),
         (
-            dict(teacher=Teacher(also=(Member(model=HEADLESS),))),
-            "teacher.also.0.model.adapt: expected no head",
+            dict(teacher=FromWeights(HEADLESS)),
+            r"teacher.model.adapt: expected no head: .* got \('head',\)",
         ),
         (
-            dict(teacher=Teacher(run="runs/x", model=Model(weights="y"))),
-            "teacher.run: expected none beside teacher.model.weights, got 'runs/x'",
+            dict(teacher=Ensemble((FromRun("x"), FromWeights(HEADLESS)))),
+            "teacher.members.1.model.adapt: expected no head",
         ),
-        (dict(model=Model(adapt=("stem",))), "^model.adapt: expected none without"),
         (
-            dict(teacher=Teacher(model=Model(adapt=("stem",)))),
-            "teacher.model.adapt: expected none without teacher.model.weights",
+            dict(teacher=FromWeights(ModelConfig("resnet8"))),
+            "teacher.model.weights: expected published weights, got ''",
         ),
-        (dict(teacher=Teacher(weight=0.5)), "teacher.weight: expected 1 without teach"),
-        (dict(teacher=Teacher(temperature=2.0)), "teacher.temperature: expected 1 wi"),
+        (
+            dict(teacher=TrainFirst(ModelConfig("resnet8", weights="y"))),
+            "teacher.model.weights: expected none with teacher.kind train .* got 'y'",
+        ),
+        (
+            dict(model=ModelConfig("resnet8", adapt=("stem",))),
+            "^model.adapt: expected none without",
+        ),
+        (dict(teacher=FromRun()), "teacher.run: expected a name, got ''"),
+        (dict(teacher=Ensemble((FromRun("x"),))), "members: expected two teachers"),
+        (dict(teacher=Ensemble((digits_teacher(),) * 2)), "at most one of kind train"),
+        (dict(teacher=Ensemble(TWO, weights=(1.0,))), "teacher.weights: expected one"),
+        (dict(teacher=Ensemble(TWO, mean_at=2.0)), "teacher.mean_at: expected 0 with"),
+        (
+            dict(teacher=Ensemble((FromRun("x"), FromRun("y", cache=Cache("z"))))),
+            "teacher.members.1.cache.path: expected none",
+        ),
+        (dict(data=Data()), "data.name: expected a name, got ''"),
+        (dict(model=ModelConfig()), "model.name: expected a name, got ''"),
     ],
 )
 def test_fields_that_cannot_be_run_are_named(changes, message):
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(Run(), **changes).check()
+        dataclasses.replace(digits(), **changes).check()
 
 
 MODES = "one of ['fixed', 'independent', 'consistent', 'function_matching']"
-NO_HEAD = "no head, which nobody would train"
+NO_HEAD = "no head: the head of a teacher is not trained"
 
 
 @pytest.mark.parametrize(
     "changes, field, expected, got",
     [
-        (dict(seeds=0), "seeds", "at least 1", 0),
+        (dict(seeds=0), "seeds", ">= 1", 0),
         (dict(steps="100"), "steps", "a value of type int", "100"),
         (dict(views=Views(mode="x")), "views.mode", MODES, "x"),  # type: ignore
         (dict(optim=Optim(lr=-1.0)), "optim.lr", "a number >= 0", -1.0),
         (
-            dict(teacher=Teacher(also=(Member(model=HEADLESS),))),
-            "teacher.also.0.model.adapt",
+            dict(teacher=Ensemble((FromRun("x"), FromWeights(HEADLESS)))),
+            "teacher.members.1.model.adapt",
             NO_HEAD,
             ("head",),
         ),
@@ -167,7 +196,7 @@ def test_errors_have_a_field_what_was_expected_and_what_came(
     changes, field, expected, got
 ):
     with pytest.raises(ConfigError) as error:
-        dataclasses.replace(Run(), **changes).check()
+        dataclasses.replace(digits(), **changes).check()
     raised = error.value
     assert (raised.field, raised.expected, raised.got) == (field, expected, got)
     assert str(raised) == f"{field}: expected {expected}, got {got!r}"
@@ -229,14 +258,16 @@ def replaced(value, names, new):
 
 
 # Tables by the user's names, lists and sums have no one path.
-TABLES = ("terms", "strategy", "teacher.also")
+TABLES = ("terms", "strategy", "teacher")
 CHOICES = [x for x in literals(Run) if not x.startswith(TABLES)]
 
 
-@pytest.mark.parametrize("field", [*CHOICES, "terms.soft.weight.schedule"])
+@pytest.mark.parametrize(
+    "field", [*CHOICES, "terms.soft.weight.schedule", "teacher.precision"]
+)
 def test_another_value_of_a_choice_is_refused(field):
     """The choices stand in the types alone."""
-    run = replaced(Run(), field.split("."), "sideways")
+    run = replaced(digits(), field.split("."), "sideways")
     with pytest.raises(ConfigError) as error:
         run.check()
     assert (error.value.field, error.value.got) == (field, "sideways")
@@ -244,7 +275,7 @@ def test_another_value_of_a_choice_is_refused(field):
 
 
 def test_the_choices_are_found():
-    assert {"views.mode", "optim.name", "teacher.cache.tail", "baselines"} <= {*CHOICES}
+    assert {"views.mode", "optim.name", "model.norm", "baselines"} <= {*CHOICES}
 
 
 def at(index, value):
@@ -252,7 +283,9 @@ def at(index, value):
     return [value if i == index else 0.0 for i in range(4)]
 
 
-SECOND = {"teacher.also": [dataclasses.asdict(Member(run="runs/x"))]}
+RUN = {"teacher": config.to_dict(FromRun("runs/x"))}
+AVERAGE = {"teacher": config.to_dict(MovingAverage())}
+MEAN = {"teacher": config.to_dict(Ensemble(TWO, mean="probabilities"))}
 LONG = {"steps": 300}
 # A field, the last values within its bounds, and the first ones beyond.
 BOUNDS = [
@@ -297,20 +330,20 @@ BOUNDS = [
     ("views.area", [[1.0, 1.0]], [[0.6, 0.5]], {}),
     ("views.aspect", [[1.0, 1.0], [1e-9, 1.0]], [[0.0, 1.0], [1.01, 2.0]], {}),
     ("views.aspect", [[0.5, 1.0]], [[0.5, 0.99]], {}),
-    ("views.share", [1e-9, 1.0], [0.0, 1.001], {}),
+    ("views.crop_fraction", [1e-9, 1.0], [0.0, 1.001], {}),
     *[
         ("views.jitter", [[0.0] * 4, at(i, x)], [at(i, -1e-9), at(i, x + 0.001)], {})
         for i, x in enumerate([1.0, 1.0, 1.0, 0.5])
     ],
     ("views.randaugment", [[0, 0], [1, 10]], [[-1, 5], [1, -1], [1, 11]], {}),
-    ("views.central", [0.0, 1.0], [0.999, -1.0], {}),
+    ("views.evaluation_crop", [0.0, 1.0], [0.999, -1.0], {}),
     ("model.depth", [8, 14], [2, 7, 9], {}),
     ("model.width", [1], [0], {}),
     ("model.resolution", [4], [3], {}),
     ("teacher.steps", [1], [0], {"teacher.optim.warmup": 0}),
     ("teacher.optim.warmup", [0, 299], [-1, 300], {"teacher.steps": 300}),
-    ("teacher.decay", [0.0, 0.9999], [-1e-9, 1.0], {"teacher.kind": "average"}),
-    ("teacher.step", [0, 1], [-1], {"teacher.run": "runs/x"}),
+    ("teacher.decay", [0.0, 0.9999], [-1e-9, 1.0], AVERAGE),
+    ("teacher.step", [0, 1], [-1], RUN),
     ("teacher.cache.epochs", [0.0], [-1e-9], {"teacher.cache.path": "store"}),
     ("teacher.cache.top_k", [0], [-1], {"teacher.cache.path": "store"}),
     (
@@ -319,12 +352,12 @@ BOUNDS = [
         [-1],
         {"teacher.cache.path": "store", "views.mode": "fixed"},
     ),
-    ("teacher.weight", [1e-9], [0.0, -1.0], SECOND),
-    ("teacher.temperature", [1e-9], [0.0, -1.0], SECOND),
-    ("teacher.also.0.weight", [1e-9], [0.0, -1.0], SECOND),
-    ("teacher.also.0.temperature", [1e-9], [0.0, -1.0], SECOND),
-    ("teacher.also.0.step", [0, 1], [-1], SECOND),
-    ("teacher.mean_at", [0.0], [-1e-9], {**SECOND, "teacher.mean": "probabilities"}),
+    *[
+        (f"teacher.{name}", [[1e-9, 1.0]], [[0.0, 1.0], [1.0, -1.0]], MEAN)
+        for name in ("weights", "temperatures")
+    ],
+    ("teacher.members.0.step", [0, 1], [-1], MEAN),
+    ("teacher.mean_at", [0.0], [-1e-9], MEAN),
 ]
 
 
@@ -401,8 +434,57 @@ def test_files_of_the_same_name_do_not_share_what_they_import(tmp_path):
         assert source_files(f"{place}/mine.py:own", "x") == both[:1]
 
 
+def test_a_number_is_a_constant():
+    assert Term(weight=0.5, temperature=2) == Term(
+        weight=Scalar(0.5), temperature=Scalar(2.0)
+    )
+    values = change("terms.soft.weight", 0.5, change("terms.soft.temperature", 3))
+    term = config.from_dict(values).terms["soft"]
+    assert (term.weight, term.temperature) == (Scalar(0.5), Scalar(3.0))
+
+
+PATHS = [
+    ({"run": "x"}, FromRun("x")),
+    ({"run": "x", "step": "3"}, FromRun("x", step=3)),
+    ({"decay": "0.5"}, MovingAverage(0.5)),
+    ({"steps": "7"}, digits_teacher(steps=7)),
+    ({"kind": "average"}, MovingAverage()),
+    (
+        {"precision": "bfloat16", "model.weights": "y"},
+        FromWeights(ModelConfig("resnet", 8, 8, resolution=8, weights="y"), "bfloat16"),
+    ),
+    (
+        {"kind": "ensemble", "members.0.run": "x", "members.1.run": "y"},
+        Ensemble(TWO),
+    ),
+    (
+        {"members.0.model.weights": "y"},
+        Ensemble((FromWeights(ModelConfig(weights="y")),)),
+    ),
+]
+
+
+@pytest.mark.parametrize("changes, teacher", PATHS, ids=[str(x) for x, _ in PATHS])
+def test_fields_choose_the_kind_of_a_teacher(changes, teacher):
+    paths = [(f"teacher.{name}", [value]) for name, value in changes.items()]
+    assert set_fields(digits(), paths).teacher == teacher
+
+
+@pytest.mark.parametrize(
+    "path, value, message",
+    [
+        ("teacher.kind", "runn", r"teacher.kind: did you mean 'run'\? expected one of"),
+        ("teacher.weight", "1", r"teacher.weight: did you mean 'weights'\?"),
+        ("teacher.members.0.decay", "1", "teacher.members.0.decay: expected one of"),
+    ],
+)
+def test_a_field_of_no_kind_of_teacher_is_refused(path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        set_fields(digits(), [(path, [value])])
+
+
 def test_a_new_term_needs_its_loss():
     with pytest.raises(ConfigError, match="^terms.sotf: did you mean 'soft'?"):
-        set_fields(Run(), [("terms.sotf.weight", ["0.5"])])
+        set_fields(digits(), [("terms.sotf.weight", ["0.5"])])
     paths = [("terms.hard.teacher", ["labels"]), ("terms.hard.loss", ["logit_mse"])]
-    assert set_fields(Run(), paths).terms["hard"].teacher == "labels"
+    assert set_fields(digits(), paths).terms["hard"].teacher == "labels"

@@ -8,12 +8,11 @@ import pytest
 
 from kdjax.config import (
     Cache,
-    Member,
-    Model,
+    Ensemble,
+    FromRun,
+    ModelConfig,
     Optim,
-    Run,
     Scalar,
-    Teacher,
     Term,
     Views,
     to_dict,
@@ -23,6 +22,7 @@ from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets
 from kdjax.models import from_function, zoo
+from kdjax.presets import digits, digits_teacher
 from kdjax.setup.identity import (
     FREE,
     Identity,
@@ -38,7 +38,7 @@ from kdjax.setup.identity import (
     refuse_other,
 )
 
-RUN = Run(name="a", steps=5)
+RUN = digits(name="a", steps=5)
 CONTENT = {"train": "1", "validation": "2", "test": "3"}
 OVERRIDES = {"splits": "a splits of the caller's"}
 MINE = """\
@@ -80,7 +80,7 @@ CHANGES = {
     "workdir": "elsewhere",
     "compute": {"data": 1},
     "trackers": ["wandb"],
-    "data.feed": "streamed",
+    "data.pipeline": "host",
     "data.workers": 9,
     "data.data_dir": "elsewhere",
 }
@@ -116,7 +116,7 @@ def test_any_other_field_may_not(field, value):
 
 def test_the_path_of_a_cache_may_differ_where_both_have_one():
     def cached(path):
-        return dataclasses.replace(RUN, teacher=Teacher(cache=Cache(path=path)))
+        return dataclasses.replace(RUN, teacher=digits_teacher(cache=Cache(path=path)))
 
     assert differences(cached("a"), cached("b")) == []
     line = 'teacher.cache.path: folder has "", this run has "b"'
@@ -150,10 +150,10 @@ def test_tuples_and_numbers_are_those_of_the_file(tmp_path):
 
 
 def test_a_field_that_is_younger_than_the_folder_has_its_default():
-    run = Run(steps=7, teacher=Teacher(also=(Member(run="x"),), steps=9))
+    run = digits(steps=7, teacher=Ensemble((digits_teacher(), FromRun("x"))))
     values = to_dict(run)
     del values["batch"], values["teacher"]["mean"], values["terms"]["soft"]["loss"]
-    del values["teacher"]["also"][0]["step"]
+    del values["teacher"]["members"][1]["step"]
     assert as_effective(values) == as_effective(to_dict(run))
     assert find_differences(parse_identity(values), make_identity(run)) == []
     line = "batch: folder has 64, this run has 8"
@@ -225,11 +225,11 @@ def mine(tmp_path):
 
 def test_the_digits_of_existing_folders_stay(mine):
     """Those of the first versions; other ones would refuse every folder."""
-    model = Model(name=f"{mine}:make")
+    model = ModelConfig(name=f"{mine}:make", resolution=8)
     assert zoo.fingerprint_model(model) == "make 87c9492ef058806a"
     deep = dataclasses.replace(model, depth=14, weights="x")
     assert zoo.fingerprint_model(deep) == "make 1b3c8113ea61efe0"
-    run = Run(terms={"x": Term(f"{mine}:loss"), "y": Term("softmax_kl")})
+    run = digits(terms={"x": Term(f"{mine}:loss"), "y": Term("softmax_kl")})
     assert fingerprint_functions(run) == {"terms.x.loss": "loss 606beb61596402d6"}
 
 
@@ -244,7 +244,7 @@ def linear(width):
 
 
 def test_a_student_is_identified_by_its_shapes_code_and_initial_weights(mine):
-    run = dataclasses.replace(RUN, model=Model(resolution=2))
+    run = dataclasses.replace(RUN, model=ModelConfig("resnet", resolution=2))
     three, four = (
         fingerprint_student(run, TRAIN, linear(width), None) for width in (3, 4)
     )
@@ -256,7 +256,9 @@ def test_a_student_is_identified_by_its_shapes_code_and_initial_weights(mine):
     a, b = (fingerprint_student(run, TRAIN, None, x) for x in starts)
     assert a.keys() == {"start"} and a != b
     own = dataclasses.replace(
-        RUN, model=Model(name=f"{mine}:make"), terms={"x": Term(f"{mine}:loss")}
+        RUN,
+        model=ModelConfig(name=f"{mine}:make", resolution=8),
+        terms={"x": Term(f"{mine}:loss")},
     )
     content = fingerprint_student(own, TRAIN, None, None)
     assert content.keys() == {"model", "terms.x.loss"}

@@ -13,17 +13,17 @@ from kdjax.config import (
     Compute,
     ConfigError,
     Data,
-    Member,
-    Run,
+    Ensemble,
+    FromRun,
     Scalar,
-    Teacher,
     Term,
-    labelled,
+    labels_only,
 )
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets
 from kdjax.jobs.distilling import baseline_run
 from kdjax.models import from_function
+from kdjax.presets import digits, digits_teacher
 from kdjax.setup import batches
 
 ONE = Compute(data=1)
@@ -46,12 +46,12 @@ def photos(tmp_path):
 
 def load(split, **fields):
     data = Data(train="default", validation="default", test="default", **fields)
-    return setup.load_source(dataclasses.replace(Run(), data=data), split)
+    return setup.load_source(dataclasses.replace(digits(), data=data), split)
 
 
 def test_a_folder_at_one_size_without_its_damaged_image(photos):
     with pytest.warns(UserWarning, match="data.train: left out 1 of 4 images: .*0.png"):
-        train = load("train", name=photos, store=8, on_corrupt="skip")
+        train = load("train", name=photos, store=8, on_error="skip")
     assert train.images.shape == (3, 8, 8, 3) and train.ids.tolist() == [1, 2, 3]
     assert train.labels.tolist() == [0, 1, 1] and train.sizes[0].tolist() == [12, 9]
     with pytest.raises(ValueError, match="train/a/0.png: cannot be decoded"):
@@ -63,14 +63,14 @@ def test_a_folder_at_one_size_without_its_damaged_image(photos):
 def test_other_images_to_teach_on_have_no_labels_but_the_classes_of_the_set(photos):
     fields = dict(name="digits", train_name=photos, store=8, channels=1)
     with pytest.warns(UserWarning, match="left out 1 of 4"):
-        other = load("train", on_corrupt="skip", **fields)
+        other = load("train", on_error="skip", **fields)
     assert other.images.shape == (3, 8, 8, 1) and other.classes == 10
     assert other.labels.tolist() == [-1, -1, -1]
     test = load("test", **fields)
     assert test.shape == other.shape and len(test) == 597 and test.labels.min() == 0
-    run = Run(seeds=1, batch=2)
+    run = digits(seeds=1, batch=2)
     with pytest.raises(ConfigError, match="data.train: expected a label .*3 of 3"):
-        setup.make_parts(labelled(run), train=other)
+        setup.make_parts(labels_only(run), train=other)
 
 
 def test_other_images_to_teach_on_may_be_of_any_classes(tmp_path):
@@ -91,8 +91,8 @@ def test_images_without_labels_have_the_classes_of_the_other_splits():
         "validation": (images, np.arange(12) % 3),
         "test": (images, np.arange(12) % 5),
     }
-    data = Data(train="train[2:]", validation="validation", test="test")
-    run = dataclasses.replace(Run(), data=data)
+    data = Data("digits", train="train[2:]", validation="validation", test="test")
+    run = dataclasses.replace(digits(), data=data)
     found = setup.load_source(run, "train", splits)
     assert found.classes == 5 and found.labels.tolist() == [-1] * 10
     assert setup.load_source(run, "validation", splits).classes == 3
@@ -112,7 +112,9 @@ def test_a_label_beyond_the_classes_is_named():
 
     def load(split, **data):
         data = Data(train="train", validation="validation", **data)
-        return setup.load_source(dataclasses.replace(Run(), data=data), split, splits)
+        return setup.load_source(
+            dataclasses.replace(digits(), data=data), split, splits
+        )
 
     assert load("train", classes=5).classes == 5
     want = r"data.validation: expected labels below 5 classes .*, got '255 .* 7\)'$"
@@ -132,13 +134,14 @@ def test_a_label_beyond_the_classes_is_named():
 
 
 def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from():
-    also = (Member(run="runs/other"),)
-    teacher = Teacher(also=also, mean="probabilities")
+    members = digits_teacher(), FromRun("runs/other")
+    teacher = Ensemble(members, mean="probabilities")
     soft = {"soft": Term(temperature=Scalar(3.0))}
-    run = dataclasses.replace(Run(), teacher=teacher, terms=soft)
+    run = dataclasses.replace(digits(), teacher=teacher, terms=soft)
     for change, want in (
         ({}, 3.0),
         ({"mean_at": 2.0}, 2.0),
+        # Terms of labels alone leave the temperature at 1.
         ({"mean": "logits"}, 1.0),
     ):
         changed = dataclasses.replace(teacher, **change)
@@ -149,15 +152,15 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from():
 
 def test_the_baseline_with_mixup_is_the_one_that_mixes():
     for name, mode in (("labels", "consistent"), ("labels_mixup", "function_matching")):
-        baseline = baseline_run(Run(), name)
-        assert baseline.views == dataclasses.replace(Run().views, mode=mode)
+        baseline = baseline_run(digits(), name)
+        assert baseline.views == dataclasses.replace(digits().views, mode=mode)
 
 
 def test_crops_of_stored_images_know_their_own_sizes(photos):
     """A whole update is traced with sizes, on the labels of the folder."""
     train = load("validation", name=photos, store=8)
-    run = Run(seeds=1, batch=2, teacher=None, compute=ONE)
-    run = labelled(run)
+    run = digits(seeds=1, batch=2, teacher=None, compute=ONE)
+    run = labels_only(run)
     setup.check_fit(run, train=train, student=None, teacher=None)
     parts = setup.make_parts(run, train=train)
     given = setup.place_constants(parts)
@@ -198,18 +201,18 @@ def test_the_field_that_is_wrong_is_named(message, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     (tmp_path / "its_keys.py").write_text("def keys(): return {}.keys()\n")
-    data = dataclasses.replace(Data(train="train"), **NOWHERE[message])
+    data = dataclasses.replace(Data("digits", train="train"), **NOWHERE[message])
     with pytest.raises(ConfigError, match=message):
-        setup.load_source(dataclasses.replace(Run(), data=data), "train")
+        setup.load_source(dataclasses.replace(digits(), data=data), "train")
 
 
 def test_every_split_s_own_field_is_named():
     splits = {"train": (np.zeros((4, 8, 8, 1), np.uint8), np.arange(4))}
     for split in ("train", "validation", "test"):
-        run = dataclasses.replace(Run(), data=Data(**{split: "train[:9]"}))
+        run = dataclasses.replace(digits(), data=Data(**{split: "train[:9]"}))
         with pytest.raises(ConfigError, match=f"data.{split}: expected bounds"):
             setup.load_source(run, split, splits)
-    run = dataclasses.replace(Run(), data=Data(train="train[:9]"))
+    run = dataclasses.replace(digits(), data=Data("digits", train="train[:9]"))
     with pytest.raises(ConfigError, match="teacher.train: expected bounds"):
         setup.load_source(run, "train", splits, "teacher.train")
     with pytest.raises(ConfigError, match="splits: expected a dict .* got 'list'"):
@@ -220,25 +223,23 @@ def test_every_split_s_own_field_is_named():
 def test_channels_and_store_are_of_any_kind_of_set(given):
     """Of arrays handed over, and of sets that are arrays."""
     splits = datasets.digits() if given else None
-    data = Data(train="train[:5]", channels=3, store=6)
-    run = dataclasses.replace(Run(), data=data)
+    data = Data("digits", train="train[:5]", channels=3, store=6)
+    run = dataclasses.replace(digits(), data=data)
     held = setup.load_source(run, "train", splits)
     assert held.images.shape == (5, 6, 6, 3) and held.sizes.tolist() == [[8, 8]] * 5
     np.testing.assert_array_equal(held.images[..., 0], held.images[..., 2])
 
 
-def test_a_store_knows_the_scale_of_the_pixels_that_its_teacher_was_made_for():
-    """That of the teacher's own run, whatever `teacher.model` says beside it."""
-    run = Run()
+@pytest.mark.parametrize("name, scale", [("symmetric", "half"), ("unit", "unit")])
+def test_a_manifest_has_the_normalization_of_the_teacher(name, scale):
+    """By the name that manifests have had from the first."""
+    run = digits()
     train = setup.load_source(run, "train")
-    for scale in ("half", "unit"):
-        own = dataclasses.replace(
-            run, model=dataclasses.replace(run.model, pixels=scale)
-        )
-        teacher = setup.trace_model(own, 10, 1, None)
-        assert make_manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
-        both = setup.ensemble_teachers(teacher, [], run)
-        assert both.pixels == (scale,)
+    model = dataclasses.replace(run.model, normalization=name)
+    own = dataclasses.replace(run, model=model)
+    teacher = setup.trace_model(own, 10, 1, None)
+    assert make_manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
+    assert teacher.normalization == (name,)
 
 
 @pytest.mark.parametrize(
@@ -255,17 +256,17 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
     params = rng.normal(size=(2, 4, 3)).astype(np.float32)
     model = from_function(lambda w, x: x @ w, params=0)
     first, second = (BoundModel(model, {"params": w}, None, 8) for w in params)
-    run = Run(
+    run = digits(
         terms={"soft": Term(temperature=Scalar(3.0))},
-        teacher=Teacher(
-            weight=3.0,
-            temperature=2.0,
-            also=(Member(run="x", weight=1.0, temperature=0.5),),
+        teacher=Ensemble(
+            (digits_teacher(), FromRun("x")),
+            weights=(3.0, 1.0),
+            temperatures=(2.0, 0.5),
             mean=mean,
             mean_at=mean_at,
         ),
     )
-    both = setup.ensemble_teachers(first, [second], run)
+    both = setup.ensemble_teachers([first, second], run)
     found = both.model.apply(both.variables, tuple(images), train=False, rngs=None)
     found = np.float64(found[0].logits)
     a, b = (np.float64(x) @ np.float64(w) for x, w in zip(images, params, strict=True))

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from kdjax import setup
-from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Data, ModelConfig, Optim, Run, Scalar, Term, TrainFirst, Views
 from kdjax.core.types import PyTree
 from kdjax.train import compiled, sharding
 
@@ -47,9 +47,9 @@ def base(student: str, teacher: str, steps: int, batch: int, size: int = 32) -> 
     """A distillation on arrays, both networks with GroupNorm at one resolution."""
     return Run(
         name="benchmark",
-        data=Data(train="train", validation="validation", test="validation"),
-        model=Model(name=student, resolution=size),
-        teacher=Teacher(model=Model(name=teacher, resolution=size)),
+        data=Data("digits", train="train", validation="validation", test="validation"),
+        model=ModelConfig(name=student, resolution=size),
+        teacher=TrainFirst(ModelConfig(name=teacher, resolution=size)),
         views=Views(mode="function_matching"),
         terms={"soft": Term(temperature=Scalar(2.0))},
         baselines=(),

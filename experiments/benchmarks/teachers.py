@@ -25,7 +25,7 @@ import kdjax
 from experiments.benchmarks.common import HARD, base, circumstances, prepare, splits
 from kdjax import setup
 from kdjax.cache.targets import bytes_per_view
-from kdjax.config import Cache, Run
+from kdjax.config import Cache, Run, TrainFirst, replace_cache
 from kdjax.core.types import BoundModel
 
 CLASSES, SEED = 10, 1
@@ -61,14 +61,14 @@ def measure(
     run: Run, repeats: int, folder: pathlib.Path
 ) -> tuple[dict[str, list[float]], float]:
     """Seconds of the turns of each step, and bytes on disk of a stored view."""
-    data, asked = splits(), run.teacher
-    assert asked is not None
-    model = kdjax.make_model(asked.model, CLASSES)
+    data, teacher_config = splits(), run.teacher
+    assert isinstance(teacher_config, TrainFirst)
+    model = kdjax.make_model(teacher_config.model, CLASSES)
     image = np.zeros((1, 32, 32, 3), np.float32)
     variables = model.init(jax.random.key(SEED), image)
     cached = dataclasses.replace(
         run,
-        teacher=dataclasses.replace(asked, cache=Cache(path=str(folder / "store"))),
+        teacher=replace_cache(teacher_config, Cache(path=str(folder / "store"))),
     )
     kdjax.cache_targets(cached, splits=data, teacher=(model, variables))
     train = setup.load_source(run, "train", data)

@@ -19,15 +19,17 @@ from kdjax.config import (
     HARD,
     SOFT,
     Data,
-    Model,
+    FromWeights,
+    ModelConfig,
     Optim,
     Run,
     Scalar,
-    Teacher,
     Term,
+    TrainFirst,
     Views,
-    labelled,
+    labels_only,
 )
+from kdjax.presets import digits
 
 WEIGHTS = "$KDJAX_WEIGHTS"
 DURATIONS = {"tiny": (1,), "digits": (1,), "cifar": (1,), "paper": (1,)}
@@ -45,39 +47,44 @@ def base(pair: str, scale: str) -> Run:
     """The student of a pair on labels and its teacher's outputs, half and half."""
     run = _cifar(scale) if scale in BUDGET else _digits(scale)
     student, teacher = _models(pair, scale)
-    teacher_config = Teacher(
-        model=teacher,
+    if teacher.weights:
+        return dataclasses.replace(run, model=student, teacher=FromWeights(teacher))
+    training = TrainFirst(
+        teacher,
+        # At CIFAR-10's scales, the last 5,000 images are the validation split.
+        train=run.data.train if scale in BUDGET else "train",
         steps=run.steps,
         optim=run.optim,
         views=dataclasses.replace(run.views, mode="consistent"),
     )
-    if scale in BUDGET:
-        # The last 5 000 are the validation split.
-        teacher_config = dataclasses.replace(teacher_config, train=run.data.train)
-    return dataclasses.replace(run, model=student, teacher=teacher_config)
+    return dataclasses.replace(run, model=student, teacher=training)
 
 
-def _models(pair: str, scale: str) -> tuple[Model, Model]:
+def _models(pair: str, scale: str) -> tuple[ModelConfig, ModelConfig]:
     side = 32 if scale in BUDGET else 8
     if pair == "plain":
         names = "plain_cnn_student", "plain_cnn_teacher"
-        student, teacher = (Model(name=n, norm="batch", resolution=side) for n in names)
+        student, teacher = (
+            ModelConfig(name=n, norm="batch", resolution=side) for n in names
+        )
         return student, teacher
     if scale not in BUDGET:
-        return Model(norm="batch"), Model(depth=8, width=8, norm="batch")
-    teacher = Model(
+        return ModelConfig("resnet", norm="batch", resolution=8), ModelConfig(
+            "resnet", depth=8, width=8, norm="batch", resolution=8
+        )
+    teacher = ModelConfig(
         name="resnet56",
         norm="batch",
         resolution=32,
         weights=f"{WEIGHTS}/cifar10_resnet56.safetensors",
-        pixels="imagenet",
+        normalization="imagenet",
     )
-    return Model(name="resnet20", norm="batch", resolution=32), teacher
+    return ModelConfig(name="resnet20", norm="batch", resolution=32), teacher
 
 
 def _digits(scale: str) -> Run:
     tiny = scale == "tiny"
-    return Run(
+    return digits(
         views=dataclasses.replace(VIEWS, flip=False),
         optim=Optim(warmup=0 if tiny else 50),
         steps=2 if tiny else 640,
@@ -100,7 +107,7 @@ def _cifar(scale: str) -> Run:
 
 def labels(pair: str, scale: str) -> Run:
     """The student on labels alone; the teacher serves the comparison."""
-    return labelled(base(pair, scale))
+    return labels_only(base(pair, scale))
 
 
 def response(pair: str, scale: str, *, temperature: float, soft: float) -> Run:
@@ -121,7 +128,7 @@ def hint(pair: str, scale: str, *, place: str) -> Run:
     stage = {"plain": {"middle": 1, "final": 2}}.get(pair, {"middle": 2, "final": 3})
     tap = f"stage{stage[place]}"
     # The weight in common use with a plain mean of squares.
-    term = Term("hint_l2", Scalar(100.0), student=tap, teacher=tap, connector=True)
+    term = Term("hint_l2", Scalar(100.0), student=tap, teacher=tap, projector=True)
     return dataclasses.replace(base(pair, scale), terms={"hard": HARD, "hint": term})
 
 

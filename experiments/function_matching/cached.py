@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
         **{name: functools.partial(kept, classes=name) for name in OF_TEN},
         "some bucket": functools.partial(kept, classes="some", tail="bucket"),
         "some renormalised": functools.partial(
-            kept, classes="some", tail="renormalise"
+            kept, classes="some", tail="renormalize"
         ),
         **{
             f"{count} pass{'es' * (count > 1)}": functools.partial(passes, count=count)

@@ -11,22 +11,32 @@ The teacher's targets ahead of time, and images decoded as they are needed:
 
     kdjax cache-targets --config CONFIG:resnet20_cached
     kdjax distill --config CONFIG:resnet20_cached
-    kdjax distill --config CONFIG:resnet20 --data.feed streamed --workdir runs/streamed
+    kdjax distill --config CONFIG:resnet20 --data.pipeline host --workdir runs/streamed
 """
 
 import dataclasses
 
-from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import (
+    Cache,
+    Data,
+    FromWeights,
+    ModelConfig,
+    Optim,
+    Run,
+    Scalar,
+    Term,
+    Views,
+)
 
 WEIGHTS = "$KDJAX_WEIGHTS"
 
-TEACHER = Teacher(
-    model=Model(
+TEACHER = FromWeights(
+    ModelConfig(
         name="resnet56",
         norm="batch",
         resolution=32,
         weights=f"{WEIGHTS}/cifar10_resnet56.safetensors",
-        pixels="imagenet",
+        normalization="imagenet",
     )
 )
 
@@ -36,7 +46,7 @@ def _run(student: str) -> Run:
         name=student,
         workdir=f"runs/cifar10-{student}",
         data=Data("cifar10", "train[:5000]", "train[45000:]", "test"),
-        model=Model(name=student, norm="group", resolution=32),
+        model=ModelConfig(name=student, norm="group", resolution=32),
         teacher=TEACHER,
         views=Views(mode="function_matching", area=(0.25, 1.0)),
         terms={"soft": Term(temperature=Scalar(2.0))},

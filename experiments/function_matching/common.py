@@ -18,7 +18,20 @@ import os
 import pathlib
 from typing import Any
 
-from kdjax.config import Cache, Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import (
+    Cache,
+    Data,
+    FromWeights,
+    ModelConfig,
+    Optim,
+    Run,
+    Scalar,
+    Term,
+    TrainFirst,
+    Views,
+    replace_cache,
+)
+from kdjax.presets import digits
 
 WEIGHTS = "$KDJAX_WEIGHTS"
 
@@ -43,14 +56,14 @@ def large(scale: str = "digits") -> Run:
     return _imagenet() if scale == "paper" else base(scale)
 
 
-def resnet(depth: int) -> Model:
+def resnet(depth: int) -> ModelConfig:
     """A published network of CIFAR-10 (arXiv 1512.03385) with its weights."""
-    return Model(
+    return ModelConfig(
         name=f"resnet{depth}",
         norm="batch",
         resolution=32,
         weights=f"{WEIGHTS}/cifar10_resnet{depth}.safetensors",
-        pixels="imagenet",
+        normalization="imagenet",
     )
 
 
@@ -73,23 +86,19 @@ def fixed(run: Run, scale: str, **views: Any) -> Run:
 
 def stored(run: Run, **how: Any) -> Run:
     """The run with stored targets; fields as in `kdjax.config.Cache`."""
-    assert run.teacher is not None
     # A sweep gives every store a folder of its own beside the run's.
     cache = Cache(path=f"{run.workdir}-targets", **how)
-    return dataclasses.replace(
-        run, teacher=dataclasses.replace(run.teacher, cache=cache)
-    )
+    return dataclasses.replace(run, teacher=replace_cache(run.teacher, cache))
 
 
 def _digits() -> Run:
     """The main job of README, from a 64th of its duration on."""
-    return dataclasses.replace(Run(), steps=160, optim=Optim(warmup=50), baselines=())
+    return digits(steps=160, optim=Optim(warmup=50), baselines=())
 
 
 def _tiny() -> Run:
-    run = _digits()
-    assert run.teacher is not None
-    optim = Optim(warmup=1)
+    run, optim = _digits(), Optim(warmup=1)
+    assert isinstance(run.teacher, TrainFirst)
     return dataclasses.replace(
         run,
         steps=2,
@@ -103,29 +112,28 @@ def _tiny() -> Run:
 def _cifar() -> Run:
     return Run(
         data=Data("cifar10", "train[:1000]", "train[48000:]", "test"),
-        model=Model(name="resnet8", norm="group", resolution=32),
-        teacher=Teacher(model=resnet(56)),
+        model=ModelConfig(name="resnet8", norm="group", resolution=32),
+        teacher=FromWeights(resnet(56)),
         views=Views(),
         terms={"soft": Term(temperature=Scalar(2.0))},
         optim=Optim(lr=3e-3, warmup=50),
         steps=160,
         batch=64,
-        baselines=(),
     )
 
 
 def _paper() -> Run:
     """Flowers102 as in the paper's figure 3; T, rate and decay of its table 4."""
-    teacher = Model(
+    teacher = ModelConfig(
         name="bit_r152x2",
         resolution=128,
         weights=f"{WEIGHTS}/R152x2_T_flowers128.npz",
     )
     return Run(
         data=Data("flowers102", "train", "validation", "test", store=160),
-        model=Model(name="bit_r50x1", resolution=128),
-        teacher=Teacher(model=teacher),
-        views=Views(central=1.25),
+        model=ModelConfig(name="bit_r50x1", resolution=128),
+        teacher=FromWeights(teacher),
+        views=Views(evaluation_crop=1.25),
         terms={"soft": Term(temperature=Scalar(10.0))},
         optim=Optim(lr=3e-3, wd=3e-4, warmup=1_500),
         steps=1_992,
@@ -136,7 +144,7 @@ def _paper() -> Run:
 
 def _imagenet() -> Run:
     """ImageNet for 30 epochs; the values of the paper's listing 1."""
-    teacher = Model(
+    teacher = ModelConfig(
         name="bit_r152x2", resolution=224, weights=f"{WEIGHTS}/R152x2_T_224.npz"
     )
     return Run(
@@ -146,12 +154,12 @@ def _imagenet() -> Run:
             "train[98%:]",
             "validation",
             store=256,
-            feed="streamed",
+            pipeline="host",
             crop="host",
         ),
-        model=Model(name="bit_r50x1", resolution=224),
-        teacher=Teacher(model=teacher),
-        views=Views(central=1.143),
+        model=ModelConfig(name="bit_r50x1", resolution=224),
+        teacher=FromWeights(teacher),
+        views=Views(evaluation_crop=1.143),
         terms={"soft": Term(temperature=Scalar(1.0))},
         optim=Optim(lr=0.03, wd=3e-4, warmup=5_000),
         steps=9_196,

@@ -16,7 +16,7 @@ def fix_rs(scale: str = "digits") -> Run:
 
 def fix_cc(scale: str = "digits") -> Run:
     """The teacher sees the centre, always; the student a mild crop."""
-    return fixed(base(scale), scale, still="central", **MILD)
+    return fixed(base(scale), scale, fixed_view="center", **MILD)
 
 
 def ind_rc(scale: str = "digits") -> Run:

@@ -15,7 +15,7 @@ SHARES = (0.75, 0.625, 0.5)
 
 def cropped(scale: str = "digits", *, mode: str, share: float) -> Run:
     """Crops of one size, anywhere in the image."""
-    return seen(base(scale), mode=MODES[mode], share=share, **MILD)
+    return seen(base(scale), mode=MODES[mode], crop_fraction=share, **MILD)
 
 
 def name(mode: str, share: float) -> str:

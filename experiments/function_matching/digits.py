@@ -8,11 +8,12 @@ returns a `Run` and differs from the default in what its name says.
 
 import dataclasses
 
-from kdjax.config import Mode, Run
+from kdjax.config import Mode, Run, TrainFirst
+from kdjax.presets import digits
 
 
 def _seen(mode: Mode) -> Run:
-    run = Run()
+    run = digits()
     views = dataclasses.replace(run.views, mode=mode)
     workdir = f"runs/digits-{mode.replace('_', '-')}"
     return dataclasses.replace(
@@ -22,7 +23,7 @@ def _seen(mode: Mode) -> Run:
 
 def funmatch() -> Run:
     """The default: function matching, with both label-only baselines."""
-    return Run()
+    return digits()
 
 
 def fixed() -> Run:
@@ -42,8 +43,8 @@ def consistent() -> Run:
 
 def tiny() -> Run:
     """Seconds instead of minutes, to see that everything is in place."""
-    run = Run()
-    assert run.teacher is not None
+    run = digits()
+    assert isinstance(run.teacher, TrainFirst)
     optim = dataclasses.replace(run.optim, warmup=5)
     teacher = dataclasses.replace(run.teacher, steps=20, optim=optim)
     return dataclasses.replace(

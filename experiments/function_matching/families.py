@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import large, path_of
-from kdjax.config import Model, Run
+from kdjax.config import ModelConfig, Run
 from kdjax.experiments import Experiment, Hypothesis
 
 
@@ -26,7 +26,7 @@ def vit(scale: str = "digits") -> Run:
 def _student(scale: str, published: str, own: str) -> Run:
     run = large(scale)
     name = published if scale == "paper" else f"{path_of('networks.py')}:{own}"
-    model = Model(name=name, norm="group", resolution=run.model.resolution)
+    model = ModelConfig(name=name, norm="group", resolution=run.model.resolution)
     return dataclasses.replace(run, model=model)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import WEIGHTS, large, seen
-from kdjax.config import Optim, Run, Views, labelled
+from kdjax.config import Optim, Run, Views, labels_only
 from kdjax.experiments import Experiment, Hypothesis, above, ref, widening
 
 # Pretraining uses other images than the distillation that follows.
@@ -34,7 +34,7 @@ def pretrained(scale: str = "digits") -> Run:
 def before(scale: str = "digits") -> Run:
     """The student's network on labels of images that it is not taught on later."""
     run, (split, steps) = scratch(scale), BEFORE[scale]
-    return labelled(
+    return labels_only(
         run,
         data=dataclasses.replace(run.data, train=split),
         views=Views(mode="consistent", area=(0.25, 1.0), flip=run.views.flip),

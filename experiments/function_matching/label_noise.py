@@ -4,7 +4,16 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base, path_of
-from kdjax.config import HARD, Model, Optim, Run, Scalar, Teacher, labelled
+from kdjax.config import (
+    HARD,
+    ModelConfig,
+    Optim,
+    Run,
+    Scalar,
+    TrainFirst,
+    Views,
+    labels_only,
+)
 from kdjax.experiments import Experiment, above
 
 SETS = path_of("sets.py")
@@ -18,17 +27,17 @@ CLEAN, FEW, MANY = 0, 1, 2
 
 def labels_clean(scale: str = "digits") -> Run:
     """Labels that are right."""
-    return labelled(_with(base(scale), scale, CLEAN))
+    return labels_only(_with(base(scale), scale, CLEAN))
 
 
 def labels_few(scale: str = "digits") -> Run:
     """Labels of which a few are wrong."""
-    return labelled(_with(base(scale), scale, FEW))
+    return labels_only(_with(base(scale), scale, FEW))
 
 
 def labels_many(scale: str = "digits") -> Run:
     """Labels of which many are wrong."""
-    return labelled(_with(base(scale), scale, MANY))
+    return labels_only(_with(base(scale), scale, MANY))
 
 
 def mix(scale: str = "digits") -> Run:
@@ -60,17 +69,18 @@ def misled_alike(scale: str = "digits") -> Run:
 
 def _misled(scale: str, split: str) -> Run:
     run = _with(base(scale), scale, MANY)
-    assert run.teacher is not None
-    teacher = dataclasses.replace(run.teacher, train=split)
     if scale == "cifar":
         # The published one cannot be had with wrong labels.
-        teacher = Teacher(
-            model=Model(name="resnet20", norm="batch", resolution=32),
+        teacher = TrainFirst(
+            ModelConfig(name="resnet20", norm="batch", resolution=32),
             train=split,
             steps=6_000,
             optim=Optim(lr=3e-3, warmup=200),
-            views=dataclasses.replace(teacher.views, area=(0.25, 1.0), flip=True),
+            views=Views(mode="consistent", area=(0.25, 1.0)),
         )
+    else:
+        assert isinstance(run.teacher, TrainFirst)
+        teacher = dataclasses.replace(run.teacher, train=split)
     return dataclasses.replace(run, teacher=teacher)
 
 

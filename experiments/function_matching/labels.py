@@ -2,18 +2,18 @@
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base, seen
-from kdjax.config import Run, labelled
+from kdjax.config import Run, labels_only
 from kdjax.experiments import Experiment, Hypothesis, above
 
 
 def labels(scale: str = "digits") -> Run:
     """Labels of inception crops."""
-    return labelled(seen(base(scale), mode="consistent"))
+    return labels_only(seen(base(scale), mode="consistent"))
 
 
 def labels_mixup(scale: str = "digits") -> Run:
     """Labels of inception crops, mixed as function matching mixes them."""
-    return labelled(seen(base(scale), mode="function_matching"))
+    return labels_only(seen(base(scale), mode="function_matching"))
 
 
 def same_ic(scale: str = "digits") -> Run:

@@ -4,13 +4,13 @@ does not show at scale digits, a fall when training is long."""
 import dataclasses
 
 from experiments.function_matching.common import base, seen
-from kdjax.config import Run, labelled
+from kdjax.config import Run, labels_only
 from kdjax.experiments import Experiment, Hypothesis
 
 
 def small(scale: str = "digits") -> Run:
     """The student of the other experiments."""
-    return labelled(seen(base(scale), mode="function_matching"))
+    return labels_only(seen(base(scale), mode="function_matching"))
 
 
 def large(scale: str = "digits") -> Run:

@@ -4,7 +4,7 @@ restricted to some of its classes."""
 import dataclasses
 
 from experiments.function_matching.sets import CLASSES, VEHICLES
-from kdjax.config import Model as Config
+from kdjax.config import ModelConfig as Config
 
 
 def mobile(config: Config, classes: int):
@@ -58,7 +58,9 @@ def resnet56_of_vehicles(config: Config, classes: int):
     chosen = np.array(VEHICLES)
     assert classes == len(chosen), f"expected {len(chosen)} vehicles, got {classes}"
     whole = make_model(
-        dataclasses.replace(config, name="resnet56", weights="", pixels="half"),
+        dataclasses.replace(
+            config, name="resnet56", weights="", normalization="symmetric"
+        ),
         CLASSES,
     )
 

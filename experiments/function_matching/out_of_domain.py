@@ -4,7 +4,7 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import WEIGHTS, base, path_of
-from kdjax.config import Data, Model, Optim, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Data, FromWeights, ModelConfig, Optim, Run, Scalar, Term, Views
 from kdjax.experiments import Experiment, Hypothesis, above
 
 SETS = path_of("sets.py")
@@ -67,7 +67,7 @@ def _vehicles(scale: str) -> Run:
         store=32,
     )
     run = base(scale)
-    assert run.teacher is not None
+    assert isinstance(run.teacher, FromWeights)
     narrowed = dataclasses.replace(run.teacher.model, name=NARROWED)
     teacher = dataclasses.replace(run.teacher, model=narrowed)
     return dataclasses.replace(run, data=data, teacher=teacher)
@@ -76,15 +76,15 @@ def _vehicles(scale: str) -> Run:
 def _pets(scale: str) -> Run:
     """Pets for 300 epochs; T, rate and decay of the paper's long run (big_vision)."""
     del scale
-    model = Model(
+    model = ModelConfig(
         name="bit_r152x2", resolution=128, weights=f"{WEIGHTS}/R152x2_T_pet128.npz"
     )
     data = Data("oxford_iiit_pet", "train[:90%]", "train[90%:]", "test", store=160)
     return Run(
         data=data,
-        model=Model(name="bit_r50x1", resolution=128),
-        teacher=Teacher(model=model),
-        views=Views(central=1.25),
+        model=ModelConfig(name="bit_r50x1", resolution=128),
+        teacher=FromWeights(model),
+        views=Views(evaluation_crop=1.25),
         terms={"soft": Term(temperature=Scalar(2.0))},
         optim=Optim(lr=3e-3, wd=1e-5, warmup=1_500),
         steps=1_941,

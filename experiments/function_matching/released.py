@@ -8,7 +8,7 @@ import dataclasses
 import functools
 
 from experiments.function_matching.common import WEIGHTS, base, large
-from kdjax.config import Data, Model, Run, Scalar, Teacher, Term
+from kdjax.config import Data, FromWeights, ModelConfig, Run, Scalar, Term
 from kdjax.experiments import Experiment, Hypothesis
 
 # Data, splits, images, the teacher's file.
@@ -43,10 +43,10 @@ def small(scale: str = "paper", *, name: str) -> Run:
     change = {}
     if scale == "paper":
         weights = f"{WEIGHTS}/R152x2_T_{file}128.npz"
-        teacher = Model(name="bit_r152x2", resolution=128, weights=weights)
+        teacher = ModelConfig(name="bit_r152x2", resolution=128, weights=weights)
         change = {
             "data": Data(data, train, validation, test, store=160),
-            "teacher": Teacher(model=teacher),
+            "teacher": FromWeights(teacher),
             "steps": round(epochs * images / run.batch),
         }
     return dataclasses.replace(

@@ -4,10 +4,10 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base, resnet, seen
-from kdjax.config import Run, Teacher
+from kdjax.config import FromWeights, Run, TrainFirst
 from kdjax.experiments import Experiment, Hypothesis, above
 
-RESNET20 = Teacher(model=resnet(20))
+RESNET20 = FromWeights(resnet(20))
 
 
 def smaller(scale: str = "digits") -> Run:
@@ -23,7 +23,7 @@ def smaller(scale: str = "digits") -> Run:
 def mix(scale: str = "digits") -> Run:
     """Function matching of a twin: the teacher's network, drawn anew."""
     run = smaller(scale)
-    assert run.teacher is not None
+    assert isinstance(run.teacher, FromWeights | TrainFirst)
     model = dataclasses.replace(run.teacher.model, weights="")
     return dataclasses.replace(run, model=model)
 

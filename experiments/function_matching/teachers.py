@@ -4,30 +4,36 @@ import dataclasses
 
 from experiments.function_matching import common
 from experiments.function_matching.common import WEIGHTS, large, resnet
-from kdjax.config import Member, Model, Optim, Run, Teacher, labelled
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    FromWeights,
+    Mean,
+    ModelConfig,
+    Optim,
+    Run,
+    TrainFirst,
+    labels_only,
+)
 from kdjax.experiments import Experiment, above, ref
 
 # The better teacher, where it is trained first: deeper than the other.
-DEEP = Model(depth=14, width=8)
+DEEP = ModelConfig("resnet", depth=14, width=8, resolution=8)
 
 
 def first(scale: str = "digits") -> Run:
     """One teacher."""
     run = large(scale)
     if scale == "cifar":
-        return dataclasses.replace(run, teacher=Teacher(model=resnet(32)))
+        return dataclasses.replace(run, teacher=FromWeights(resnet(32)))
     return run
 
 
 def stronger(scale: str = "digits") -> Run:
     """A better one: deeper; at the paper's scale the same at 384 pixels, whose images
     are kept larger and cropped on the device."""
-    run, better = _large_images(large(scale)), _stronger(scale)
-    assert run.teacher is not None
-    # A run brings its own model.
-    model = run.teacher.model if better.run else better.model
-    teacher = dataclasses.replace(run.teacher, run=better.run, model=model)
-    return dataclasses.replace(run, teacher=teacher)
+    run = _large_images(large(scale))
+    return dataclasses.replace(run, teacher=_stronger(scale))
 
 
 def logits(scale: str = "digits") -> Run:
@@ -44,8 +50,8 @@ def deep(scale: str = "digits") -> Run:
     """Trains the better teacher, on what the first one is trained on."""
     run = large(scale)
     teacher_config = run.teacher
-    assert teacher_config is not None
-    return labelled(
+    assert isinstance(teacher_config, TrainFirst)
+    return labels_only(
         run,
         data=dataclasses.replace(run.data, train=teacher_config.train),
         model=DEEP,
@@ -55,13 +61,13 @@ def deep(scale: str = "digits") -> Run:
     )
 
 
-def _stronger(scale: str) -> Member:
+def _stronger(scale: str) -> FromRun | FromWeights:
     if scale == "cifar":
-        return Member(model=resnet(56))
+        return FromWeights(resnet(56))
     if scale == "paper":
         weights = f"{WEIGHTS}/R152x2_T_384.npz"
-        return Member(model=Model(name="bit_r152x2", resolution=384, weights=weights))
-    return Member(run=ref("deep"))
+        return FromWeights(ModelConfig("bit_r152x2", resolution=384, weights=weights))
+    return FromRun(ref("deep"))
 
 
 def _large_images(run: Run) -> Run:
@@ -73,12 +79,11 @@ def _large_images(run: Run) -> Run:
     return dataclasses.replace(run, data=data)
 
 
-def _both(scale: str, mean: str) -> Run:
+def _both(scale: str, mean: Mean) -> Run:
     run = _large_images(first(scale))
-    assert run.teacher is not None
-    change = {"also": (_stronger(scale),), "mean": mean}
-    teacher = dataclasses.replace(run.teacher, **change)
-    return dataclasses.replace(run, teacher=teacher)
+    assert isinstance(run.teacher, FromWeights | TrainFirst)
+    members = run.teacher, _stronger(scale)
+    return dataclasses.replace(run, teacher=Ensemble(members, mean=mean))
 
 
 STRONGER = "T384 over T224: +0.16 at 300 epochs, +0.28, +0.15, +0.33 at 9 600"

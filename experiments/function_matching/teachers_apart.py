@@ -6,7 +6,7 @@ import functools
 
 from experiments.function_matching import common
 from experiments.function_matching.common import base
-from kdjax.config import Member, Optim, Run, labelled
+from kdjax.config import Ensemble, FromRun, Mean, Optim, Run, TrainFirst, labels_only
 from kdjax.experiments import Experiment, above, ref
 
 # The training images of each teacher: a fifth of the images, another fifth, or all.
@@ -15,27 +15,21 @@ IMAGES = {"one": "train[200:400]", "other": "train[400:600]", "strong": "train"}
 
 def taught(scale: str = "digits", *, by: str) -> Run:
     """Function matching under one of the teachers."""
-    run = base(scale)
-    assert run.teacher is not None
-    teacher = dataclasses.replace(run.teacher, run=ref(by))
-    return dataclasses.replace(run, teacher=teacher)
+    return dataclasses.replace(base(scale), teacher=FromRun(ref(by)))
 
 
-def both(scale: str = "digits", *, mean: str) -> Run:
+def both(scale: str = "digits", *, mean: Mean) -> Run:
     """Function matching under the mean of the two weak ones."""
-    run = taught(scale, by="one")
-    assert run.teacher is not None
-    change = {"also": (Member(run=ref("other")),), "mean": mean}
-    teacher = dataclasses.replace(run.teacher, **change)
-    return dataclasses.replace(run, teacher=teacher)
+    members = FromRun(ref("one")), FromRun(ref("other"))
+    return dataclasses.replace(base(scale), teacher=Ensemble(members, mean=mean))
 
 
 def teacher(scale: str = "digits", *, name: str) -> Run:
     """Trains one of the teachers, all of one network and with as many steps."""
     run = base(scale)
     teacher_config = run.teacher
-    assert teacher_config is not None
-    return labelled(
+    assert isinstance(teacher_config, TrainFirst)
+    return labels_only(
         run,
         data=dataclasses.replace(run.data, train=IMAGES[name]),
         model=teacher_config.model,

@@ -89,8 +89,8 @@ def draw_views(
     views.check()
     student = _draw_side(seed, view_id, views, image_size, "")
     if views.mode == "fixed":
-        batch, is_whole = len(view_id.example), views.still == "whole"
-        center = geometry.central_image(batch, views.share)
+        batch, is_whole = len(view_id.example), views.fixed_view == "whole"
+        center = geometry.central_image(batch, views.crop_fraction)
         teacher = _Side(geometry.whole_image(batch) if is_whole else center, None, None)
     elif views.mode == "independent":
         teacher = _draw_side(seed, view_id, views, image_size, "teacher ")
@@ -135,7 +135,9 @@ def _draw_side(
 
     if views.crop == "random":
         crop_keys = keys_for("crop")
-        crop = geometry.draw_mild_crops(crop_keys, share=views.share, flip=views.flip)
+        crop = geometry.draw_mild_crops(
+            crop_keys, share=views.crop_fraction, flip=views.flip
+        )
     else:
         crop = geometry.draw_crops(
             keys_for("crop"),

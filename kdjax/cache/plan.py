@@ -6,7 +6,7 @@ from kdjax.data.source import Source
 
 def reads_cache(run: Run) -> bool:
     """True where a run's terms read their targets from a store."""
-    return run.uses_teacher and run.teacher is not None and bool(run.teacher.cache.path)
+    return run.uses_teacher and bool(run.cache.path)
 
 
 def count_records(run: Run, train: Source) -> int:
@@ -14,10 +14,9 @@ def count_records(run: Run, train: Source) -> int:
 
     Raises ConfigError where the epochs make no step, or more than the run has.
     """
-    assert run.teacher is not None
     if run.views.mode == "fixed":
         return len(train)
-    epochs, one = run.teacher.cache.epochs, run.batch / len(train)
+    epochs, one = run.cache.epochs, run.batch / len(train)
     if not epochs:
         return run.steps
     steps = round(epochs / one)
@@ -32,8 +31,7 @@ def describe_targets(run: Run, train: Source) -> str:
     """The stored targets of a run, in words for its report; empty if live."""
     if not reads_cache(run):
         return ""
-    assert run.teacher is not None
-    path = run.teacher.cache.path
+    path = run.cache.path
     if run.views.mode == "fixed":
         return f"stored in {path}, one target per image for every view of the student"
     records = count_records(run, train)

@@ -7,7 +7,7 @@ from kdjax.cache.manifest import make_manifest
 from kdjax.cache.plan import count_records, format_steps, reads_cache
 from kdjax.cache.store import Store, StoreError, open_store, read_manifest
 from kdjax.cache.targets import is_fixed
-from kdjax.config import Run, require
+from kdjax.config import Run, replace_cache, require
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.types import BoundModel
 from kdjax.data.source import Source
@@ -31,8 +31,7 @@ def open_cache(run: Run, train: Source, teacher: BoundModel) -> Store:
       StoreError: it is missing, unfinished, or of another teacher, data set, view plan,
         order or seed: the field is named.
     """
-    assert run.teacher is not None
-    path, records = run.teacher.cache.path, count_records(run, train)
+    path, records = run.cache.path, count_records(run, train)
     stored = read_manifest(path)
     if stored is None:
         raise StoreError(
@@ -56,8 +55,7 @@ def _with_stored_classes(run: Run, arrays: dict[str, Any]) -> Run:
 
     Raises ConfigError where the run's is larger.
     """
-    assert run.teacher is not None
-    cache, all_classes = run.teacher.cache, "logits" in arrays
+    cache, all_classes = run.cache, "logits" in arrays
     if not all_classes and "log_probs" not in arrays:
         return run
     kept = arrays["logits" if all_classes else "log_probs"][0][-1]
@@ -66,9 +64,7 @@ def _with_stored_classes(run: Run, arrays: dict[str, Any]) -> Run:
     ok = least <= cache.top_k <= kept
     require(ok, "teacher.cache.top_k", expected, cache.top_k)
     cache = dataclasses.replace(cache, top_k=0 if all_classes else kept)
-    return dataclasses.replace(
-        run, teacher=dataclasses.replace(run.teacher, cache=cache)
-    )
+    return dataclasses.replace(run, teacher=replace_cache(run.teacher, cache))
 
 
 def _require_finished(store: Store) -> None:

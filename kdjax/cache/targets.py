@@ -89,8 +89,7 @@ def unpack(
 def top_k_options(run: Run) -> dict[str, Any]:
     """`top_k` and `temperature` of a run, as `keep` and `unpack` take them; empty where
     it keeps all classes."""
-    assert run.teacher is not None
-    top_k = run.teacher.cache.top_k
+    top_k = run.cache.top_k
     return {"top_k": top_k, "temperature": run.temperature} if top_k else {}
 
 

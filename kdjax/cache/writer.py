@@ -37,8 +37,7 @@ class Writer(NamedTuple):
     @property
     def cache(self) -> Cache:
         """The `teacher.cache` of the run."""
-        assert self.run.teacher is not None
-        return self.run.teacher.cache
+        return self.run.cache
 
     def columns(self) -> dict[str, Column]:
         """The columns of the store, from a trace of the teacher on the first batch.
@@ -126,8 +125,7 @@ def create_cache(
       ConfigError: it holds another number of epochs.
       StoreError: it is of something else, or nothing can be written there.
     """
-    assert run.teacher is not None
-    path, records = run.teacher.cache.path, count_records(run, train)
+    path, records = run.cache.path, count_records(run, train)
     manifest = make_manifest(run, train, teacher)
     if read_manifest(path) is not None:
         stored = open_store(path, manifest, repair=True).records

@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kdjax import presets
 from kdjax.cli import losses
 from kdjax.config import (
     ConfigError,
     Run,
-    labelled,
     load_config,
     require,
     set_fields,
@@ -114,8 +114,9 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
         default=default,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
     )
-    # Tables with names of the user's own are set above, and are no options of tyro's.
-    run = dataclasses.replace(run, terms=default.terms, strategy=default.strategy)
+    # Sums and tables with names of the user's own are set above, and only shown here.
+    fields = {name: getattr(default, name) for name in ("terms", "strategy", "teacher")}
+    run = dataclasses.replace(run, **fields)
     run.check()
     return run
 
@@ -140,7 +141,7 @@ def _take_config(args: list[str]) -> tuple[list[str], str | None]:
     return args, None
 
 
-_TABLES = ("--terms.", "--strategy.")
+_TABLES = ("--terms.", "--strategy.", "--teacher.")
 
 
 def _take_fields(args: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -170,18 +171,17 @@ def _take_fields(args: list[str]) -> tuple[list[str], list[tuple[str, list[str]]
 
 
 def _train(args: list[str]) -> None:
-    default = labelled(Run(), name="train", workdir="runs/train", teacher=None)
-    run = _parse_run("train", args, default)
+    run = _parse_run("train", args, presets.digits_labels())
     _start(lambda jobs: jobs.train(run), run.compute.several_processes)
 
 
 def _distill(args: list[str]) -> None:
-    run = _parse_run("distill", args, Run())
+    run = _parse_run("distill", args, presets.digits())
     _start(lambda jobs: jobs.distill(run), run.compute.several_processes)
 
 
 def _cache_targets(args: list[str]) -> None:
-    run = _parse_run("cache-targets", args, Run())
+    run = _parse_run("cache-targets", args, presets.digits())
     _start(lambda jobs: jobs.cache_targets(run), run.compute.several_processes)
 
 
@@ -270,7 +270,7 @@ def _report(args: list[str]) -> None:
 
 def _experiments(args: list[str]) -> None:
     def options(folder: Folder = "experiments") -> None:
-        """What can be reproduced: claims, commands, costs, what is done.
+        """The experiments of a folder: claims, commands, costs, progress.
 
         Args:
             folder: Where the files of experiments are.

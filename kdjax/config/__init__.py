@@ -1,4 +1,4 @@
-"""What a run is, as frozen dataclasses of plain values. Imports nothing heavy.
+"""Configs: frozen dataclasses of plain values. Imports nothing heavy.
 
 The command line is these fields (`kdjax distill --help`), `config.json` in a run folder
 is these fields, and an experiment is a function that returns a `Run`.
@@ -13,7 +13,7 @@ from kdjax.config.checks import (
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
-from kdjax.config.model import Adapt, Model, Pixels
+from kdjax.config.model import Adapt, ModelConfig, Normalization
 from kdjax.config.paths import set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
@@ -23,11 +23,24 @@ from kdjax.config.run import (
     Run,
     Tracker,
     from_dict,
-    labelled,
+    labels_only,
     to_dict,
 )
 from kdjax.config.strategy import Custom, Offline
-from kdjax.config.teacher import Cache, Member, Teacher
+from kdjax.config.teacher import (
+    Cache,
+    Ensemble,
+    FromRun,
+    FromWeights,
+    Mean,
+    MovingAverage,
+    TeacherConfig,
+    TrainFirst,
+    members_of,
+    replace_cache,
+    replace_trained,
+    trained_first,
+)
 from kdjax.config.training import Compute, Level, Optim, Option, Scalar, Term
 
 __all__ = [
@@ -41,31 +54,40 @@ __all__ = [
     "ConfigError",
     "Custom",
     "Data",
+    "Ensemble",
+    "FromRun",
+    "FromWeights",
     "Level",
-    "Member",
+    "Mean",
     "Mode",
-    "Model",
+    "ModelConfig",
+    "MovingAverage",
+    "Normalization",
     "Offline",
     "Optim",
     "Option",
-    "Pixels",
     "Run",
     "Scalar",
-    "Teacher",
+    "TeacherConfig",
     "Term",
     "Tracker",
+    "TrainFirst",
     "Views",
     "beneath",
     "call",
     "check_types",
     "from_dict",
     "is_number",
-    "labelled",
+    "labels_only",
     "load_config",
     "load_function",
-    "source_files",
+    "members_of",
+    "replace_cache",
+    "replace_trained",
     "require",
     "require_known",
     "set_fields",
+    "source_files",
     "to_dict",
+    "trained_first",
 ]

@@ -1,4 +1,4 @@
-"""The error of a config, and how it is raised."""
+"""`ConfigError`, and functions that raise it."""
 
 import contextlib
 import difflib
@@ -86,6 +86,6 @@ def beneath(field: str, names: Mapping[str, str] | None = None) -> Iterator[None
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number."""
+    """True for a finite number."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     return plain and math.isfinite(value)

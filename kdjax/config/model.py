@@ -1,19 +1,22 @@
-"""A network by name and size."""
+"""Configs of a network by name and size."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Unit
+
+from kdjax.config.bounds import AtLeastOne, Text
 from kdjax.config.checks import require
 
 Adapt = Literal["head", "position", "stem"]
-Pixels = Literal["half", "unit", "imagenet", "cifar10", "cifar100", "caffe"]
+Normalization = Literal["symmetric", "unit", "imagenet", "cifar10", "cifar100", "caffe"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """An image classifier by name and size."""
 
-    name: str = "resnet"
+    name: Text = ""
     """`resnet` (CIFAR style, of `depth` and `width`); for small images resnet8,
     resnet14, resnet20, resnet32, resnet44, resnet56, resnet110, the same with
     parameter-free shortcuts as resnet20_pad, resnet32_pad, resnet44_pad, resnet56_pad,
@@ -29,33 +32,30 @@ class Model:
     with this config and the number of classes, returning a `kdjax.core.types.Model`."""
     depth: int = 8
     """Layers of `resnet`, 6n + 2."""
-    width: int = 2
-    """Channels of the first stage of `resnet`; the next two have twice and four times
-    as many."""
+    width: AtLeastOne = 2
+    """Channels of the first stage of `resnet`. Its second and third stage have twice
+    and four times as many."""
     norm: Literal["batch", "group"] = "group"
     """BatchNorm or GroupNorm."""
-    resolution: int = 8
-    """Side in pixels of the square that this model sees."""
+    resolution: Annotated[int, Ge(4), Unit("pixels")] = 32
+    """Height and width of the images that enter the model."""
     weights: str = ""
     """Published weights to start from: a file (.npz, .safetensors, a tfjs folder; ~ and
-    $VARIABLES are filled in) or a name on the Hugging Face hub (hf:owner/name). For a
-    student also the folder of a finished run of this very model, seed by seed. Empty:
-    drawn at random."""
+    $VARIABLES are expanded) or a name on the Hugging Face hub (hf:owner/name). A
+    student may also start from the folder of a finished run of the same model, seed by
+    seed. Empty: random initialization."""
     adapt: tuple[Adapt, ...] = ()
-    """What of these weights may be fitted to this model: its head (another number of
-    classes; not a teacher's, which nobody would train), position embeddings (another
-    resolution), stem (other channels)."""
-    pixels: Pixels = "half"
-    """The scale on which it wants its pixels: half is [-1, 1], unit is [0, 1]; the
-    others standardise as the published networks of these data sets expect."""
+    """Parts of these weights that may be changed to fit: head (another number of
+    classes; students only), position (embeddings for another resolution), stem (other
+    channels)."""
+    normalization: Normalization = "symmetric"
+    """Scale of the pixels that enter the model. symmetric: [-1, 1]. unit: [0, 1]. The
+    others standardize by the statistics published with these data sets."""
 
     def check(self, at: str = "model") -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
         if self.name == "resnet":
             ok = self.depth >= 8 and (self.depth - 2) % 6 == 0
             require(ok, f"{at}.depth", "6n + 2 with n >= 1", self.depth)
-            require(self.width >= 1, f"{at}.width", "at least 1", self.width)
-        require(
-            self.resolution >= 4, f"{at}.resolution", ">= 4 pixels", self.resolution
-        )
         ok = bool(self.weights) or not self.adapt
         require(ok, f"{at}.adapt", f"none without {at}.weights", self.adapt)

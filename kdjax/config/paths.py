@@ -7,9 +7,8 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
-from kdjax.config.checks import ConfigError, is_number, require, require_known
-from kdjax.config.plain import convert, fits
-from kdjax.config.training import Scalar
+from kdjax.config.checks import ConfigError, require, require_known
+from kdjax.config.plain import UNIONS, convert, fits
 
 
 def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any:
@@ -52,12 +51,13 @@ def _set(
         return _parse(hint, words, path)
     at = ".".join(path.split(".")[: depth - len(names) + 1])
     name, *rest = names
-    if get_origin(hint) is types.UnionType:
-        hint, value = _choose(hint, value, name.replace("-", "_"), at)
+    if get_origin(hint) in UNIONS:
+        fields = [field.replace("-", "_") for field in names]
+        hint, value = _choose(hint, value, fields, words, at)
     origin, inner = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         hints, name = get_type_hints(hint), name.replace("-", "_")
-        require_known(name, list(hints), at)
+        require_known(name, _names(hint), at)
         value = hint() if value is None else value  # type: ignore[operator]
         old = getattr(value, name)
         new = _set(hints[name], old, rest, words, path, depth)
@@ -75,35 +75,62 @@ def _set(
     raise ConfigError(at, "the end of the path", path)
 
 
-def _choose(hint: Any, value: Any, name: str, at: str) -> tuple[Any, Any]:
-    """The member of a sum type that has a field, and the value so far as one of it."""
+def _choose(
+    hint: Any, value: Any, names: list[str], words: list[str], at: str
+) -> tuple[Any, Any]:
+    """The member of a sum type that a path belongs to, and the value so far as one.
+
+    `kind` names the member. Otherwise it is the present one if that has the field, and
+    else the first that has. What both have is kept.
+    """
     members = [c for c in get_args(hint) if c is not types.NoneType]
     tables = [c for c in members if dataclasses.is_dataclass(c)]
     if not tables:
         return members[0], value
-    if any(type(value) is t and name in get_type_hints(t) for t in tables):
-        return type(value), value
-    fields = {field: t for t in reversed(tables) for field in get_type_hints(t)}
-    require_known(name, fields, at)
-    return fields[name], None
+    kinds = {getattr(table, "kind", ""): table for table in tables}
+    path, name = ".".join(names), names[0]
+    own = [table for table in tables if getattr(table, "chosen_by", "") == path]
+    if name == "kind":
+        require_known(words[0], kinds, at)
+        table = kinds[words[0]]
+    elif own:
+        table = own[0]
+    elif type(value) in tables and name in _names(type(value)):
+        table = type(value)
+    else:
+        fields = {field: t for t in reversed(tables) for field in _names(t)}
+        require_known(name, fields, at)
+        table = fields[name]
+    return table, value if type(value) is table else _carry(value, table)
+
+
+def _carry(value: Any, table: Any) -> Any:
+    """The value of another kind, with the fields that `value` has in common with it."""
+    if value is None:
+        return None
+    common = {*_names(table)} - {"kind"}
+    common &= {*_names(value)}
+    return table(**{name: getattr(value, name) for name in common})
+
+
+def _names(table: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(table)]
 
 
 def _parse(hint: Any, words: list[str], at: str) -> Any:
     """The value that words stand for in a field of type `hint`."""
     origin, members = get_origin(hint), get_args(hint)
-    if origin is types.UnionType and types.NoneType in members:
+    if origin in UNIONS and types.NoneType in members:
         if words in (["None"], ["none"], ["null"]):
             return None
         members = tuple(c for c in members if c is not types.NoneType)
         hint = members[0] if len(members) == 1 else hint
         origin = get_origin(hint)
-    kinds = [get_origin(c) or c for c in members] if origin is types.UnionType else []
+    kinds = [get_origin(c) or c for c in members] if origin in UNIONS else []
     if (origin is tuple or tuple in kinds) and len(words) != 1:
         return convert(hint, [_item(hint, word) for word in words], at)
     require(len(words) == 1, at, "one value", " ".join(words))
     word, value = words[0], literal(words[0])
-    if hint is Scalar and is_number(value):
-        return Scalar(float(value))
     if hint is str or (str in kinds and not any(fits(c, value) for c in members)):
         return value if isinstance(value, str) else word
     if origin is tuple and not isinstance(value, (list, tuple)):

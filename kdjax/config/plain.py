@@ -1,13 +1,17 @@
 """Dataclasses as plain values, and back with every field checked."""
 
 import dataclasses
+import math
 import types
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from kdjax.config.checks import require, require_known
+from kdjax.config.bounds import describe, is_within
+from kdjax.config.checks import is_number, require, require_known
 
 # What stands before the name of a function passed from Python.
 PYTHON = "python:"
+# `A | B` has the one origin or the other, by what A and B are.
+UNIONS = (types.UnionType, Union)
 
 
 def to_plain(value: Any) -> Any:
@@ -30,7 +34,7 @@ def from_plain(cls: type, values: Any, at: str = "") -> Any:
     from before a field was added still reads as what it was."""
     require(isinstance(values, dict), at or "config", "a table of fields", values)
     dot = f"{at}." if at else ""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     for name in values:
         require_field(name, cls, f"{dot}{name}", values[name])
     needed = {f.name for f in dataclasses.fields(cls) if not _has_default(f)}
@@ -42,7 +46,8 @@ def from_plain(cls: type, values: Any, at: str = "") -> Any:
 def check_types(config: Any, at: str = "") -> None:
     """Raise `ConfigError` for the first field whose value is not of its type.
 
-    The `check` of a dataclass assumes the types, and so the choices of a `Literal`.
+    Types include choices (`Literal`) and bounds (`kdjax.config.bounds`). The `check` of
+    a dataclass assumes them.
     """
     from_plain(type(config), to_plain(config), at)
 
@@ -61,11 +66,18 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def convert(hint: Any, value: Any, at: str) -> Any:
-    """A JSON value as the type that a field asks for; another type is an error."""
+    """A JSON value as the type of a field; another type is an error."""
     origin, choices = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        kind, bounds = choices[0], choices[1:]
+        value = convert(kind, value, at)
+        number = "a number " if kind is float else ""
+        ok = is_within(value, bounds)
+        require(ok, at, f"{number}{describe(bounds)}", value)
+        return value
     if dataclasses.is_dataclass(hint):
-        return from_plain(hint, value, at)  # type: ignore[arg-type]
-    if origin is types.UnionType:
+        return _convert_table(hint, value, at)
+    if origin in UNIONS:
         return _convert_union(choices, value, at)
     if origin is dict:
         require(isinstance(value, dict), at, "a table", value)
@@ -75,14 +87,30 @@ def convert(hint: Any, value: Any, at: str) -> Any:
         if choices[-1] is not Ellipsis:
             n = len(choices)
             require(len(value) == n, at, f"{n} values", value)
-        return tuple(convert(choices[0], v, at) for v in value)
+        has_fields = any(isinstance(v, dict) for v in value)
+        ats = [f"{at}.{i}" if has_fields else at for i in range(len(value))]
+        return tuple(map(convert, [choices[0]] * len(value), value, ats))
     if origin is Literal:
         require(value in choices, at, f"one of {list(choices)}", value)
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        ok = number and math.isfinite(value)
+        require(ok, at, "a finite number", value)
         return float(value)
     require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
     return value
+
+
+def _convert_table(hint: Any, value: Any, at: str) -> Any:
+    """A dataclass from its fields, or from a number where it has a form for that."""
+    from_number = getattr(hint, "from_number", None)
+    if from_number is None:
+        return from_plain(hint, value, at)
+    if is_number(value):
+        return from_number(value)
+    require(isinstance(value, dict), at, "a number or a table of fields", value)
+    return from_plain(hint, value, at)
 
 
 def _convert_union(choices: tuple[Any, ...], value: Any, at: str) -> Any:
@@ -90,10 +118,14 @@ def _convert_union(choices: tuple[Any, ...], value: Any, at: str) -> Any:
     if value is None and types.NoneType in choices:
         return None
     tables = [c for c in choices if dataclasses.is_dataclass(c)]
+    if len(tables) == 1:
+        return _convert_table(tables[0], value, at)
     if tables:
         require(isinstance(value, dict), at, "a table of fields", value)
         return from_plain(member(tables, value, at), value, at)
     fitting = [choice for choice in choices if fits(choice, value)]
+    if len(choices) == 2 and types.NoneType in choices:
+        return convert(choices[0], value, at)
     want = " or ".join(_name(choice) for choice in choices)
     require(bool(fitting), at, f"a value of type {want}", value)
     return convert(fitting[0], value, at)
@@ -120,7 +152,7 @@ def member(tables: list[Any], values: Any, at: str) -> Any:
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of one member of a union of plain types."""
+    """True if a value is of one member of a union of plain types."""
     origin = get_origin(hint)
     if origin is tuple:
         return isinstance(value, (list, tuple))
@@ -128,4 +160,4 @@ def fits(hint: Any, value: Any) -> bool:
 
 
 def _name(hint: Any) -> str:
-    return (get_origin(hint) or hint).__name__
+    return getattr(get_origin(hint) or hint, "__name__", str(hint))

@@ -4,15 +4,19 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Lt
+
+from kdjax.config.bounds import AtLeastOne, Text
 from kdjax.config.checks import require
 from kdjax.config.data import Data, Views
-from kdjax.config.model import Model
+from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
 from kdjax.config.strategy import Custom, Offline
-from kdjax.config.teacher import Teacher
-from kdjax.config.training import Compute, Optim, Scalar, Term
+from kdjax.config.teacher import Cache, Ensemble, TeacherConfig
+from kdjax.config.training import Compute, Optim, Term
+from kdjax.config.upgrade import upgrade
 
 Baseline = Literal["labels", "labels_mixup"]
 Tracker = Literal["tensorboard", "wandb"]
@@ -23,73 +27,76 @@ HARD = Term("hard_cross_entropy", teacher="labels")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training, complete: with the data at hand it can be run again from this."""
+    """One training, complete: with the data at hand it can be run again from this.
 
-    name: str = "funmatch"
-    """What tables and figures call this run."""
-    workdir: str = "runs/digits"
+    `data.name`, `model.name` and `steps` have no default; `kdjax.presets` has complete
+    runs to begin with.
+    """
+
+    name: Text = "student"
+    """Name of this run in tables and figures."""
+    workdir: Text = "runs/student"
     """Run folder: config, metrics, checkpoints, summary, curves, report."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
     """First seed."""
-    seeds: int = 3
+    seeds: AtLeastOne = 1
     """Number of seeds, trained side by side in one program: seed, seed + 1, ..."""
     data: Data = Data()
-    model: Model = Model()
+    model: ModelConfig = ModelConfig()
     """The model that is trained."""
-    teacher: Teacher | None = Teacher()
-    views: Views = Views(flip=False)
-    terms: dict[str, Term] = dataclasses.field(
-        default_factory=lambda: {"soft": Term(temperature=Scalar(2.0))}
-    )
+    teacher: TeacherConfig | None = None
+    """The teacher; None trains on labels."""
+    views: Views = Views()
+    terms: dict[str, Term] = dataclasses.field(default_factory=lambda: {"soft": SOFT})
     """The loss: named terms, weighted and added."""
     strategy: Offline | Custom = Offline()
-    """How the networks are trained: by these terms, or by a function of your own."""
-    baselines: tuple[Baseline, ...] = ("labels", "labels_mixup")
+    """Training of the networks: by these terms, or by a function of your own."""
+    baselines: tuple[Baseline, ...] = ()
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
     optim: Optim = Optim()
-    steps: int = 6_400
-    """Updates. Patience is the point: on 200 images these are 2 048 passes."""
-    batch: int = 64
-    """Images an update, over all devices."""
-    evaluate_every: int = 800
+    steps: AtLeastOne = 0
+    """Steps of training."""
+    batch: AtLeastOne = 64
+    """Images a step, over all devices."""
+    evaluate_every: AtLeastOne = 800
     """Steps between evaluations on the validation split."""
-    checkpoint_every: int = 800
+    checkpoint_every: AtLeastOne = 800
     """Steps between checkpoints."""
-    log_every: int = 100
+    log_every: AtLeastOne = 100
     """Steps between lines of metrics.jsonl."""
     trackers: tuple[Tracker, ...] = ()
-    """Where these lines go as well (extras `tb` and `wandb`)."""
+    """Services that receive these lines too (extras `tb` and `wandb`)."""
     compute: Compute = Compute()
 
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
         check_types(self)
-        require(bool(self.name), "name", "a name", self.name)
-        require(bool(self.workdir), "workdir", "a folder", self.workdir)
-        require(0 <= self.seed < 2**31, "seed", "0 <= seed < 2^31", self.seed)
-        counts = "seeds", "steps", "batch", "evaluate_every", "checkpoint_every"
-        for field in (*counts, "log_every"):
-            value = getattr(self, field)
-            require(value >= 1, field, "at least 1", value)
         for part in (self.data, self.model, self.views, self.compute):
             part.check()
         self.optim.check("optim", self.steps)
         if self.teacher is not None:
-            self.teacher.check()
-            crops = self.teacher.cache.crops
-            ok = not crops or self.views.mode == "fixed"
-            want = "0 unless views.mode is fixed"
-            require(ok, "teacher.cache.crops", want, crops)
-            epochs = self.teacher.cache.epochs
-            ok = not epochs or self.views.mode != "fixed"
-            want = "0 with views.mode fixed, which has one target per image"
-            require(ok, "teacher.cache.epochs", want, epochs)
-            self._check_apart(self.teacher.cache.path)
+            self.teacher.check("teacher")
+        self._check_cache()
         self.strategy.check()
         self._check_terms()
-        if self.teacher is not None:
-            self._check_temperature(self.teacher)
+        self._check_temperature()
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of the teacher's targets; one without a path for a live teacher."""
+        return getattr(self.teacher, "cache", Cache())
+
+    def _check_cache(self) -> None:
+        cache, is_fixed = self.cache, self.views.mode == "fixed"
+        expected = "0 unless views.mode is fixed"
+        require(
+            is_fixed or not cache.crops, "teacher.cache.crops", expected, cache.crops
+        )
+        expected = "0 with views.mode fixed, which has one target per image"
+        ok = not (is_fixed and cache.epochs)
+        require(ok, "teacher.cache.epochs", expected, cache.epochs)
+        self._check_apart(cache.path)
 
     def _check_terms(self) -> None:
         require(bool(self.terms), "terms", "at least one term", self.terms)
@@ -105,7 +112,7 @@ class Run:
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether the strategy reads the teacher's targets."""
+        """True if the strategy reads the teacher's targets."""
         if isinstance(self.strategy, Custom):
             return self.teacher is not None
         return any(term.uses_teacher for term in self.terms.values())
@@ -117,9 +124,11 @@ class Run:
 
     @property
     def temperature(self) -> float | None:
-        """That at which all terms read the teacher's logits. None where it changes,
-        differs between them, or is the default of a loss or a strategy's own. Terms
-        that a weight of 0 leaves out do not count."""
+        """The one temperature at which all terms read the teacher's logits.
+
+        None where it changes, differs between terms, or is the default of a loss or a
+        strategy's own. Terms that a weight of 0 leaves out do not count.
+        """
         if isinstance(self.strategy, Custom):
             return None
         reading = [term for term in self.terms.values() if term.teacher == "logits"]
@@ -128,22 +137,27 @@ class Run:
 
     @property
     def mean_at(self) -> float | None:
-        """The temperature at which several teachers' probabilities are averaged; None
-        where it is that of a loss which has not one."""
-        return (self.teacher.mean_at if self.teacher else 0.0) or self.temperature
+        """The temperature at which an ensemble's probabilities are averaged.
 
-    def _check_temperature(self, teacher: Teacher) -> None:
-        """What is taken at the temperature of the loss needs there to be one."""
-        ok, also = self.temperature is not None, "or terms of one constant temperature"
-        top_k, mean = teacher.cache.top_k, teacher.mean
-        want = f"0 (all classes), {also}"
-        require(ok or not top_k, "teacher.cache.top_k", want, top_k)
-        want = f"logits, {also}, or a teacher.mean_at"
-        ok = self.mean_at is not None or mean != "probabilities"
-        require(ok, "teacher.mean", want, mean)
+        None where it is the temperature of the loss, and that is not constant.
+        """
+        own = self.teacher.mean_at if isinstance(self.teacher, Ensemble) else 0.0
+        return own or self.temperature
+
+    def _check_temperature(self) -> None:
+        """Refuse what depends on the temperature of the loss where it has not one."""
+        constant, also = self.temperature is not None, "or terms of one temperature"
+        expected = f"0 (all classes), {also}"
+        top_k = self.cache.top_k
+        require(constant or not top_k, "teacher.cache.top_k", expected, top_k)
+        if isinstance(self.teacher, Ensemble):
+            mean = self.teacher.mean
+            ok = self.mean_at is not None or mean != "probabilities"
+            expected = f"logits, {also}, or a teacher.mean_at"
+            require(ok, "teacher.mean", expected, mean)
 
     def _check_apart(self, store: str) -> None:
-        """A store beneath the run folder would make it another's, and the reverse."""
+        """Refuse a cache inside the run folder, and a run folder inside the cache."""
         if not store or "://" in store:
             return
         a = pathlib.Path(store).expanduser().resolve()
@@ -154,14 +168,14 @@ class Run:
 
 
 def _temperature(term: Term) -> float | None:
-    """The constant temperature of a term; None where it is not known here."""
+    """The constant temperature of a term; None for a schedule or a loss's own."""
     if term.temperature is None:
         return 1.0 if term.loss == "softmax_kl" else None
     return term.temperature.value if term.temperature.end is None else None
 
 
-def labelled(run: Run, **changes: Any) -> Run:
-    """The same run taught by labels alone; `changes` replace further fields."""
+def labels_only(run: Run, **changes: Any) -> Run:
+    """The same run on labels alone; `changes` replace further fields."""
     plain = {"terms": {"hard": HARD}, "strategy": Offline(), "baselines": ()}
     return dataclasses.replace(run, **{**plain, **changes})
 
@@ -179,8 +193,9 @@ _NO_FIELDS = ("given", "content")
 
 
 def from_dict(values: Mapping[str, Any]) -> Run:
-    """The inverse of `to_dict`, also of all that `config.json` holds.
+    """The inverse of `to_dict`, also for `config.json` files of earlier releases.
 
     A missing field has its default; unknown and ill-typed ones are errors.
     """
-    return from_plain(Run, {k: v for k, v in values.items() if k not in _NO_FIELDS})
+    fields = {k: v for k, v in values.items() if k not in _NO_FIELDS}
+    return from_plain(Run, upgrade(fields))

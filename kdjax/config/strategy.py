@@ -1,4 +1,4 @@
-"""How the networks of a run are trained, by name."""
+"""Configs of strategies: `Run.strategy` is one of them."""
 
 import dataclasses
 from typing import Literal

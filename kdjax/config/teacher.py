@@ -1,37 +1,24 @@
-"""Whom to learn from."""
+"""Kinds of teachers, one class each: `Run.teacher` is one of them."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
-from kdjax.config.checks import is_number, require
+from kdjax.config.bounds import (
+    AtLeastOne,
+    BelowOne,
+    Count,
+    Nonnegative,
+    Positive,
+    Text,
+)
+from kdjax.config.checks import require
 from kdjax.config.data import Views
-from kdjax.config.model import Model
+from kdjax.config.model import ModelConfig
 from kdjax.config.training import Optim
 
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One more teacher beside the first."""
-
-    run: str = ""
-    """A run folder whose model it is; empty: `model` with its published weights."""
-    step: int = 0
-    """Which checkpoint of that run; 0 takes the last."""
-    model: Model = Model()
-    weight: float = 1.0
-    """Its share of the mean, beside the weights of the others."""
-    temperature: float = 1.0
-    """Its logits are divided by this before the mean."""
-
-    def check(self, at: str) -> None:
-        _check_model(self.model, f"{at}.model")
-        ok = bool(self.run) != bool(self.model.weights)
-        want = "a run folder, or published weights in model.weights"
-        require(ok, f"{at}.run", want, (self.run, self.model.weights))
-        _check_step(self.step, self.run, at)
-        for field in ("weight", "temperature"):
-            value = getattr(self, field)
-            require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
+Precision = Literal["float32", "bfloat16"]
+Mean = Literal["logits", "probabilities"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,131 +27,202 @@ class Cache:
     teacher."""
 
     path: str = ""
-    """Folder or URL (gs://...) of the store; empty: the teacher runs live."""
-    epochs: float = 0.0
-    """Epochs whose views are stored and replayed; a longer run cycles through them. 0:
-    all of the run's. A store of more epochs can be read for fewer. Views of mode
-    `fixed` need one target per image."""
-    top_k: int = 0
-    """The top-k classes kept of each output; 0 keeps the logits of all. A store of more
+    """Folder or URL (gs://...) of the cache; empty: the teacher runs live."""
+    epochs: Nonnegative = 0.0
+    """Epochs of views that are stored and replayed; a longer run cycles through them.
+    0: all epochs of the run. A cache of more epochs can be read for fewer. Views of
+    mode `fixed` need one target per image."""
+    top_k: Count = 0
+    """The top-k classes kept of each output; 0 keeps all logits. A cache of more
     classes can be read for fewer."""
-    tail: Literal["uniform", "bucket", "renormalize", "renormalise"] = "uniform"
-    """What the classes not kept are taken for (`kdjax.losses.top_k_kl`). Configs of the
-    release before this one may say "renormalise"."""
+    tail: Literal["uniform", "bucket", "renormalize"] = "uniform"
+    """Treatment of the classes outside the top-k (`kdjax.losses.top_k_kl`)."""
     taps: tuple[str, ...] = ()
     """Activations of the teacher that are stored too."""
-    crops: int = 0
+    crops: Count = 0
     """Views of mode `fixed`: store the mean of the probabilities (at temperature 1)
-    over so many inception crops of each image; 0 stores the output for the one view of
-    the mode."""
+    over this number of inception crops of each image. 0 stores the output for the one
+    view of the mode."""
 
     def check(self, at: str) -> None:
-        ok = is_number(self.epochs) and self.epochs >= 0
-        require(ok, f"{at}.epochs", "a number >= 0", self.epochs)
-        require(self.top_k >= 0, f"{at}.top_k", ">= 0 classes", self.top_k)
-        require(self.crops >= 0, f"{at}.crops", ">= 0", self.crops)
+        """Raise `ConfigError` for fields that do not fit together."""
         ok = self.top_k > 0 or self.tail == Cache.tail
-        want = f"{Cache.tail}, its default, where no class is left out (top_k 0)"
-        require(ok, f"{at}.tail", want, self.tail)
+        expected = f"{Cache.tail} with all classes (top_k 0)"
+        require(ok, f"{at}.tail", expected, self.tail)
         ok = not (self.crops and self.taps)
         require(ok, f"{at}.taps", "none with crops, whose mean has none", self.taps)
         if not self.path:
-            want = "as it is by default, without a path"
             for field in ("epochs", "top_k", "tail", "taps", "crops"):
-                value = getattr(self, field)
-                require(value == getattr(Cache, field), f"{at}.{field}", want, value)
+                value, default = getattr(self, field), getattr(Cache, field)
+                expected = f"{default!r} without {at}.path"
+                require(value == default, f"{at}.{field}", expected, value)
 
 
 @dataclasses.dataclass(frozen=True)
-class Teacher:
-    """Whom to learn from: a finished run, published weights, a model to be trained
-    first, or the student's own average."""
+class FromRun:
+    """The model of a finished run."""
 
-    kind: Literal["model", "average"] = "model"
-    """model: one that does not change. average: the exponential moving average of the
-    student itself."""
-    decay: float = 0.999
-    """average only: the share of the old average that each update keeps."""
-    run: str = ""
-    """A run folder whose model is the teacher. Empty: the published weights of `model`
-    if it names any, else a model that is trained first, in WORKDIR/teacher; `train`,
-    `steps`, `optim` and `views` are those of that training."""
-    step: int = 0
-    """Which checkpoint of `run`; 0 takes the last."""
-    model: Model = Model(depth=8, width=8)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What it computes in."""
-    train: str = "train"
-    """Split that the teacher is trained on; its data set is the student's."""
-    steps: int = 1_000
-    """Updates of its training."""
+    run: Text = ""
+    """Its run folder."""
+    step: Count = 0
+    """Step of the checkpoint; 0 takes the last."""
+    precision: Precision = "float32"
+    """Floating-point type of its computation."""
+    cache: Cache = Cache()
+    kind: Literal["run"] = "run"
+    """Names this kind of teacher."""
+
+    def check(self, at: str) -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
+        self.cache.check(f"{at}.cache")
+
+
+@dataclasses.dataclass(frozen=True)
+class FromWeights:
+    """A network with published weights, as they are."""
+
+    # The path that chooses this kind on the command line, without its name.
+    chosen_by = "model.weights"
+
+    model: ModelConfig = ModelConfig()
+    """The network; `model.weights` names its weights."""
+    precision: Precision = "float32"
+    """Floating-point type of its computation."""
+    cache: Cache = Cache()
+    kind: Literal["weights"] = "weights"
+    """Names this kind of teacher."""
+
+    def check(self, at: str) -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
+        self.model.check(f"{at}.model")
+        weights = self.model.weights
+        require(bool(weights), f"{at}.model.weights", "published weights", weights)
+        adapt = self.model.adapt
+        expected = "no head: the head of a teacher is not trained"
+        require("head" not in adapt, f"{at}.model.adapt", expected, adapt)
+        self.cache.check(f"{at}.cache")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFirst:
+    """A network that is trained on labels first, in WORKDIR/teacher."""
+
+    model: ModelConfig = ModelConfig()
+    train: Text = "train"
+    """Training split of the teacher; its data set is that of the student."""
+    steps: AtLeastOne = 1_000
+    """Steps of its training."""
     optim: Optim = Optim()
     views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)
-    weight: float = 1.0
-    """Its share of the mean with `also`."""
-    temperature: float = 1.0
-    """With `also`: its logits are divided by this before the mean."""
-    also: tuple[Member, ...] = ()
-    """More teachers, each at its own resolution; the targets are the mean of all. Named
-    by a config function or config.json; no option of the command line says them."""
-    mean: Literal["logits", "probabilities"] = "logits"
-    """What of several teachers is averaged: logits as in the paper, or probabilities as
-    in its released trainer."""
-    mean_at: float = 0.0
-    """With `mean` probabilities: the temperature at which; 0 takes that of the loss."""
+    precision: Precision = "float32"
+    """Floating-point type of its computation as a teacher."""
     cache: Cache = Cache()
+    kind: Literal["train"] = "train"
+    """Names this kind of teacher."""
 
-    def check(self, at: str = "teacher") -> None:
-        ok = is_number(self.decay) and 0 <= self.decay < 1
-        require(ok, f"{at}.decay", "a number in [0, 1)", self.decay)
-        _check_model(self.model, f"{at}.model")
-        ok = not (self.run and self.model.weights)
-        want = f"none beside {at}.model.weights"
-        require(ok, f"{at}.run", want, self.run)
-        _check_step(self.step, self.run, at)
-        for field in ("weight", "temperature"):
-            value = getattr(self, field)
-            require(is_number(value) and value > 0, f"{at}.{field}", "> 0", value)
-            ok = bool(self.also) or value == getattr(Teacher, field)
-            require(ok, f"{at}.{field}", f"1 without {at}.also", value)
-        ok = bool(self.also) or self.mean == Teacher.mean
-        require(ok, f"{at}.mean", f"{Teacher.mean} without {at}.also", self.mean)
-        ok = is_number(self.mean_at) and self.mean_at >= 0
-        require(ok, f"{at}.mean_at", "a number >= 0", self.mean_at)
-        ok = self.mean == "probabilities" or not self.mean_at
-        require(ok, f"{at}.mean_at", "0 but with mean probabilities", self.mean_at)
-        for i, member in enumerate(self.also):
-            member.check(f"{at}.also.{i}")
+    def check(self, at: str) -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
+        self.model.check(f"{at}.model")
+        weights = self.model.weights
+        expected = f"none with {at}.kind train (kind weights uses them as they are)"
+        require(not weights, f"{at}.model.weights", expected, weights)
+        self.optim.check(f"{at}.optim", self.steps)
+        self.views.check(f"{at}.views")
         self.cache.check(f"{at}.cache")
-        if self.kind == "average":
-            want = "as it is by default beside kind average"
-            for field in ("run", "precision", "also", "cache"):
-                value = getattr(self, field)
-                require(value == getattr(Teacher, field), f"{at}.{field}", want, value)
-            weights = self.model.weights
-            require(not weights, f"{at}.model.weights", want, weights)
-        else:
-            ok = self.decay == Teacher.decay
-            want = f"{Teacher.decay}, its default, but with kind average"
-            require(ok, f"{at}.decay", want, self.decay)
-        if self.trained_first:
-            require(self.steps >= 1, f"{at}.steps", "at least 1", self.steps)
-            self.optim.check(f"{at}.optim", self.steps)
-            self.views.check(f"{at}.views")
-
-    @property
-    def trained_first(self) -> bool:
-        """Whether the teacher's training is part of the run."""
-        return self.kind == "model" and not self.run and not self.model.weights
 
 
-def _check_step(step: int, run: str, at: str) -> None:
-    require(step >= 0, f"{at}.step", ">= 0", step)
-    require(bool(run) or not step, f"{at}.step", f"0 without {at}.run", step)
+@dataclasses.dataclass(frozen=True)
+class MovingAverage:
+    """The exponential moving average of the student itself."""
+
+    decay: BelowOne = 0.999
+    """Share of the old average that each step keeps."""
+    kind: Literal["average"] = "average"
+    """Names this kind of teacher."""
+
+    def check(self, at: str) -> None:
+        """Nothing more to check than its types."""
 
 
-def _check_model(model: Model, at: str) -> None:
-    """A model with weights teaches as it is: it has to have learnt the classes."""
-    model.check(at)
-    want = "no head, which nobody would train"
-    require("head" not in model.adapt, f"{at}.adapt", want, model.adapt)
+Member = FromRun | FromWeights | TrainFirst
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Several teachers, each at its own resolution; the targets are their mean."""
+
+    members: tuple[Member, ...] = ()
+    """The teachers. At most one is trained first."""
+    weights: tuple[Positive, ...] = ()
+    """Weight of each member in the mean; empty: all equal."""
+    temperatures: tuple[Positive, ...] = ()
+    """The logits of each member are divided by these before the mean; empty: by 1."""
+    mean: Mean = "logits"
+    """Quantity that is averaged: logits as in the paper, or probabilities as in its
+    released trainer."""
+    mean_at: Nonnegative = 0.0
+    """With `mean` probabilities: their temperature; 0 takes that of the loss."""
+    cache: Cache = Cache()
+    kind: Literal["ensemble"] = "ensemble"
+    """Names this kind of teacher."""
+
+    def check(self, at: str) -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
+        count = len(self.members)
+        require(count >= 2, f"{at}.members", "two teachers or more", count)
+        first = sum(isinstance(x, TrainFirst) for x in self.members)
+        require(first <= 1, f"{at}.members", "at most one of kind train", first)
+        for i, member in enumerate(self.members):
+            member.check(f"{at}.members.{i}")
+            path = member.cache.path
+            expected = f"none ({at}.cache holds the mean)"
+            require(not path, f"{at}.members.{i}.cache.path", expected, path)
+        for field in ("weights", "temperatures"):
+            values = getattr(self, field)
+            ok = len(values) in (0, count)
+            expected = f"one for each of {count} members, or none"
+            require(ok, f"{at}.{field}", expected, values)
+        ok = self.mean == "probabilities" or not self.mean_at
+        require(ok, f"{at}.mean_at", "0 with mean logits", self.mean_at)
+        self.cache.check(f"{at}.cache")
+
+
+TeacherConfig = Member | MovingAverage | Ensemble
+
+
+def members_of(teacher: TeacherConfig | None) -> Iterator[tuple[str, Member]]:
+    """The members of a teacher with their fields; itself if it is a single one.
+
+    Empty without a teacher and for a moving average.
+    """
+    if isinstance(teacher, Ensemble):
+        for i, member in enumerate(teacher.members):
+            yield f"teacher.members.{i}", member
+    elif teacher is not None and not isinstance(teacher, MovingAverage):
+        yield "teacher", teacher
+
+
+def trained_first(teacher: TeacherConfig | None) -> TrainFirst | None:
+    """The teacher, or the member of an ensemble, whose training is part of the run."""
+    members = [member for _, member in members_of(teacher)]
+    return next((x for x in members if isinstance(x, TrainFirst)), None)
+
+
+def replace_trained(teacher: TeacherConfig | None, folder: str) -> TeacherConfig | None:
+    """A teacher with the finished run in `folder` in place of kind train."""
+    if isinstance(teacher, TrainFirst):
+        return FromRun(folder, precision=teacher.precision, cache=teacher.cache)
+    if not isinstance(teacher, Ensemble):
+        return teacher
+    members = tuple(
+        FromRun(folder, precision=x.precision) if isinstance(x, TrainFirst) else x
+        for x in teacher.members
+    )
+    return dataclasses.replace(teacher, members=members)
+
+
+def replace_cache(teacher: TeacherConfig | None, cache: Cache) -> TeacherConfig | None:
+    """A teacher with another cache; one without a cache stays as it is."""
+    if teacher is None or isinstance(teacher, MovingAverage):
+        return teacher
+    return dataclasses.replace(teacher, cache=cache)

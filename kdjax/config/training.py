@@ -1,9 +1,19 @@
-"""How a student is taught: losses, optimizer, devices."""
+"""Configs of the loss, the optimizer and the devices."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from annotated_types import Gt, Lt
+
+from kdjax.config.bounds import (
+    AtLeastOne,
+    BelowOne,
+    Count,
+    Devices,
+    Nonnegative,
+    Steps,
+)
 from kdjax.config.checks import is_number, require
 
 Level = Literal["constant", "linear", "cosine"]
@@ -17,7 +27,7 @@ Option = bool | int | float | str | tuple[int | float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Optimiser and its schedule.
+    """Optimizer and its schedule.
 
     `adam` is the recipe of arXiv 2106.05237: clip by global norm, Adam with its first
     moment in bfloat16, warm-up and cosine, decay on kernels only, scheduled but not
@@ -28,35 +38,28 @@ class Optim:
 
     name: Literal["adam", "sgd", "muon"] = "adam"
     """adam, sgd or muon, each with its recipe."""
-    lr: float = 1e-2
+    lr: Nonnegative = 1e-2
     """Peak learning rate."""
-    wd: float = 1e-4
+    wd: Nonnegative = 1e-4
     """Weight decay. adam, muon: w -= m(step) * wd * w. sgd: gradient += wd * w."""
-    clip: float = 1.0
+    clip: Nonnegative = 1.0
     """Largest global gradient norm; 0 does not clip."""
-    momentum: float = 0.9
+    momentum: BelowOne = 0.9
     """sgd only."""
-    warmup: int = 200
-    """Steps of linear warm-up; the first update has rate 0 if there are any."""
+    warmup: Steps = 200
+    """Steps of linear warm-up. With any, the rate of the first step is 0."""
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
-    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)
+    """Path of the rate after the warm-up."""
+    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.625, 0.75, 0.875)
     """`steps` only: the fractions of the run after which the rate falls by gamma."""
-    gamma: float = 0.1
+    gamma: Nonnegative = 0.1
     """`steps` only: the factor."""
 
     def check(self, at: str = "optim", steps: int | None = None) -> None:
-        for field in ("lr", "wd", "clip", "momentum", "gamma"):
-            value = getattr(self, field)
-            ok = is_number(value) and value >= 0
-            require(ok, f"{at}.{field}", "a number >= 0", value)
-        require(self.momentum < 1, f"{at}.momentum", "below 1", self.momentum)
-        require(self.warmup >= 0, f"{at}.warmup", ">= 0 steps", self.warmup)
+        """Raise `ConfigError` for fields that do not fit together, or `steps`."""
         if steps is not None:
             ok = self.warmup < steps
             require(ok, f"{at}.warmup", f"fewer than the {steps} steps", self.warmup)
-        ok = all(0 < m < 1 for m in self.milestones)
-        require(ok, f"{at}.milestones", "fractions between 0 and 1", self.milestones)
         if steps is not None and self.schedule == "steps":
             drops = [self.warmup, *(round(m * steps) for m in self.milestones)]
             ok = all(a < b for a, b in zip(drops, drops[1:], strict=False))
@@ -68,21 +71,23 @@ class Optim:
 class Scalar:
     """A number, or its path from `value` to `end` over the run."""
 
-    value: float = 1.0
+    value: Nonnegative = 1.0
     """Value at the first step, and at every step of a constant."""
-    end: float | None = None
+    end: Nonnegative | None = None
     """Value at the last step; None stays at `value`."""
     schedule: Level = "constant"
     """The path between the two."""
 
+    @classmethod
+    def from_number(cls, value: float) -> "Scalar":
+        """A constant."""
+        return cls(float(value))
+
     def check(self, at: str, *, positive: bool = False) -> None:
+        """Raise `ConfigError` for fields that do not fit together."""
         for field in ("value", "end"):
-            value = getattr(self, field)
-            if field == "end" and value is None:
-                continue
-            ok = is_number(value) and (value > 0 if positive else value >= 0)
-            want = "a number > 0" if positive else "a number >= 0"
-            require(ok, f"{at}.{field}", want, value)
+            ok = not positive or getattr(self, field) != 0
+            require(ok, f"{at}.{field}", "a number > 0", getattr(self, field))
         moves = self.schedule != "constant"
         require(
             moves == (self.end is not None),
@@ -93,7 +98,7 @@ class Scalar:
 
 
 def check_options(options: Mapping[str, Option], at: str) -> None:
-    """Refuse options that are no plain values; which ones there are is seen later."""
+    """Refuse options that are no plain values. Their names are checked later."""
     for name, value in options.items():
         items = value if isinstance(value, (list, tuple)) else [value]
         ok = all(is_number(x) or isinstance(x, (bool, str)) for x in items)
@@ -102,7 +107,10 @@ def check_options(options: Mapping[str, Option], at: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One weighted loss between a value of the student and one of the teacher."""
+    """One weighted loss between a value of the student and one of the teacher.
+
+    A plain number as `weight` or `temperature` is a constant.
+    """
 
     loss: Loss = "softmax_kl"
     """A name in `kdjax.losses`, `file.py:function` of your own, or from Python a
@@ -117,9 +125,9 @@ class Term:
     over several layers."""
     teacher: str | tuple[str, ...] = "logits"
     """`logits`, one of the teacher's taps or several, or `labels`."""
-    connector: bool = False
-    """Teach a linear map (1x1 convolution) from the student's tap to the teacher's
-    width, trained with the student and thrown away with the run."""
+    projector: bool = False
+    """Train a linear map (1x1 convolution) from the student's tap to the teacher's
+    width. It is no part of the trained student."""
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Hyper-parameters of the loss by name, as plain values."""
     example_weights: str = ""
@@ -129,16 +137,22 @@ class Term:
     example_options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Hyper-parameters of `example_weights` by name."""
     mask: str = ""
-    """A note of the batch, bool `[batch]`: the examples that count."""
+    """Name of a note of the batch, bool `[batch]`: the examples that count."""
+
+    def __post_init__(self) -> None:
+        for field in ("weight", "temperature"):
+            if is_number(getattr(self, field)):
+                constant = Scalar.from_number(getattr(self, field))
+                object.__setattr__(self, field, constant)
 
     @property
     def counts(self) -> bool:
-        """Whether it is there: a constant weight of 0 leaves it out."""
+        """False for a constant weight of 0, which leaves the term out."""
         return self.weight != Scalar(0.0)
 
     @property
     def uses_teacher(self) -> bool:
-        """Whether it reads the teacher: its values, or weights made of them."""
+        """True if it reads the teacher: its values, or weights made of them."""
         return self.teacher != "labels" or bool(self.example_weights)
 
     def check(self, at: str) -> None:
@@ -159,26 +173,23 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Where and how the step runs; changes speed, not results."""
+    """Devices and compilation of the step; changes speed, not results."""
 
     how: Literal["jit", "pmap"] = "jit"
     """jit: over a mesh, state sharded by rule. pmap: state copied to every device; a
-    model of your own then has to synchronise its BatchNorm itself (axis "batch")."""
-    data: int = 0
-    """Devices that share a batch; 0: all that are left after `fsdp`."""
-    fsdp: int = 1
+    model of your own then has to synchronize its BatchNorm itself (axis "batch")."""
+    data: Devices = 0
+    """Devices that share a batch; 0: all devices divided by `fsdp`."""
+    fsdp: AtLeastOne = 1
     """Devices that share each large parameter (jit only)."""
-    steps_per_call: int = 0
-    """Updates per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
+    steps_per_call: Count = 0
+    """Steps per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
     several_processes: bool = False
     """This process is one of several that form one run (`kdjax.core.hosts.join`)."""
 
     def check(self, at: str = "compute") -> None:
-        require(self.data >= 0, f"{at}.data", ">= 0 devices", self.data)
-        require(self.fsdp >= 1, f"{at}.fsdp", ">= 1 devices", self.fsdp)
+        """Raise `ConfigError` for fields that do not fit together."""
         ok = self.how == "jit" or self.fsdp == 1
         require(ok, f"{at}.fsdp", "1 with pmap", self.fsdp)
         ok = self.how == "jit" or not self.several_processes
         require(ok, f"{at}.how", "jit with several processes", self.how)
-        ok = self.steps_per_call >= 0
-        require(ok, f"{at}.steps_per_call", ">= 0", self.steps_per_call)

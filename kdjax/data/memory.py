@@ -18,13 +18,13 @@ OnCorrupt = Literal["raise", "skip"]
 
 
 def decode_all(
-    source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
+    source: Source, *, on_error: OnCorrupt = "raise", workers: int = 4
 ) -> Source:
     """The same source with all its images decoded, brought to its shape.
 
     Args:
       source: of any kind; one that is in memory comes back as it is.
-      on_corrupt: what to do about an image that cannot be decoded: "raise" names it,
+      on_error: what to do about an image that cannot be decoded: "raise" names it,
         "skip" leaves it out; the ids of the others do not change. An image of another
         shape is an error either way.
       workers: threads that decode (Pillow lets them run side by side).
@@ -45,7 +45,7 @@ def decode_all(
     def decode_one(index: int) -> None:
         images[index], sizes[index] = load(source, index)
 
-    bad = _for_each(decode_one, len(source), on_corrupt, workers)
+    bad = _for_each(decode_one, len(source), on_error, workers)
     good = _without(len(source), bad)
     if bad:
         source, images, sizes = select(source, good), images[good], sizes[good]
@@ -59,7 +59,7 @@ def decode_all(
 
 
 def select_decodable(
-    source: Source, *, on_corrupt: OnCorrupt = "raise", workers: int = 4
+    source: Source, *, on_error: OnCorrupt = "raise", workers: int = 4
 ) -> Source:
     """The decodable examples of a source, for the streamed input pipeline.
 
@@ -67,23 +67,23 @@ def select_decodable(
     fixed before the first batch. With "raise" nothing is read now: an image that fails
     ends the run when its turn comes. See `decode_all`.
     """
-    if source.images is not None or on_corrupt == "raise":
+    if source.images is not None or on_error == "raise":
         return source
 
     def probe(index: int) -> None:
         load(source, index)
 
-    bad = _for_each(probe, len(source), on_corrupt, workers)
+    bad = _for_each(probe, len(source), on_error, workers)
     good = _without(len(source), bad)
     selected = select(source, good) if bad else source
     return dataclasses.replace(selected, skipped=tuple(bad.values()))
 
 
 def _for_each(
-    work: Callable[[int], None], n: int, on_corrupt: OnCorrupt, workers: int
+    work: Callable[[int], None], n: int, on_error: OnCorrupt, workers: int
 ) -> dict[int, str]:
     """Do `work` for every index; the indices that failed, with the reasons."""
-    require(on_corrupt in ("raise", "skip"), "on_corrupt", "raise or skip", on_corrupt)
+    require(on_error in ("raise", "skip"), "on_error", "raise or skip", on_error)
 
     def run_chunk(start: int) -> dict[int, str]:
         bad = {}
@@ -91,7 +91,7 @@ def _for_each(
             try:
                 work(index)
             except ImageError as error:
-                if on_corrupt == "raise" or isinstance(error, ShapeError):
+                if on_error == "raise" or isinstance(error, ShapeError):
                     raise
                 bad[index] = str(error)
         return bad
@@ -112,5 +112,5 @@ def _without(n: int, bad: dict[int, str]) -> np.ndarray:
     good = np.setdiff1d(np.arange(n), list(bad))
     expected = "images that can be decoded"
     first = next(iter(bad.values()), "no images")
-    require(len(good) > 0, "on_corrupt", expected, f"none of {n}; the first: {first}")
+    require(len(good) > 0, "on_error", expected, f"none of {n}; the first: {first}")
     return good

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from kdjax.config import require
 from kdjax.data.source import Source
 
-Pipeline = Literal["resident", "streamed"]
+Pipeline = Literal["device", "host"]
 
 # Of the devices' memory: the models, their gradients and activations need the rest.
 MEMORY_FRACTION = 0.3
@@ -30,21 +30,23 @@ def device_budget(mesh: Mesh) -> int:
     return FALLBACK if limit is None else int(MEMORY_FRACTION * limit * mesh.size)
 
 
-def choose_pipeline(source: Source, budget_bytes: int, feed: str = "auto") -> Pipeline:
-    """The input pipeline: "resident" where the decoded images fit, else "streamed".
+def choose_pipeline(
+    source: Source, budget_bytes: int, choice: str = "auto"
+) -> Pipeline:
+    """The input pipeline: "device" where the decoded images fit, else "host".
 
     budget_bytes: the memory for the decoded images, over all devices.
 
-    feed: "resident" or "streamed" forces one.
+    choice: "device" or "host" forces one.
 
     >>> import numpy as np
     >>> from kdjax.data.datasets import from_arrays
     >>> source = from_arrays(np.zeros((6, 8, 8, 3), np.uint8), None)
     >>> decoded_bytes(source), [choose_pipeline(source, n) for n in (1024, 4096)]
-    (1152, ['streamed', 'resident'])
+    (1152, ['host', 'device'])
     """
-    choices = ("auto", "resident", "streamed")
-    require(feed in choices, "data.feed", " or ".join(choices), feed)
-    if feed == "auto":
-        return "resident" if decoded_bytes(source) <= budget_bytes else "streamed"
-    return "resident" if feed == "resident" else "streamed"
+    choices = ("auto", "device", "host")
+    require(choice in choices, "data.pipeline", " or ".join(choices), choice)
+    if choice == "auto":
+        return "device" if decoded_bytes(source) <= budget_bytes else "host"
+    return "device" if choice == "device" else "host"

@@ -6,7 +6,16 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdjax.config import ConfigError, Member, Model, Run, Teacher
+from kdjax.config import (
+    ConfigError,
+    FromRun,
+    ModelConfig,
+    Run,
+    members_of,
+    replace_cache,
+    replace_trained,
+    trained_first,
+)
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment, run_folder
@@ -14,7 +23,6 @@ from kdjax.experiments.refs import refs_in, resolve_refs
 from kdjax.jobs.distilling import teacher_run
 from kdjax.models import weights, zoo
 from kdjax.setup.identity import make_identity, refuse_other
-from kdjax.setup.load_teachers import check_model
 
 
 class Task(NamedTuple):
@@ -63,16 +71,16 @@ def _with_teacher(
     teacher = run.teacher
     if teacher is None:
         return run, ()
-    if teacher.cache.path:
-        cache = dataclasses.replace(teacher.cache, path=f"{run.workdir}-targets")
-        teacher = dataclasses.replace(teacher, cache=cache)
+    if run.cache.path:
+        cache = dataclasses.replace(run.cache, path=f"{run.workdir}-targets")
+        teacher = replace_cache(teacher, cache)
     before: tuple[Run, ...] = ()
-    if teacher.trained_first:
+    if trained_first(teacher) is not None:
         pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
         training = dataclasses.replace(teacher_run(run, root), **pace)
         name = _name_teacher(training, root, teachers)
         before = (dataclasses.replace(training, workdir=str(root / name)),)
-        teacher = dataclasses.replace(teacher, run=f"../{name}")
+        teacher = replace_trained(teacher, f"../{name}")
     return dataclasses.replace(run, teacher=teacher), before
 
 
@@ -100,16 +108,11 @@ def _has_config(folder: pathlib.Path, run: Run) -> bool:
 
 def check(task: Task) -> None:
     """Raise `ConfigError`, naming the run, for errors in its config."""
-    trained = {run.folder.name: run for run in task.before}
     for run in (*task.before, task.run):
         try:
             run.check()
             for field, model in _models(run):
                 zoo.find_maker(model, field)
-            for field, member in _teachers(run):
-                its = trained.get(pathlib.Path(member.run).name)
-                if its is not None:
-                    check_model(member, its.model, its.folder, field)
         except ConfigError as error:
             raise error.at(f"{run.name}: {error.field}") from error
 
@@ -128,16 +131,9 @@ def check_weights(task: Task) -> None:
                 raise ConfigError(where, reason=str(error)) from error
 
 
-def _models(run: Run) -> Iterator[tuple[str, Model]]:
+def _models(run: Run) -> Iterator[tuple[str, ModelConfig]]:
     """The models of a run's config, by their fields."""
     yield "model", run.model
-    for field, teacher in _teachers(run):
-        yield f"{field}.model", teacher.model
-
-
-def _teachers(run: Run) -> Iterator[tuple[str, Teacher | Member]]:
-    """The teachers of a run's config, by their fields."""
-    if run.teacher is not None:
-        yield "teacher", run.teacher
-        for i, member in enumerate(run.teacher.also):
-            yield f"teacher.also.{i}", member
+    for field, member in members_of(run.teacher):
+        if not isinstance(member, FromRun):
+            yield f"{field}.model", member.model

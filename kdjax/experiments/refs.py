@@ -11,8 +11,7 @@ _PREFIX = "sweep:"
 def ref(name: str) -> str:
     """A reference to a run of `Experiment.pretrain`, in place of its folder.
 
-    For `teacher.run`, `teacher.also` or `model.weights` of a variant. A sweep replaces
-    it by the folder.
+    For `FromRun.run` or `model.weights` of a variant. A sweep inserts the folder.
     """
     return _PREFIX + name
 

@@ -266,7 +266,7 @@ def _run_one(task: Task, console: Console) -> float:
             train(run, console=console)
         else:
             # Another process may have finished it since the sweep began.
-            if run.teacher.cache.path and not task.finished:
+            if run.cache.path and not task.finished:
                 cache_targets(run, console=console)
             distill(run, console=console)
         return time.monotonic() - start

@@ -18,7 +18,7 @@ from kdjax.cache.plan import count_records
 from kdjax.cache.store import Store, StoreError
 from kdjax.cache.targets import is_fixed, select_taps
 from kdjax.cache.writer import Writer, create_cache
-from kdjax.config import Cache, Run, require
+from kdjax.config import Cache, Run, replace_cache, require, trained_first
 from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
@@ -46,11 +46,11 @@ def cache_targets(
     processes share the blocks; each runs the teacher on its own devices.
 
     Args:
-      run: the run that will read them, `run.teacher.cache` included.
+      run: the run that will read them, `run.cache` included.
       splits, student, teacher: as `distill` takes them.
 
     Returns:
-      The store's folder, `run.teacher.cache.path`.
+      The store's folder, `run.cache.path`.
 
     Raises:
       ConfigError: a field that cannot be used.
@@ -59,7 +59,7 @@ def cache_targets(
     """
     require(run.teacher is not None, "teacher", "a teacher", run.teacher)
     assert run.teacher is not None
-    path = run.teacher.cache.path
+    path = run.cache.path
     require(bool(path), "teacher.cache.path", "a folder or URL", path)
     job = start(run, splits, student, teacher, console)
     writer, store = _prepare(job)
@@ -152,8 +152,7 @@ def _prepare(job: Job) -> tuple[Writer, Store]:
         live, train=source, student=student, teacher=teacher, mesh=mesh
     )
     constants = setup.place_constants(parts)
-    assert run.teacher is not None
-    teacher_fn = _make_teacher_fn(parts, run.teacher.cache)
+    teacher_fn = _make_teacher_fn(parts, run.cache)
     writer = Writer(
         run=run,
         teacher_fn=lambda batch: teacher_fn(batch, constants),
@@ -168,28 +167,25 @@ def _load(job: Job) -> BoundModel:
     """The teacher of a job with values: passed, published, or trained before."""
     run = job.run
     assert run.teacher is not None
-    folder = setup.teacher_folder(run)
-    missing = job.teacher is None and run.teacher.trained_first
-    ok = not missing or (folder / "config.json").is_file()
-    expected = (
-        "the run folder of a trained teacher (`kdjax train` makes one), or published"
-    )
-    require(ok, "teacher.run", f"{expected} weights in teacher.model.weights", "")
+    untrained = job.teacher is None and trained_first(run.teacher) is not None
+    ok = not untrained or (setup.teacher_folder(run) / "config.json").is_file()
+    expected = "run or weights, or a trained teacher in the run folder"
+    require(ok, "teacher.kind", expected, run.teacher.kind)
     teacher = setup.load_teacher(run, job.data["train"], job.mesh, job.teacher)
-    require(teacher is not None, "teacher.kind", "model", run.teacher.kind)
+    expected = "a teacher that does not change"
+    require(teacher is not None, "teacher.kind", expected, run.teacher.kind)
     assert teacher is not None
     return teacher
 
 
 def _live(run: Run, teacher: BoundModel) -> Run:
     """The run with a live teacher, over the views whose targets are stored."""
-    assert run.teacher is not None
-    fixed, crops = run.views.mode == "fixed", run.teacher.cache.crops
+    fixed, crops = run.views.mode == "fixed", run.cache.crops
     # Views of mode `independent` give the teacher its own crops, to be averaged.
     mode = "independent" if crops else run.views.mode
     return dataclasses.replace(
         run,
-        teacher=dataclasses.replace(run.teacher, cache=Cache()),
+        teacher=replace_cache(run.teacher, Cache()),
         views=dataclasses.replace(run.views, mode=mode),
         seeds=1 if fixed and teacher.axis is None else run.seeds,
         # Without a gradient to average, pmap would compute the same.

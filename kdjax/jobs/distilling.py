@@ -9,7 +9,16 @@ from rich.console import Console
 
 from kdjax import config as configs
 from kdjax import reports, setup
-from kdjax.config import Run, beneath, require
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    MovingAverage,
+    Run,
+    TeacherConfig,
+    beneath,
+    require,
+    trained_first,
+)
 from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
@@ -63,8 +72,8 @@ def distill(
       run: the config of the student, with its teacher and baselines.
       splits: arrays by split, in place of the data set that `run.data` names.
       student: a model from Python, in place of the one that `run.model` names.
-      teacher: `(model, variables)` from Python, in place of `run.teacher`; its images
-        have the resolution `run.teacher.model.resolution`.
+      teacher: `(model, variables)` from Python, in place of the teacher of kind train
+        in `run.teacher`; its images follow that teacher's `model`.
 
     Returns:
       The run folder, with `report.md` and `curves.png` over all trainings.
@@ -90,7 +99,7 @@ def plan_trainings(job: Job) -> list[Training]:
     """
     run, train = job.run, job.data["train"]
     load = functools.partial(setup.load_teacher, run, train, job.mesh, job.teacher)
-    trains_teacher = job.teacher is None and _trained_first(run)
+    trains_teacher = job.teacher is None and trained_first(run.teacher) is not None
     teacher = load(trained=not trains_teacher)
     initial = setup.load_initial(run, train, job.mesh, job.student)
     trainings = [_teacher_training(job)] if trains_teacher else []
@@ -107,10 +116,6 @@ def plan_trainings(job: Job) -> list[Training]:
         )
         trainings.append(training)
     return [_with_identity(training) for training in trainings]
-
-
-def _trained_first(run: Run) -> bool:
-    return run.teacher is not None and run.teacher.trained_first
 
 
 def _teacher_training(job: Job) -> Training:
@@ -136,10 +141,11 @@ def _with_identity(training: Training) -> Training:
 
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
     """The run that trains the teacher of `run` on labels, in a folder of its own."""
-    config = run.teacher
-    require(config is not None, "teacher", "a teacher to distil from", config)
+    config = trained_first(run.teacher)
+    kind = run.teacher and run.teacher.kind
+    require(config is not None, "teacher.kind", "train", kind)
     assert config is not None
-    return configs.labelled(
+    return configs.labels_only(
         run,
         name="teacher",
         workdir=str(folder),
@@ -158,24 +164,25 @@ def baseline_run(run: Run, name: str) -> Run:
     name: "labels" or "labels_mixup", also that of its folder.
     """
     mode = "function_matching" if name == "labels_mixup" else "consistent"
-    teacher = run.teacher
-    if teacher is not None and teacher.kind == "average":
-        teacher = None
-    if teacher is not None:
-        change: dict[str, Any] = {"cache": configs.Cache()}
-        if teacher.trained_first:
-            change["run"] = "../teacher"
-        if teacher.mean == "probabilities":
-            # The baseline has no loss whose temperature it could take.
-            change["mean_at"] = run.mean_at
-        teacher = dataclasses.replace(teacher, **change)
-    return configs.labelled(
+    return configs.labels_only(
         run,
         name=name,
         workdir=str(run.folder / name),
-        teacher=teacher,
+        teacher=_live_teacher(run),
         views=dataclasses.replace(run.views, mode=mode),
     )
+
+
+def _live_teacher(run: Run) -> TeacherConfig | None:
+    """The teacher with which a baseline of `run` is compared, without a cache."""
+    teacher = run.teacher
+    if teacher is None or isinstance(teacher, MovingAverage):
+        return None
+    teacher = configs.replace_cache(teacher, configs.Cache())
+    if isinstance(teacher, Ensemble) and teacher.mean == "probabilities":
+        # A baseline has no loss whose temperature it could be.
+        teacher = dataclasses.replace(teacher, mean_at=run.mean_at)
+    return configs.replace_trained(teacher, "../teacher")
 
 
 def check_trainings(trainings: list[Training]) -> None:
@@ -202,7 +209,7 @@ def _report(job: Job, trainings: list[Training]) -> None:
     """Write the report over all trainings, and that of the teacher's run."""
     root = job.run.folder
     folders = [training.run.folder for training in trainings]
-    if job.teacher is None and job.run.teacher and job.run.teacher.run:
+    if isinstance(job.run.teacher, FromRun):
         folders.insert(0, setup.teacher_folder(job.run))
     reports.write_report(folders, root)
     job.console.print(reports.terminal_table(reports.collect(folders)))

@@ -62,7 +62,9 @@ def evaluate(
     bound = None
     if teacher is not None or "teacher" not in overrides:
         bound = setup.load_teacher(run, source, mesh, teacher)
-    measure = setup.make_measure(student, bound, run.seeds, mesh, run.views.central)
+    measure = setup.make_measure(
+        student, bound, run.seeds, mesh, run.views.evaluation_crop
+    )
     return measure(student.variables, source)
 
 
@@ -81,7 +83,9 @@ def check_teacher(teacher: BoundModel | None, job: Job) -> None:
     if teacher.axis is None:
         variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
     seeds = run.seeds if teacher.axis == 0 else 1
-    measure = setup.make_measure(teacher, None, seeds, job.mesh, run.views.central)
+    measure = setup.make_measure(
+        teacher, None, seeds, job.mesh, run.views.evaluation_crop
+    )
     metrics = measure(variables, source, limit=SAMPLE)
     count = min(SAMPLE, len(source))
     expected = f"logits that are numbers for the first {count} validation images"
@@ -93,7 +97,7 @@ def check_teacher(teacher: BoundModel | None, job: Job) -> None:
     if accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):
         job.console.print(
             f"warning: near chance (1 in {source.classes}); are the teacher's pixels "
-            "(teacher.model.pixels) and the order of its classes right?",
+            "(teacher.model.normalization) and the order of its classes right?",
             style="yellow",
             highlight=False,
         )

@@ -105,7 +105,7 @@ def _make_measure(
     """`(state, split) -> metrics` of the student, one number a seed."""
     run = parts.run
     student = BoundModel(parts.student, None, 0, run.model.resolution)
-    crop = run.views.central
+    crop = run.views.evaluation_crop
     measure = setup.make_measure(student, teacher, run.seeds, parts.mesh, crop)
     return lambda state, split: measure(parts.student_variables(state), data[split])
 

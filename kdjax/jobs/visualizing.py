@@ -87,8 +87,7 @@ def _first_view(
     epochs: np.ndarray,
 ) -> View:
     """The views of the first batch; the teacher's is a tuple, one for each teacher."""
-    teachers = (run.teacher, *run.teacher.also) if run.teacher else ()
-    sizes = tuple(teacher.model.resolution for teacher in teachers)
+    sizes = setup.teacher_resolutions(run)
 
     @jax.jit
     def view(rows: dict[str, Any], ids: jax.Array) -> View:

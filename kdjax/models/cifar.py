@@ -21,11 +21,13 @@ from kdjax.models.shufflenet_v2 import ShuffleNetV2Cifar
 from kdjax.models.vgg import Vgg
 from kdjax.models.wide_resnet import WideResNet
 
-Make = Callable[[configs.Model, int, str | None], nn.Module]
+Make = Callable[[configs.ModelConfig, int, str | None], nn.Module]
 
 
 def _make(network: Callable[..., nn.Module], **sizes: Any) -> Make:
-    def make(config: configs.Model, classes: int, axis_name: str | None) -> nn.Module:
+    def make(
+        config: configs.ModelConfig, classes: int, axis_name: str | None
+    ) -> nn.Module:
         fields = {"norm": config.norm, "axis_name": axis_name}
         return network(classes=classes, **fields, **sizes)
 

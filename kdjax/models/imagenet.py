@@ -5,18 +5,18 @@ from functools import partial
 
 from flax import linen as nn
 
-from kdjax.config import Model, require
+from kdjax.config import ModelConfig, require
 from kdjax.models.efficientnet_lite import EfficientNetLite
 from kdjax.models.mobilenet_v3 import MobileNetV3
 from kdjax.models.resnet import ResNet
 from kdjax.models.resnet_v2 import ResNetV2
 from kdjax.models.vit import ViT
 
-Make = Callable[[Model, int, str | None], nn.Module]
+Make = Callable[[ModelConfig, int, str | None], nn.Module]
 
 
 def _bit(
-    depth: int, width: int, config: Model, classes: int, axis_name: str | None
+    depth: int, width: int, config: ModelConfig, classes: int, axis_name: str | None
 ) -> nn.Module:
     del axis_name
     expected = f"group for {config.name}, which has no other"
@@ -25,19 +25,19 @@ def _bit(
 
 
 def _resnet(
-    depth: int, keras: bool, config: Model, classes: int, axis_name: str | None
+    depth: int, keras: bool, config: ModelConfig, classes: int, axis_name: str | None
 ) -> nn.Module:
     return ResNet(depth, classes, config.norm, keras, axis_name)
 
 
 def _mobilenet(
-    size: str, config: Model, classes: int, axis_name: str | None
+    size: str, config: ModelConfig, classes: int, axis_name: str | None
 ) -> nn.Module:
     return MobileNetV3(size, classes, config.norm, axis_name)
 
 
 def _lite(
-    variant: int, config: Model, classes: int, axis_name: str | None
+    variant: int, config: ModelConfig, classes: int, axis_name: str | None
 ) -> nn.Module:
     return EfficientNetLite(variant, classes, config.norm, axis_name)
 
@@ -46,7 +46,7 @@ def _vit(
     size: str,
     patch: int,
     deit: bool,
-    config: Model,
+    config: ModelConfig,
     classes: int,
     axis_name: str | None,
 ) -> nn.Module:

@@ -20,7 +20,9 @@ from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.weights import WeightsError, load_weights
 
 
-def _resnet(config: configs.Model, classes: int, axis_name: str | None) -> ResNetCifar:
+def _resnet(
+    config: configs.ModelConfig, classes: int, axis_name: str | None
+) -> ResNetCifar:
     return ResNetCifar(config.depth, config.width, classes, config.norm, axis_name)
 
 
@@ -29,7 +31,7 @@ MODELS = {"resnet": _resnet, **cifar.MODELS, **imagenet.MODELS}
 
 
 def make_model(
-    config: configs.Model,
+    config: configs.ModelConfig,
     classes: int,
     axis_name: str | None = None,
     field: str = "model",
@@ -44,23 +46,24 @@ def make_model(
 
     Raises `ConfigError` naming `field.name` if there is no such model or the function
     returns something else, or the field that the network cannot use; the model itself
-    raises one naming `field.resolution` or `field.pixels` for images it cannot take.
+    raises one naming `field.resolution` or `field.normalization` for images that do
+    not fit.
     """
     name, make = f"{field}.name", find_maker(config, field)
     if ":" in config.name:
         model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require(isinstance(model, Model), name, expected, model)
-        return normalize_inputs(model, config.pixels, field)
+        return normalize_inputs(model, config.normalization, field)
     with configs.beneath(field):
         model = from_linen(make(config, classes, axis_name))
     # The argument `images` of networks is the field `resolution` of configs.
     errors = configs.beneath(field, {"images": "resolution"})
     model = Model(errors(model.init), errors(model.apply))
-    return normalize_inputs(model, config.pixels, field)
+    return normalize_inputs(model, config.normalization, field)
 
 
-def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any]:
+def find_maker(config: configs.ModelConfig, field: str = "model") -> Callable[..., Any]:
     """The function that makes the model of `config`; `ConfigError` without one."""
     name = f"{field}.name"
     if ":" in config.name:
@@ -76,7 +79,7 @@ def find_maker(config: configs.Model, field: str = "model") -> Callable[..., Any
     return make
 
 
-def fingerprint_model(config: configs.Model, field: str = "model") -> str:
+def fingerprint_model(config: configs.ModelConfig, field: str = "model") -> str:
     """Fingerprint of a model of the user's own: its file and the config passed to it.
 
     It tells apart models with the same variables. Empty for a model of `MODELS`.
@@ -92,7 +95,7 @@ def fingerprint_model(config: configs.Model, field: str = "model") -> str:
 
 
 def load_pretrained(
-    config: configs.Model, classes: int, channels: int, field: str = "model"
+    config: configs.ModelConfig, classes: int, channels: int, field: str = "model"
 ) -> Any:
     """The variables of the model that `config` names, with the weights that it names.
 
@@ -107,7 +110,7 @@ def load_pretrained(
 
 
 def _load_pretrained(
-    config: configs.Model, classes: int, channels: int, field: str
+    config: configs.ModelConfig, classes: int, channels: int, field: str
 ) -> Any:
     model, size = make_model(config, classes, field=field), config.resolution
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
@@ -116,7 +119,7 @@ def _load_pretrained(
 
 
 def _norm_hint(
-    config: configs.Model,
+    config: configs.ModelConfig,
     classes: int,
     channels: int,
     field: str,

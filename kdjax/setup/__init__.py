@@ -17,6 +17,7 @@ from kdjax.setup.load_teachers import (
     fit_seeds,
     load_teacher,
     teacher_folder,
+    teacher_resolutions,
 )
 from kdjax.setup.measure import make_measure
 from kdjax.setup.parts import Parts, make_parts
@@ -39,5 +40,6 @@ __all__ = [
     "place_constants",
     "read_run",
     "teacher_folder",
+    "teacher_resolutions",
     "trace_model",
 ]

@@ -21,7 +21,7 @@ def place_constants(parts: Parts) -> dict[str, Any]:
     """The arrays that no step changes, on the devices: data, teacher, targets."""
     mesh, constants = parts.mesh, dict(parts.constants)
     constants["data"] = {}
-    if parts.pipeline == "resident":
+    if parts.pipeline == "device":
         constants["data"] = resident.shard(parts.train, mesh)
     if "teacher" in constants:
         lead = 1 if parts.constant_axes["teacher"] == 0 else 0
@@ -41,10 +41,10 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
 
     A batch holds `seed` `[seeds]`, `step`, the `schedules` of the strategy, the
     `rates` of the optimizers, the `turn`, and `rows` with arrays `[seeds, batch, ...]`:
-    `index` and `epoch`, images of the streamed pipeline, and `targets` of a cache.
+    `index` and `epoch`, images of the host pipeline, and `targets` of a cache.
     """
     rows_at = _make_rows(parts)
-    on_device = parts.pipeline == "resident" and parts.store is None
+    on_device = parts.pipeline == "device" and parts.store is None
     seeds = _seeds(parts)
 
     def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _make_rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     options["seeds"] = [int(seed) for seed in _seeds(parts)]
     local = slice(None)
     make = functools.partial(order.rows_at, n=len(source), **options)
-    if parts.pipeline == "streamed":
+    if parts.pipeline == "host":
         local = streamed.local_rows(parts.mesh, run.batch)
         options |= {"crop": parts.host_crop, "workers": run.data.workers}
         make = streamed.make_assembler(source, rows=local, **options)
@@ -116,7 +116,7 @@ def _make_put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
     if parts.run.compute.how == "pmap":
         return lambda rows: rows
     whole = np.arange(size)
-    local = streamed.local_rows(mesh, size) if parts.pipeline == "streamed" else whole
+    local = streamed.local_rows(mesh, size) if parts.pipeline == "host" else whole
 
     def put(rows: dict[str, Any]) -> dict[str, Any]:
         return streamed.shard(rows, mesh, local, size)
@@ -134,7 +134,7 @@ def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
     if source.resizes:
         labels["size"] = jnp.ones((n, 2), jnp.int32)
     image = jnp.zeros((n, *source.shape), jnp.uint8)
-    if parts.pipeline == "resident":
+    if parts.pipeline == "device":
         data = {k: jnp.zeros(x.shape, x.dtype) for k, x in _shapes(parts).items()}
     elif parts.host_crop is None:
         rows.update(labels, image=image)

@@ -38,7 +38,7 @@ FREE = {
     "workdir": "a folder may be moved",
     "compute": "the number of devices changes speed, not results",
     "trackers": "they receive a copy of the metrics",
-    "data.feed": "both input pipelines yield the same batches",
+    "data.pipeline": "both input pipelines yield the same batches",
     "data.workers": "the number of threads changes speed, not results",
     "data.data_dir": "the images are compared by their fingerprints",
     "given.splits": "the images are compared by their fingerprints",

@@ -36,8 +36,8 @@ def load_source(
         source = sources.with_classes_of(source, labeled)
     elif split == "train":
         _warn_of_gaps(source, data.classes, field)
-    options = {"on_corrupt": data.on_corrupt, "workers": data.workers}
-    streamed = split == "train" and data.feed == "streamed"
+    options = {"on_error": data.on_error, "workers": data.workers}
+    streamed = split == "train" and data.pipeline == "host"
     select = memory.select_decodable if streamed else memory.decode_all
     selected = select(source, **options)
     if selected.skipped:

@@ -58,7 +58,7 @@ def trace_model(
         expected = f"expected a model of images {image.shape}, its init raised"
         reason = f"{expected} {type(error).__name__}: {line}"
         raise ConfigError("model", reason=reason) from error
-    return BoundModel(model, shapes, 0, size, (run.model.pixels,), (code,))
+    return BoundModel(model, shapes, 0, size, (run.model.normalization,), (code,))
 
 
 def load_trained(
@@ -103,7 +103,7 @@ def load_trained(
 
 
 def load_pretrained(
-    config: configs.Model, classes: int, channels: int, field: str
+    config: configs.ModelConfig, classes: int, channels: int, field: str
 ) -> BoundModel:
     """A model with the published weights that its config names.
 
@@ -116,8 +116,8 @@ def load_pretrained(
         raise ConfigError(f"{field}.weights", expected, name, shown=f"the run {name}")
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.load_pretrained(config, classes, channels, field)
-    pixels, code = (config.pixels,), (zoo.fingerprint_model(config, field),)
-    return BoundModel(model, variables, None, config.resolution, pixels, code)
+    scale, code = (config.normalization,), (zoo.fingerprint_model(config, field),)
+    return BoundModel(model, variables, None, config.resolution, scale, code)
 
 
 def load_initial(

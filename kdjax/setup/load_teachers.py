@@ -10,9 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from kdjax.config import Member, Run, beneath, require
-from kdjax.config import Model as ModelConfig
-from kdjax.config import Teacher as TeacherConfig
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    Run,
+    TrainFirst,
+    beneath,
+    members_of,
+    require,
+)
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
@@ -34,58 +42,101 @@ def load_teacher(
     *,
     trained: bool = True,
 ) -> BoundModel | None:
-    """The teacher of a run, or its several teachers as one, at their precision.
+    """The teacher of a run, or the members of its ensemble as one model.
 
     Args:
       source: the training examples, whose classes a teacher has.
-      passed: a model and its variables from Python, in place of the first teacher.
-      trained: False gives shapes in place of the variables of a teacher that is to be
-        trained first.
+      passed: a model and its variables from Python, in place of a teacher of kind
+        train.
+      trained: False gives shapes in place of the variables of kind train.
 
     Returns:
-      None without a teacher, and for one that is the average of the student.
+      None without a teacher, and for a moving average of the student.
 
     Raises ConfigError naming the field of a teacher that cannot be loaded.
     """
-    config = run.teacher
-    if config is None or config.kind == "average":
-        return None
-    if passed is not None:
-        first = _bind(config.model, *passed)
-    elif not trained and config.trained_first:
-        first = _trace_untrained(run, config, source)
-    else:
-        folder = teacher_folder(run)
-        first = _load_member(run, config, folder, source, mesh, "teacher")
-    others = [
-        _load_member(
-            run, member, _expand(member.run), source, mesh, f"teacher.also.{i}"
-        )
-        for i, member in enumerate(config.also)
-    ]
-    _check_same_classes([first, *others], source)
-    return cast(ensemble_teachers(first, others, run), config.precision)
+    teachers = []
+    for field, config in members_of(run.teacher):
+        match config:
+            case FromWeights():
+                teacher = _load_weights(config, source, field)
+            case FromRun():
+                folder = resolve_folder(config.run, run.folder)
+                teacher = _load_run(run, folder, config.step, source, mesh, field)
+            case TrainFirst() if passed is not None:
+                teacher = _bind(config.model, *passed, f"{field}.model")
+            case TrainFirst() if not trained:
+                teacher = _trace_untrained(run, config, source, field)
+            case TrainFirst():
+                teacher = _load_run(run, teacher_folder(run), 0, source, mesh, field)
+        teachers.append(cast(teacher, config.precision))
+    if isinstance(run.teacher, Ensemble):
+        _check_same_classes(teachers, source)
+        return ensemble_teachers(teachers, run)
+    return teachers[0] if teachers else None
 
 
 def teacher_folder(run: Run) -> pathlib.Path:
-    """The run folder of a run's teacher: the one its config names, or a subfolder."""
-    name = run.teacher.run if run.teacher else ""
-    if not name:
-        return run.folder / "teacher"
-    # Relative to the run's folder, which may not exist yet, or to the current one.
-    relative = pathlib.Path(os.path.normpath(run.folder / name))
-    return relative if (relative / "config.json").is_file() else _expand(name)
+    """The folder of a run's single teacher, or of the one that is trained first."""
+    if isinstance(run.teacher, FromRun):
+        return resolve_folder(run.teacher.run, run.folder)
+    return run.folder / "teacher"
 
 
-def _expand(name: str) -> pathlib.Path:
+def resolve_folder(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The run folder of a name relative to `folder`, or to the working directory.
+
+    `folder` itself may not exist yet.
+    """
+    relative = pathlib.Path(os.path.normpath(folder / name))
+    if (relative / "config.json").is_file():
+        return relative
     return pathlib.Path(name).expanduser()
 
 
-def _bind(config: ModelConfig, model: Model, variables: Any) -> BoundModel:
-    """A model and its variables from Python, at the config's resolution and pixels."""
-    model = normalize_inputs(model, config.pixels, "teacher.model")
+def teacher_resolutions(run: Run) -> tuple[int, ...]:
+    """The resolution of each teacher of a run; empty without a fixed one."""
+    sizes = []
+    for field, config in members_of(run.teacher):
+        if isinstance(config, FromRun):
+            folder = resolve_folder(config.run, run.folder)
+            sizes.append(_read_run(folder, field).model.resolution)
+        else:
+            sizes.append(config.model.resolution)
+    return tuple(sizes)
+
+
+def _load_weights(config: FromWeights, source: Source, field: str) -> BoundModel:
+    classes, channels = source.classes, source.shape[-1]
+    return load_pretrained(config.model, classes, channels, f"{field}.model")
+
+
+def _load_run(
+    run: Run, folder: pathlib.Path, step: int, source: Source, mesh: Mesh, field: str
+) -> BoundModel:
+    """The model of a finished run; step 0 is its last checkpoint."""
+    seeds = _read_run(folder, field).seeds
+    trained = load_trained(folder, mesh, step_number=step or None, field=field)
+    summary = runlog.read_summary(folder) or {}
+    names = tuple(summary.get("class_names", ())[: len(source.names)])
+    if names and source.names:
+        expected = "a teacher of the same classes in the same order"
+        check_same_names(names, source.names, f"{field}.run", expected)
+    return fit_seeds(trained, seeds, run, f"{field}.run")
+
+
+def _read_run(folder: pathlib.Path, field: str) -> Run:
+    exists = (folder / "config.json").is_file()
+    require(exists, f"{field}.run", "a run folder", str(folder))
+    return read_run(folder)
+
+
+def _bind(config: ModelConfig, model: Model, variables: Any, field: str) -> BoundModel:
+    """A model and its variables from Python, for the images of its config."""
+    scale = config.normalization
+    model = normalize_inputs(model, scale, field)
     variables = jax.tree.map(_to_jax_dtype, variables)
-    return BoundModel(model, variables, None, config.resolution, (config.pixels,))
+    return BoundModel(model, variables, None, config.resolution, (scale,))
 
 
 def _to_jax_dtype(x: Any) -> Any:
@@ -95,46 +146,13 @@ def _to_jax_dtype(x: Any) -> Any:
     return x if x.dtype == dtype else np.asarray(x, dtype)
 
 
-def _trace_untrained(run: Run, config: TeacherConfig, source: Source) -> BoundModel:
+def _trace_untrained(
+    run: Run, config: TrainFirst, source: Source, field: str
+) -> BoundModel:
     """A teacher that is yet to be trained, with shapes in place of values."""
     training = dataclasses.replace(run, model=config.model)
-    with beneath("teacher", {"model": "model"}):
+    with beneath(field, {"model": "model"}):
         return trace_model(training, source.classes, source.shape[-1])
-
-
-def _load_member(
-    run: Run,
-    config: TeacherConfig | Member,
-    folder: pathlib.Path,
-    source: Source,
-    mesh: Mesh,
-    field: str,
-) -> BoundModel:
-    """One teacher, of published weights or of a run folder."""
-    if config.model.weights and not config.run:
-        classes, channels = source.classes, source.shape[-1]
-        return load_pretrained(config.model, classes, channels, f"{field}.model")
-    exists = (folder / "config.json").is_file()
-    require(exists, f"{field}.run", "a run folder", str(folder))
-    training = read_run(folder)
-    check_model(config, training.model, folder, field)
-    step = config.step or None
-    trained = load_trained(folder, mesh, step_number=step, field=field)
-    summary = runlog.read_summary(folder) or {}
-    names = tuple(summary.get("class_names", ())[: len(source.names)])
-    if names and source.names:
-        expected = "a teacher of the same classes in the same order"
-        check_same_names(names, source.names, f"{field}.run", expected)
-    return fit_seeds(trained, training.seeds, run, f"{field}.run")
-
-
-def check_model(
-    config: TeacherConfig | Member, model: ModelConfig, folder: pathlib.Path, field: str
-) -> None:
-    """Refuse a config's `model` that is not the one of its run folder."""
-    ok = config.model in (model, type(config).model)
-    expected = f"as it is by default (a run brings its own), or that of {folder}"
-    require(ok, f"{field}.model", expected, config.model)
 
 
 def fit_seeds(
@@ -149,13 +167,11 @@ def fit_seeds(
     return trained
 
 
-def _check_same_classes(teachers: list[BoundModel], source: Source) -> None:
-    if len(teachers) == 1:
-        return
-    first, *others = (_count_logits(teacher, source) for teacher in teachers)
-    for i, count in enumerate(others):
-        expected = f"{first} classes, as the first teacher has"
-        require(count == first, f"teacher.also.{i}", expected, count)
+def _check_same_classes(members: list[BoundModel], source: Source) -> None:
+    first, *others = (_count_logits(member, source) for member in members)
+    for i, count in enumerate(others, start=1):
+        expected = f"{first} classes, as the first member has"
+        require(count == first, f"teacher.members.{i}", expected, count)
 
 
 def _count_logits(teacher: BoundModel, source: Source) -> int:
@@ -171,28 +187,24 @@ def _count_logits(teacher: BoundModel, source: Source) -> int:
     return jax.eval_shape(logits, variables, image).shape[-1]
 
 
-def ensemble_teachers(
-    first: BoundModel, others: list[BoundModel], run: Run
-) -> BoundModel:
-    """Several teachers as one model over a tuple of views; a single one unchanged."""
-    if not others:
-        return first
+def ensemble_teachers(members: list[BoundModel], run: Run) -> BoundModel:
+    """The members of a run's ensemble as one model over a tuple of views."""
     config = run.teacher
-    assert config is not None
-    teachers, members = [first, *others], [config, *config.also]
+    assert isinstance(config, Ensemble)
+    equal = (1.0,) * len(members)
     model = ensemble(
-        [teacher.model for teacher in teachers],
+        [member.model for member in members],
         mean=config.mean,
-        weights=[member.weight for member in members],
-        temperatures=[member.temperature for member in members],
+        weights=config.weights or equal,
+        temperatures=config.temperatures or equal,
         at=run.mean_at or 1.0,
     )
-    axis = 0 if any(teacher.axis == 0 for teacher in teachers) else None
-    variables = tuple(_with_axis(teacher, axis, run.seeds) for teacher in teachers)
-    sizes = tuple(teacher.resolution for teacher in teachers)
-    pixels = tuple(scale for teacher in teachers for scale in teacher.pixels)
-    code = tuple(text for teacher in teachers for text in teacher.code)
-    return BoundModel(model, variables, axis, sizes, pixels, code)
+    axis = 0 if any(member.axis == 0 for member in members) else None
+    variables = tuple(_with_axis(member, axis, run.seeds) for member in members)
+    sizes = tuple(member.resolution for member in members)
+    scales = tuple(scale for member in members for scale in member.normalization)
+    code = tuple(text for member in members for text in member.code)
+    return BoundModel(model, variables, axis, sizes, scales, code)
 
 
 def _with_axis(teacher: BoundModel, axis: int | None, seeds: int) -> PyTree:

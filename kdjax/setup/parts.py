@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.augment import views
 from kdjax.cache import reader, targets
 from kdjax.cache.store import Store
-from kdjax.config import Run, require
+from kdjax.config import MovingAverage, Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     constants: arrays that no step changes, by name; those of the data come later.
     constant_axes: by name 0, where there is an array for each seed, or None.
     start: initial variables of the student, as in `InitialVariables`.
-    pipeline: "resident" (on device) or "streamed" (from host).
+    pipeline: the input pipeline, "device" (resident images) or "host" (streamed).
     host_crop: the crops that the host makes; None where the devices do.
     store: targets that come with each batch; None without.
     """
@@ -114,7 +114,8 @@ def make_parts(
     teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, strategy)
     example = _Example(run, train, model, teacher, teacher_fn, store, strategy.student)
     update, rates = _make_optimizer(strategy, example)
-    feed = pipeline.choose_pipeline(train, pipeline.device_budget(mesh), run.data.feed)
+    budget = pipeline.device_budget(mesh)
+    feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
     view = _make_view(run, train, teacher, mesh, axis_name)
     return Parts(
         run=run,
@@ -133,7 +134,7 @@ def make_parts(
         make_state=_make_init(strategy, example, update, initial.axis),
         start=initial.variables,
         pipeline=feed,
-        host_crop=_make_host_crop(run, teacher) if feed == "streamed" else None,
+        host_crop=_make_host_crop(run, teacher) if feed == "host" else None,
         store=None if store is None or targets.is_fixed(store) else store,
     )
 
@@ -197,7 +198,7 @@ def _make_teacher(
     constants: dict[str, Any] = {"data": {}}
     axes: dict[str, int | None] = {"data": None}
     config = run.teacher if run.uses_teacher else None
-    if config is not None and config.kind == "average":
+    if isinstance(config, MovingAverage):
         options = {"decay": config.decay, "network": strategy.student}
         return moving_average(student, **options), constants, axes
     if config is None or teacher is None:

@@ -36,7 +36,7 @@ def make_strategy(
         context = (teacher, run.steps, classes, axis_name, run.terms)
         given = dict(zip(CONTEXT, context, strict=True))
         return _custom(run.strategy, student, given)
-    tail = run.teacher.cache.tail if run.teacher else "uniform"
+    tail = run.cache.tail
     return offline(student, run.terms, steps=run.steps, tail=tail, axis_name=axis_name)
 
 

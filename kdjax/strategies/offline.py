@@ -79,7 +79,7 @@ def offline(
         _check_classes(output, batch.targets)
         for part in parts:
             ours, theirs = _pair(part, output, batch)
-            if part.term.connector:
+            if part.term.projector:
                 own_key = jax.random.fold_in(key, len(networks))
                 params = _init_connectors(part, own_key, ours, theirs)
                 networks[part.connector] = {"params": params}
@@ -145,7 +145,7 @@ def _value(
 ) -> Array:
     """The values of a term, one an example or anchor row."""
     ours, theirs = _pair(part, output, batch)
-    if part.term.connector:
+    if part.term.projector:
         ours = _connect(part, params[part.connector], ours, theirs)
     # The config has been checked, and the labels of the data.
     with kernels.errors_of(part.term, part.at), checks.without_guards():
@@ -179,7 +179,7 @@ def _connectors(part: _Part, ours: tuple, theirs: tuple) -> list[connectors.Conn
         pairs = zip(ours, theirs, strict=True)
         return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
-        raise ConfigError(f"{part.at}.connector", reason=str(error)) from error
+        raise ConfigError(f"{part.at}.projector", reason=str(error)) from error
 
 
 def _init_connectors(part: _Part, key: Array, ours: tuple, theirs: tuple) -> PyTree:
@@ -213,8 +213,8 @@ def _pair(
     ok = not top or term.loss == "softmax_kl"
     want = "softmax_kl, as only the top-k classes of the teacher were kept"
     require(ok, f"{at}.loss", want, term.loss)
-    ok = not (top and term.connector)
-    require(ok, f"{at}.connector", "False for logits", term.connector)
+    ok = not (top and term.projector)
+    require(ok, f"{at}.projector", "False for logits", term.projector)
     return ours, theirs
 
 
@@ -323,7 +323,7 @@ def _top_value(ours, theirs: TopTargets, temperature, tail: str) -> Array:
         teacher_log_normalizer=theirs.log_normalizer,
         temperature=temperature,
         # Configs may still have the value of the release before this one.
-        tail="renormalize" if tail == "renormalise" else tail,
+        tail=tail,
     )
 
 

@@ -303,7 +303,10 @@ def test_the_central_view_is_the_middle_of_a_stored_image():
         ({"randaugment": (2, 11)}, "views.randaugment: expected .operations >= 0"),
         ({"mix": "blend"}, "views.mix: expected one of .'mixup', 'cutmix'"),
         ({"method": "area"}, "views.method: expected one of .'linear', 'cubic'"),
-        ({"central": 0.5}, "views.central: expected 0 or a number >= 1"),
+        (
+            {"evaluation_crop": 0.5},
+            "views.evaluation_crop: expected 0 or a number >= 1",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_named(change, message):
@@ -333,7 +336,9 @@ def test_mild_crops_and_a_still_center(images):
     labels = jnp.zeros(N, jnp.int32)
 
     def seen(mode, epoch):
-        mild = Views(mode=mode, crop="random", share=0.5, still="central", flip=False)
+        mild = Views(
+            mode=mode, crop="random", crop_fraction=0.5, fixed_view="center", flip=False
+        )
         draw = views.draw_views(0, named(mode, epoch=epoch), mild, (8, 8))
         return draw, views.apply_views(
             draw, images[:N], labels, student_size=4, teacher_size=4

@@ -29,7 +29,7 @@ from experiments.benchmarks.gpu import (
     torch_pair,
 )
 from experiments.benchmarks.gpu.tables import Table
-from kdjax.config import Model
+from kdjax.config import ModelConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARTS = ("laws", "cifar", "bit", "kernels", "profile")
@@ -585,7 +585,7 @@ def test_the_results_of_one_device_are_kept(tmp_path):
 )
 def test_operations_are_those_of_the_papers(name, size, millions):
     classes = 10 if size == 32 else 1000
-    config = Model(name=name, norm="batch", resolution=size)
+    config = ModelConfig(name=name, norm="batch", resolution=size)
     model = kdjax.make_model(config, classes)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)

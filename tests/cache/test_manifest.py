@@ -8,19 +8,20 @@ import pytest
 
 from kdjax import config
 from kdjax.cache import manifest
-from kdjax.config import Member, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Ensemble, FromRun, Scalar, Term, Views
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets, order
 from kdjax.models import from_function
+from kdjax.presets import digits, digits_teacher
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 LABELS = np.arange(6) % 3
 TRAIN = datasets.from_arrays(IMAGES, LABELS)
 WEIGHTS = {"params": np.ones((2, 3), np.float32)}
 TEACHER = BoundModel(from_function(lambda w, x: x, params=0), WEIGHTS, None, 8)
-RUN = Run(
+RUN = digits(
     terms={"soft": Term(temperature=Scalar(2.0))},
-    teacher=Teacher(also=(Member(run="runs/second"),)),
+    teacher=Ensemble((digits_teacher(), FromRun("runs/second"))),
 )
 
 
@@ -51,13 +52,14 @@ FIELDS = [
     ("batch", 32, {}),
     ("seed", 1, {**FIXED, **CROPS}),
     ("data.crop", "host", {}),
-    ("teacher.precision", "bfloat16", {}),
+    ("teacher.members.0.precision", "bfloat16", {}),
+    ("teacher.members.1.precision", "bfloat16", {}),
     ("teacher.mean", "probabilities", {}),
     ("teacher.mean_at", 3.0, PROBABILITIES),
-    ("teacher.weight", 2.0, {}),
-    ("teacher.temperature", 2.0, {}),
-    ("teacher.also.0.weight", 2.0, {}),
-    ("teacher.also.0.temperature", 2.0, {}),
+    ("teacher.weights", [2.0, 1.0], {}),
+    ("teacher.weights", [1.0, 2.0], {}),
+    ("teacher.temperatures", [2.0, 1.0], {}),
+    ("teacher.temperatures", [1.0, 2.0], {}),
     ("teacher.cache.top_k", 2, {}),
     ("teacher.cache.top_k", 3, {"teacher.cache.top_k": 2}),
     ("teacher.cache.taps", ["stage1"], {}),
@@ -77,9 +79,9 @@ VIEWS = [
     ("flip", True, {}),
     ("flip", True, {**FIXED, **CROPS}),
     ("crop", "random", {}),
-    ("share", 0.5, {"views.crop": "random"}),
-    ("share", 0.5, {**FIXED, "views.still": "central"}),
-    ("still", "central", FIXED),
+    ("crop_fraction", 0.5, {"views.crop": "random"}),
+    ("crop_fraction", 0.5, {**FIXED, "views.fixed_view": "center"}),
+    ("fixed_view", "center", FIXED),
     ("method", "cubic", {}),
     ("method", "cubic", FIXED),
     ("antialias", True, {}),
@@ -101,7 +103,7 @@ def test_each_field_alone_changes_the_fingerprint(field, value, also):
 def test_no_field_of_the_views_is_forgotten():
     """All but the view of evaluation, which no target is computed for."""
     names = {field.name for field in dataclasses.fields(Views)}
-    assert {name for name, _, _ in VIEWS} == names - {"central"}
+    assert {name for name, _, _ in VIEWS} == names - {"evaluation_crop"}
 
 
 def changed(x, index):
@@ -133,7 +135,7 @@ def test_other_images_change_the_fingerprint(train, also):
         {"variables": {"params": WEIGHTS["params"].astype(np.float16)}},
         {"resolution": 12},
         {"resolution": (8, 12)},
-        {"pixels": ("unit",)},
+        {"normalization": ("unit",)},
         {"code": ("another function",)},
     ],
     ids=lambda change: " ".join(change),

@@ -10,10 +10,11 @@ import pytest
 from kdjax.cache import reader
 from kdjax.cache.manifest import make_manifest
 from kdjax.cache.store import Column, create_store, read_manifest
-from kdjax.config import Cache, Run, Scalar, Teacher, Term, Views
+from kdjax.config import Cache, Scalar, Term, Views
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets
 from kdjax.models import from_function
+from kdjax.presets import digits, digits_teacher
 
 # {store: {file: text of JSON, or hexadecimal digits}}.
 STORES = json.loads((pathlib.Path(__file__).parent / "stores.json").read_text())
@@ -50,12 +51,14 @@ def store(tmp_path, kind):
 
 def run_of(kind, store):
     """The run that the store was written for."""
-    run = Run(batch=2, steps=6, seeds=1, terms={"soft": Term(temperature=Scalar(2.0))})
+    run = digits(
+        batch=2, steps=6, seeds=1, terms={"soft": Term(temperature=Scalar(2.0))}
+    )
     cache = Cache(path=str(store), top_k=1, taps=("middle",))
     if kind == "fixed":
         cache = Cache(path=str(store))
         run = dataclasses.replace(run, views=Views(mode="fixed"))
-    return dataclasses.replace(run, teacher=Teacher(cache=cache))
+    return dataclasses.replace(run, teacher=digits_teacher(cache=cache))
 
 
 def values_of(kind):

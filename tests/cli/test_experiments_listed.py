@@ -5,12 +5,12 @@ import pytest
 from kdjax.cli.main import main
 
 GOOD = """
-from kdjax.config import Run
 from kdjax.experiments import Experiment
+from kdjax.presets import digits
 
 EXPERIMENT = Experiment(
     claim="good",
-    variants={"a": lambda scale="tiny": Run(steps=10)},
+    variants={"a": lambda scale="tiny": digits(steps=10)},
     durations={"tiny": (1, 4)},
 )
 """
@@ -20,7 +20,7 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "own"
     folder.mkdir()
-    broken = GOOD.replace("Run(steps=10)", "3")
+    broken = GOOD.replace("digits(steps=10)", "3")
     lacking = GOOD.replace("EXPERIMENT", "EXPERMENT")
     texts = {"a_broken": broken, "b_good": GOOD, "c_lacking": lacking, "d_no": "X = 1"}
     for name, text in texts.items():

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from kdjax.cli import main as cli
-from kdjax.config import Custom, Member, Run, Scalar, Term, to_dict
+from kdjax.config import Custom, Ensemble, FromRun, Scalar, Term, to_dict
+from kdjax.presets import digits
 from kdjax.train import loop
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
         cli.main([command, "--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    default = to_dict(Run())
+    default = to_dict(digits())
     if command == "train":
         default.pop("teacher")
         default["terms"] = {"hard": default["terms"].pop("soft")}
@@ -142,7 +143,8 @@ def test_fields_by_path(parsed):
         "distill",
         *("--set", "optim.lr=3e-3", "--set=name=7", "--set", "views.area=(0.2, 0.9)"),
         *("--set", "baselines=()", "--set", "optim.milestones=[0.5]"),
-        *("--set", "teacher.also.0.run=runs/other", "--set", "views.flip=true"),
+        *("--set", "teacher.members.0.run=runs/other", "--set", "views.flip=true"),
+        *("--teacher.members.1.run", "runs/next", "--teacher.weights", "1", "2"),
         *("--set", 'terms.soft.options={"beta": 2}', "--set", "model.weights=None"),
         *("--terms.hard.loss=hard_cross_entropy", "--terms.hard.weight", "0.1"),
         *("--terms.hard.teacher", "labels", "--terms.soft.weight.end", "0.5"),
@@ -151,12 +153,13 @@ def test_fields_by_path(parsed):
     )
     assert run.optim.lr == 3e-3 and run.name == "7" and run.views.area == (0.2, 0.9)
     assert run.baselines == () and run.optim.milestones == (0.5,) and run.views.flip
-    assert run.teacher.also == (Member(run="runs/other"),) and run.steps == 500
+    members = FromRun("runs/other"), FromRun("runs/next")
+    assert run.teacher == Ensemble(members, weights=(1.0, 2.0)) and run.steps == 500
     assert run.model.weights == "None"
     soft = {"options": {"beta": 2}, "weight": Scalar(1.0, 0.5, "linear")}
     flow = Term("fsp", student=("stage1", "stage2"))
     hard = Term("hard_cross_entropy", Scalar(0.1), teacher="labels")
-    soft = dataclasses.replace(Run().terms["soft"], **soft)
+    soft = dataclasses.replace(digits().terms["soft"], **soft)
     assert run.terms == {"soft": soft, "hard": hard, "stages": flow}
 
 
@@ -184,9 +187,9 @@ def test_a_config_function_and_options_on_top(parsed):
 def test_a_run_folders_config_runs_it_again(parsed, tmp_path):
     import json
 
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(Run(steps=321))))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(digits(steps=321))))
     _, (run,), _ = parsed("distill", f"--config={tmp_path / 'config.json'}")
-    assert run == Run(steps=321)
+    assert run == digits(steps=321)
 
 
 def test_commands_over_folders(parsed):
@@ -214,12 +217,16 @@ BAD = {
     ("distill", "--set", "views.mode=x"): "views.mode: expected one of ['fixed'",
     ("distill", "--set", "steps=many"): "steps: expected a value of type int, got 'ma",
     ("distill", "--set", "steps.x=1"): "steps.x: expected the end of the path",
-    ("distill", "--set", "teacher.also.2.run=x"): "teacher.also.2: expected a number",
+    (
+        "distill",
+        "--set",
+        "teacher.members.2.run=x",
+    ): "members.2: expected a number",
     ("distill", "--terms.soft.weight.valu", "1"): "weight.valu: did you mean 'value'?",
     ("distill", "--terms.soft.student", "--steps", "3"): "expected a value, got 'noth",
     ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
     ("distill", "--views.area", "0.5", "1.2"): "views.area",
-    ("distill", "--steps", "0"): "steps: expected at least 1, got 0",
+    ("distill", "--steps", "0"): "steps: expected >= 1, got 0",
     ("distill", "--config"): "config: expected FILE.py:FUNCTION",
     ("distill", "--config", "nowhere.py:f"): "config: expected a file that exists",
     (
@@ -233,7 +240,7 @@ BAD = {
     ("views", "tests"): "run: expected a run folder (with config.json), ",
     ("views", "nowhere/config.json"): "config: expected a file that exists",
     ("distill", "--data.crop", "host"): (
-        "data.crop: expected device unless data.feed is streamed, got 'host'"
+        "data.crop: expected device unless data.pipeline is host, got 'host'"
     ),
 }
 

@@ -170,7 +170,7 @@ def test_a_damaged_file_is_named(tree, how):
     train = folder.load(str(path))["train"]
     with pytest.raises(ValueError, match="train/bee/1.png: cannot be decoded"):
         memory.decode_all(train)
-    held = memory.decode_all(train, on_corrupt="skip")
+    held = memory.decode_all(train, on_error="skip")
     assert held.ids.tolist() == [0, 1, 3] and "train/bee/1.png" in held.skipped[0]
 
 
@@ -199,7 +199,7 @@ def test_color_among_gray_is_named_and_never_lost_unasked(tmp_path):
     later = folder.load(str(tmp_path))["b_test"]
     assert later.shape == (4, 5, 1)
     with pytest.raises(ConfigError, match=want):
-        memory.decode_all(later, on_corrupt="skip")
+        memory.decode_all(later, on_error="skip")
     for channels in (1, 3):
         made = folder.load(str(tmp_path), channels)
         assert {s.read(0).shape for s in made.values()} == {(4, 5, channels)}

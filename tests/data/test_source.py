@@ -117,9 +117,9 @@ def test_stored_images_are_resized_once_and_keep_their_own_size():
     np.testing.assert_allclose(held.images[0, 1], want, atol=0.51)
     image, size = source.load(held, 1)
     assert size == (4, 8) and image.shape == (4, 4, 3)
-    for on_corrupt in ("raise", "skip"):
+    for on_error in ("raise", "skip"):
         with pytest.raises(ImageError, match=r"images 1: expected shape \(8, 4, 3\)"):
-            memory.decode_all(one, on_corrupt=on_corrupt)
+            memory.decode_all(one, on_error=on_error)
 
 
 def test_damaged_images_are_named_or_left_out_with_their_ids():
@@ -127,7 +127,7 @@ def test_damaged_images_are_named_or_left_out_with_their_ids():
     damaged = lazy(whole, broken={3, 150})
     with pytest.raises(ImageError, match="images 3: cannot be decoded"):
         memory.decode_all(damaged, workers=1)
-    held = memory.decode_all(damaged, on_corrupt="skip", workers=3)
+    held = memory.decode_all(damaged, on_error="skip", workers=3)
     good = np.setdiff1d(np.arange(200), [3, 150])
     want = tuple(f"images {i}: cannot be decoded" for i in (3, 150))
     assert held.skipped == want
@@ -135,15 +135,15 @@ def test_damaged_images_are_named_or_left_out_with_their_ids():
     np.testing.assert_array_equal(held.images, whole.images[good])
     np.testing.assert_array_equal(held.labels, whole.labels[good])
     np.testing.assert_array_equal(held.read(3), whole.images[4])
-    left = memory.select_decodable(damaged, on_corrupt="skip")
+    left = memory.select_decodable(damaged, on_error="skip")
     assert left.images is None and left.skipped == want
     np.testing.assert_array_equal(left.ids, good)
     np.testing.assert_array_equal(left.read(3), whole.images[4])
     assert memory.select_decodable(damaged) is damaged
-    with pytest.raises(ConfigError, match="on_corrupt: .*none of 200; the first: im"):
-        memory.decode_all(lazy(whole, range(200)), on_corrupt="skip")
-    with pytest.raises(ConfigError, match="on_corrupt: expected raise or skip"):
-        memory.decode_all(damaged, on_corrupt="ignore")
+    with pytest.raises(ConfigError, match="on_error: .*none of 200; the first: im"):
+        memory.decode_all(lazy(whole, range(200)), on_error="skip")
+    with pytest.raises(ConfigError, match="on_error: expected raise or skip"):
+        memory.decode_all(damaged, on_error="ignore")
 
 
 def test_a_name_may_join_several_sets(tmp_path):

@@ -200,11 +200,11 @@ def test_a_damaged_image_ends_the_stream_with_its_name():
 def test_the_feed_is_chosen_by_size_or_by_force():
     made = lazy()
     assert pipeline.decoded_bytes(made) == 30 * 12 * 10 * 3
-    assert pipeline.choose_pipeline(made, 10_800) == "resident"
-    assert pipeline.choose_pipeline(made, 10_799) == "streamed"
-    assert pipeline.choose_pipeline(made, 10_799, "resident") == "resident"
-    assert pipeline.choose_pipeline(made, 10_800, "streamed") == "streamed"
-    with pytest.raises(ConfigError, match="data.feed: expected auto or resident"):
+    assert pipeline.choose_pipeline(made, 10_800) == "device"
+    assert pipeline.choose_pipeline(made, 10_799) == "host"
+    assert pipeline.choose_pipeline(made, 10_799, "device") == "device"
+    assert pipeline.choose_pipeline(made, 10_800, "host") == "host"
+    with pytest.raises(ConfigError, match="data.pipeline: expected auto or device"):
         pipeline.choose_pipeline(made, 1, "carrier pigeon")
     mesh = sharding.make_mesh(Compute(data=2), 2)
     assert pipeline.device_budget(mesh) == 4 * 2**30

@@ -24,7 +24,7 @@ def small(tiny_run, tmp_path):
             evaluate_every=STEPS,
             checkpoint_every=STEPS,
             log_every=10,
-            data=Data(train="train[:72]"),
+            data=Data("digits", train="train[:72]"),
             optim=Optim(warmup=5),
             views=Views(mode=mode, flip=True),
             terms={"soft": Term(temperature=Scalar(3.0))},

@@ -17,7 +17,7 @@ from kdjax.config import (
     Compute,
     ConfigError,
     Data,
-    Model,
+    ModelConfig,
     Scalar,
     Term,
     Views,
@@ -159,7 +159,9 @@ def test_the_mean_over_crops_is_fixed(small, tmp_path):
 
 @pytest.mark.full
 def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
-    model = kdjax.make_model(Model(depth=8, width=4), classes=10)
+    model = kdjax.make_model(
+        ModelConfig("resnet", depth=8, width=4, resolution=8), classes=10
+    )
     teacher = model, model.init(jax.random.key(3), np.zeros((1, 8, 8, 1), "f"))
     outcomes = []
     for folder, path in (("live", ""), ("cached", str(tmp_path / "store"))):
@@ -176,11 +178,11 @@ def test_networks_with_convolutions_are_alike_to_the_bit_too(small, tmp_path):
 @pytest.mark.full
 def test_streamed_teaches_as_resident(small):
     resident = taught(small("resident"))
-    data = Data(train="train[:72]", feed="streamed")
+    data = Data("digits", train="train[:72]", pipeline="host")
     run = dataclasses.replace(small("streamed"), data=data)
     np.testing.assert_array_equal(taught(run), resident)
     # A feed is no part of a run: the other one finds it finished.
-    again = dataclasses.replace(run, data=dataclasses.replace(data, feed="resident"))
+    again = dataclasses.replace(run, data=dataclasses.replace(data, pipeline="device"))
     np.testing.assert_array_equal(taught(again), resident)
 
 
@@ -190,7 +192,7 @@ def test_streamed_and_cached_over_several_devices(small, tmp_path, how):
     one = taught(small("one"))
     run = small("cached", cache=Cache(path=str(tmp_path / "store")))
     stored(run)
-    data = Data(train="train[:72]", feed="streamed")
+    data = Data("digits", train="train[:72]", pipeline="host")
     compute = Compute(how=how, data=4)
     several = taught(dataclasses.replace(run, data=data, compute=compute))
     np.testing.assert_allclose(several, one, rtol=0, atol=2e-4)
@@ -201,7 +203,7 @@ def test_crops_cut_on_the_host_teach_as_those_of_the_device(small):
     """Views are equal but for the few pixels that lie halfway between two levels."""
     views = Views(flip=True, method="cubic")
     device = taught(small("device", views=views))
-    data = Data(train="train[:72]", feed="streamed", crop="host")
+    data = Data("digits", train="train[:72]", pipeline="host", crop="host")
     host = taught(small("host", views=views, data=data))
     gap = np.linalg.norm(host - device) / np.linalg.norm(device)
     assert gap < 5e-4
@@ -219,13 +221,14 @@ def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (128, 32, 32, 3), dtype=np.uint8)
     splits = {k: (images, np.arange(128) % 10) for k in ("train", "test")}
-    network = Model(
+    network = ModelConfig(
         depth=depth,
         width=16,
         norm="batch",
         resolution=32,
         weights=weights,
-        pixels="cifar10",
+        normalization="cifar10",
+        name="resnet",
     )
     outcomes = []
     for folder, path in (("live", ""), ("cached", str(tmp_path / "store"))):
@@ -234,8 +237,8 @@ def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
             run,
             seeds=1,
             batch=64,
-            data=Data(train="train", validation="test", test="test"),
-            model=Model(resolution=32),
+            data=Data("digits", train="train", validation="test", test="test"),
+            model=ModelConfig("resnet", resolution=32),
             teacher=dataclasses.replace(run.teacher, model=network),
         )
         if path:

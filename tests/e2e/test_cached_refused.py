@@ -18,10 +18,12 @@ from kdjax.config import (
     Cache,
     ConfigError,
     Data,
-    Member,
-    Model,
+    Ensemble,
+    FromWeights,
+    ModelConfig,
     Scalar,
     Term,
+    replace_cache,
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
@@ -78,11 +80,12 @@ def test_the_top_k_classes_are_of_one_temperature(small, tmp_path):
 )
 def test_a_mean_of_probabilities_is_of_a_temperature(small, mean, at):
     """That of the loss, or its own; a mean of logits serves all."""
-    also = (Member(model=Model(weights="second.npz")),)
+    second = FromWeights(ModelConfig("resnet", weights="second.npz", resolution=8))
 
     def of(temperature):
         run = small("run", terms={"soft": Term(temperature=Scalar(temperature))})
-        teacher = dataclasses.replace(run.teacher, also=also, mean=mean, mean_at=at)
+        first = replace_cache(run.teacher, Cache())
+        teacher = Ensemble((first, second), mean=mean, mean_at=at)
         run = dataclasses.replace(run, teacher=teacher)
         train = setup.load_source(run, "train")
         return make_manifest(run, train, BoundModel(*TEACHER, None, 8))
@@ -100,16 +103,18 @@ def test_what_training_does_not_see_is_no_part_of_a_store(small):
         return make_manifest(run, train, BoundModel(*TEACHER, None, 8))
 
     for mode in ("consistent", "function_matching", "fixed"):
-        assert of(mode, central=1.25) == of(mode), mode
-        assert of(mode, share=0.5) == of(mode), mode
+        assert of(mode, evaluation_crop=1.25) == of(mode), mode
+        assert of(mode, crop_fraction=0.5) == of(mode), mode
     mild = {"crop": "random"}
     assert of("consistent", **mild, area=(0.5, 1.0)) == of("consistent", **mild)
-    assert of("consistent", **mild, share=0.5) != of("consistent", **mild)
+    assert of("consistent", **mild, crop_fraction=0.5) != of("consistent", **mild)
     assert of("consistent", area=(0.5, 1.0)) != of("consistent")
-    assert of("fixed", still="central", share=0.5) != of("fixed", still="central")
+    assert of("fixed", fixed_view="center", crop_fraction=0.5) != of(
+        "fixed", fixed_view="center"
+    )
     assert of("consistent", mix="cutmix") == of("consistent")
     assert of("function_matching", mix="cutmix") != of("function_matching")
-    assert of("fixed", still="central") != of("fixed")
+    assert of("fixed", fixed_view="center") != of("fixed")
 
 
 MODEL = """
@@ -139,7 +144,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
 
     def teacher(text, name="make", **sizes):
         file.write_text(text)
-        code = zoo.fingerprint_model(Model(name=f"{file}:{name}", **sizes))
+        code = zoo.fingerprint_model(ModelConfig(name=f"{file}:{name}", **sizes))
         return BoundModel(*TEACHER, None, 8, code=(code,))
 
     def of(*args, **sizes):
@@ -151,7 +156,7 @@ def test_a_model_of_ones_own_is_known_by_its_file(small, tmp_path):
     # A function reads what it likes of its config, and a partial has no file.
     assert of(MODEL, "other") != first and of(MODEL, depth=14) != first
     assert of(MODEL, "part") != of(changed, "part")
-    assert zoo.fingerprint_model(Model()) == ""
+    assert zoo.fingerprint_model(ModelConfig("resnet", resolution=8)) == ""
     logits = {"logits": Column((2, 16, 10), "float32")}
     writer.create_cache(run, train, teacher(MODEL), logits)
     with pytest.raises(StoreError, match="teacher.code: expected nothing, the store"):
@@ -322,13 +327,14 @@ def test_a_store_of_something_else_is_refused_by_field(small, tmp_path):
             run, views=dataclasses.replace(run.views, flip=False)
         ),
         "data.content: expected": dataclasses.replace(
-            run, data=Data(train="train[:80]")
+            run, data=Data("digits", train="train[:80]")
         ),
         "cache.crops: expected 3, the store has nothing": small(
             "cached", "fixed", dataclasses.replace(cache, crops=3)
         ),
         "crop: expected 'host'": dataclasses.replace(
-            run, data=Data(train="train[:72]", feed="streamed", crop="host")
+            run,
+            data=Data("digits", train="train[:72]", pipeline="host", crop="host"),
         ),
     }
     for message, other in others.items():

@@ -31,18 +31,19 @@ def linear(model, classes):
     return from_function(apply, init=init)
 '''
 EXPERIMENT = """
-from kdjax.config import Compute, Model, Optim, Run, Teacher
+from kdjax.config import Compute, ModelConfig, Optim, TrainFirst
 from kdjax.experiments import Experiment
+from kdjax.presets import digits
 
-LINEAR = Model(name="{model}:linear")
+LINEAR = ModelConfig("{model}:linear", resolution=8)
 OPTIM = Optim(warmup=0)
 
 
 def mix(scale="tiny"):
-    teacher = Teacher(model=LINEAR, steps=4, optim=OPTIM)
+    teacher = TrainFirst(LINEAR, steps=4, optim=OPTIM)
     one = Compute(data=1)
     common = dict(optim=OPTIM, steps=4, batch=8, compute=one)
-    return Run(model=LINEAR, teacher=teacher, **common)
+    return digits(model=LINEAR, teacher=teacher, **common)
 
 
 EXPERIMENT = Experiment("two runs", {{"mix": mix}}, {{"tiny": (1,)}}, ())

@@ -43,7 +43,7 @@ def photos(tmp_path):
 
 
 def test_a_run_says_what_it_left_out_and_shows_its_views(photos, tiny_run, tmp_path):
-    data = Data(photos, train="train", store=8, on_corrupt="skip")
+    data = Data(photos, train="train", store=8, on_error="skip")
     run = tiny_run(data=data, batch=4, steps=3, terms={"hard": HARD}, teacher=None)
     with pytest.warns(UserWarning, match="data.train: left out 1 of 18 .*cat/00.jpg"):
         folder = jobs.train(run, model=LINEAR)

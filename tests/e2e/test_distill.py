@@ -16,16 +16,19 @@ from kdjax import jobs, setup
 from kdjax.config import (
     HARD,
     ConfigError,
-    Member,
-    Model,
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
     Optim,
     Scalar,
-    Teacher,
     Term,
+    TrainFirst,
     Views,
 )
 from kdjax.core import runlog
 from kdjax.data import datasets
+from kdjax.presets import digits, digits_teacher
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
 from tests.e2e.saved import saved
@@ -35,16 +38,20 @@ from tests.e2e.saved import saved
 def finished(tmp_path_factory, request):
     """One complete distillation with a teacher, a baseline and two seeds."""
     root = tmp_path_factory.mktemp("finished") / "run"
-    from kdjax.config import Compute, Run
+    from kdjax.config import Compute
 
     optim = Optim(warmup=5, lr=0.01)
     views = Views(area=(0.5, 1.0), flip=False)
-    run = Run(
+    run = digits(
         name="funmatch",
         workdir=str(root),
         seeds=2,
-        model=Model(depth=8, width=4),
-        teacher=Teacher(model=Model(depth=8, width=4), steps=60, optim=optim),
+        model=ModelConfig("resnet", depth=8, width=4, resolution=8),
+        teacher=TrainFirst(
+            ModelConfig("resnet", depth=8, width=4, resolution=8),
+            steps=60,
+            optim=optim,
+        ),
         optim=optim,
         views=views,
         baselines=("labels_mixup",),
@@ -217,12 +224,12 @@ def test_continuing_gives_the_bits_of_an_uninterrupted_run(
         "hard": Term(
             "hard_cross_entropy", Scalar(0.0, 0.1, "linear"), teacher="labels"
         ),
-        "hint": Term("hint_l2", student="stage1", teacher="stage1", connector=True),
+        "hint": Term("hint_l2", student="stage1", teacher="stage1", projector=True),
     }
     run = tiny_run(
         terms=terms,
         seeds=2,
-        model=Model(depth=8, width=2, norm="batch"),
+        model=ModelConfig("resnet", depth=8, width=2, norm="batch", resolution=8),
         compute=Compute(how=compute, data=2),
         # Not a divisor of the signal's step: the run stops between its checkpoints.
         checkpoint_every=5,
@@ -255,7 +262,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
         teacher=None,
         terms={"hard": HARD},
         optim=Optim(name="sgd", lr=1.0, clip=0, warmup=0, schedule="steps", gamma=1e30),
-        model=Model(depth=8, width=2, norm="batch"),
+        model=ModelConfig("resnet", depth=8, width=2, norm="batch", resolution=8),
         steps=16,
         log_every=16,
         checkpoint_every=4,
@@ -274,7 +281,9 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
 
 
 def teacher(**fields):
-    return dict(teacher=Teacher(model=Model(**fields)))
+    """A teacher with these fields of its model: published if they name weights."""
+    model = dataclasses.replace(digits_teacher().model, **fields)
+    return dict(teacher=(FromWeights if model.weights else TrainFirst)(model))
 
 
 BAD_RUNS = {
@@ -284,7 +293,7 @@ BAD_RUNS = {
     ),
     "at most the 8 devices there are, got 16": dict(batch=16, compute="compute 16"),
     "terms.soft.loss: expected one of": dict(terms={"soft": Term("kullback")}),
-    "terms.soft.temperature.value: expected a number > 0, got nan": dict(
+    "terms.soft.temperature.value: expected a finite number, got nan": dict(
         terms={"soft": Term(temperature=Scalar(float("nan")))}
     ),
     "terms.soft.temperature.value: expected a number > 0, got 0": dict(
@@ -303,8 +312,10 @@ BAD_RUNS = {
     "terms.hint: teacher_features: expected the shape of student_features": dict(
         terms={"hint": Term("hint_l2", student="stage1", teacher="stage1")},
     ),
-    "model.depth: expected 6n": dict(model=Model(depth=9)),
-    "model.name: ": dict(model=Model(name="resnext")),
+    "model.depth: expected 6n": dict(
+        model=ModelConfig("resnet", depth=9, resolution=8)
+    ),
+    "model.name: ": dict(model=ModelConfig(name="resnext", resolution=8)),
     "teacher.model.name: expected one of": teacher(name="resnext"),
     "teacher.model.norm: expected group for bit_r50x1": teacher(
         name="bit_r50x1", norm="batch"
@@ -313,10 +324,14 @@ BAD_RUNS = {
     "teacher.model.resolution: expected height and width in multiples of 16": teacher(
         name="vit_ti16", resolution=30
     ),
-    "teacher.model.pixels: expected images of 3 channels": teacher(pixels="cifar10"),
+    "teacher.model.normalization: expected images of 3": teacher(
+        normalization="cifar10"
+    ),
     "teacher.model.weights: nowhere.npz: expected": teacher(weights="nowhere.npz"),
-    "teacher.also.0.model.name: expected one of": dict(
-        teacher=Teacher(also=(Member(model=Model(name="resnext", weights="x.npz")),))
+    "teacher.members.1.model.name: expected one of": dict(
+        teacher=Ensemble(
+            (digits_teacher(), FromWeights(ModelConfig("resnext", weights="x.npz")))
+        )
     ),
 }
 
@@ -327,7 +342,7 @@ def test_bad_input_is_named_before_anything_is_written(tiny_run, message, tmp_pa
 
     changes = BAD_RUNS[message]
     if changes == "empty":
-        changes = dict(data=Data(train="train[3:3]"))
+        changes = dict(data=Data("digits", train="train[3:3]"))
     changes = dict(changes)
     if str(changes.get("compute", "")).startswith("compute"):
         changes["compute"] = Compute(data=int(changes["compute"].split()[1]))
@@ -346,12 +361,12 @@ def test_student_and_teacher_with_different_classes(tiny_run, tmp_path):
     }
     from kdjax.config import Data
 
-    data = Data(train="train[:64]")
+    data = Data("digits", train="train[:64]")
     teacher = tiny_run(
         teacher=None, terms={"hard": HARD}, data=data, workdir=str(tmp_path / "five")
     )
     folder = jobs.train(teacher, splits=five)
-    run = tiny_run(teacher=Teacher(run=str(folder)), workdir=str(tmp_path / "ten"))
+    run = tiny_run(teacher=FromRun(str(folder)), workdir=str(tmp_path / "ten"))
     with pytest.raises(ConfigError, match=r"teacher: expected as many classes as the "
                        r"student \(10\), got 5"):  # fmt: skip
         kdjax.distill(run)
@@ -366,7 +381,7 @@ def test_a_checkpoint_of_another_architecture(tiny_run, tmp_path):
     wide = tiny_run(
         teacher=None,
         terms={"hard": HARD},
-        model=Model(width=4),
+        model=ModelConfig("resnet", width=4, resolution=8),
         workdir=str(tmp_path / "w"),
     )
     jobs.train(wide)
@@ -417,7 +432,7 @@ def arrays(classes=4, seed=0, shape=(6, 6, 3)):
 def own_run(tiny_run):
     from kdjax.config import Data
 
-    return tiny_run(data=Data(train="train"))
+    return tiny_run(data=Data("digits", train="train"))
 
 
 def own_teacher(classes=4, seed=3):

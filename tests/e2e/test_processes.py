@@ -104,7 +104,7 @@ def test_two_processes_equal_one(tmp_path):
     for part in ("teacher", "labels", "."):
         check_equal(tmp_path / "two" / part, tmp_path / "one" / part)
     # The same student with images that each process decodes for its own rows.
-    other = *layout, "--data.feed", "streamed"
+    other = *layout, "--data.pipeline", "host"
     other += "--teacher.run", str(tmp_path / "one" / "teacher")
     options = {"processes": 2, "devices": 2, "options": other, "baselines": ()}
     codes, outputs = start(tmp_path / "streamed", **options)

@@ -6,15 +6,19 @@ import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import Data, labelled
+from kdjax.config import Data, labels_only
 from kdjax.core import runlog
 from tests.e2e.linear_runs import linear
 
 
 def test_a_run_continues_at_its_last_checkpoint(tiny_run, monkeypatch):
     """The last, of step 6, is not measured; the best, of step 4, is."""
-    run = labelled(
-        tiny_run(evaluate_every=4, checkpoint_every=6, data=Data(train="train[:32]")),
+    run = labels_only(
+        tiny_run(
+            evaluate_every=4,
+            checkpoint_every=6,
+            data=Data("digits", train="train[:32]"),
+        ),
         teacher=None,
     )
     append, text = runlog.append_metrics, io.StringIO()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax import jobs, setup
-from kdjax.config import Compute, ConfigError, Model, labelled, to_dict
+from kdjax.config import Compute, ConfigError, ModelConfig, labels_only, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.jobs import visualizing
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.full
 def early(tiny_run, tmp_path):
     """A finished run of two seeds, and a function making runs that begin from it."""
     folder = tmp_path / "early"
-    run = labelled(tiny_run(workdir=str(folder), seeds=2), teacher=None)
+    run = labels_only(tiny_run(workdir=str(folder), seeds=2), teacher=None)
     parts, state = first_state(run)
     # Not what its seeds would draw.
     state = state._replace(params=jax.tree.map(lambda x: x + 1, state.params))
@@ -75,8 +75,8 @@ def test_a_run_is_of_the_model_and_the_start_that_it_began_with(
     file, start = tmp_path / "mine.py", tmp_path / "start.safetensors"
     file.write_text(MODEL)
     save_weights({"params": {"w": np.ones((64, 10), "f")}}, start)
-    model = Model(name=f"{file}:make", weights=str(start))
-    run = labelled(tiny_run(model=model), teacher=None)
+    model = ModelConfig(name=f"{file}:make", weights=str(start), resolution=8)
+    run = labels_only(tiny_run(model=model), teacher=None)
     folder = jobs.train(run)
     if not finished:
         (folder / "summary.json").unlink()

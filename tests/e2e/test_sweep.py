@@ -22,15 +22,16 @@ pytestmark = pytest.mark.full
 FILE = """
 import dataclasses
 
-from kdjax.config import Cache, Optim, Run, Teacher
+from kdjax.config import Cache, Optim
 from kdjax.experiments import Experiment
+from kdjax.presets import digits, digits_teacher
 
 OPTIM = Optim(warmup=0)
-TEACHER = Teacher(steps=2, optim=OPTIM)
+TEACHER = digits_teacher(steps=2, optim=OPTIM)
 
 
 def mix(scale="tiny"):
-    return Run(steps=2, batch=8, optim=OPTIM, teacher=TEACHER)
+    return digits(steps=2, batch=8, optim=OPTIM, teacher=TEACHER)
 
 
 def cached(scale="tiny"):
@@ -54,15 +55,16 @@ EXPERIMENT = Experiment(
 NUMBERS = """
 import dataclasses
 
-from kdjax.config import Optim, Run, Scalar, Teacher, Term
+from kdjax.config import Optim, Scalar, Term
 from kdjax.experiments import Experiment
+from kdjax.presets import digits, digits_teacher
 
 
 def run(scale, lr, wd, temperature):
     optim = Optim(lr=lr, wd=wd, warmup=1)
     terms = {"soft": Term(temperature=Scalar(temperature))}
-    teacher = Teacher(steps=2, optim=Optim(warmup=0))
-    return Run(steps=2, batch=8, optim=optim, terms=terms, teacher=teacher)
+    teacher = digits_teacher(steps=2, optim=Optim(warmup=0))
+    return digits(steps=2, batch=8, optim=optim, terms=terms, teacher=teacher)
 
 
 EXPERIMENT = Experiment(
@@ -142,23 +144,15 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text(FILE.replace(data, model))
     with pytest.raises(ConfigError, match="spoilt x1: model.name: expected one of"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
-    named = "dataclasses.replace(run.model, name='resnett', weights='published.npz')"
+    named = "dataclasses.replace(run.model, name='resnett')"
     teacher = f"run, teacher=dataclasses.replace(run.teacher, model={named})"
     file.write_text(FILE.replace(data, teacher))
     with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: expected"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
-    # A teacher that is another run of the sweep is not described otherwise than it is.
-    member = 'Member(ref("early"))'
-    assert member in FIRST
-    otherwise = 'Member(ref("early"), model=Model(width=3))'
-    file.write_text("from kdjax.config import Model" + FIRST.replace(member, otherwise))
-    with pytest.raises(ConfigError, match="two x1: teacher.also.0.model: expected as"):
-        experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     # Weights that are nowhere; a variant that is not asked for wants none.
-    there = "teacher=Teacher(model=Model(weights='$NOWHERE/x.npz'))"
-    file.write_text(
-        "from kdjax.config import Model" + FILE.replace(data, f"run, {there}")
-    )
+    there = "teacher=FromWeights(ModelConfig('resnet8', weights='$NOWHERE/x.npz'))"
+    names = "from kdjax.config import FromWeights, ModelConfig"
+    file.write_text(names + FILE.replace(data, f"run, {there}"))
     want = (
         r"spoilt x1: teacher.model.weights: \$NOWHERE/x.npz: expected the environment"
     )
@@ -188,7 +182,9 @@ def test_a_teacher_keeps_its_folder_when_variants_are_added(tmp_path):
     (one, *_), *_ = (t.before for t in plan(load_experiment(file), root, "tiny", 1))
     assert pathlib.Path(one.workdir).name == "teacher-0"
     runlog.open_run(one.workdir, to_dict(one))
-    longer = NUMBERS.replace("Teacher(steps=2", "Teacher(steps=3 if lr > 1 else 2")
+    longer = NUMBERS.replace(
+        "digits_teacher(steps=2", "digits_teacher(steps=3 if lr > 1 else 2"
+    )
     file.write_text(
         longer.replace("={\n", '={\n"new": lambda s="tiny": run(s, 2.0, 0, 1.0),\n')
     )
@@ -206,7 +202,7 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
         "if lr < 5e-3:\n        teacher = dataclasses.replace(teacher, steps=1)\n"
     )
     file.write_text(
-        NUMBERS.replace("    return Run(", f"    {teachers}    return Run(")
+        NUMBERS.replace("    return digits(", f"    {teachers}    return digits(")
     )
     experiment = load_experiment(file)
 
@@ -233,16 +229,17 @@ def test_a_part_of_a_sweep_can_be_trained_first(tmp_path):
 FIRST = """
 import dataclasses
 
-from kdjax.config import Member, Optim, Run, Teacher, labelled
+from kdjax.config import Ensemble, FromRun, Optim, labels_only
 from kdjax.experiments import Experiment, ref
+from kdjax.presets import digits, digits_teacher
 
 
 def mix(scale="tiny"):
-    return Run(steps=160, optim=Optim(warmup=0))
+    return digits(steps=160, optim=Optim(warmup=0))
 
 
 def early(scale="tiny"):
-    return labelled(mix())
+    return labels_only(mix())
 
 
 def begun(scale="tiny"):
@@ -251,7 +248,8 @@ def begun(scale="tiny"):
 
 
 def two(scale="tiny"):
-    return dataclasses.replace(mix(), teacher=Teacher(also=(Member(ref("early")),)))
+    members = digits_teacher(), FromRun(ref("early"))
+    return dataclasses.replace(mix(), teacher=Ensemble(members))
 
 
 EXPERIMENT = Experiment(

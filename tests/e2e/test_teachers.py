@@ -17,17 +17,21 @@ from kdjax.config import (
     Compute,
     ConfigError,
     Data,
-    Member,
-    Model,
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    MovingAverage,
     Scalar,
-    Teacher,
     Term,
+    TrainFirst,
 )
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import BoundModel
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
+from kdjax.presets import digits_teacher
 from kdjax.setup import load_teachers
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -35,7 +39,7 @@ from kdjax.train.checkpoint import Checkpoints
 # Runs of convolutional networks: the full tier.
 pytestmark = pytest.mark.full
 
-SMALL = Model(depth=8, width=2)
+SMALL = ModelConfig("resnet", depth=8, width=2, resolution=8)
 
 
 def linear():
@@ -70,7 +74,7 @@ def test_the_student_follows_its_own_average(tiny_run):
         "hard": Term("hard_cross_entropy", teacher="labels"),
         "self": Term("softmax_kl", weight=Scalar(0.5)),
     }
-    run = tiny_run(terms=terms, teacher=Teacher(kind="average", decay=0.9))
+    run = tiny_run(terms=terms, teacher=MovingAverage(decay=0.9))
     folder = kdjax.distill(run, student=linear())
     assert not (folder / "teacher").exists()
     lines = [x for x in runlog.read_metrics(folder) if x["kind"] == "train"]
@@ -90,7 +94,7 @@ def test_the_student_follows_its_own_average(tiny_run):
 def test_published_weights_teach_and_start_a_student(tiny_run, weights):
     path, found = weights
     published = dataclasses.replace(SMALL, weights=path)
-    run = tiny_run(teacher=Teacher(model=published), model=published, steps=1)
+    run = tiny_run(teacher=FromWeights(published), model=published, steps=1)
     run = dataclasses.replace(
         run,
         optim=dataclasses.replace(run.optim, warmup=0, lr=0.0, wd=0.0),
@@ -111,29 +115,30 @@ def test_weights_that_do_not_fit_are_named_before_anything_is_written(
     tiny_run, weights, tmp_path
 ):
     path, _ = weights
-    wide = Model(depth=8, width=4, weights=path)
+    wide = ModelConfig("resnet", depth=8, width=4, weights=path, resolution=8)
     for field, run in {
-        "teacher.model": tiny_run(teacher=Teacher(model=wide)),
+        "teacher.model": tiny_run(teacher=FromWeights(wide)),
         "model": tiny_run(model=wide),
-        "teacher.also.0.model": tiny_run(
-            teacher=Teacher(model=SMALL, also=(Member(model=wide),))
+        "teacher.members.1.model": tiny_run(
+            teacher=Ensemble((TrainFirst(SMALL), FromWeights(wide)))
         ),
     }.items():
         with pytest.raises(ConfigError, match=rf"(?s)^{field}.weights: .*misshapen"):
             kdjax.distill(run)
-    gone = Model(weights=str(tmp_path / "nowhere.npz"))
+    gone = ModelConfig("resnet", weights=str(tmp_path / "nowhere.npz"), resolution=8)
     with pytest.raises(ConfigError, match="teacher.model.weights: .*nowhere.npz"):
-        kdjax.distill(tiny_run(teacher=Teacher(model=gone)))
+        kdjax.distill(tiny_run(teacher=FromWeights(gone)))
     assert not pathlib.Path(tiny_run().workdir).exists()
 
 
 def test_several_teachers_each_at_its_resolution(tiny_run, weights):
     path, _ = weights
-    also = (
-        Member(model=dataclasses.replace(SMALL, weights=path), weight=3.0),
-        Member(model=Model(depth=8, width=2, resolution=12, weights=path)),
+    members = (
+        digits_teacher(),
+        FromWeights(dataclasses.replace(SMALL, weights=path)),
+        FromWeights(dataclasses.replace(SMALL, resolution=12, weights=path)),
     )
-    teacher = Teacher(model=Model(), also=also, mean="probabilities")
+    teacher = Ensemble(members, weights=(1.0, 3.0, 1.0), mean="probabilities")
     terms = {"soft": Term(temperature=Scalar(4.0))}
     run = tiny_run(teacher=teacher, terms=terms)
     folder = kdjax.distill(run, teacher=(linear(), variables(1)), student=linear())
@@ -148,17 +153,18 @@ def test_several_teachers_each_at_its_resolution(tiny_run, weights):
 
 
 @pytest.mark.parametrize(
-    "asked, field",
+    "teacher, kind",
     [
-        (Teacher(kind="average"), "kind"),
-        (Teacher(run="runs/x"), "run"),
-        (Teacher(model=Model(weights="x.npz")), "model.weights"),
+        (MovingAverage(), "average"),
+        (FromRun("runs/x"), "run"),
+        (FromWeights(ModelConfig("resnet", weights="x.npz")), "weights"),
+        (Ensemble((FromRun("runs/x"), FromRun("runs/y"))), "ensemble"),
     ],
 )
-def test_a_teacher_from_python_stands_alone(tiny_run, asked, field):
-    want = f"teacher.{field}: expected as it is by default beside a teacher handed over"
-    with pytest.raises(ConfigError, match=want):
-        kdjax.distill(tiny_run(teacher=asked), teacher=(linear(), variables(1)))
+def test_a_teacher_from_python_replaces_one_of_kind_train(tiny_run, teacher, kind):
+    message = f"teacher.kind: expected train, for a teacher passed .* got '{kind}'"
+    with pytest.raises(ConfigError, match=message):
+        kdjax.distill(tiny_run(teacher=teacher), teacher=(linear(), variables(1)))
     assert not pathlib.Path(tiny_run().workdir).exists()
 
 
@@ -171,9 +177,9 @@ def test_a_teacher_from_python_sees_the_pixels_that_the_config_names(tiny_run):
 
     found = []
     wide = jax.tree.map(lambda x: np.asarray(x, np.float64), variables(1))
-    for pixels, model in (("half", inner), ("unit", inner._replace(apply=apply))):
-        folder = f"{tiny_run().workdir} {pixels}"
-        teacher = Teacher(model=Model(pixels=pixels))
+    for name, model in (("symmetric", inner), ("unit", inner._replace(apply=apply))):
+        folder = f"{tiny_run().workdir} {name}"
+        teacher = TrainFirst(ModelConfig("resnet", normalization=name, resolution=8))
         run = tiny_run(teacher=teacher, workdir=folder)
         kdjax.distill(run, teacher=(model, wide), student=linear())
         found.append(runlog.read_metrics(folder)[0]["loss"])
@@ -184,7 +190,7 @@ def test_a_teacher_from_python_sees_the_pixels_that_the_config_names(tiny_run):
 def test_a_teacher_whose_answers_are_no_numbers_is_named(tiny_run, value):
     broken = jax.tree.map(lambda x: np.full_like(x, value), variables(1))
     with pytest.raises(ConfigError, match="^teacher: expected logits that are numbers"):
-        kdjax.distill(tiny_run(teacher=Teacher()), teacher=(linear(), broken))
+        kdjax.distill(tiny_run(teacher=digits_teacher()), teacher=(linear(), broken))
     assert not pathlib.Path(tiny_run().workdir).exists()
 
 
@@ -193,7 +199,7 @@ def test_a_run_goes_on_with_the_weights_that_it_began_with(tiny_run, weights, tm
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(pathlib.Path(path).read_bytes())
     published = dataclasses.replace(SMALL, weights=str(mine))
-    run = tiny_run(teacher=Teacher(model=published))
+    run = tiny_run(teacher=FromWeights(published))
     folder = kdjax.distill(run, student=linear())
     kdjax.distill(run, student=linear())
     save_weights(jax.tree.map(lambda x: x + 0.01, found), mine)
@@ -245,7 +251,7 @@ def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
     folder = jobs.train(run)
 
     def load(data):
-        run = tiny_run(data=data, teacher=Teacher(run=str(folder)))
+        run = tiny_run(data=data, teacher=FromRun(str(folder)))
         source, mesh = setup.load_source(run, "train"), sharding.make_mesh(Compute(), 8)
         return setup.load_teacher(run, source, mesh)
 
@@ -268,9 +274,9 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
     other = BoundModel(
         wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
     )
-    monkeypatch.setattr(load_teachers, "_load_member", lambda *args: other)
-    run = tiny_run(teacher=Teacher(model=Model(), also=(Member(run="runs/seven"),)))
-    message = "teacher.also.0: expected 10 classes, as the first teacher has, got 7"
+    monkeypatch.setattr(load_teachers, "_load_run", lambda *args: other)
+    run = tiny_run(teacher=Ensemble((digits_teacher(), FromRun("runs/seven"))))
+    message = "teacher.members.1: expected 10 classes, as the first member has, got 7"
     with pytest.raises(ConfigError, match=message):
         kdjax.distill(run, teacher=(linear(), variables(1)))
     assert not pathlib.Path(run.workdir).exists()
@@ -279,7 +285,7 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
 def test_a_teacher_in_bfloat16_is_close(tiny_run):
     kls = {}
     for precision in ("float32", "bfloat16"):
-        teacher = Teacher(model=Model(), precision=precision)
+        teacher = TrainFirst(ModelConfig("resnet", resolution=8), precision=precision)
         run = tiny_run(teacher=teacher, workdir=str(tiny_run().workdir) + precision)
         given = dict(teacher=(linear(), variables(2)), student=linear())
         kls[precision] = final(kdjax.distill(run, **given))["params"]["w"]
@@ -293,17 +299,12 @@ def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path, monke
     folder = kdjax.jobs.train(tiny_run(workdir="~/run", teacher=None, terms=terms))
     assert folder == tmp_path / "run" and runlog.is_finished(folder)
     best = Checkpoints(folder, read_only=True).best_step()
-    teacher = Teacher(run="~/run", step=best)
+    teacher = FromRun("~/run", step=best)
     kdjax.distill(tiny_run(teacher=teacher, workdir=str(tmp_path / "self")))
     wrong = dataclasses.replace(teacher, step=3)
     run = tiny_run(teacher=wrong, workdir=str(tmp_path / "other"))
     kept = Checkpoints(folder, read_only=True).steps()
     text = rf"^teacher.step: expected a step .*{re.escape(str(kept))}, got 3$"
-    with pytest.raises(ConfigError, match=text):
-        kdjax.distill(run)
-    model = Model(name="resnet20")
-    run = dataclasses.replace(run, teacher=dataclasses.replace(teacher, model=model))
-    text = rf"^teacher.model: expected .*, or that of {folder}, got Model\(name='resnet"
     with pytest.raises(ConfigError, match=text):
         kdjax.distill(run)
     assert not (tmp_path / "other").exists()
@@ -314,12 +315,12 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
     runlog.open_run(folder, config.to_dict(tiny_run()))
     text = f"^teacher.run: {folder}: expected a finished run, it has no summary.json$"
     with pytest.raises(ConfigError, match=text):
-        kdjax.distill(tiny_run(teacher=Teacher(run=str(folder))))
+        kdjax.distill(tiny_run(teacher=FromRun(str(folder))))
     (folder / "summary.json").write_text("{}")
-    named = Model(weights=str(folder))
+    named = ModelConfig("resnet", weights=str(folder), resolution=8)
     for field, teacher in {
-        "teacher": Teacher(model=named),
-        "teacher.also.0": Teacher(model=SMALL, also=(Member(model=named),)),
+        "teacher": FromWeights(named),
+        "teacher.members.1": Ensemble((TrainFirst(SMALL), FromWeights(named))),
     }.items():
         text = (
             rf"^{field}.model.weights: expected .*{field}.run\), got the run {folder}$"
@@ -332,30 +333,12 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     "teacher, message",
     [
-        (Teacher(kind="average", run="runs/x"), "teacher.run: .* kind average, got"),
+        (MovingAverage(1.0), "teacher.decay: expected a number >= 0 and < 1, got 1.0"),
+        (FromRun("runs/x", step=-1), "teacher.step: expected >= 0, got -1"),
+        (FromRun("runs/none"), "teacher.run: expected a run folder"),
         (
-            Teacher(kind="average", model=Model(weights="x.npz")),
-            "teacher.model.weights: expected as it is by default beside kind average",
-        ),
-        (
-            Teacher(kind="average", precision="bfloat16"),
-            "teacher.precision: expected as it is by default beside kind average",
-        ),
-        (Teacher(decay=0.9), "teacher.decay: expected 0.999, its default, but with"),
-        (Teacher(step=3), "teacher.step: expected 0 without teacher.run, got 3"),
-        (
-            Teacher(also=(Member(model=Model(weights="x.npz"), step=3),)),
-            "teacher.also.0.step: expected 0 without teacher.also.0.run, got 3",
-        ),
-        (Teacher(mean="probabilities"), "teacher.mean: expected logits without"),
-        (Teacher(mean_at=2.0), "teacher.mean_at: expected 0 but with mean prob.* 2.0"),
-        (Teacher(decay=1.0), r"teacher.decay: expected a number in \[0, 1\)"),
-        (Teacher(weight=0.0), "teacher.weight: expected > 0"),
-        (Teacher(also=(Member(),)), "teacher.also.0.run: expected a run folder, or"),
-        (Teacher(run="runs/none"), "teacher.run: expected a run folder"),
-        (
-            Teacher(cache=Cache(path="targets", tail="bucket")),
-            "teacher.cache.tail: expected uniform, its default, where no class is left",
+            digits_teacher(cache=Cache(path="targets", tail="bucket")),
+            "teacher.cache.tail: expected uniform with all classes",
         ),
     ],
 )
@@ -374,7 +357,9 @@ def test_images_without_labels_have_the_classes_of_the_other_splits(tiny_run):
 
     labelled = images(20), np.arange(20) % 10
     splits = {"train": (images(40), None), "validation": labelled, "test": labelled}
-    run = tiny_run(steps=4, teacher=Teacher(), data=Data(train="train"))
+    run = tiny_run(
+        steps=4, teacher=digits_teacher(), data=Data("digits", train="train")
+    )
     given = dict(splits=splits, student=linear())
     folder = kdjax.distill(run, teacher=(linear(), variables(1)), **given)
     assert runlog.read_summary(folder)["classes"] == 10

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kdjax.config import ConfigError, Run
+from kdjax.config import ConfigError
 from kdjax.experiments import Experiment, above
 from kdjax.experiments.figures import (
     draw_grid,
@@ -13,6 +13,7 @@ from kdjax.experiments.figures import (
     draw_results,
     main_metric,
 )
+from kdjax.presets import digits
 from kdjax.reports.drawing import COLORS, GRAY
 from kdjax.reports.read_tables import Cell
 
@@ -20,7 +21,7 @@ NAN = float("nan")
 
 
 def run(scale):
-    return Run(steps=10)
+    return digits(steps=10)
 
 
 def experiment(names="abcdef", **fields):
@@ -111,8 +112,8 @@ def test_a_relation_is_drawn_of_runs_with_both_metrics():
 
 def rated(lr, wd):
     def make(scale):
-        optim = dataclasses.replace(Run().optim, lr=lr, wd=wd)
-        return Run(steps=10, optim=optim)
+        optim = dataclasses.replace(digits().optim, lr=lr, wd=wd)
+        return digits(steps=10, optim=optim)
 
     return make
 

@@ -17,12 +17,12 @@ from kdjax.experiments.records import finished_runs, is_packed, read_sweep, unpa
 ROOT = pathlib.Path(__file__).parents[2]
 CHECKED_IN = sorted(ROOT.glob("experiments/*/results/*/records.jsonl"))
 FILE = """
-from kdjax.config import Run
 from kdjax.experiments import Experiment, above
+from kdjax.presets import digits
 
 EXPERIMENT = Experiment(
     claim="b is above a",
-    variants={"a": lambda scale: Run(steps=10), "b": lambda scale: Run(steps=10)},
+    variants={"a": lambda scale: digits(steps=10), "b": lambda scale: digits(steps=10)},
     durations={"mine": (1, 4)},
     hypotheses=(above("b over a", "b", "a", metric="kl"),),
 )
@@ -88,7 +88,7 @@ def test_records_are_those_of_another_config(root, tmp_path):
     file = tmp_path / "small.py"
     file.write_text(
         FILE.replace(
-            '"b": lambda scale: Run(steps=10)', '"b": lambda scale: Run(steps=9)'
+            '"b": lambda scale: digits(steps=10)', '"b": lambda scale: digits(steps=9)'
         )
     )
     with pytest.raises(RunFolderError, match="steps: folder has 40, this run has 36"):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from kdjax.config import ConfigError, Run
+from kdjax.config import ConfigError
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import (
@@ -22,19 +22,20 @@ from kdjax.experiments.judging import judge
 from kdjax.experiments.records import finished_runs
 from kdjax.experiments.reporting import results_by_duration, verdict_table
 from kdjax.experiments.results import select, values
+from kdjax.presets import digits
 from kdjax.reports import collect
 
 FILE = """
-from kdjax.config import Run
 from kdjax.experiments import Experiment, Hypothesis, above
+from kdjax.presets import digits, digits_teacher
 
 
 def a(scale="tiny"):
-    return Run(steps=10)
+    return digits(steps=10)
 
 
 def b(scale="tiny"):
-    return Run(steps=10)
+    return digits(steps=10)
 
 
 EXPERIMENT = Experiment(
@@ -264,7 +265,7 @@ def test_an_expectation_can_be_above_a_number(tmp_path, experiment):
 
 def valid(**change):
     def a(scale):
-        return Run(steps=10)
+        return digits(steps=10)
 
     fields = {
         "claim": "b is above a",
@@ -280,7 +281,7 @@ def sums(terms, **change):
 
 
 def run(scale):
-    return Run(steps=10)
+    return digits(steps=10)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +406,7 @@ def test_scales_are_free_text():
 
 
 def test_a_variant_that_cannot_be_run_is_named():
-    experiment = valid(variants={"x/a": run, "x/b": lambda scale: Run(steps="2")})
+    experiment = valid(variants={"x/a": run, "x/b": lambda scale: digits(steps="2")})
     assert experiment.run("x/a", "tiny", 4).steps == 40
     with pytest.raises(ConfigError, match=r"variants\['x/b'\].steps: expected .*'2'"):
         experiment.run("x/b", "tiny", 4)
@@ -414,7 +415,7 @@ def test_a_variant_that_cannot_be_run_is_named():
 def test_columns_name_steps_only_where_they_are_all_the_same(tmp_path, experiment):
     table = results_by_duration(experiment, {}, "tiny", "accuracy")
     assert table.startswith("| variant | x1 (10 steps) | x4 (40 steps) |")
-    variants = {**experiment.variants, "x/b": lambda scale: Run(steps=20)}
+    variants = {**experiment.variants, "x/b": lambda scale: digits(steps=20)}
     other = dataclasses.replace(experiment, variants=variants)
     table = results_by_duration(other, {}, "tiny", "accuracy")
     assert table.startswith("| variant | x1 | x4 |")

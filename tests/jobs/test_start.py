@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import Compute, Data, Optim, Run, Teacher
+from kdjax.config import Compute, Data, Optim
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import load_experiment, sweep
 from kdjax.jobs.start import BusyFolderError, lock_folder, start
+from kdjax.presets import digits, digits_teacher
 from kdjax.setup.identity import find_differences, identify, read_identity
 
 OTHER = """
@@ -29,13 +30,15 @@ print("locked", flush=True)
 time.sleep(600)
 """
 SWEEP = """
-from kdjax.config import Optim, Run, Teacher
+from kdjax.config import Optim
 from kdjax.experiments import Experiment
+from kdjax.presets import digits, digits_teacher
 
 
 def run(steps):
     optim = Optim(warmup=0)
-    return Run(steps=steps, batch=8, optim=optim, teacher=Teacher(steps=2, optim=optim))
+    teacher = digits_teacher(steps=2, optim=optim)
+    return digits(steps=steps, batch=8, optim=optim, teacher=teacher)
 
 
 EXPERIMENT = Experiment(
@@ -79,11 +82,11 @@ def test_a_folder_is_one_processes_at_a_time(tmp_path):
 @pytest.mark.full
 def test_a_run_of_another_process_is_left_alone(tmp_path):
     optim = Optim(warmup=0)
-    run = Run(
+    run = digits(
         steps=2,
         batch=8,
         optim=optim,
-        teacher=Teacher(steps=2, optim=optim),
+        teacher=digits_teacher(steps=2, optim=optim),
         baselines=(),
         workdir=str(tmp_path / "run"),
     )
@@ -144,9 +147,9 @@ def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
     labels = np.arange(6) % 3
     names = "train", "validation", "test"
     splits = {k: (x, labels) for k, x in zip(names, images, strict=True)}
-    data = Data(train="train", validation="validation", test="test")
+    data = Data("digits", train="train", validation="validation", test="test")
     one = Compute(data=1)
-    run = Run(workdir=str(tmp_path / "run"), batch=2, data=data, compute=one)
+    run = digits(workdir=str(tmp_path / "run"), batch=2, data=data, compute=one)
 
     def identity(splits):
         job = start(run, splits, console=Console(file=io.StringIO()))

@@ -104,7 +104,9 @@ FAMILIES = tuple(STAGES)
 
 
 def network(name, norm="batch", classes=100, axis_name=None):
-    return MODELS[name](config.Model(norm=norm), classes, axis_name)
+    return MODELS[name](
+        config.ModelConfig("resnet", norm=norm, resolution=8), classes, axis_name
+    )
 
 
 def images(side=32):
@@ -138,7 +140,7 @@ TABLES = """wrn_40_2 wrn_16_2 wrn_40_1 resnet56 resnet20 resnet110 resnet32 resn
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_networks_of_the_tables_have_names(name):
-    model = make_model(config.Model(name=name, norm="batch"), 100)
+    model = make_model(config.ModelConfig(name=name, norm="batch", resolution=8), 100)
     variables = jax.eval_shape(model.init, jax.random.key(0), images())
     assert count_parameters(variables) == PARAMETERS[name]
 

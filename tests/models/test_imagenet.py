@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.config import ConfigError, Model
+from kdjax.config import ConfigError, ModelConfig
 from kdjax.models import count_parameters, efficientnet_lite, mobilenet_v3, resnet
 from kdjax.models.imagenet import MODELS
 from tests.models import torch_cifar
@@ -68,7 +68,7 @@ EMBEDDING = {"bit_r101x3": 6144, "resnet34": 512, "mobilenet_v3_small": 1024} | 
 def shapes(name):
     """Variables and output at 224 px, without computing anything."""
     norm = "group" if name.startswith("bit") else "batch"
-    module = MODELS[name](Model(name=name, norm=norm), 1000, None)
+    module = MODELS[name](ModelConfig(name=name, norm=norm, resolution=8), 1000, None)
     images = jnp.zeros((2, 224, 224, 3))
     start = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
     return start[::-1]
@@ -106,7 +106,7 @@ def test_maps_are_named_in_order():
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
 def test_group_norm_has_no_state(name):
-    module = MODELS[name](Model(name=name, norm="group"), 10, None)
+    module = MODELS[name](ModelConfig(name=name, norm="group", resolution=8), 10, None)
     variables = jax.eval_shape(
         module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3))
     )
@@ -115,7 +115,9 @@ def test_group_norm_has_no_state(name):
 
 def test_bit_has_group_norm_only():
     with pytest.raises(ConfigError, match="^norm: expected group for bit_r50x1"):
-        MODELS["bit_r50x1"](Model(name="bit_r50x1", norm="batch"), 10, None)
+        MODELS["bit_r50x1"](
+            ModelConfig(name="bit_r50x1", norm="batch", resolution=8), 10, None
+        )
 
 
 # --- BatchNorm ------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def test_bad_fields_are_named(make, field, value):
 
 @pytest.mark.parametrize("name", ["bit_r50x1", "resnet18", "efficientnet_lite0"])
 def test_bad_images_are_named(name):
-    module = MODELS[name](Model(name=name, norm="group"), 10, None)
+    module = MODELS[name](ModelConfig(name=name, norm="group", resolution=8), 10, None)
     with pytest.raises(ValueError, match=r"images: expected .*\(8, 8, 3\)"):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((8, 8, 3)))
 

@@ -37,7 +37,9 @@ def images():
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_resnet_is_made_of_the_config(norm):
-    model = make_model(config.Model(depth=14, width=3, norm=norm), 5)
+    model = make_model(
+        config.ModelConfig("resnet", depth=14, width=3, norm=norm, resolution=8), 5
+    )
     expected = from_linen(ResNetCifar(14, 3, 5, norm))
     shapes, wanted = (
         jax.eval_shape(m.init, jax.random.key(0), images()) for m in (model, expected)
@@ -46,7 +48,9 @@ def test_resnet_is_made_of_the_config(norm):
 
 
 def test_axis_name_reaches_batch_norm():
-    model = make_model(config.Model(norm="batch"), 5, "data")
+    model = make_model(
+        config.ModelConfig("resnet", norm="batch", resolution=8), 5, "data"
+    )
     variables = jax.eval_shape(model.init, jax.random.key(0), images())
     with pytest.raises(NameError, match="data"):
         jax.eval_shape(lambda v: model.apply(v, images(), train=True), variables)
@@ -55,24 +59,26 @@ def test_axis_name_reaches_batch_norm():
 def test_own_model_from_a_file(tmp_path):
     path = tmp_path / "mine_for_zoo.py"
     path.write_text(MINE)
-    model = make_model(config.Model(name=f"{path}:make", width=4), 3)
+    model = make_model(
+        config.ModelConfig(name=f"{path}:make", width=4, resolution=8), 3
+    )
     variables = model.init(jax.random.key(0), images())
     output, _ = model.apply(variables, images())
     np.testing.assert_array_equal(output.logits, jnp.full((2, 3), 12.0))
     with pytest.raises(config.ConfigError, match="^model.name: .*types.Model, got 3"):
-        make_model(config.Model(name=f"{path}:wrong"), 3)
+        make_model(config.ModelConfig(name=f"{path}:wrong", resolution=8), 3)
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(config.ConfigError) as error:
-        make_model(config.Model(name="resnext"), 3)
+        make_model(config.ModelConfig(name="resnext", resolution=8), 3)
     message = str(error.value)
     assert message.startswith("model.name: ") and "'resnext'" in message
     assert all(name in message for name in MODELS)
     with pytest.raises(config.ConfigError, match=r"got 'resnet_20' \(nearest: resnet2"):
-        make_model(config.Model(name="resnet_20"), 3)
+        make_model(config.ModelConfig(name="resnet_20", resolution=8), 3)
     with pytest.raises(config.ConfigError, match="model.name: .*no_such_module"):
-        make_model(config.Model(name="no_such_module:make"), 3)
+        make_model(config.ModelConfig(name="no_such_module:make", resolution=8), 3)
 
 
 def test_parameters_are_counted_without_state():
@@ -89,13 +95,13 @@ def test_parameters_are_counted_without_state():
         (dict(name="no_such_module:make"), "name: cannot import"),
         (dict(name="bit_r50x1", norm="batch"), "norm: expected group"),
         (dict(name="vit_ti16"), "resolution: expected height and width in multiples"),
-        (dict(pixels="cifar10"), "pixels: expected images of 3 channels"),
+        (dict(normalization="cifar10"), "normalization: expected images of 3 channels"),
     ],
 )
 def test_errors_name_the_field_of_the_config_that_was_meant(fields, message):
     gray = jnp.zeros((1, 30, 30, 1))
     with pytest.raises(config.ConfigError, match=rf"^teacher\.model\.{message}"):
-        model = make_model(config.Model(**fields), 10, field="teacher.model")
+        model = make_model(config.ModelConfig(**fields), 10, field="teacher.model")
         jax.eval_shape(model.init, jax.random.key(0), gray)
 
 
@@ -108,21 +114,23 @@ def test_help_lists_every_name(capsys):
 
 def test_a_wide_resnet_of_any_size():
     """WRN-28-2 as published (1605.07146, and the semi-supervised papers): 1.47 M."""
-    model = make_model(config.Model(name="wrn_28_2", norm="batch"), 10)
+    model = make_model(
+        config.ModelConfig(name="wrn_28_2", norm="batch", resolution=8), 10
+    )
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert count_parameters(shapes) == 1_467_610
     for name in ("wrn_28_0", "wrn_28", "wrn_28_2_3"):
         with pytest.raises(config.ConfigError, match="model.name: expected one of"):
-            make_model(config.Model(name=name), 10)
+            make_model(config.ModelConfig(name=name, resolution=8), 10)
     with pytest.raises(config.ConfigError, match="model.depth: expected 6n"):
-        model = make_model(config.Model(name="wrn_27_2"), 10)
+        model = make_model(config.ModelConfig(name="wrn_27_2", resolution=8), 10)
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
 @pytest.mark.full
 def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     def asking(norm, **changes):
-        return config.Model(depth=8, width=2, norm=norm, **changes)
+        return config.ModelConfig(depth=8, width=2, norm=norm, **changes)
 
     def said(asked, classes=10, field="teacher.model"):
         with pytest.raises(config.ConfigError) as caught:
@@ -143,9 +151,11 @@ def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     assert said(asking("group", weights=batch), 7, "model") == (
         "the norms differ: with model.norm batch, all but 2 fit"
     )
-    wide = config.Model(depth=8, width=4, norm="batch", weights=batch)
+    wide = config.ModelConfig(
+        "resnet", depth=8, width=4, norm="batch", weights=batch, resolution=8
+    )
     assert "norms" not in said(wide)
     gone = asking("group", weights=str(tmp_path / "nowhere.npz"))
     assert "norms" not in said(gone)
-    other = config.Model(name="bit_r50x1", resolution=32, weights=batch)
+    other = config.ModelConfig(name="bit_r50x1", resolution=32, weights=batch)
     assert "norms" not in said(other)

@@ -95,7 +95,7 @@ def test_mixup_does_not_weigh_the_teacher_twice():
 
 
 def test_a_connector_is_a_network_and_learns():
-    hint = Term("hint_l2", student="hidden", teacher="hidden", connector=True)
+    hint = Term("hint_l2", student="hidden", teacher="hidden", projector=True)
     _, metrics, grads, params = value({"hint": hint})
     assert set(params) == {"student", "hint connector"}
     hidden = apply(params["student"], IMAGES)[1]["hidden"]
@@ -144,7 +144,7 @@ def test_a_config_may_have_the_former_name_of_a_tail():
 
 def test_a_term_of_weight_zero_is_not_computed():
     """Its tap need not exist, and its network is not made."""
-    off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", connector=True)
+    off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", projector=True)
     loss, metrics, _, params = value({"soft": SOFT, "off": off})
     assert set(params) == {"student"} and "off" not in metrics
     np.testing.assert_allclose(loss, value({"soft": SOFT})[0])

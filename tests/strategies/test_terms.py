@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from kdjax import from_function, losses, targets
-from kdjax.config import HARD, ConfigError, Run, Scalar, Term, from_dict, to_dict
+from kdjax.config import HARD, ConfigError, Scalar, Term, from_dict, to_dict
 from kdjax.core.types import Batch, Output
+from kdjax.presets import digits
 from kdjax.setup.identity import as_effective, fingerprint_functions
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
@@ -152,7 +153,7 @@ def test_several_taps_reach_the_losses_over_layers():
 
 
 def test_a_connector_for_every_tap():
-    wide = Term("fsp", **{**BOTH, "teacher": ("wide", "wide")}, connector=True)
+    wide = Term("fsp", **{**BOTH, "teacher": ("wide", "wide")}, projector=True)
     got, (_, ours), params = value(wide)
     maps = params["x connector"]
     assert set(maps) == {"0", "1"} and maps["0"]["kernel"].shape == (3, 5)
@@ -168,12 +169,12 @@ def test_a_function_from_python(tmp_path):
 
     term = Term(cube, options={"factor": 2.0})
     close(term, 2 * (jnp.abs(LOGITS - TARGETS.logits) ** 3).sum(-1).mean())
-    run = Run(terms={"x": term})
+    run = digits(terms={"x": term})
     run.check()
     saved = to_dict(run)["terms"]["x"]
     assert saved["loss"].startswith("python:") and saved["loss"].endswith("cube")
-    name, digits = fingerprint_functions(run)["terms.x.loss"].split()
-    assert name.endswith("cube") and len(digits) == 16
+    name, code = fingerprint_functions(run)["terms.x.loss"].split()
+    assert name.endswith("cube") and len(code) == 16
     again = from_dict(to_dict(run)).terms["x"]
     with pytest.raises(
         ConfigError, match="x.loss: expected the function .*cube, passed"
@@ -307,7 +308,7 @@ def test_a_folder_of_before_is_the_same_run():
 
 def test_a_temperature_in_effect_is_a_difference():
     def at(loss, temperature):
-        run = Run(terms={"x": Term(loss, temperature=temperature)})
+        run = digits(terms={"x": Term(loss, temperature=temperature)})
         return as_effective(to_dict(run))["terms"]["x"]["temperature"]
 
     assert at("dkd", None) == at("dkd", Scalar(4.0))

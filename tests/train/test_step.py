@@ -25,7 +25,7 @@ TERMS = {
     "soft": Term("softmax_kl", temperature=Scalar(2.0, 4.0, "linear")),
     "hard": dataclasses.replace(HARD, weight=Scalar(0.1)),
     "hint": Term(
-        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", connector=True
+        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", projector=True
     ),
     "distance": Term(
         "rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"

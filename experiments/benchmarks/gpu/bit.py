@@ -26,7 +26,7 @@ from experiments.benchmarks.gpu.steps import (
 )
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
-from kdjax.config import Model, Run, Teacher
+from kdjax.config import ModelConfig, Run, TrainFirst
 from kdjax.core.types import BoundModel
 
 RATE, STEP = "matrix rate", "BiT step"
@@ -95,8 +95,8 @@ def matrix_rate(size: Size) -> dict[str, Any]:
 def make_run(size: Size, px: int, batch: int) -> Run:
     """The run of one row."""
     run = base(size.student, size.teacher, 1000, batch, px)
-    teacher = Teacher(
-        model=Model(name=size.teacher, resolution=px), precision="bfloat16"
+    teacher = TrainFirst(
+        ModelConfig(name=size.teacher, resolution=px), precision="bfloat16"
     )
     return dataclasses.replace(run, teacher=teacher)
 
@@ -104,7 +104,7 @@ def make_run(size: Size, px: int, batch: int) -> Run:
 @functools.cache
 def variables(name: str, px: int, seed: int) -> tuple[Any, Any]:
     """A network and random values for its variables."""
-    model = kdjax.make_model(Model(name=name, resolution=px), CLASSES)
+    model = kdjax.make_model(ModelConfig(name=name, resolution=px), CLASSES)
     return model, random_variables(model, px, seed)
 
 

@@ -24,7 +24,17 @@ from experiments.benchmarks.gpu.steps import (
 )
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
-from kdjax.config import Cache, Compute, Model, Optim, Run, Scalar, Teacher, Term
+from kdjax.config import (
+    Cache,
+    Compute,
+    ModelConfig,
+    Optim,
+    Run,
+    Scalar,
+    Term,
+    TrainFirst,
+    replace_cache,
+)
 from kdjax.core.types import BoundModel
 
 FLOOR, LOOP, TORCH = "bare floor", "full loop", "PyTorch"
@@ -103,7 +113,9 @@ class Bench:
         self.floors: dict[int, Floor] = {}
 
     def _network(self, name: str, seed: int) -> tuple[Any, Any]:
-        model = kdjax.make_model(Model(name=name, norm="batch", resolution=32), CLASSES)
+        model = kdjax.make_model(
+            ModelConfig(name=name, norm="batch", resolution=32), CLASSES
+        )
         return model, random_variables(model, 32, seed)
 
     def floor(self, batch: int) -> dict[str, Any]:
@@ -161,7 +173,7 @@ class Bench:
         """The run with its targets stored; the store is made here."""
         assert run.teacher is not None
         cache = Cache(path=str(self.folder / "store"))
-        teacher = dataclasses.replace(run.teacher, cache=cache)
+        teacher = replace_cache(run.teacher, cache)
         run = dataclasses.replace(run, teacher=teacher)
         kdjax.cache_targets(run, splits=self.data, teacher=self.teacher)
         return run
@@ -176,15 +188,15 @@ def make_run(size: Size, variant: Variant) -> Run:
     """The run of a row: the usual CIFAR recipe with the paper's views."""
     steps = size.window * (size.windows + 1)
     run = base(size.student, size.teacher, steps, variant.batch)
-    teacher = Teacher(
-        model=Model(name=size.teacher, norm="batch", resolution=32),
+    teacher = TrainFirst(
+        ModelConfig(name=size.teacher, norm="batch", resolution=32),
         precision="bfloat16" if variant.precision == "bfloat16" else "float32",
     )
     changes: dict[str, Any] = {"terms": HARD} if variant.teacher == "none" else {}
     return dataclasses.replace(
         run,
         **{"terms": {"soft": Term(temperature=Scalar(4.0))}, **changes},
-        model=Model(name=size.student, norm="batch", resolution=32),
+        model=ModelConfig(name=size.student, norm="batch", resolution=32),
         teacher=teacher,
         optim=Optim("sgd", lr=0.05, wd=5e-4, warmup=0),
         seeds=variant.seeds,

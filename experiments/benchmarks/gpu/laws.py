@@ -20,8 +20,8 @@ import numpy as np
 from experiments.benchmarks.gpu import toys
 from experiments.benchmarks.gpu.machine import die_with_parent, for_child
 from experiments.benchmarks.gpu.tables import LATE, Skip, Table
-from kdjax import losses
-from kdjax.config import Model, Optim, Run, Teacher
+from kdjax import losses, presets
+from kdjax.config import ModelConfig, Optim, Run, TrainFirst
 
 KERNELS, JOB = "kernel, against CPU", "digits job"
 # The largest error that is no surprise, relative to the largest number.
@@ -151,12 +151,14 @@ def digits(folder: pathlib.Path, dry: bool) -> Run:
     """The demonstration job of `kdjax distill`, shortened."""
     steps = 2 if dry else 400
     optim = Optim(warmup=1 if dry else 50)
-    teacher = Teacher(steps=steps, optim=optim)
-    run = Run(workdir=str(folder), steps=steps, optim=optim, teacher=teacher)
+    run = presets.digits(workdir=str(folder), steps=steps, optim=optim)
+    assert isinstance(run.teacher, TrainFirst)
+    teacher = dataclasses.replace(run.teacher, steps=steps, optim=optim)
+    run = dataclasses.replace(run, teacher=teacher)
     run = dataclasses.replace(run, evaluate_every=steps, checkpoint_every=steps)
     if not dry:
         return dataclasses.replace(run, baselines=("labels",))
-    toy = Model(name=toys.CIFAR)
+    toy = ModelConfig(name=toys.CIFAR, resolution=8)
     teacher = dataclasses.replace(teacher, model=toy)
     return dataclasses.replace(run, model=toy, teacher=teacher, seeds=1, baselines=())
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.config import Model
+from kdjax.config import ModelConfig
 from kdjax.models import from_linen
 from kdjax.models.layers import conv, norm
 from kdjax.models.resnet_v2 import Block, Root
@@ -39,12 +39,12 @@ class ToyBit(nn.Module):
         return nn.Dense(self.classes)(x.mean((1, 2))), {}
 
 
-def cifar(config: Model, classes: int) -> Any:
+def cifar(config: ModelConfig, classes: int) -> Any:
     """In place of the ResNets of CIFAR."""
     return from_linen(ToyCifar(classes, config.norm))
 
 
-def bit(config: Model, classes: int) -> Any:
+def bit(config: ModelConfig, classes: int) -> Any:
     """In place of the ResNets of BiT."""
     del config
     return from_linen(ToyBit(classes))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.config import Model
+from kdjax.config import ModelConfig
 from kdjax.models import make_model
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.vit import Size, ViT
@@ -295,10 +295,11 @@ def test_another_patch_and_the_positions_that_go_with_it(tmp_path):
 
 
 def test_a_model_in_place_of_its_variables_is_named(tmp_path):
-    model = make_model(Model(name="plain_cnn_student", resolution=32), 10)
+    model = make_model(ModelConfig(name="plain_cnn_student", resolution=32), 10)
     for function in (load_weights, save_weights):
         with pytest.raises(
-            WeightsError, match="^variables: expected what the model's init .*the Model"
+            WeightsError,
+            match="^variables: expected what the model's init .*the Model",
         ):
             function(model, tmp_path / "weights.npz")
 
