@@ -83,7 +83,9 @@ def distill(
     trainings = plan_trainings(job)
     # All trainings are checked before the first of them writes anything.
     check_trainings(trainings)
-    check_teacher(trainings[-1].teacher, job)
+    teacher_model = trainings[-1].teacher
+    if teacher_model is not None and not trainings[0].is_teacher:
+        check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
             train_one(training, job.console)

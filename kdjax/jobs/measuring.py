@@ -11,7 +11,6 @@ import numpy as np
 from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.config import require
-from kdjax.core.fingerprint import is_abstract
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
 from kdjax.jobs.start import Job
@@ -68,16 +67,13 @@ def evaluate(
     return measure(student.variables, source)
 
 
-def check_teacher(teacher: BoundModel | None, job: Job) -> None:
+def check_teacher(teacher: BoundModel, job: Job) -> None:
     """Print the accuracy of a job's teacher on a few images; warn if it is near chance.
 
-    So it is with the wrong scale of pixels or the wrong order of classes. A teacher
-    that is yet to be trained is not measured.
+    So it is with the wrong scale of pixels or the wrong order of classes.
 
     Raises ConfigError for logits that are not finite.
     """
-    if teacher is None or is_abstract(teacher.variables):
-        return
     run, source = job.run, job.data["validation"]
     variables = teacher.variables
     if teacher.axis is None:

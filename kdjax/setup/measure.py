@@ -16,18 +16,20 @@ from kdjax.train import evaluate
 BATCH = 256
 
 
-def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.Predict:
+def predictor(
+    model: Model, resolution: Any, evaluation_crop: float = 0.0
+) -> evaluate.Predict:
     """`(variables, {"image": uint8, ...}) -> logits`, in evaluation mode.
 
     resolution: as in `BoundModel`.
-    central: size of the evaluation crop, as in `config.Views`.
+    evaluation_crop: its size, as in `config.Views`.
     """
 
     def view(images: dict[str, Array], size: int) -> Array:
-        if central:
+        if evaluation_crop:
             sizes = images.get("size")
             return views.central_view(
-                images["image"], size, central=central, sizes=sizes
+                images["image"], size, central=evaluation_crop, sizes=sizes
             )
         return views.whole_view(images["image"], size)
 
@@ -43,15 +45,17 @@ def make_measure(
     teacher: BoundModel | None,
     seeds: int,
     mesh: Mesh,
-    central: float = 0.0,
+    evaluation_crop: float = 0.0,
 ) -> Callable[..., dict[str, list[float]]]:
     """`(variables, source, limit=None) -> metrics`, a number a seed.
 
     limit: number of examples, the first ones; all by default.
     """
     measure = evaluate.make_evaluate(
-        predictor(student.model, student.resolution, central),
-        predictor(teacher.model, teacher.resolution, central) if teacher else None,
+        predictor(student.model, student.resolution, evaluation_crop),
+        predictor(teacher.model, teacher.resolution, evaluation_crop)
+        if teacher
+        else None,
         teacher_axis=teacher.axis if teacher else None,
         seeds=seeds,
         mesh=mesh,
