@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.config import HARD, Compute, ModelConfig, Optim, Scalar, Term
 from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
 from kdjax.data import datasets
@@ -35,7 +35,9 @@ TERMS = {
 
 
 def make_teacher(width=4, seeds=None):
-    model = zoo.make_model(Model(depth=8, width=width), 10)
+    model = zoo.make_model(
+        ModelConfig("resnet", depth=8, width=width, resolution=8), 10
+    )
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
         return BoundModel(model, init(jax.random.key(7)), None, 8)
@@ -88,7 +90,7 @@ def layout_run(tiny_run, compute, optim):
     # BatchNorm, a connector and two relation losses: everything that sees other rows.
     return tiny_run(
         terms=TERMS,
-        model=Model(depth=8, width=8, norm="batch"),
+        model=ModelConfig("resnet", depth=8, width=8, norm="batch", resolution=8),
         optim=optim,
         steps=STEPS + 1,
         compute=compute,
@@ -234,10 +236,14 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
 
 @pytest.mark.full
 def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
-    model = zoo.make_model(Model(depth=8, width=4, norm="batch"), 10)
+    model = zoo.make_model(
+        ModelConfig("resnet", depth=8, width=4, norm="batch", resolution=8), 10
+    )
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     before = jax.tree.map(np.array, variables)
-    run = tiny_run(model=Model(depth=8, width=2, norm="batch"))
+    run = tiny_run(
+        model=ModelConfig("resnet", depth=8, width=2, norm="batch", resolution=8)
+    )
     last, _, _ = run_steps(run, BoundModel(model, variables, None, 8))
     jax.tree.map(np.testing.assert_array_equal, variables, before)
     stats = last.model_state["student"]["batch_stats"]
