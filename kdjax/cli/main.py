@@ -13,12 +13,12 @@ import tyro
 
 from kdjax import presets
 from kdjax.cli import losses
+from kdjax.cli.options import parse_run
 from kdjax.config import (
     ConfigError,
     Run,
     load_config,
     require,
-    set_fields,
 )
 from kdjax.experiments import (
     Experiment,
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except BrokenPipeError:
-        # Who was reading has left (`| head`): nothing more to say, nor at exit.
+        # The reader of a pipe closed it (`| head`): print nothing more, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -76,49 +76,20 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
 
   distill        train a student from a teacher, with label-only baselines beside it
   train          train one model on labels
-  cache-targets  store the teacher's answers to the views that `distill` will show
+  cache-targets  compute and store the teacher's targets for a `distill`
   evaluate RUN   measure the model of a run folder
   report RUN...  one table and one figure over several run folders, or of a sweep
   views RUN      a picture of what teacher and student see
-  experiments    what can be reproduced: claims, commands, costs, what is done
+  experiments    list experiments: claims, commands, costs, progress
   sweep FILE     train every run of an experiment that is not finished, and judge them
   losses [NAME]  a table of the losses; one of them in full; --goal WORDS to choose
 
-`kdjax COMMAND --help` shows every option with its default. The options are the fields
-of kdjax.config.Run; --config FILE.py:FUNCTION or --config RUN/config.json replaces the
-defaults, and further options change single fields of it. --terms.NAME.FIELD VALUE adds
-a term, and --set PATH=VALUE, repeated, sets any field."""
+`kdjax COMMAND --help` shows every option with its default."""
 
 
 def _fail(text: str, status: int = 2) -> None:
     print(f"kdjax: {text}", file=sys.stderr)
     raise SystemExit(status)
-
-
-def _parse_run(command: str, args: list[str], default: Run) -> Run:
-    """A checked `Run` from the options after the command."""
-    args, reference = _take_config(args)
-    if reference is not None:
-        default = load_config(reference)
-    args, changes = _take_fields(args)
-    default = set_fields(default, changes)
-    run = tyro.cli(
-        Run,
-        prog=f"kdjax {command}",
-        description=f"{_DESCRIPTIONS[command]}\n\n--config FILE.py:FUNCTION or "
-        "--config RUN/config.json replaces the defaults shown here. "
-        "--terms.NAME.FIELD VALUE also adds a term, a number is a constant weight or "
-        "temperature, --terms.NAME.options.OPTION VALUE sets an option of its loss. "
-        "--set PATH=VALUE, repeated, sets any field.",
-        args=args,
-        default=default,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-    )
-    # Sums and tables with names of the user's own are set above, and only shown here.
-    fields = {name: getattr(default, name) for name in ("terms", "strategy", "teacher")}
-    run = dataclasses.replace(run, **fields)
-    run.check()
-    return run
 
 
 _DESCRIPTIONS = {
@@ -129,45 +100,8 @@ _DESCRIPTIONS = {
 }
 
 
-def _take_config(args: list[str]) -> tuple[list[str], str | None]:
-    """The arguments without `--config VALUE` or `--config=VALUE`, and its value."""
-    for i, arg in enumerate(args):
-        if arg == "--config":
-            if i + 1 == len(args) or args[i + 1].startswith("--"):
-                raise ConfigError("config", "FILE.py:FUNCTION", shown="nothing")
-            return args[:i] + args[i + 2 :], args[i + 1]
-        if arg.startswith("--config="):
-            return args[:i] + args[i + 1 :], arg.removeprefix("--config=")
-    return args, None
-
-
-_TABLES = ("--terms.", "--strategy.", "--teacher.")
-
-
-def _take_fields(args: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The arguments without those that `set_fields` takes, and (path, words) of each:
-    `--set PATH=VALUE`, and options of the tables whose names are the user's own."""
-    rest: list[str] = []
-    changes: list[tuple[str, list[str]]] = []
-    coming = list(args)
-    while coming:
-        arg = coming.pop(0)
-        name, equals, value = arg.partition("=")
-        if name == "--set":
-            words = [value] if equals else coming[:1]
-            del coming[: 0 if equals else 1]
-            path, equals, value = (words or [""])[0].partition("=")
-            require(bool(path and equals), "set", "PATH=VALUE", " ".join(words))
-            changes.append((path, [value]))
-        elif name.startswith(_TABLES):
-            words = [value] if equals else []
-            while not equals and coming and not coming[0].startswith("--"):
-                words.append(coming.pop(0))
-            require(bool(words), name.removeprefix("--"), "a value", "nothing")
-            changes.append((name.removeprefix("--"), words))
-        else:
-            rest.append(arg)
-    return rest, changes
+def _parse_run(command: str, args: list[str], default: Run) -> Run:
+    return parse_run(command, _DESCRIPTIONS[command], args, default)
 
 
 def _train(args: list[str]) -> None:

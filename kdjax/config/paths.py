@@ -127,9 +127,12 @@ def _parse(hint: Any, words: list[str], at: str) -> Any:
         hint = members[0] if len(members) == 1 else hint
         origin = get_origin(hint)
     kinds = [get_origin(c) or c for c in members] if origin in UNIONS else []
-    if (origin is tuple or tuple in kinds) and len(words) != 1:
+    several = origin is tuple or (tuple in kinds and words)
+    if several and len(words) != 1:
         return convert(hint, [_item(hint, word) for word in words], at)
-    require(len(words) == 1, at, "one value", " ".join(words))
+    if len(words) != 1:
+        shown = repr(" ".join(words)) if words else "nothing"
+        raise ConfigError(at, "a value", shown=shown)
     word, value = words[0], literal(words[0])
     if hint is str or (str in kinds and not any(fits(c, value) for c in members)):
         return value if isinstance(value, str) else word

@@ -223,7 +223,12 @@ BAD = {
         "teacher.members.2.run=x",
     ): "members.2: expected a number",
     ("distill", "--terms.soft.weight.valu", "1"): "weight.valu: did you mean 'value'?",
-    ("distill", "--terms.soft.student", "--steps", "3"): "expected a value, got 'noth",
+    (
+        "distill",
+        "--terms.soft.student",
+        "--steps",
+        "3",
+    ): "expected a value, got nothing",
     ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
     ("distill", "--views.area", "0.5", "1.2"): "views.area",
     ("distill", "--steps", "0"): "steps: expected >= 1, got 0",

@@ -1,0 +1,1 @@
+"""Short examples, each a file to copy and change."""
