@@ -15,6 +15,7 @@ from kdjax.config import (
     MovingAverage,
     Run,
     TeacherConfig,
+    TrainFirst,
     beneath,
     require,
     trained_first,
@@ -84,7 +85,7 @@ def distill(
     # All trainings are checked before the first of them writes anything.
     check_trainings(trainings)
     teacher_model = trainings[-1].teacher
-    if teacher_model is not None and not trainings[0].is_teacher:
+    if teacher_model is not None and not trainings[0].section:
         check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
@@ -122,11 +123,13 @@ def plan_trainings(job: Job) -> list[Training]:
 
 def _teacher_training(job: Job) -> Training:
     """The training of a teacher, on labels of its own split."""
+    members = configs.members_of(job.run.teacher)
+    section = next(field for field, x in members if isinstance(x, TrainFirst))
     run = teacher_run(job.run, setup.teacher_folder(job.run))
-    source = setup.load_source(run, "train", job.splits, "teacher.train")
+    source = setup.load_source(run, "train", job.splits, f"{section}.train")
     overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
     data = {**job.data, "train": source}
-    return Training(run, data, job.mesh, overrides, is_teacher=True)
+    return Training(run, data, job.mesh, overrides, section=section)
 
 
 def _with_identity(training: Training) -> Training:
@@ -192,10 +195,10 @@ def check_trainings(trainings: list[Training]) -> None:
 
     Traces a step of each unfinished run; computes and writes nothing.
     """
-    # Errors of a teacher's training name the fields of `teacher`.
+    # Errors of a teacher's training name the fields of its section.
     fields = {name: name for name in ("model", "optim", "views", "steps")}
     for training in trainings:
-        with beneath("teacher", fields if training.is_teacher else {}):
+        with beneath(training.section, fields if training.section else {}):
             refuse_other(training.run.folder, training.identity)
             if not runlog.is_finished(training.run.folder):
                 setup.check_fit(

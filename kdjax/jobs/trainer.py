@@ -45,7 +45,8 @@ class Training(NamedTuple):
     initial: variables that the student starts from.
     teacher: its teacher; shapes in place of values while that is yet to be trained.
     load_teacher: returns the teacher with values, once it is trained.
-    is_teacher: this training makes the teacher of the others.
+    section: of the config, where its fields stand: "teacher" for that of the teacher,
+        "teacher.members.1" in an ensemble, else empty.
     """
 
     run: Run
@@ -57,7 +58,7 @@ class Training(NamedTuple):
     initial: setup.InitialVariables = setup.InitialVariables()
     teacher: BoundModel | None = None
     load_teacher: Callable[[], BoundModel | None] = lambda: None
-    is_teacher: bool = False
+    section: str = ""
 
 
 def train_one(training: Training, console: Console) -> None:

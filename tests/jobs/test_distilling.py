@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import kdjax
-from kdjax.config import ConfigError
+from kdjax.config import HARD, ConfigError, Ensemble, FromRun
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.runlog import RunFolderError
 from kdjax.jobs.distilling import check_trainings, plan_trainings
@@ -31,7 +31,7 @@ def test_a_teacher_is_trained_first_and_the_student_last(tiny_run):
     folders = [root / "teacher", root / "labels", root / "labels_mixup", root]
     assert [training.run.folder for training in trainings] == folders
     teacher, *others = trainings
-    assert teacher.is_teacher and not any(x.is_teacher for x in others)
+    assert [training.section for training in trainings] == ["teacher", "", "", ""]
     # The model passed from Python is the student, in every training but the teacher's.
     assert teacher.student is None and teacher.identity.overrides == {}
     assert teacher.identity.content.keys() == DATA
@@ -89,4 +89,19 @@ def test_errors_of_a_teachers_training_name_its_fields(tiny_run):
     with pytest.raises(ConfigError, match=r"^teacher.optim.warmup: expected fewer"):
         check_trainings([wrong])
     with pytest.raises(ConfigError, match=r"^optim.warmup: expected fewer"):
-        check_trainings([wrong._replace(is_teacher=False)])
+        check_trainings([wrong._replace(section="")])
+
+
+def test_a_member_that_is_trained_first_has_its_own_section(tiny_run, tmp_path):
+    first = tiny_run(
+        workdir=str(tmp_path / "first"), teacher=None, terms={"hard": HARD}
+    )
+    folder = kdjax.jobs.train(first)
+    members = FromRun(str(folder)), tiny_run().teacher
+    trainings = plan(tiny_run(teacher=Ensemble(members)), student=linear())
+    assert [training.section for training in trainings] == ["teacher.members.1", ""]
+    assert trainings[0].run.folder == tiny_run().folder / "teacher"
+    broken = dataclasses.replace(members[1].model, depth=9)
+    run = dataclasses.replace(trainings[0].run, model=broken)
+    with pytest.raises(ConfigError, match="^teacher.members.1.model.depth: expected"):
+        check_trainings([trainings[0]._replace(run=run)])
