@@ -59,8 +59,8 @@ def test_a_file_alone_that_imports_its_neighbor_says_how(tmp_path):
         load_function(f"{folder}/net.py:width", "model.name")
     assert str(error.value) == (
         f"model.name: cannot import '{folder}/net.py': ModuleNotFoundError: No module "
-        "named 'kdjax_blocks'; to import its neighbors, add mine/__init__.py and write "
-        "`from mine import kdjax_blocks`"
+        f"named 'kdjax_blocks' ({folder}/net.py:1); to import its neighbors, add "
+        "mine/__init__.py and write `from mine import kdjax_blocks`"
     )
     (folder / "__init__.py").write_text("")
     (folder / "net.py").write_text("from mine.kdjax_blocks import width\n")

@@ -21,9 +21,10 @@ from kdjax.config import (
 )
 from kdjax.core.types import BoundModel
 from kdjax.data import datasets
+from kdjax.jobs.distilling import baseline_run
 from kdjax.models import from_function
 from kdjax.presets import digits, digits_teacher
-from kdjax.setup import feeds
+from kdjax.setup import batches
 
 ONE = Compute(data=1)
 
@@ -132,7 +133,7 @@ def test_a_label_beyond_the_classes_is_named():
         load("train", classes=5)
 
 
-def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tmp_path):
+def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from():
     members = digits_teacher(), FromRun("runs/other")
     teacher = Ensemble(members, mean="probabilities")
     soft = {"soft": Term(temperature=Scalar(3.0))}
@@ -145,13 +146,13 @@ def test_a_baseline_is_measured_against_the_mean_that_the_student_learns_from(tm
     ):
         changed = dataclasses.replace(teacher, **change)
         run = dataclasses.replace(run, teacher=changed)
-        baseline = setup.baseline_run(run, "labels", tmp_path)
+        baseline = baseline_run(run, "labels")
         assert baseline.mean_at == want and set(baseline.terms) == {"hard"}
 
 
-def test_the_baseline_with_mixup_is_the_one_that_mixes(tmp_path):
+def test_the_baseline_with_mixup_is_the_one_that_mixes():
     for name, mode in (("labels", "consistent"), ("labels_mixup", "function_matching")):
-        baseline = setup.baseline_run(digits(), name, tmp_path)
+        baseline = baseline_run(digits(), name)
         assert baseline.views == dataclasses.replace(digits().views, mode=mode)
 
 
@@ -162,7 +163,7 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
     run = labels_only(run)
     setup.check_fit(run, train=train, student=None, teacher=None)
     parts = setup.make_parts(run, train=train)
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     rows = {"index": np.array([0, 1]), "epoch": np.zeros(2, np.int32)}
     batch = {"seed": 0, "step": np.int32(0), "rows": rows}
     seen = jax.jit(lambda: parts.view(np.int32(0), batch, given))()
@@ -236,7 +237,7 @@ def test_a_manifest_has_the_normalization_of_the_teacher(name, scale):
     train = setup.load_source(run, "train")
     model = dataclasses.replace(run.model, normalization=name)
     own = dataclasses.replace(run, model=model)
-    teacher = setup.model_of(own, 10, 1, None)
+    teacher = setup.trace_model(own, 10, 1, None)
     assert make_manifest(run, train, teacher)["teacher"]["pixels"] == [scale]
     assert teacher.normalization == (name,)
 
@@ -265,7 +266,7 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
             mean_at=mean_at,
         ),
     )
-    both = setup.average([first, second], run)
+    both = setup.ensemble_teachers([first, second], run)
     found = both.model.apply(both.variables, tuple(images), train=False, rngs=None)
     found = np.float64(found[0].logits)
     a, b = (np.float64(x) @ np.float64(w) for x, w in zip(images, params, strict=True))
@@ -280,6 +281,10 @@ def test_several_teachers_have_the_weights_and_temperatures_of_the_config(
 
 
 def test_numbers_of_a_schedule_may_be_plain():
-    numbers = feeds._as_array(0.5), feeds._as_array(3), feeds._as_array(np.float32(2))
+    numbers = (
+        batches._as_array(0.5),
+        batches._as_array(3),
+        batches._as_array(np.float32(2)),
+    )
     assert [x.dtype.name for x in numbers] == ["float32", "int32", "float32"]
     assert [np.shape(x) for x in numbers] == [(), (), ()]

@@ -90,12 +90,12 @@ def prepare(
     call = compiled.compile_step(
         parts.step,
         parts.mesh,
-        parts.given_axes,
+        parts.constant_axes,
         run.seeds,
         run.compute.how,
         unroll=unroll,
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, start)
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     return Prepared(parts, call, call.enter(state), given, setup.make_batches(parts))

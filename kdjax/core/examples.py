@@ -54,7 +54,7 @@ def embeddings(
     names: tuple[str, str] = FEATURES,
     rows: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Both sides as `[N, D]` in one dtype with masked rows at 0, and the mask `[N]`."""
+    """Both as `[N, D]` in one dtype with masked rows at 0, and the mask `[N]`."""
     rows = check_embeddings(student, teacher, axis, where, names, rows)
     student, teacher = (jnp.moveaxis(promote(x), axis, -1) for x in (student, teacher))
     student, teacher = promote_together(student, teacher)

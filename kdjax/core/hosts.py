@@ -1,4 +1,4 @@
-"""Several processes that form one run: who writes, and when all wait for each other."""
+"""Several processes as one run: start, first process, barriers, global arrays."""
 
 import os
 
@@ -12,10 +12,10 @@ from kdjax.core.types import PyTree
 def join() -> None:
     """Form one run with the other processes; call it before any other use of JAX.
 
-    On TPU pods, SLURM, Kubernetes and Open MPI JAX finds the others by itself. Anywhere
-    else the environment says: JAX_COORDINATOR_ADDRESS (host:port of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. A SIGTERM to one process stops all at the same
-    step, with a checkpoint.
+    JAX finds the others by itself on TPU pods, SLURM, Kubernetes and Open MPI.
+    Elsewhere it needs three environment variables: JAX_COORDINATOR_ADDRESS (host:port
+    of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. A SIGTERM to one process stops
+    all at the same step, with a checkpoint.
     """
     jax.config.update("jax_enable_preemption_service", True)
 
@@ -33,7 +33,7 @@ def is_first() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Return once every process has come here; at once where there is only one."""
+    """A barrier: return once every process has called it with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -46,9 +46,9 @@ def agree(value: int) -> int:
 
 
 def fetch_global(tree: PyTree) -> PyTree:
-    """NumPy copies of arrays whose parts may lie with several processes.
+    """NumPy copies of arrays whose parts may be on several processes.
 
-    Every process must call it, and each gets everything.
+    Every process must call it, and each gets whole arrays.
     """
 
     def copy(x: jax.Array) -> np.ndarray:

@@ -23,7 +23,7 @@ def tempered_pair(
     axis: int,
     where: Array | None,
 ) -> tuple[Array, Array, Array]:
-    """Log-probabilities of both sides, and the squared temperature."""
+    """Log-probabilities of student and teacher, and the squared temperature."""
     check_pair(student, teacher, axis, where)
     checks.positive("temperature", temperature)
     student, teacher = promote_together(student, teacher)

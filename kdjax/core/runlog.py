@@ -1,4 +1,4 @@
-"""A run folder: its config, its metrics line by line, its summary once it is finished.
+"""Files of a run folder: config, metrics line by line, and a final summary.
 
 Standard library only, so a folder can be read where JAX is not installed.
 
@@ -19,7 +19,7 @@ Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]
 
 _TEMPORARY = ".kdjax-"
-# The process that trains in a folder holds this file.
+# Locked by the process that trains in the folder.
 LOCK = f"{_TEMPORARY}lock"
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TEXT = frozenset({"kind", "name", "command", "machine", "versions", "targets"})
@@ -30,13 +30,13 @@ class RunFolderError(ValueError):
 
 
 def open_run(folder: Path, config: Fields) -> pathlib.Path:
-    """Create the folder of a run with its config, or return to it: the folder's path.
+    """Create the folder of a run with its config, or open it again: its path.
 
-    A config that is there stays; `kdjax.setup.identity` compares it first.
+    An existing config stays; `kdjax.setup.identity` compares it first.
 
     Raises:
-      RunFolderError: the folder holds other files, or cannot be written; what was made
-      of it is removed.
+      RunFolderError: the folder contains other files, or cannot be written; new parts
+      of its path are removed.
     """
     path = pathlib.Path(folder)
     exists = contains_run(path)
@@ -47,17 +47,17 @@ def open_run(folder: Path, config: Fields) -> pathlib.Path:
 
 
 def make_writable(folder: Path, field: str = "") -> None:
-    """Make a folder where there is none, and refuse one that cannot be written."""
+    """Create a folder if needed, and refuse one that cannot be written."""
     path = pathlib.Path(folder)
-    with _refusing(f"{field}cannot write in {path}"):
+    with _system_errors(f"{field}cannot write in {path}"):
         missing = [p for p in (path, *path.parents) if not p.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             _write_temporary(path, bytes(4096)).unlink()
         except OSError:
-            for made in missing:
+            for created in missing:
                 with contextlib.suppress(OSError):
-                    made.rmdir()
+                    created.rmdir()
             raise
 
 
@@ -69,7 +69,7 @@ def write_json(file: Path, values: Any) -> None:
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file whole or not at all: under another name first, then renamed."""
     path = pathlib.Path(file)
-    with _refusing(f"cannot write {path}"):
+    with _system_errors(f"cannot write {path}"):
         temporary = _write_temporary(path.parent, content)
         try:
             os.replace(temporary, path)
@@ -83,7 +83,7 @@ def append_metrics(folder: Path, line: Fields) -> None:
     content = dump(line)
     if _parse_line(content) is None:
         raise RunFolderError(f"{path}: a line needs kind and step, got {dict(line)!r}")
-    with _refusing(f"cannot write {path}"):
+    with _system_errors(f"cannot write {path}"):
         with open(path, "ab+") as stream:
             stream.seek(max(stream.tell() - 1, 0))
             torn = stream.read() not in (b"", b"\n")
@@ -96,7 +96,7 @@ def append_metrics(folder: Path, line: Fields) -> None:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; none where there is no such file.
 
-    A last line torn by a crash is left out. Any other invalid line is an error.
+    A last line torn by a crash is skipped. Any other invalid line is an error.
     """
     path = pathlib.Path(folder) / "metrics.jsonl"
     texts = _read_bytes(path).split(b"\n") if path.exists() else [b""]
@@ -126,6 +126,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(pathlib.Path(folder) / "config.json")
 
 
+def find_config(folder: Path) -> dict[str, Any] | None:
+    """The folder's config; None for a folder that is empty or missing.
+
+    Raises:
+      RunFolderError: as `contains_run` and `read_config`.
+    """
+    return read_config(folder) if contains_run(folder) else None
+
+
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The folder's summary; None where the run is not finished."""
     path = pathlib.Path(folder) / "summary.json"
@@ -138,7 +147,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run wrote its summary, which is the last thing that it does."""
+    """True once the run has written its summary, its last file."""
     return (pathlib.Path(folder) / "summary.json").is_file()
 
 
@@ -146,17 +155,17 @@ def contains_run(folder: Path) -> bool:
     """True for a folder with a `config.json`, false for one that is empty or missing.
 
     Raises:
-      RunFolderError: the folder is a file, or holds other files.
+      RunFolderError: the folder is a file, or contains other files.
     """
     path = pathlib.Path(folder)
-    with _refusing(f"workdir: cannot read {path}"):
+    with _system_errors(f"workdir: cannot read {path}"):
         if not path.exists():
             return False
         if not path.is_dir():
             raise RunFolderError(f"workdir: {path}: Not a directory")
         if (path / "config.json").is_file():
             return True
-        # A killed run may leave its lock, and a file that was not yet renamed.
+        # A killed run may leave its lock, and a file that is not yet renamed.
         names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
     if names:
         text = f"workdir: {path} is not empty and has no config.json"
@@ -179,12 +188,12 @@ def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
 
 
 def _read_bytes(path: pathlib.Path) -> bytes:
-    with _refusing(f"cannot read {path}"):
+    with _system_errors(f"cannot read {path}"):
         return path.read_bytes()
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The fields in a JSON file; `RunFolderError` where it holds none."""
+    """The fields of a JSON file; `RunFolderError` where it is no table of fields."""
     try:
         values = json.loads(_read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -232,9 +241,9 @@ def dump(values: Any, indent: int | None = None) -> bytes:
 
 
 @contextlib.contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    """Turn the system's error into one line that says what could not be done."""
+def _system_errors(text: str) -> Iterator[None]:
+    """Raise errors of the system as `RunFolderError` in one line, after `text`."""
     try:
         yield
     except OSError as error:
-        raise RunFolderError(f"{what}: {error.strerror or error}") from error
+        raise RunFolderError(f"{text}: {error.strerror or error}") from error

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdjax import setup
 from kdjax.config import (
     ConfigError,
     FromRun,
@@ -21,6 +20,7 @@ from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.experiments.refs import refs_in, resolve_refs
+from kdjax.jobs.distilling import teacher_run
 from kdjax.models import weights, zoo
 from kdjax.setup.identity import make_identity, refuse_other
 
@@ -77,7 +77,7 @@ def _with_teacher(
     before: tuple[Run, ...] = ()
     if trained_first(teacher) is not None:
         pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
-        training = dataclasses.replace(setup.teacher_run(run, root), **pace)
+        training = dataclasses.replace(teacher_run(run, root), **pace)
         name = _name_teacher(training, root, teachers)
         before = (dataclasses.replace(training, workdir=str(root / name)),)
         teacher = replace_trained(teacher, f"../{name}")

@@ -1,9 +1,9 @@
-"""What a user asks for: train, distil, evaluate, report, cache targets."""
+"""The commands of kdjax as functions: train, distill, evaluate, report, and more."""
 
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
-from kdjax.jobs.looking import show_views
 from kdjax.jobs.measuring import evaluate, report
+from kdjax.jobs.visualizing import show_views
 
 __all__ = [
     "cache_targets",

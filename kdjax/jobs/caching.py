@@ -1,4 +1,4 @@
-"""Computing a teacher's targets ahead of time, for `teacher.cache`."""
+"""Computing a teacher's targets ahead of time: the target cache of a run."""
 
 import dataclasses
 import datetime
@@ -24,10 +24,9 @@ from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
 from kdjax.data.datasets import Splits
+from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, start
-from kdjax.jobs.teachers import look_at_teacher, teacher_folder, teacher_loader
-from kdjax.setup.feeds import make_batches, numbers, place_given
-from kdjax.setup.parts import Parts
+from kdjax.setup.batches import scalars
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar
 
@@ -42,8 +41,8 @@ def cache_targets(
 ) -> pathlib.Path:
     """Run the teacher over the student's views of a run, and store its targets.
 
-    Blocks that are stored and pass their checksums are kept, the others are computed:
-    the same call continues after an interruption, and repairs a damaged store. Several
+    Stored blocks whose checksums are right are kept, and the others are computed. So
+    the same call resumes after an interruption, and repairs a damaged store. Several
     processes share the blocks; each runs the teacher on its own devices.
 
     Args:
@@ -54,15 +53,16 @@ def cache_targets(
       The store's folder, `run.cache.path`.
 
     Raises:
-      ConfigError: a field that cannot be used. StoreError: the folder holds the targets
-      of something else, or cannot be written; what was written stays.
+      ConfigError: a field that cannot be used.
+      StoreError: the store is of another run, or cannot be written; blocks that were
+        written stay.
     """
     require(run.teacher is not None, "teacher", "a teacher", run.teacher)
     assert run.teacher is not None
     path = run.cache.path
     require(bool(path), "teacher.cache.path", "a folder or URL", path)
     job = start(run, splits, student, teacher, console)
-    writer, store = _prepare(run, job, teacher)
+    writer, store = _prepare(job)
     missing = store.missing()
     hosts.wait_for_all(f"checked {path}")
     job.console.print(
@@ -71,8 +71,8 @@ def cache_targets(
         highlight=False,
         soft_wrap=True,
     )
-    ours = missing[jax.process_index() :: jax.process_count()]
-    _write(writer, store, ours, store.blocks - len(missing), job.console)
+    local = missing[jax.process_index() :: jax.process_count()]
+    _write(writer, store, local, store.blocks - len(missing), job.console)
     hosts.wait_for_all(f"cached {path}")
     return pathlib.Path(path)
 
@@ -80,7 +80,7 @@ def cache_targets(
 def _write(
     writer: Writer, store: Store, blocks: Sequence[int], valid: int, console: Console
 ) -> None:
-    """Compute and write blocks. valid: the number of those that were stored before."""
+    """Compute and write blocks. valid: the number of blocks stored before."""
     total = sum(writer.count_batches(store, block) for block in blocks)
     with Bar("cache", total, 0, console, unit="batch") as bar:
         meter = _Meter(writer, store, total, bar, console)
@@ -90,7 +90,7 @@ def _write(
             except StoreError as error:
                 raise StoreError(
                     f"{error}; {valid + done} of {store.blocks} blocks are there, the "
-                    "same command goes on after them"
+                    "same command resumes after them"
                 ) from error
             if done == 0:
                 meter.forecast()
@@ -116,7 +116,7 @@ class _Meter:
         now = time.monotonic()
         rate, self._last = self._images / max(now - self._last, 1e-9), now
         self._done += 1
-        # The first one is late: it compiles.
+        # The first batch is late, as it compiles.
         self._begun = self._begun or now
         sizes = (decimal(round(self._bytes * n)) for n in (self._done, self._batches))
         self._bar.show(self._done, rate, " of ".join(sizes))
@@ -136,62 +136,65 @@ class _Meter:
         )
 
 
-def _prepare(
-    run: Run, job: Job, given: tuple[Model, Any] | None
-) -> tuple[Writer, Store]:
+def _prepare(job: Job) -> tuple[Writer, Store]:
     """The functions that compute a run's targets, and the store that they go to."""
-    assert run.teacher is not None
-    folder = teacher_folder(run, run.folder)
-    mesh = sharding.make_mesh(run.compute, run.batch)
-    source = job.data["train"]
-    untrained = given is None and trained_first(run.teacher) is not None
-    ok = not untrained or (folder / "config.json").is_file()
-    expected = "run or weights, or a trained teacher in the run folder"
-    require(ok, "teacher.kind", expected, run.teacher.kind)
-    teacher = teacher_loader(run, given, run.folder, mesh, source)()
-    expected = "a teacher that does not change"
-    require(teacher is not None, "teacher.kind", expected, run.teacher.kind)
-    assert teacher is not None
+    run, source, student = job.run, job.data["train"], job.student
+    teacher = _load(job)
     # Refuses epochs that make no step before anything is traced.
     count_records(run, source)
     live = _live(run, teacher)
-    setup.check_fit(live, train=source, student=job.student, teacher=teacher)
-    look_at_teacher(run, teacher, mesh, job)
+    setup.check_fit(live, train=source, student=student, teacher=teacher)
+    check_teacher(teacher, job)
     if jax.process_count() > 1:
         teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
+    mesh = _local_mesh(live)
     parts = setup.make_parts(
-        live, train=source, student=job.student, teacher=teacher, mesh=_own_mesh(live)
+        live, train=source, student=student, teacher=teacher, mesh=mesh
     )
-    given_on_devices = place_given(parts)
+    constants = setup.place_constants(parts)
     teacher_fn = _make_teacher_fn(parts, run.cache)
     writer = Writer(
         run=run,
-        teacher_fn=lambda batch: teacher_fn(batch, given_on_devices),
-        batches=make_batches(parts),
+        teacher_fn=lambda batch: teacher_fn(batch, constants),
+        batches=setup.make_batches(parts),
         examples=_make_examples(parts),
     )
     columns = writer.columns()
-    return writer, _shared(lambda: create_cache(run, source, teacher, columns))
+    return writer, _open_on_all(lambda: create_cache(run, source, teacher, columns))
+
+
+def _load(job: Job) -> BoundModel:
+    """The teacher of a job with values: passed, published, or trained before."""
+    run = job.run
+    assert run.teacher is not None
+    untrained = job.teacher is None and trained_first(run.teacher) is not None
+    ok = not untrained or (setup.teacher_folder(run) / "config.json").is_file()
+    expected = "run or weights, or a trained teacher in the run folder"
+    require(ok, "teacher.kind", expected, run.teacher.kind)
+    teacher = setup.load_teacher(run, job.data["train"], job.mesh, job.teacher)
+    expected = "a teacher that does not change"
+    require(teacher is not None, "teacher.kind", expected, run.teacher.kind)
+    assert teacher is not None
+    return teacher
 
 
 def _live(run: Run, teacher: BoundModel) -> Run:
     """The run with a live teacher, over the views whose targets are stored."""
-    assert run.teacher is not None
     fixed, crops = run.views.mode == "fixed", run.cache.crops
-    # Crops of the teacher's own, to be averaged, are what `independent` gives it.
+    # Views of mode `independent` give the teacher its own crops, to be averaged.
     mode = "independent" if crops else run.views.mode
     return dataclasses.replace(
         run,
         teacher=replace_cache(run.teacher, Cache()),
         views=dataclasses.replace(run.views, mode=mode),
         seeds=1 if fixed and teacher.axis is None else run.seeds,
-        # No gradient, nothing to average: pmap would be a second way to the same.
+        # Without a gradient to average, pmap would compute the same.
         compute=dataclasses.replace(run.compute, how="jit"),
     )
 
 
-def _own_mesh(run: Run) -> Mesh:
-    """The devices of this process: processes share blocks, devices share batches."""
+def _local_mesh(run: Run) -> Mesh:
+    """The devices of this process. Processes share blocks, devices share batches."""
     local, compute = jax.local_devices(), run.compute
     if jax.process_count() > 1:
         fsdp = min(compute.fsdp, len(local))
@@ -199,34 +202,34 @@ def _own_mesh(run: Run) -> Mesh:
     return sharding.make_mesh(compute, run.batch, local)
 
 
-def _shared(make: Callable[[], Store]) -> Store:
-    """A store that the first process makes and the others open."""
-    store = make() if hosts.is_first() else None
+def _open_on_all(create: Callable[[], Store]) -> Store:
+    """A store that the first process creates and the others open."""
+    store = create() if hosts.is_first() else None
     hosts.wait_for_all("made the store")
-    return store or make()
+    return store or create()
 
 
-def _make_teacher_fn(parts: Parts, cache: Cache) -> Callable[..., Output]:
-    """`(batch, given) -> Output` of all seeds: the teacher over the views of training.
+def _make_teacher_fn(parts: setup.Parts, cache: Cache) -> Callable[..., Output]:
+    """`(batch, constants) -> Output` of all seeds: the teacher over views of training.
 
-    Only the taps that are stored come out. A further output makes another program of a
-    network, which rounds its logits otherwise than the live teacher does.
+    Only the stored taps are outputs. One more output makes another program of a
+    network, whose logits are rounded otherwise than the live teacher's.
     """
     teacher = parts.teacher
     require(teacher is not None, "terms", "a term that needs the teacher", "none")
     assert teacher is not None
 
-    def one(batch: Any, given: Any) -> Any:
-        view = parts.view(batch["step"], batch, given)
-        output: Any = teacher.targets({}, view, batch, given)
+    def predict(batch: Any, constants: Any) -> Any:
+        view = parts.view(batch["step"], batch, constants)
+        output: Any = teacher.targets({}, view, batch, constants)
         return select_taps(output, cache.taps)
 
     unroll = parts.mesh.devices.flat[0].platform == "cpu"
-    axes = (compiled.SEED_AXES, parts.given_axes)
-    return jax.jit(map_seeds(one, axes, parts.run.seeds, unroll=unroll))
+    axes = (compiled.SEED_AXES, parts.constant_axes)
+    return jax.jit(map_seeds(predict, axes, parts.run.seeds, unroll=unroll))
 
 
-def _make_examples(parts: Parts) -> Callable[[np.ndarray, int], Iterator[Any]]:
+def _make_examples(parts: setup.Parts) -> Callable[[np.ndarray, int], Iterator[Any]]:
     """`(indices, count) -> batches` of the same examples in `count` epochs."""
     source, run = parts.train, parts.run
     seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
@@ -236,12 +239,8 @@ def _make_examples(parts: Parts) -> Callable[[np.ndarray, int], Iterator[Any]]:
         rows |= {"index": indices, **streamed.load_images(source, indices)}
         for epoch in range(count):
             rows["epoch"] = np.full(len(indices), epoch, np.int32)
-            each = {k: np.stack([x] * len(seeds)) for k, x in rows.items()}
-            yield {
-                "seed": seeds,
-                "step": np.int32(0),
-                "rows": each,
-                **numbers(parts, 0),
-            }
+            repeated = {k: np.stack([x] * len(seeds)) for k, x in rows.items()}
+            first = {"seed": seeds, "step": np.int32(0), **scalars(parts, 0)}
+            yield {**first, "rows": repeated}
 
     return examples

@@ -1,26 +1,32 @@
-"""Training one model, and distilling a student with all that belongs to it."""
+"""Training a model, and distilling a student with its teacher and baselines."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
 from rich.console import Console
 
+from kdjax import config as configs
 from kdjax import reports, setup
-from kdjax.config import FromRun, Run, require, trained_first
-from kdjax.core import hosts
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    MovingAverage,
+    Run,
+    TeacherConfig,
+    TrainFirst,
+    beneath,
+    require,
+    trained_first,
+)
+from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
-from kdjax.jobs.start import is_finished, lock_folder, start
-from kdjax.jobs.teachers import (
-    look_at_teacher,
-    prepare_teacher,
-    teacher_folder,
-    teacher_loader,
-)
-from kdjax.jobs.training import train_one
-from kdjax.setup.identity import fingerprint_teacher, make_identity
-from kdjax.train import sharding
+from kdjax.jobs.measuring import check_teacher
+from kdjax.jobs.start import Job, lock_folder, start
+from kdjax.jobs.trainer import Training, train_one
+from kdjax.setup.identity import identify, refuse_other
 
 
 def train(
@@ -30,7 +36,7 @@ def train(
     model: Model | None = None,
     console: Console | None = None,
 ) -> pathlib.Path:
-    """Train one model by itself, on labels. Continues where its folder left off.
+    """Train one model by itself, on labels. Resumes an interrupted run.
 
     Args:
       run: what to train; all its terms compare with labels.
@@ -42,11 +48,11 @@ def train(
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
-    folder = run.folder
-    mesh = sharding.make_mesh(run.compute, run.batch)
-    if not is_finished(folder, run, job, mesh):
-        setup.check_fit(run, train=job.data["train"], student=model, teacher=None)
-    return train_one(run, folder, job, lambda: None)
+    trainings = plan_trainings(job)
+    check_trainings(trainings)
+    for training in trainings:
+        train_one(training, job.console)
+    return run.folder
 
 
 def distill(
@@ -57,58 +63,160 @@ def distill(
     teacher: tuple[Model, Any] | None = None,
     console: Console | None = None,
 ) -> pathlib.Path:
-    """Distil a student, with its teacher and its label-only baselines beside it.
+    """Distill a student, and train its teacher and label-only baselines where needed.
 
-    A teacher of kind train is trained first. Every part is a run
-    folder of its own: WORKDIR/teacher, WORKDIR/labels, ... and WORKDIR for the student.
+    Each training has a run folder: WORKDIR for the student, WORKDIR/labels and
+    WORKDIR/labels_mixup for the baselines, and WORKDIR/teacher for a teacher that is
+    trained first. Resumes an interrupted run.
 
     Args:
-      run: what to do.
+      run: the config of the student, with its teacher and baselines.
       splits: arrays by split, in place of the data set that `run.data` names.
-      student: a model of the user's, in place of the one that `run.model` names.
-      teacher: `(model, variables)` of the user's, in place of the teacher of kind train
-        in `run.teacher`, whose `model.resolution` and `model.normalization` it has.
+      student: a model from Python, in place of the one that `run.model` names.
+      teacher: `(model, variables)` from Python, in place of the teacher of kind train
+        in `run.teacher`; its images follow that teacher's `model`.
 
     Returns:
-      The run folder, with `report.md` and `curves.png` over all parts.
+      The run folder, with `report.md` and `curves.png` over all trainings.
     """
     job = start(run, splits, student, teacher, console)
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
-    assert run.teacher is not None
-    root = run.folder
-    runs = {
-        root / name: setup.baseline_run(run, name, root / name)
-        for name in run.baselines
-    }
-    runs[root] = run
-    folder = teacher_folder(run, root)
-    mesh = sharding.make_mesh(run.compute, run.batch)
-    source = job.data["train"]
-    load = teacher_loader(run, teacher, root, mesh, source)
-    teacher_run, teacher_job = None, job
-    if teacher is None and trained_first(run.teacher) is not None:
-        teacher_run, teacher_job = prepare_teacher(run, folder, mesh, job)
-        untrained = setup.model_of(teacher_run, source.classes, source.shape[-1], None)
-        bound = teacher_loader(run, None, root, mesh, source, untrained)()
-    else:
-        bound = load()
-    job = job._replace(content={**job.content, **fingerprint_teacher(bound)})
-    # Everything is checked before anything is trained or written.
-    for path, each in runs.items():
-        if not is_finished(path, each, job, mesh):
-            setup.check_fit(each, train=source, student=student, teacher=bound)
-    if teacher_run is None and bound is not None:
-        look_at_teacher(run, bound, mesh, job)
-    with lock_folder(root, make_identity(run, job.overrides, job.content)):
-        if teacher_run is not None:
-            train_one(teacher_run, folder, teacher_job, lambda: None)
-        for path, each in runs.items():
-            train_one(each, path, job, load)
+    trainings = plan_trainings(job)
+    # All trainings are checked before the first of them writes anything.
+    check_trainings(trainings)
+    teacher_model = trainings[-1].teacher
+    if teacher_model is not None and not trainings[0].section:
+        check_teacher(teacher_model, job)
+    with lock_folder(run.folder, trainings[-1].identity):
+        for training in trainings:
+            train_one(training, job.console)
     if hosts.is_first():
-        has_folder = teacher_run is not None or isinstance(run.teacher, FromRun)
-        shown = [*([folder] if has_folder else []), *runs]
-        reports.write_report(shown, root)
-        job.console.print(reports.terminal_table(reports.collect(shown)))
-        text = f"report: {root / 'report.md'}"
-        job.console.print(text, highlight=False, soft_wrap=True)
-    return root
+        _report(job, trainings)
+    return run.folder
+
+
+def plan_trainings(job: Job) -> list[Training]:
+    """The trainings of a job in order: teacher, baselines, student.
+
+    The teacher is among them only where the config has it trained first.
+    """
+    run, train = job.run, job.data["train"]
+    load = functools.partial(setup.load_teacher, run, train, job.mesh, job.teacher)
+    trains_teacher = job.teacher is None and trained_first(run.teacher) is not None
+    teacher = load(trained=not trains_teacher)
+    initial = setup.load_initial(run, train, job.mesh, job.student)
+    trainings = [_teacher_training(job)] if trains_teacher else []
+    for each in (*(baseline_run(run, name) for name in run.baselines), run):
+        training = Training(
+            run=each,
+            data=job.data,
+            mesh=job.mesh,
+            overrides=job.overrides,
+            student=job.student,
+            initial=initial,
+            teacher=teacher,
+            load_teacher=load if trains_teacher else lambda: teacher,
+        )
+        trainings.append(training)
+    return [_with_identity(training) for training in trainings]
+
+
+def _teacher_training(job: Job) -> Training:
+    """The training of a teacher, on labels of its own split."""
+    members = configs.members_of(job.run.teacher)
+    section = next(field for field, x in members if isinstance(x, TrainFirst))
+    run = teacher_run(job.run, setup.teacher_folder(job.run))
+    source = setup.load_source(run, "train", job.splits, f"{section}.train")
+    overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
+    data = {**job.data, "train": source}
+    return Training(run, data, job.mesh, overrides, section=section)
+
+
+def _with_identity(training: Training) -> Training:
+    identity = identify(
+        training.run,
+        training.data,
+        student=training.student,
+        teacher=training.teacher,
+        start=training.initial.variables,
+        overrides=training.overrides,
+    )
+    return training._replace(identity=identity)
+
+
+def teacher_run(run: Run, folder: pathlib.Path) -> Run:
+    """The run that trains the teacher of `run` on labels, in a folder of its own."""
+    config = trained_first(run.teacher)
+    kind = run.teacher and run.teacher.kind
+    require(config is not None, "teacher.kind", "train", kind)
+    assert config is not None
+    return configs.labels_only(
+        run,
+        name="teacher",
+        workdir=str(folder),
+        data=dataclasses.replace(run.data, train=config.train, train_name=""),
+        model=config.model,
+        teacher=None,
+        views=config.views,
+        optim=config.optim,
+        steps=config.steps,
+    )
+
+
+def baseline_run(run: Run, name: str) -> Run:
+    """A label-only run with the same model, schedule and number of views as `run`.
+
+    name: "labels" or "labels_mixup", also that of its folder.
+    """
+    mode = "function_matching" if name == "labels_mixup" else "consistent"
+    return configs.labels_only(
+        run,
+        name=name,
+        workdir=str(run.folder / name),
+        teacher=_live_teacher(run),
+        views=dataclasses.replace(run.views, mode=mode),
+    )
+
+
+def _live_teacher(run: Run) -> TeacherConfig | None:
+    """The teacher with which a baseline of `run` is compared, without a cache."""
+    teacher = run.teacher
+    if teacher is None or isinstance(teacher, MovingAverage):
+        return None
+    teacher = configs.replace_cache(teacher, configs.Cache())
+    if isinstance(teacher, Ensemble) and teacher.mean == "probabilities":
+        # A baseline has no loss whose temperature it could be.
+        teacher = dataclasses.replace(teacher, mean_at=run.mean_at)
+    return configs.replace_trained(teacher, "../teacher")
+
+
+def check_trainings(trainings: list[Training]) -> None:
+    """Refuse folders of other runs, and configs whose parts do not fit together.
+
+    Traces a step of each unfinished run; computes and writes nothing.
+    """
+    # Errors of a teacher's training name the fields of its section.
+    fields = {name: name for name in ("model", "optim", "views", "steps")}
+    for training in trainings:
+        with beneath(training.section, fields if training.section else {}):
+            refuse_other(training.run.folder, training.identity)
+            if not runlog.is_finished(training.run.folder):
+                setup.check_fit(
+                    training.run,
+                    train=training.data["train"],
+                    student=training.student,
+                    teacher=training.teacher,
+                    initial=training.initial,
+                )
+
+
+def _report(job: Job, trainings: list[Training]) -> None:
+    """Write the report over all trainings, and that of the teacher's run."""
+    root = job.run.folder
+    folders = [training.run.folder for training in trainings]
+    if isinstance(job.run.teacher, FromRun):
+        folders.insert(0, setup.teacher_folder(job.run))
+    reports.write_report(folders, root)
+    job.console.print(reports.terminal_table(reports.collect(folders)))
+    text = f"report: {root / 'report.md'}"
+    job.console.print(text, highlight=False, soft_wrap=True)

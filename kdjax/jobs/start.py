@@ -1,4 +1,4 @@
-"""Start of every job: checks, data, and the lock of the run folder."""
+"""Start of every job: checks of its arguments, its data, and the run folder's lock."""
 
 import contextlib
 import pathlib
@@ -17,87 +17,85 @@ from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source, check_labeled
-from kdjax.setup.identity import (
-    Identity,
-    fingerprint_data,
-    fingerprint_student,
-    make_identity,
-    open_folder,
-    refuse_other,
-)
-from kdjax.setup.trained import starting_variables
+from kdjax.setup.identity import Identity, open_folder
+from kdjax.train import sharding
 from kdjax.train.trackers import check_installed
 
 
 class Job(NamedTuple):
-    """Inputs that the runs of one job share.
+    """Checked inputs of a job.
 
-    overrides: a line for each object passed from Python.
-    content: fingerprints of the data, and of the teacher once it has values.
+    splits, student, teacher: objects passed from Python, in place of the config's.
+    data: examples by split: "train", "validation", "test".
+    mesh: the devices of its trainings.
     """
 
-    data: dict[str, Source]
+    run: Run
     splits: Splits | None
     student: Model | None
-    overrides: dict[str, str]
-    content: dict[str, str]
+    teacher: tuple[Model, Any] | None
+    data: dict[str, Source]
+    mesh: Mesh
     console: Console
 
+    @property
+    def overrides(self) -> dict[str, str]:
+        """A line for each object passed from Python."""
+        passed = {"splits": self.splits, "model": self.student, "teacher": self.teacher}
+        present = [name for name, x in passed.items() if x is not None]
+        return {name: f"a {name} of the caller's" for name in present}
 
-def start(run: Run, splits, student, teacher, console) -> Job:
-    """Check what can be checked without tracing, and load the data."""
+
+def start(
+    run: Run,
+    splits: Splits | None = None,
+    student: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
+    console: Console | None = None,
+) -> Job:
+    """Check the config and the arguments of a job, and load its data.
+
+    Nothing is traced, computed or written.
+    """
     run.check()
+    _check_passed(run, student, teacher)
     check_installed(run.trackers)
-    made = "a kdjax Model (from_linen, from_nnx or from_function make one)"
-    ok = student is None or isinstance(student, Model)
-    require(ok, "student", made, type(student).__name__)
-    pair = isinstance(teacher, tuple) and len(teacher) == 2
-    ok = teacher is None or (pair and isinstance(teacher[0], Model))
-    require(
-        ok, "teacher", f"a pair of {made} and its variables", type(teacher).__name__
-    )
-    _check_replaced(run, teacher)
+    mesh = sharding.make_mesh(run.compute, run.batch)
     names = ("train", "validation", "test")
     data = {name: setup.load_source(run, name, splits) for name in names}
-    train = data["train"]
-    for name in names[1:]:
-        check_labeled(data[name], f"data.{name}")
-        shape, want = data[name].shape, train.shape
-        require(shape == want, f"data.{name}", f"images as in data.train {want}", shape)
-        highest = int(data[name].labels.max())
-        want = f"labels below {train.classes} (the classes of data.train)"
-        require(highest < train.classes, f"data.{name}", want, highest)
-    passed = {"splits": splits, "model": student, "teacher": teacher}
-    overrides = {
-        name: f"a {name} of the caller's" for name, x in passed.items() if x is not None
-    }
+    _check_splits(data)
     console = console or Console(quiet=not hosts.is_first())
-    return Job(data, splits, student, overrides, fingerprint_data(data), console)
+    return Job(run, splits, student, teacher, data, mesh, console)
 
 
-def _check_replaced(run: Run, teacher: Any) -> None:
-    """Refuse a teacher from Python where the config names another one.
-
-    It stands for the one of kind train.
-    """
-    if teacher is not None and run.teacher is not None:
-        expected = "train, for a teacher passed from Python"
+def _check_passed(run: Run, student: Any, teacher: Any) -> None:
+    """Refuse objects that are no models, and a teacher besides the config's."""
+    expected = "a kdjax Model (from_linen, from_nnx or from_function make one)"
+    ok = student is None or isinstance(student, Model)
+    require(ok, "student", expected, type(student).__name__)
+    if teacher is None:
+        return
+    pair = isinstance(teacher, tuple) and len(teacher) == 2
+    ok = pair and isinstance(teacher[0], Model)
+    expected = f"a pair of {expected} and its variables"
+    require(ok, "teacher", expected, type(teacher).__name__)
+    if run.teacher is not None:
         ok = trained_first(run.teacher) is not None
+        expected = "train, for a teacher passed from Python"
         require(ok, "teacher.kind", expected, run.teacher.kind)
 
 
-def is_finished(folder: pathlib.Path, run: Run, job: Job, mesh: Mesh) -> bool:
-    """True for a folder with this run, finished. Refuses the folder of another run."""
-    refuse_other(folder, make_identity(run, job.overrides, job.content))
-    if not runlog.is_finished(folder):
-        return False
-    # Nothing more is set up for a finished run, so its model is compared here.
-    train, start = job.data["train"], None
-    if job.student is None:
-        start, _ = starting_variables(run, train.classes, train.shape[-1], mesh)
-    content = fingerprint_student(run, train, job.student, start)
-    refuse_other(folder, Identity(content=content))
-    return True
+def _check_splits(data: dict[str, Source]) -> None:
+    """Refuse validation and test splits of other images or classes than `train`."""
+    train = data["train"]
+    for name in ("validation", "test"):
+        source, field = data[name], f"data.{name}"
+        check_labeled(source, field)
+        expected = f"images as in data.train {train.shape}"
+        require(source.shape == train.shape, field, expected, source.shape)
+        highest = int(source.labels.max())
+        expected = f"labels below {train.classes} (the classes of data.train)"
+        require(highest < train.classes, field, expected, highest)
 
 
 class BusyFolderError(RunFolderError):

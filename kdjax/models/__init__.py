@@ -4,18 +4,18 @@ Every model returns its logits and its taps, named activations that feature loss
 """
 
 from kdjax.models.adapters import from_function, from_linen, from_nnx
-from kdjax.models.connectors import Connector, linear_connector
+from kdjax.models.projectors import Projector, linear_projector
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.zoo import MODELS, count_parameters, make_model
 
 __all__ = [
     "MODELS",
-    "Connector",
+    "Projector",
     "ResNetCifar",
     "count_parameters",
     "from_function",
     "from_linen",
     "from_nnx",
-    "linear_connector",
+    "linear_projector",
     "make_model",
 ]

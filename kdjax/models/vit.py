@@ -29,7 +29,7 @@ class Attention(nn.Module):
     """Self-attention of several heads.
 
     `[batch, tokens, width]` -> the same shape, and the weights `[batch, heads, tokens,
-    tokens]` (queries, then keys) where `maps` asks for them, else None.
+    tokens]` (queries, then keys) with `maps`, else None.
     """
 
     heads: int

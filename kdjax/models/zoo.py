@@ -88,7 +88,11 @@ def fingerprint_model(config: configs.ModelConfig, field: str = "model") -> str:
     name = config.name.rpartition(":")[2]
     # Weights are compared by their values, and the file may be moved.
     rest = dataclasses.replace(config, name=name, weights="", adapt=())
-    passed = json.dumps(dataclasses.asdict(rest)).encode()
+    fields = dataclasses.asdict(rest)
+    # Existing fingerprints have the first name of this field, and of its default.
+    scale = fields.pop("normalization")
+    fields["pixels"] = "half" if scale == "symmetric" else scale
+    passed = json.dumps(fields).encode()
     return fingerprint_code(name, *(file.read_bytes() for file in files), passed)
 
 

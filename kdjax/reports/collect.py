@@ -1,4 +1,4 @@
-"""Run folders as records: what tables and plots are made of."""
+"""Run folders as records, the input of tables and plots."""
 
 import math
 import pathlib
@@ -28,7 +28,7 @@ class RunRecord(NamedTuple):
 
 
 def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
-    """One record for each folder, in the order given.
+    """One record for each folder, in the order of `paths`.
 
     Raises:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the

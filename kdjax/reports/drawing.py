@@ -60,9 +60,9 @@ def new_figure(
 def draw_lines(
     axis: Axes, lines: Sequence[Line], *, aligned: bool = True, bands: bool = False
 ) -> None:
-    """Draw lines, gray ones beneath, and label them at their ends.
+    """Draw lines, gray ones behind, and label them at their ends.
 
-    aligned: labels in a column right of the axes, else beside the last points.
+    aligned: labels in a column right of the axes, else next to the last points.
     bands: errors as bands around the lines, else as bars at the points.
     """
     axis.grid(axis="y", color="0.92", linewidth=0.8)
@@ -101,8 +101,8 @@ def _label_ends(axis: Axes, lines: Sequence[Line], aligned: bool) -> None:
     words = [textwrap.fill(line.label, _WRAP) for line in lines]
     gap = _LINE * max((text.count("\n") + 1 for text in words), default=1)
     across, unit = (1.03, "axes fraction") if aligned else (10, "offset points")
-    places = spread(heights, gap)
-    for line, text, end, height in zip(lines, words, ends, places, strict=True):
+    positions = spread(heights, gap)
+    for line, text, end, height in zip(lines, words, ends, positions, strict=True):
         gray = line.color == GRAY
         axis.annotate(
             plain(text),

@@ -72,9 +72,9 @@ def _draw_level(axis: Axes, teacher: RunRecord) -> None:
     level = 100 * mean_and_spread(accuracies[-1])[0] if accuracies else math.nan
     if math.isfinite(level):
         axis.axhline(level, color=GRAY, linestyle="--", linewidth=1.2)
-        place = axis.get_yaxis_transform()
+        transform = axis.get_yaxis_transform()
         text = f"teacher {level:.1f}"
-        axis.text(0.02, level, text, transform=place, va="bottom", fontsize=10)
+        axis.text(0.02, level, text, transform=transform, va="bottom", fontsize=10)
 
 
 def log_steps(axis: Axes, steps: Sequence[float]) -> None:

@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 def read_tables(report: runlog.Path) -> dict[str, Rows]:
     """The tables of a sweep's `report.md`: {heading: {row: {column: cell}}}.
 
-    Cells without a number, and tables without a heading, are left out.
+    Cells without a number, and tables without a heading, are skipped.
 
     Raises:
       RunFolderError: the file cannot be read.

@@ -1,41 +1,45 @@
-"""Where the parts meet: from a config to sources, models, teacher and step."""
+"""From a config to data, models, teacher, training step and identity."""
 
-from kdjax.setup.feeds import make_batches, place_given
-from kdjax.setup.fit import check_fit
-from kdjax.setup.measure import make_measure
-from kdjax.setup.parts import Parts, make_parts, make_plan, student_variables
-from kdjax.setup.runs import (
-    baseline_run,
-    load_source,
-    read_run,
-    teacher_run,
-)
-from kdjax.setup.trained import (
-    at_precision,
-    average,
-    fit_seeds,
+from kdjax.setup.batches import make_batches, place_constants
+from kdjax.setup.dry_run import check_fit
+from kdjax.setup.load_data import load_source
+from kdjax.setup.load_models import (
+    InitialVariables,
+    load_initial,
+    load_pretrained,
     load_trained,
-    model_of,
-    published,
+    read_run,
+    trace_model,
 )
+from kdjax.setup.load_teachers import (
+    cast,
+    ensemble_teachers,
+    fit_seeds,
+    load_teacher,
+    teacher_folder,
+    teacher_resolutions,
+)
+from kdjax.setup.measure import make_measure
+from kdjax.setup.parts import Parts, make_parts
 
 __all__ = [
+    "InitialVariables",
     "Parts",
-    "at_precision",
-    "baseline_run",
+    "cast",
     "check_fit",
+    "ensemble_teachers",
     "fit_seeds",
+    "load_initial",
+    "load_pretrained",
     "load_source",
+    "load_teacher",
     "load_trained",
     "make_batches",
     "make_measure",
     "make_parts",
-    "make_plan",
-    "model_of",
-    "place_given",
-    "published",
+    "place_constants",
     "read_run",
-    "student_variables",
-    "teacher_run",
-    "average",
+    "teacher_folder",
+    "teacher_resolutions",
+    "trace_model",
 ]

@@ -1,4 +1,4 @@
-"""Identity of a run, and why a run folder is refused.
+"""Identity of a run: the comparison with a run folder before it is used.
 
 `config.json` in a run folder holds the identity of its run in three parts:
 
@@ -7,7 +7,7 @@
     "content"              fingerprints of the inputs, by name
 
 A folder of another run is refused, and every difference is listed. Of the inputs, only
-those with a fingerprint on both sides are compared: folders of older versions lack
+those with a fingerprint in both runs are compared: folders of older versions lack
 some, and a teacher that is yet to be trained has none.
 """
 
@@ -30,7 +30,7 @@ from kdjax.core.fingerprint import (
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source, fingerprint
 from kdjax.models import zoo
-from kdjax.setup.trained import model_of
+from kdjax.setup.load_models import trace_model
 from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.
@@ -75,6 +75,37 @@ def make_identity(
     return Identity(configs.to_dict(run), overrides, content or {})
 
 
+def identify(
+    run: Run,
+    data: Mapping[str, Source],
+    *,
+    student: Model | None = None,
+    teacher: BoundModel | None = None,
+    start: PyTree = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Identity:
+    """The identity of a run with fingerprints of all its inputs.
+
+    Args:
+      data: examples by split.
+      student: a model passed from Python.
+      teacher: its teacher; one of shapes, yet to be trained, has no fingerprint.
+      start: initial weights of the student; None where the seeds draw them.
+      overrides: a line for each object passed from Python.
+    """
+    content = fingerprint_data(data) | fingerprint_teacher(teacher)
+    content |= fingerprint_student(run, data["train"], student, start)
+    return make_identity(run, overrides or {}, content)
+
+
+def add_teacher(identity: Identity, teacher: BoundModel | None) -> Identity:
+    """The identity of a run whose teacher was trained after `identify`."""
+    if "teacher" in identity.content:
+        return identity
+    content = {**identity.content, **fingerprint_teacher(teacher)}
+    return dataclasses.replace(identity, content=content)
+
+
 def parse_identity(values: Mapping[str, Any]) -> Identity:
     """The identity that is written in a `config.json`."""
     config = dict(values)
@@ -116,7 +147,7 @@ def fingerprint_student(
     if student is None:
         model = zoo.fingerprint_model(run.model)
     else:
-        abstract = model_of(run, train.classes, train.shape[-1], student)
+        abstract = trace_model(run, train.classes, train.shape[-1], student)
         model = fingerprint_shapes(abstract.variables)
     content = {"model": model} if model else {}
     if start is not None:
@@ -125,7 +156,7 @@ def fingerprint_student(
 
 
 def fingerprint_functions(run: Run) -> dict[str, str]:
-    """Fingerprints of the user's own losses and strategy, by the field naming them."""
+    """Fingerprints of losses and strategy from user code, by the field naming them."""
     functions: dict[str, Any] = {}
     if isinstance(run.strategy, Custom):
         functions["strategy.function"] = run.strategy.function
@@ -221,9 +252,10 @@ def refuse_other(
       RunFolderError: naming the folder and every difference.
     """
     if old is None:
-        if not runlog.contains_run(folder):
+        config = runlog.find_config(folder)
+        if config is None:
             return
-        old = read_identity(folder)
+        old = parse_identity(config)
     lines = find_differences(old, identity)
     if lines:
         lines.insert(0, f"workdir: {folder} holds another run:")

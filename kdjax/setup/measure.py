@@ -1,4 +1,4 @@
-"""Measuring a model on a source, in the view that results are reported for."""
+"""Metrics of a model on a source, from its evaluation views."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,23 +16,26 @@ from kdjax.train import evaluate
 BATCH = 256
 
 
-def predictor(model: Model, resolution: Any, central: float = 0.0) -> evaluate.Predict:
+def predictor(
+    model: Model, resolution: Any, evaluation_crop: float = 0.0
+) -> evaluate.Predict:
     """`(variables, {"image": uint8, ...}) -> logits`, in evaluation mode.
 
-    resolution: as in `BoundModel`. central: as in `config.Views`.
+    resolution: as in `BoundModel`.
+    evaluation_crop: its size, as in `config.Views`.
     """
 
-    def see(images: dict[str, Array], size: int) -> Array:
-        if central:
+    def view(images: dict[str, Array], size: int) -> Array:
+        if evaluation_crop:
             sizes = images.get("size")
             return views.central_view(
-                images["image"], size, central=central, sizes=sizes
+                images["image"], size, central=evaluation_crop, sizes=sizes
             )
         return views.whole_view(images["image"], size)
 
     def predict(variables: PyTree, images: dict[str, Array]) -> Array:
-        seen = jax.tree.map(lambda size: see(images, size), resolution)
-        return model.apply(variables, seen, train=False, rngs=None)[0].logits
+        inputs = jax.tree.map(lambda size: view(images, size), resolution)
+        return model.apply(variables, inputs, train=False, rngs=None)[0].logits
 
     return predict
 
@@ -42,26 +45,28 @@ def make_measure(
     teacher: BoundModel | None,
     seeds: int,
     mesh: Mesh,
-    central: float = 0.0,
+    evaluation_crop: float = 0.0,
 ) -> Callable[..., dict[str, list[float]]]:
     """`(variables, source, limit=None) -> metrics`, a number a seed.
 
-    limit: measure on so many of the first examples only.
+    limit: number of examples, the first ones; all by default.
     """
     measure = evaluate.make_evaluate(
-        predictor(student.model, student.resolution, central),
-        predictor(teacher.model, teacher.resolution, central) if teacher else None,
+        predictor(student.model, student.resolution, evaluation_crop),
+        predictor(teacher.model, teacher.resolution, evaluation_crop)
+        if teacher
+        else None,
         teacher_axis=teacher.axis if teacher else None,
         seeds=seeds,
         mesh=mesh,
         batch=BATCH,
     )
-    given = teacher.variables if teacher else None
+    teacher_variables = teacher.variables if teacher else None
 
     def on_source(
         variables: PyTree, source: Source, limit: int | None = None
     ) -> dict[str, list[float]]:
-        return measure(variables, given, chunks(source, limit))
+        return measure(variables, teacher_variables, chunks(source, limit))
 
     return on_source
 
@@ -70,5 +75,5 @@ def chunks(source: Source, limit: int | None = None) -> Iterator[tuple[Any, Any]
     """`({"image", "size"}, labels)` of the examples in order, `BATCH` at a time."""
     n = len(source) if limit is None else min(limit, len(source))
     for start in range(0, n, BATCH):
-        places = np.arange(start, min(start + BATCH, n))
-        yield streamed.load_images(source, places), source.labels[places]
+        indices = np.arange(start, min(start + BATCH, n))
+        yield streamed.load_images(source, indices), source.labels[indices]

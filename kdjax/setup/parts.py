@@ -1,4 +1,4 @@
-"""One training put together from its config."""
+"""The parts of one training: networks, strategy, views, step and constants."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,24 +28,26 @@ from kdjax.data import pipeline, resident
 from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
-from kdjax.setup.trained import starting_variables
+from kdjax.setup.load_models import InitialVariables, load_initial
 from kdjax.strategies.choose import make_strategy
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
-from kdjax.train import compiled, loop, optimizer, sharding, state, step, turns
+from kdjax.train import compiled, optimizer, sharding, state, step, turns
 from kdjax.train.state import TrainState
 
 
 class Parts(NamedTuple):
-    """Everything of one training, ready to be compiled.
+    """The parts of one training, ready to be compiled.
 
-    rates: `step -> rates` of the optimiser.
-    view: `(step, batch, given) -> View` of one seed.
-    given: what the step does not change, and the axis of its seeds in `given_axes`.
-    start: the variables that the student starts from, for all seeds or one set a seed;
-        None draws them.
-    feed: "device" or "host". host_crop: how the host cuts views out, if it does.
-    store: targets that come with each batch; None where they come otherwise.
+    rates: `step -> rates` of the optimizers.
+    view: `(step, batch, constants) -> View` of one seed.
+    teacher: the source of targets; None where no term reads them.
+    constants: arrays that no step changes, by name; those of the data come later.
+    constant_axes: by name 0, where there is an array for each seed, or None.
+    start: initial variables of the student, as in `InitialVariables`.
+    pipeline: the input pipeline, "device" (resident images) or "host" (streamed).
+    host_crop: the crops that the host makes; None where the devices do.
+    store: targets that come with each batch; None without.
     """
 
     run: Run
@@ -57,20 +59,21 @@ class Parts(NamedTuple):
     view: Callable[..., View]
     teacher: Teacher | None
     step: step.Step
-    given: dict[str, Any]
-    given_axes: dict[str, int | None]
+    constants: dict[str, Any]
+    constant_axes: dict[str, int | None]
     make_state: Callable[..., TrainState]
     start: PyTree
-    feed: pipeline.Pipeline
+    pipeline: pipeline.Pipeline
     host_crop: HostCrop | None
     store: Store | None
 
-    def plan_step(self, step_number: int) -> int:
-        """The update whose examples and views update `step_number` has.
-
-        With stored targets the first updates come again once all are used up.
-        """
+    def cycle_step(self, step_number: int) -> int:
+        """The step whose batch step `step_number` repeats, in cycles of a cache."""
         return step_number if self.store is None else step_number % self.store.records
+
+    def student_variables(self, train_state: TrainState) -> PyTree:
+        """The variables of the network that is evaluated, from a training state."""
+        return state.network_variables(train_state, self.strategy.student)
 
 
 def make_parts(
@@ -81,133 +84,86 @@ def make_parts(
     teacher: BoundModel | None = None,
     store: Store | None = None,
     mesh: Mesh | None = None,
+    initial: InitialVariables | None = None,
 ) -> Parts:
-    """Put a run together.
+    """The parts of a run, from its config.
 
     Args:
-      run: what to train.
-      train: its training examples.
-      student: a model of the user's, in place of the one that `run.model` names.
-      teacher: the teacher; its variables may be shapes only.
-      store: of its targets, open already; by default the one that the run names.
-      mesh: the devices it runs on; by default those that the run names.
+      train: the training examples.
+      student: a model from Python, in place of the one that `run.model` names.
+      teacher: the teacher; shapes of its variables are enough.
+      store: its target cache, open; by default the one that the run names.
+      mesh: the devices; by default those that the run names.
+      initial: the student's initial variables, or shapes; by default the run's.
 
-    Raises:
-      ConfigError: a field that cannot be run, named.
-      StoreError: the cache that the run names is of something else, or damaged.
+    Raises ConfigError naming a field, and StoreError for the cache of another run.
     """
     run.check()
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     model = student or zoo.make_model(run.model, train.classes, axis_name)
-    its = teacher.model if teacher else None
-    strategy = make_strategy(run, model, its, train.classes, axis_name)
+    teacher_model = teacher.model if teacher else None
+    strategy = make_strategy(run, model, teacher_model, train.classes, axis_name)
     if strategy.labels:
         check_labeled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
-    start, start_axis = None, None
-    if student is None:
-        classes, channels = train.classes, train.shape[-1]
-        start, start_axis = starting_variables(run, classes, channels, mesh)
+    if initial is None:
+        initial = load_initial(run, train, mesh, student)
     if store is None:
         store = reader.open_if_named(run, train, teacher)
-    ask, given, given_axes = _teacher(run, model, teacher, store, strategy.student)
-    sample = _Sample(run, train, model, teacher, ask, store, strategy.student)
-    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), sample()))
-    turns.check_networks(strategy, networks)
-    trained = [name for name, x in networks.items() if "params" in x]
-    optims = {name: strategy.optim.get(name, run.optim) for name in trained}
-    made = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
-    update = optimizer.by_network(made)
-    feed = pipeline.choose_pipeline(
-        train, pipeline.device_budget(mesh), run.data.pipeline
-    )
-    crop = _host_crop(run, teacher) if feed == "host" else None
-    view = _view(run, train, teacher, mesh, axis_name)
-    update_step = step.make_train_step(
-        strategy, update, view=view, teacher=ask, axis_name=axis_name
-    )
-
-    def make_one(seed: Array, start: PyTree) -> TrainState:
-        made = strategy.init(keys.purpose_key(seed, "init"), sample())
-        if start is not None:
-            made[strategy.student] = jax.tree.map(jnp.asarray, start)
-        return state.create_state(made, update, ask)
-
-    # Mapped on CPU too: what is left of an initialisation has no convolution.
-    make_state = map_seeds(make_one, (0, start_axis), run.seeds, unroll=False)
+    teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, strategy)
+    example = _Example(run, train, model, teacher, teacher_fn, store, strategy.student)
+    update, rates = _make_optimizer(strategy, example)
+    budget = pipeline.device_budget(mesh)
+    feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
+    view = _make_view(run, train, teacher, mesh, axis_name)
     return Parts(
         run=run,
         mesh=mesh,
         train=train,
         student=model,
         strategy=strategy,
-        rates=optimizer.network_rates(optims, run.steps),
+        rates=rates,
         view=view,
-        teacher=ask,
-        step=update_step,
-        given=given,
-        given_axes=given_axes,
-        make_state=make_state,
-        start=start,
-        feed=feed,
-        host_crop=crop,
+        teacher=teacher_fn,
+        step=step.make_train_step(
+            strategy, update, view=view, teacher=teacher_fn, axis_name=axis_name
+        ),
+        constants=constants,
+        constant_axes=axes,
+        make_state=_make_init(strategy, example, update, initial.axis),
+        start=initial.variables,
+        pipeline=feed,
+        host_crop=_make_host_crop(run, teacher) if feed == "host" else None,
         store=None if store is None or targets.is_fixed(store) else store,
     )
 
 
-def _teacher(
-    run: Run,
-    student: Model,
-    teacher: BoundModel | None,
-    store: Store | None,
-    network: str,
-):
-    """Whom to ask, what that needs beside the batch, and its axes."""
-    given: dict[str, Any] = {"data": {}}
-    axes: dict[str, int | None] = {"data": None}
-    if not run.uses_teacher:
-        return None, given, axes
-    if isinstance(run.teacher, MovingAverage):
-        ask = moving_average(student, decay=run.teacher.decay, network=network)
-        return ask, given, axes
-    if teacher is None:
-        return None, given, axes
-    if store is None:
-        given["teacher"], axes["teacher"] = teacher.variables, teacher.axis
-        return frozen(teacher.model), given, axes
-    options = targets.top_k_options(run)
-    if not targets.is_fixed(store):
-        return targets.replayed_teacher(**options), given, axes
-    given["targets"], axes["targets"] = targets.read_fixed(store)
-    return targets.fixed_teacher(**options), given, axes
-
-
-class _Sample(NamedTuple):
+class _Example(NamedTuple):
     """A batch of one example with the shapes of a real one, for initialization."""
 
     run: Run
     train: Source
     student: Model
     teacher: BoundModel | None
-    ask: Teacher | None
+    teacher_fn: Teacher | None
     store: Store | None
     network: str
 
     def __call__(self) -> Batch:
-        own = self.run.model.resolution
-        at = own if self.teacher is None else self.teacher.resolution
-        seen = jax.tree.map(self._blank, at)
+        size, channels = self.run.model.resolution, self.train.shape[-1]
+        teacher_size = size if self.teacher is None else self.teacher.resolution
+        student_images, teacher_images = jax.tree.map(
+            lambda size: jnp.zeros((1, size, size, channels), jnp.float32),
+            (size, teacher_size),
+        )
         zero = jnp.zeros(1, jnp.int32)
-        view = View(self._blank(own), seen, zero, index=zero)
-        if self.ask is None:
+        view = View(student_images, teacher_images, zero, index=zero)
+        if self.teacher_fn is None:
             return make_batch(view, None, {})
         constants = self._constants()
         frozen = {k: x for k, x in constants.items() if k == "teacher"}
         return make_batch(view, self._targets(view, constants), frozen)
-
-    def _blank(self, size: int) -> Array:
-        return jnp.zeros((1, size, size, self.train.shape[-1]), jnp.float32)
 
     def _constants(self) -> dict[str, Any]:
         if self.store is not None:
@@ -221,62 +177,114 @@ class _Sample(NamedTuple):
         return {"teacher": blank}
 
     def _targets(self, view: View, constants: dict[str, Any]) -> Any:
-        assert self.ask is not None
+        assert self.teacher_fn is not None
         rows = {"index": jnp.zeros(1, jnp.int32)}
         rows |= {k: x for k, x in constants.items() if k == "targets"}
         carried: PyTree = {}
         if self.store is None and self.teacher is None:
             variables = self.student.init(jax.random.key(0), view.student)
-            carried = self.ask.init({self.network: variables})
-        return self.ask.targets(carried, view, {"rows": rows}, constants)
+            carried = self.teacher_fn.init({self.network: variables})
+        return self.teacher_fn.targets(carried, view, {"rows": rows}, constants)
 
 
-def _host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:
-    """How the host cuts the views out, if the run wants it to."""
+def _make_teacher(
+    run: Run,
+    student: Model,
+    teacher: BoundModel | None,
+    store: Store | None,
+    strategy: Strategy,
+) -> tuple[Teacher | None, dict[str, Any], dict[str, int | None]]:
+    """The source of a run's targets, its constants, and their axes of seeds."""
+    constants: dict[str, Any] = {"data": {}}
+    axes: dict[str, int | None] = {"data": None}
+    config = run.teacher if run.uses_teacher else None
+    if isinstance(config, MovingAverage):
+        options = {"decay": config.decay, "network": strategy.student}
+        return moving_average(student, **options), constants, axes
+    if config is None or teacher is None:
+        return None, constants, axes
+    if store is None:
+        constants["teacher"], axes["teacher"] = teacher.variables, teacher.axis
+        return frozen(teacher.model), constants, axes
+    options = targets.top_k_options(run)
+    if not targets.is_fixed(store):
+        return targets.replayed_teacher(**options), constants, axes
+    constants["targets"], axes["targets"] = targets.read_fixed(store)
+    return targets.fixed_teacher(**options), constants, axes
+
+
+def _make_optimizer(strategy: Strategy, example: _Example):
+    """The update of all trained networks, and `step -> rates`."""
+    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), example()))
+    turns.check_networks(strategy, networks)
+    trained = [name for name, x in networks.items() if "params" in x]
+    run = example.run
+    optims = {name: strategy.optim.get(name, run.optim) for name in trained}
+    each = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
+    return optimizer.by_network(each), optimizer.network_rates(optims, run.steps)
+
+
+def _make_init(
+    strategy: Strategy, example: _Example, update: Any, start_axis: int | None
+) -> Callable[..., TrainState]:
+    """`(seeds, start) -> state` of all seeds, before the first step."""
+
+    def init_one(seed: Array, start: PyTree) -> TrainState:
+        networks = strategy.init(keys.purpose_key(seed, "init"), example())
+        if start is not None:
+            networks[strategy.student] = jax.tree.map(jnp.asarray, start)
+        return state.create_state(networks, update, example.teacher_fn)
+
+    # Mapped on CPU too: what is left of an initialization has no convolution.
+    return map_seeds(init_one, (0, start_axis), example.run.seeds, unroll=False)
+
+
+def _make_host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:
+    """The crops that the host makes; None where the config leaves them to devices."""
     if run.data.crop == "device":
         return None
-    own = run.model.resolution
-    at = own if teacher is None else teacher.resolution
-    require(isinstance(at, int), "data.crop", "device with several teachers", "host")
-    asked = run.views
-    return HostCrop(views.host_draw(asked), own, at, asked.method, asked.antialias)
+    size = run.model.resolution
+    teacher_size = size if teacher is None else teacher.resolution
+    single = isinstance(teacher_size, int)
+    require(single, "data.crop", "device with several teachers", "host")
+    options = run.views.method, run.views.antialias
+    return HostCrop(views.host_draw(run.views), size, teacher_size, *options)
 
 
-def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_name):
-    """`(step, batch, given) -> View`: look up, draw, apply."""
+def _make_view(
+    run: Run,
+    train: Source,
+    teacher: BoundModel | None,
+    mesh: Mesh,
+    axis_name: str | None,
+) -> Callable[..., View]:
+    """`(step, batch, constants) -> View`: look up, draw, apply."""
     shape = train.shape[:2]
     student_size = run.model.resolution
     teacher_size = teacher.resolution if teacher else student_size
-    rows_of_all = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    over_devices = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    divides = axis_name is None and mesh.size > 1
 
-    def divided(x: Array) -> Array:
-        if axis_name is not None or mesh.size == 1:
-            return x
-        return jax.lax.with_sharding_constraint(x, rows_of_all)
-
-    def view(step_number: Array, batch: dict[str, Any], given: Any) -> View:
-        rows = batch["rows"]
-        found = rows
+    def view(step_number: Array, batch: dict[str, Any], constants: Any) -> View:
+        examples = rows = batch["rows"]
         if "id" not in rows:
-            found = resident.take(given["data"], rows["index"])
-        labels, ids = found["label"], found["id"]
+            examples = resident.take(constants["data"], rows["index"])
+        labels, ids = examples["label"], examples["id"]
         named = views.name_views(
             ids, rows["epoch"], batch["step"], run.views, axis_name
         )
-        sizes = found.get("size", shape)
+        sizes = examples.get("size", shape)
         draw = views.draw_views(batch["seed"], named, run.views, sizes)
-        if "student" in found:
-            seen = views.finish_views(
-                draw,
-                found["student"],
-                found.get("teacher"),
-                labels,
-                axis_name=axis_name,
-            )
+        if "student" in examples:
+            crops = examples["student"], examples.get("teacher")
+            both = views.finish_views(draw, *crops, labels, axis_name=axis_name)
         else:
-            seen = views.apply_views(
+            images = examples["image"]
+            if divides:
+                images = jax.lax.with_sharding_constraint(images, over_devices)
+            both = views.apply_views(
                 draw,
-                divided(found["image"]),
+                images,
                 labels,
                 student_size=student_size,
                 teacher_size=teacher_size,
@@ -284,27 +292,6 @@ def _view(run: Run, train: Source, teacher: BoundModel | None, mesh: Mesh, axis_
                 method=run.views.method,
                 antialias=run.views.antialias,
             )
-        return seen._replace(index=rows["index"])
+        return both._replace(index=rows["index"])
 
     return view
-
-
-def make_plan(parts: Parts) -> loop.Plan:
-    """When what happens in this run."""
-    run = parts.run
-    on_cpu = jax.default_backend() == "cpu"
-    return loop.Plan(
-        name=run.name,
-        steps=run.steps,
-        images_per_step=run.batch * run.seeds,
-        log_every=run.log_every,
-        evaluate_every=run.evaluate_every,
-        checkpoint_every=run.checkpoint_every,
-        # A convolution inside a loop is more than ten times slower on CPU.
-        steps_per_call=run.compute.steps_per_call or (1 if on_cpu else 16),
-    )
-
-
-def student_variables(parts: Parts, train_state: TrainState) -> PyTree:
-    """The variables of the network that is evaluated, out of a state."""
-    return state.network_variables(train_state, parts.strategy.student)

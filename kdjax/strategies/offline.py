@@ -21,7 +21,7 @@ from kdjax.core.types import (
     Targets,
     TopTargets,
 )
-from kdjax.models import connectors
+from kdjax.models import projectors
 from kdjax.strategies import kernels, weighting
 from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.weighting import Weights
@@ -182,10 +182,10 @@ def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
 
 def _projectors(
     part: _Part, student_taps: tuple, teacher_taps: tuple
-) -> list[connectors.Connector]:
+) -> list[projectors.Projector]:
     try:
         pairs = zip(student_taps, teacher_taps, strict=True)
-        return [connectors.linear_connector(a.shape, b.shape) for a, b in pairs]
+        return [projectors.linear_projector(a.shape, b.shape) for a, b in pairs]
     except ValueError as error:
         raise ConfigError(f"{part.at}.projector", reason=str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, through Orbax: saved in the background, last and best kept.
+"""Checkpoints of a run, by Orbax: saved in the background, the last and best kept.
 
 A checkpoint is the `TrainState` and nothing else. The data position and every random
 draw follow from its step; teachers are never written into a student's checkpoint.
@@ -24,7 +24,7 @@ class Checkpoints:
     """The checkpoints of one run folder.
 
     The checkpoint with the best validation accuracy (mean over seeds) and the last one
-    are kept; a checkpoint saved without having been evaluated can only be the last.
+    are kept. A checkpoint without an evaluation can only be the last.
     """
 
     def __init__(self, folder: str | pathlib.Path, *, read_only: bool = False):

@@ -1,4 +1,4 @@
-"""The loop: step, log, evaluate, checkpoint, stop well."""
+"""The training loop: steps, metrics, evaluations, checkpoints, stop signals."""
 
 import contextlib
 import signal
@@ -66,8 +66,8 @@ def fit(
       constants: arrays that no step changes (`compile_step`).
       batches: `start -> batches` of the steps from `start` on, as arrays.
       evaluate: measures the state on the validation split, a number a seed.
-      write: takes a line of metrics.
-      seconds: time spent on the run before.
+      write: a function of a line of metrics.
+      seconds: time that the run took before.
 
     Returns:
       The last state and the seconds spent, evaluations and compilation included.
@@ -78,14 +78,14 @@ def fit(
     """
     step = int(np.max(jax.device_get(state.step)))
     running = compiled.enter(state)
-    coming = batches(step)
+    iterator = batches(step)
     window: list[tuple[int, Any]] = []
     clock = _Clock(seconds)
     agreement = None
     with _stop_signals() as stop:
         while step < plan.steps:
             end = plan.next_stop(step)
-            batch = stack([next(coming) for _ in range(step, end)])
+            batch = stack([next(iterator) for _ in range(step, end)])
             running, metrics = compiled.call(running, batch, constants)
             window.append((step, metrics))
             step = end
@@ -103,21 +103,21 @@ def fit(
             measures = last or step % plan.evaluate_every == 0
             if not (saves or measures):
                 continue
-            # Nothing is saved or measured before a check that it is finite: both the
-            # losses so far and the parameters that the last of them led to.
+            # Before anything is saved or measured, both the losses so far and the
+            # parameters after the last of them must be finite.
             if window:
                 _means(window)
             clock.pause()
-            now = compiled.leave(running)
-            _check_parameters(now, step)
+            current = compiled.leave(running)
+            _check_parameters(current, step)
             accuracy = None
             if measures:
-                results = evaluate(now)
+                results = evaluate(current)
                 write(_line("validation", step, clock, results))
                 accuracy = float(np.mean(results["accuracy"]))
                 agreement = _mean(results.get("agreement"), agreement)
             if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
-                checkpoints.save(now, step, accuracy)
+                checkpoints.save(current, step, accuracy)
             # Also at the end, for a caller that starts another run after this one.
             if stopping or (last and stop):
                 checkpoints.wait()
@@ -154,7 +154,7 @@ class _Clock:
 def _stop_signals() -> Iterator[list[int]]:
     """A list that is empty until SIGTERM or SIGINT arrives; a second one stops at once.
 
-    Only the main thread may listen. In a several-process run JAX's own preemption
+    Only the main thread may listen. In a run of several processes JAX's preemption
     service listens instead, so that all hosts stop at the same step.
     """
     received: list[int] = []

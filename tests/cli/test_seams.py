@@ -13,6 +13,7 @@ import pytest
 from kdjax import setup
 from kdjax.cli import main as cli
 from kdjax.core import runlog
+from kdjax.jobs.distilling import teacher_run
 
 README = pathlib.Path(__file__).parents[2] / "kdjax" / "strategies" / "README.md"
 MODELS = """
@@ -102,7 +103,7 @@ class First:
         teacher = None
         if config.teacher is not None:
             made = setup.make_parts(
-                setup.teacher_run(config, pathlib.Path(folder) / "teacher"), train=train
+                teacher_run(config, pathlib.Path(folder) / "teacher"), train=train
             )
             mesh = made.mesh
             loaded = setup.load_trained(f"{folder}/teacher", mesh)
@@ -114,7 +115,7 @@ class First:
         batch = next(setup.make_batches(parts)(0))
         rows = {k: x[0] for k, x in batch["rows"].items()}
         batch = {**batch, "seed": batch["seed"][0], "rows": rows}
-        seen = parts.view(np.int32(0), batch, setup.place_given(parts))
+        seen = parts.view(np.int32(0), batch, setup.place_constants(parts))
         self.image = np.asarray(seen.student, np.float64)
         self.labels = np.asarray(seen.labels)
         if teacher is not None:

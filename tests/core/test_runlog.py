@@ -57,7 +57,8 @@ def test_open_again_keeps_everything(tmp_path):
     folder = runlog.open_run(tmp_path, CONFIG)
     runlog.append_metrics(folder, line(1))
     before = contents(folder)
-    assert runlog.contains_run(folder)
+    assert runlog.contains_run(folder) and runlog.find_config(folder) == CONFIG
+    assert runlog.find_config(tmp_path / "missing") is None
     runlog.open_run(folder, {**CONFIG, "workdir": "elsewhere"})
     assert contents(folder) == before
 

@@ -85,7 +85,7 @@ def test_a_store_of_more_classes_is_read_for_fewer(small, tmp_path, mode):
 
     def targets(run):
         parts = parts_of(run)
-        given = setup.place_given(parts)
+        given = setup.place_constants(parts)
         rows = next(setup.make_batches(parts)(0))["rows"]
         batch = {"rows": jax.tree.map(lambda x: x[0], rows)}
         return parts.teacher.targets({}, None, batch, given)
@@ -125,7 +125,7 @@ def test_only_what_is_stored_comes_out_of_the_program(small, tmp_path):
     """One more output is another program to XLA, and another rounding."""
     run = small("run")
     parts = parts_of(run)
-    batch, given = next(setup.make_batches(parts)(0)), setup.place_given(parts)
+    batch, given = next(setup.make_batches(parts)(0)), setup.place_constants(parts)
     model = from_function(lambda v, x: (x.sum((1, 2)), {"a": x, "b": x}), params={})
     asked = parts._replace(teacher=frozen(model))
     for taps in ((), ("b",)):
@@ -259,7 +259,7 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     stored(asking("uniform"))
     w = 0.1 * np.eye(64, 10, dtype="f")
     parts = parts_of(asking("uniform"))
-    batch, given = next(setup.make_batches(parts)(0)), setup.place_given(parts)
+    batch, given = next(setup.make_batches(parts)(0)), setup.place_constants(parts)
     one = {k: jax.tree.map(lambda x: x[0], batch[k]) for k in ("seed", "rows")}
     batch = {**batch, **one}
     view = jax.jit(lambda: parts.view(0, batch, given))()

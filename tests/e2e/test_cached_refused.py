@@ -352,7 +352,7 @@ def test_fewer_epochs_are_read_and_never_more_than_are_stored(small, tmp_path):
 
     stored(asking(2.0))
     fewer = parts_of(asking(1.0))
-    assert (fewer.store.records, fewer.plan_step(3), fewer.plan_step(4)) == (4, 3, 0)
+    assert (fewer.store.records, fewer.cycle_step(3), fewer.cycle_step(4)) == (4, 3, 0)
     # All of the run's is more than there is.
     for epochs, got in ((0.0, "50 steps"), (3.0, "14 steps")):
         message = rf"teacher.cache.epochs: expected at most the 9 .*\(2 epochs\).*{got}"

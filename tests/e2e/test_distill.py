@@ -182,7 +182,7 @@ def test_evaluate_repeats_the_summary(finished):
 @pytest.mark.full
 def test_a_finished_run_as_the_teacher_of_another(finished, tiny_run):
     run, root = finished
-    teacher = dataclasses.replace(run.teacher, run=str(root / "teacher"))
+    teacher = FromRun(str(root / "teacher"))
     other = tiny_run(teacher=teacher, seeds=2)
     folder = kdjax.distill(other)
     assert not (folder / "teacher").exists()

@@ -30,7 +30,7 @@ from kdjax.data.source import Source
 from kdjax.experiments import experiment_files, load_experiment, sweep
 from kdjax.experiments.planning import check, plan
 from kdjax.models.zoo import make_model
-from kdjax.setup import feeds, measure
+from kdjax.setup import batches, measure
 from kdjax.train import compiled, sharding
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -103,9 +103,9 @@ def _teacher(run: Run, before: dict[str, Run], source) -> BoundModel | None:
         else:
             model = dataclasses.replace(member.model, weights="")
             own = dataclasses.replace(run, model=model)
-        models.append(setup.model_of(own, source.classes, source.shape[-1], None))
+        models.append(setup.trace_model(own, source.classes, source.shape[-1]))
     is_ensemble = isinstance(run.teacher, Ensemble)
-    return setup.average(models, run) if is_ensemble else models[0]
+    return setup.ensemble_teachers(models, run) if is_ensemble else models[0]
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def _lowered(
     mesh = parts.mesh
     seeds = np.arange(1, dtype=np.int32)
     state = sharding.abstract_sharded(parts.make_state, mesh, seeds, None)
-    batch, data = jax.eval_shape(lambda: feeds.blank_batch(parts))
+    batch, data = jax.eval_shape(lambda: batches.blank_batch(parts))
     rows = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES))
 
     def row(x):
@@ -167,13 +167,13 @@ def _lowered(
     batch["rows"] = jax.tree.map(row, batch["rows"])
     batch["seed"] = jax.ShapeDtypeStruct((1,), np.int32)
     given = {"data": data}
-    if "teacher" in parts.given:
-        held = parts.given["teacher"]
+    if "teacher" in parts.constants:
+        held = parts.constants["teacher"]
         where = sharding.state_sharding(mesh, held, lead=0)
         given["teacher"] = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), held, where
         )
-    axes = (0, compiled.SEED_AXES, parts.given_axes)
+    axes = (0, compiled.SEED_AXES, parts.constant_axes)
     step = map_seeds(parts.step, axes, 1, unroll=True)
     return jax.jit(step).lower(state, batch, given)
 

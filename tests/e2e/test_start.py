@@ -11,7 +11,7 @@ from kdjax import jobs, setup
 from kdjax.config import Compute, ConfigError, ModelConfig, labels_only, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.jobs import looking
+from kdjax.jobs import visualizing
 from kdjax.models.weights import save_weights
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -117,7 +117,9 @@ def test_every_seed_begins_from_its_own(early, monkeypatch):
     # The picture of its views says what the first seed takes them for.
     shown = {}
     monkeypatch.setattr(
-        looking, "write_views", lambda path, rows, **rest: shown.update(rest, rows=rows)
+        visualizing,
+        "write_views",
+        lambda path, rows, **rest: shown.update(rest, rows=rows),
     )
     jobs.show_views(setup.read_run(folder), count=3)
     images = jnp.asarray(dict(shown["rows"])["student"])

@@ -32,6 +32,7 @@ from kdjax.core.types import BoundModel
 from kdjax.models import from_function, make_model
 from kdjax.models.weights import save_weights
 from kdjax.presets import digits_teacher
+from kdjax.setup import load_teachers
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -252,7 +253,7 @@ def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
     def load(data):
         run = tiny_run(data=data, teacher=FromRun(str(folder)))
         source, mesh = setup.load_source(run, "train"), sharding.make_mesh(Compute(), 8)
-        return jobs.teachers.teacher_loader(run, None, folder, mesh, source)()
+        return setup.load_teacher(run, source, mesh)
 
     assert load(first).axis == 0
     want = r"teacher.run: expected .* same order, got \['cat', 'dog'\] and \['dog', 'ee"
@@ -273,7 +274,7 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
     other = BoundModel(
         wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
     )
-    monkeypatch.setattr(jobs.teachers, "_load", lambda *args: other)
+    monkeypatch.setattr(load_teachers, "_load_run", lambda *args: other)
     run = tiny_run(teacher=Ensemble((digits_teacher(), FromRun("runs/seven"))))
     message = "teacher.members.1: expected 10 classes, as the first member has, got 7"
     with pytest.raises(ConfigError, match=message):

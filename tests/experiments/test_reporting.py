@@ -375,7 +375,7 @@ def test_invalid_fields_are_named(change, message):
             ("EXPERIMENT = Experiment(", "EXPERIMENT = dict("),
             "EXPERIMENT: expected an Experiment in .*small.py, got {'claim'",
         ),
-        (("import Run", "import Ran"), "experiment: cannot import .*small.py"),
+        (("import digits", "import digets"), "experiment: cannot import .*small.py"),
         (("claim=", "clam="), "cannot import .*unexpected keyword argument 'clam'"),
     ],
 )

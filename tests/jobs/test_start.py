@@ -12,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from kdjax import jobs
-from kdjax.config import Data, Optim
+from kdjax.config import Compute, Data, Optim
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import load_experiment, sweep
 from kdjax.jobs.start import BusyFolderError, lock_folder, start
 from kdjax.presets import digits, digits_teacher
-from kdjax.setup.identity import find_differences, make_identity, read_identity
+from kdjax.setup.identity import find_differences, identify, read_identity
 
 OTHER = """
 import sys, time
@@ -148,11 +148,12 @@ def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
     names = "train", "validation", "test"
     splits = {k: (x, labels) for k, x in zip(names, images, strict=True)}
     data = Data("digits", train="train", validation="validation", test="test")
-    run = digits(workdir=str(tmp_path / "run"), batch=2, data=data)
+    one = Compute(data=1)
+    run = digits(workdir=str(tmp_path / "run"), batch=2, data=data, compute=one)
 
     def identity(splits):
-        job = start(run, splits, None, None, Console(file=io.StringIO()))
-        return make_identity(run, job.overrides, job.content)
+        job = start(run, splits, console=Console(file=io.StringIO()))
+        return identify(run, job.data, overrides=job.overrides)
 
     first = identity(splits)
     with lock_folder(run.folder, first):

@@ -133,7 +133,7 @@ def test_a_wide_resnet_of_any_size():
 @pytest.mark.full
 def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     def asking(norm, **changes):
-        return config.ModelConfig(depth=8, width=2, norm=norm, **changes)
+        return config.ModelConfig("resnet", 8, 2, norm, **{"resolution": 8, **changes})
 
     def said(asked, classes=10, field="teacher.model"):
         with pytest.raises(config.ConfigError) as caught:

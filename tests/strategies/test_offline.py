@@ -94,7 +94,7 @@ def test_mixup_does_not_weigh_the_teacher_twice():
     np.testing.assert_allclose(value({"s": SOFT}, MIXED)[0], value({"s": SOFT})[0])
 
 
-def test_a_connector_is_a_network_and_learns():
+def test_a_projector_is_a_network_and_learns():
     hint = Term("hint_l2", student="hidden", teacher="hidden", projector=True)
     _, metrics, grads, params = value({"hint": hint})
     assert set(params) == {"student", "hint connector"}

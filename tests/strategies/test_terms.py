@@ -151,7 +151,7 @@ def test_several_taps_reach_the_losses_over_layers():
     close(Term("irg", **BOTH), want)
 
 
-def test_a_connector_for_every_tap():
+def test_a_projector_for_every_tap():
     wide = Term("fsp", **{**BOTH, "teacher": ("wide", "wide")}, projector=True)
     got, (_, ours), params = value(wide)
     maps = params["x connector"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import HARD, Compute, Model, Optim, Scalar, Term
+from kdjax.config import HARD, Compute, ModelConfig, Optim, Scalar, Term
 from kdjax.core.types import Batch, BoundModel, Output, Strategy, View
 from kdjax.core.types import Model as Network
 from kdjax.data import datasets
@@ -25,7 +25,7 @@ TERMS = {
     "soft": Term("softmax_kl", temperature=Scalar(2.0, 4.0, "linear")),
     "hard": dataclasses.replace(HARD, weight=Scalar(0.1)),
     "hint": Term(
-        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", connector=True
+        "hint_l2", Scalar(0.5), student="stage2", teacher="stage2", projector=True
     ),
     "distance": Term(
         "rkd_distance", Scalar(1.0), student="embedding", teacher="embedding"
@@ -35,7 +35,9 @@ TERMS = {
 
 
 def make_teacher(width=4, seeds=None):
-    model = zoo.make_model(Model(depth=8, width=width), 10)
+    model = zoo.make_model(
+        ModelConfig("resnet", depth=8, width=width, resolution=8), 10
+    )
     init = lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)))  # noqa: E731
     if seeds is None:
         return BoundModel(model, init(jax.random.key(7)), None, 8)
@@ -49,12 +51,12 @@ def run_steps(run, teacher, steps=STEPS):
     train = setup.load_source(run, "train")
     parts = setup.make_parts(run, train=train, teacher=teacher)
     call = compiled.compile_step(
-        parts.step, parts.mesh, parts.given_axes, run.seeds, run.compute.how
+        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
     created = jax.tree.map(lambda x: x.sharding, state)
-    running, given = call.enter(state), setup.place_given(parts)
+    running, given = call.enter(state), setup.place_constants(parts)
     coming, per_call = setup.make_batches(parts)(0), run.compute.steps_per_call or 1
     seen = []
     for step in range(0, steps, per_call):
@@ -88,7 +90,7 @@ def layout_run(tiny_run, compute, optim):
     # BatchNorm, a connector and two relation losses: everything that sees other rows.
     return tiny_run(
         terms=TERMS,
-        model=Model(depth=8, width=8, norm="batch"),
+        model=ModelConfig("resnet", depth=8, width=8, norm="batch", resolution=8),
         optim=optim,
         steps=STEPS + 1,
         compute=compute,
@@ -187,10 +189,10 @@ def test_seeds_side_by_side_equal_seeds_alone(tiny_run):
 def run_alone(run, teacher, seed):
     train = setup.load_source(run, "train")
     parts = setup.make_parts(run, train=train, teacher=teacher)
-    call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+    call = compiled.compile_step(parts.step, parts.mesh, parts.constant_axes, 1, "jit")
     seeds = np.array([seed], np.int32)
     state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
-    coming, given = setup.make_batches(parts)(0), setup.place_given(parts)
+    coming, given = setup.make_batches(parts)(0), setup.place_constants(parts)
     for _ in range(STEPS):
         batch = jax.tree.map(lambda x: x[None], next(coming))
         state, _ = call.call(state, batch, given)
@@ -217,11 +219,11 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     parts = setup.make_parts(run, train=train, teacher=make_teacher())
     chex.clear_trace_counter()
     once = chex.assert_max_traces(parts.step, n=1)
-    call = compiled.compile_step(once, parts.mesh, parts.given_axes, 1, "jit")
+    call = compiled.compile_step(once, parts.mesh, parts.constant_axes, 1, "jit")
     state = sharding.create_sharded(
         parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), None
     )
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     losses = []
     for temperature in (1.0, 3.0, 9.0):
         batch = next(setup.make_batches(parts)(0))
@@ -234,10 +236,14 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
 
 @pytest.mark.full
 def test_the_teacher_is_untouched_and_its_batch_statistics_too(tiny_run):
-    model = zoo.make_model(Model(depth=8, width=4, norm="batch"), 10)
+    model = zoo.make_model(
+        ModelConfig("resnet", depth=8, width=4, norm="batch", resolution=8), 10
+    )
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     before = jax.tree.map(np.array, variables)
-    run = tiny_run(model=Model(depth=8, width=2, norm="batch"))
+    run = tiny_run(
+        model=ModelConfig("resnet", depth=8, width=2, norm="batch", resolution=8)
+    )
     last, _, _ = run_steps(run, BoundModel(model, variables, None, 8))
     jax.tree.map(np.testing.assert_array_equal, variables, before)
     stats = last.model_state["student"]["batch_stats"]
@@ -252,7 +258,7 @@ def test_no_gradient_reaches_the_teacher(tiny_run):
     parts = setup.make_parts(run, train=train, teacher=teacher)
     make = jax.jit(parts.make_state)
     state = jax.tree.map(lambda x: x[0], make(np.arange(1), None))
-    given = setup.place_given(parts)
+    given = setup.place_constants(parts)
     batch = next(setup.make_batches(parts)(0))
     rows = {k: x[0] for k, x in batch["rows"].items()}
     batch = {**batch, "seed": batch["seed"][0], "rows": rows}
@@ -276,12 +282,14 @@ def test_labels_do_not_enter_function_matching(tiny_run):
         train = setup.load_source(run, "train", given_splits)
         parts = setup.make_parts(run, train=train, teacher=make_teacher())
         assert list(parts.strategy.schedules(0)) == ["soft"]
-        call = compiled.compile_step(parts.step, parts.mesh, parts.given_axes, 1, "jit")
+        call = compiled.compile_step(
+            parts.step, parts.mesh, parts.constant_axes, 1, "jit"
+        )
         state = sharding.create_sharded(
             parts.make_state, parts.mesh, np.arange(1), None
         )
         batch = jax.tree.map(lambda x: x[None], next(setup.make_batches(parts)(0)))
-        state, _ = call.call(state, batch, setup.place_given(parts))
+        state, _ = call.call(state, batch, setup.place_constants(parts))
         outcomes.append(jax.device_get(state.params))
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 

@@ -116,7 +116,7 @@ def make_step(size: Size, px: int, batch: int) -> tuple[Prepared, Program]:
     train = setup.load_source(run, "train", data)
     # One resolution's variables fit another's: no layer depends on it.
     teacher = BoundModel(*variables(size.teacher, size.resolutions[0], 1), None, px)
-    teacher = setup.at_precision(teacher, "bfloat16")
+    teacher = setup.cast(teacher, "bfloat16")
     _, start = variables(size.student, size.resolutions[0], 2)
     ready = prepare(run, train, teacher, start=start)
     return ready, compile_call(ready, 1)

@@ -143,7 +143,7 @@ class Bench:
         train = setup.load_source(run, "train", self.data)
         if variant.teacher != "none":
             teacher = BoundModel(*self.teacher, None, 32)
-            teacher = setup.at_precision(teacher, variant.precision)
+            teacher = setup.cast(teacher, variant.precision)
         folder = self.folder / name.replace(" ", "-")
         folder.mkdir()
         if variant.teacher == "cached":

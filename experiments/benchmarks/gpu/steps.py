@@ -12,9 +12,10 @@ import optax
 from rich.console import Console
 
 from experiments.benchmarks.common import Prepared
-from kdjax import losses, setup
+from kdjax import losses
 from kdjax.core import runlog
 from kdjax.core.types import Model, PyTree
+from kdjax.jobs.trainer import make_plan
 from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar
@@ -189,7 +190,7 @@ def loop_seconds(
                 ready.call._replace(call=program.run),
                 ready.state,
                 ready.given,
-                setup.make_plan(ready.parts),
+                make_plan(ready.parts.run),
                 batches=ready.batches,
                 evaluate=evaluate,
                 write=write,

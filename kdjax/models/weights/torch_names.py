@@ -113,7 +113,7 @@ def _write_cifar(arrays: Arrays, shapes: Shapes) -> Arrays:
 def _padding_shortcuts(shapes: Shapes) -> Arrays:
     """Projections that compute a shortcut without weights (option A of He et al.).
 
-    Such a shortcut takes every second pixel and puts zeros on both sides of the
+    Such a shortcut takes every second pixel and puts zeros before and after the
     channels. So does a 1x1 convolution of stride 2 with a shifted identity, followed
     by a norm with mean 0 and variance 1 - eps. Equal in evaluation only, which is all
     that a frozen teacher needs: in training the norm divides by the deviation of the

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from kdjax.jobs import training
+from kdjax.jobs import trainer
 
 
 def git(folder, *arguments):
@@ -14,12 +14,12 @@ def git(folder, *arguments):
 
 
 def test_the_version_names_the_commit_it_runs_from(tmp_path, monkeypatch):
-    file = tmp_path / "training.py"
+    file = tmp_path / "trainer.py"
     file.write_text("1")
-    monkeypatch.setattr(training, "__file__", str(file))
+    monkeypatch.setattr(trainer, "__file__", str(file))
 
     def named():
-        return training._versions()["kdjax"].partition(" ")[2]
+        return trainer._versions()["kdjax"].partition(" ")[2]
 
     assert named() == ""
     git(tmp_path, "init")

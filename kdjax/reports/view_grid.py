@@ -24,7 +24,7 @@ def write_views(
     lines: Sequence[str] = (),
     counts: np.ndarray | None = None,
 ) -> None:
-    """Write a PNG with a column for each example and a row for each way to see it.
+    """Write a PNG with a column for each example and a row for each kind of view.
 
     Args:
       path: of the PNG.
@@ -34,7 +34,7 @@ def write_views(
       captions: a text above each column, such as its label.
       notes: by row, a text below each of its images.
       lines: text below, such as the statistics of the set.
-      counts: `[classes]` examples of each class, drawn as bars beside the text.
+      counts: `[classes]` examples of each class, drawn as bars next to the text.
 
     Raises:
       ValueError: rows with different numbers of images, or no rows.

@@ -1,4 +1,4 @@
-"""How examples, and targets computed ahead of time, reach a step."""
+"""Batches of a run: the arrays that change with each step, and the constants."""
 
 import functools
 import itertools
@@ -17,51 +17,54 @@ from kdjax.train import sharding
 from kdjax.train.turns import turn_at
 
 
-def place_given(parts: Parts) -> dict[str, Any]:
-    """What does not change during training, on the devices."""
-    mesh = parts.mesh
-    held = resident.shard(parts.train, mesh) if parts.feed == "device" else {}
-    given = {**parts.given, "data": held}
-    if "teacher" in given:
-        lead = 1 if parts.given_axes["teacher"] == 0 else 0
-        where = sharding.state_sharding(mesh, given["teacher"], lead=lead)
-        given["teacher"] = jax.device_put(given["teacher"], where)
-    if "targets" in given:
-        given["targets"] = jax.device_put(given["targets"], sharding.replicated(mesh))
+def place_constants(parts: Parts) -> dict[str, Any]:
+    """The arrays that no step changes, on the devices: data, teacher, targets."""
+    mesh, constants = parts.mesh, dict(parts.constants)
+    constants["data"] = {}
+    if parts.pipeline == "device":
+        constants["data"] = resident.shard(parts.train, mesh)
+    if "teacher" in constants:
+        lead = 1 if parts.constant_axes["teacher"] == 0 else 0
+        teacher = constants["teacher"]
+        shardings = sharding.state_sharding(mesh, teacher, lead=lead)
+        constants["teacher"] = jax.device_put(teacher, shardings)
+    if "targets" in constants:
+        replicated = sharding.replicated(mesh)
+        constants["targets"] = jax.device_put(constants["targets"], replicated)
     if parts.run.compute.how == "pmap":
-        given = jax.device_get(given)
-    return given
+        constants = jax.device_get(constants)
+    return constants
 
 
 def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
-    """`start -> batches` of the updates from `start` on.
+    """`start -> batches` of the steps from `start` on.
 
     A batch holds `seed` `[seeds]`, `step`, the `schedules` of the strategy, the
     `rates` of the optimizers, the `turn`, and `rows` with arrays `[seeds, batch, ...]`:
-    `index` and `epoch`, and what the feed and the store of targets add.
+    `index` and `epoch`, images of the host pipeline, and `targets` of a cache.
     """
-    rows_at = _rows(parts)
-    simple = parts.feed == "device" and parts.store is None
+    rows_at = _make_rows(parts)
+    on_device = parts.pipeline == "device" and parts.store is None
     seeds = _seeds(parts)
 
     def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
-        named = np.int32(parts.plan_step(step))
-        return {"seed": seeds, "step": named, "rows": rows, **numbers(parts, step)}
+        cycled = np.int32(parts.cycle_step(step))
+        return {"seed": seeds, "step": cycled, "rows": rows, **scalars(parts, step)}
 
     def batches(start: int) -> Iterator[dict[str, Any]]:
-        if simple:
+        if on_device:
             for step in itertools.count(start):
                 yield whole(step, rows_at(step))
-        made = streamed.stream(rows_at, start, parts.run.steps)
-        placed = streamed.prefetch(made, _put(parts))
-        for step, rows in zip(itertools.count(start), placed, strict=False):
+        assembled = streamed.stream(rows_at, start, parts.run.steps)
+        on_devices = streamed.prefetch(assembled, _make_put(parts))
+        for step, rows in zip(itertools.count(start), on_devices, strict=False):
             yield whole(step, rows)
 
     return batches
 
 
-def numbers(parts: Parts, step: int) -> dict[str, Any]:
-    """What all seeds share: schedules, rates of the optimizers, and the turn."""
+def scalars(parts: Parts, step: int) -> dict[str, Any]:
+    """Numbers of a step, shared by all seeds: schedules, optimizer rates, the turn."""
     return {
         "schedules": jax.tree.map(_as_array, parts.strategy.schedules(step)),
         "rates": parts.rates(step),
@@ -81,19 +84,20 @@ def _seeds(parts: Parts) -> np.ndarray:
     return np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
 
 
-def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
+def _make_rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     """`step -> {name: [seeds, rows of this process, ...]}`; may run in a thread."""
     run, source, store = parts.run, parts.train, parts.store
-    options = {"batch": run.batch, "seeds": [int(seed) for seed in _seeds(parts)]}
+    options: dict[str, Any] = {"batch": run.batch}
+    options["seeds"] = [int(seed) for seed in _seeds(parts)]
     local = slice(None)
     make = functools.partial(order.rows_at, n=len(source), **options)
-    if parts.feed == "host":
+    if parts.pipeline == "host":
         local = streamed.local_rows(parts.mesh, run.batch)
-        how = {"crop": parts.host_crop, "workers": run.data.workers}
-        make = streamed.make_assembler(source, rows=local, **options, **how)
+        options |= {"crop": parts.host_crop, "workers": run.data.workers}
+        make = streamed.make_assembler(source, rows=local, **options)
 
     def rows_at(step: int) -> dict[str, Any]:
-        step = parts.plan_step(step)
+        step = parts.cycle_step(step)
         rows: dict[str, Any] = make(step)
         if store is not None:
             stored = store.read(slice(step, step + 1))
@@ -103,13 +107,16 @@ def _rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     return rows_at
 
 
-def _put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Send this process's rows to its devices (under pmap the step does that)."""
+def _make_put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function that sends this process's rows to its devices.
+
+    Under pmap the step does that.
+    """
     mesh, size = parts.mesh, parts.run.batch
     if parts.run.compute.how == "pmap":
         return lambda rows: rows
     whole = np.arange(size)
-    local = streamed.local_rows(mesh, size) if parts.feed == "host" else whole
+    local = streamed.local_rows(mesh, size) if parts.pipeline == "host" else whole
 
     def put(rows: dict[str, Any]) -> dict[str, Any]:
         return streamed.shard(rows, mesh, local, size)
@@ -118,25 +125,25 @@ def _put(parts: Parts) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def blank_batch(parts: Parts) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The first batch and the resident data of one seed, zeros for what is decoded."""
+    """The first batch and the resident data of one seed, with blank images."""
     run, source, n = parts.run, parts.train, parts.run.batch
-    places, epochs = order.batch_at(0, n=len(source), batch=n, seed=run.seed)
-    rows: dict[str, Any] = {"index": places, "epoch": epochs}
+    indices, epochs = order.batch_at(0, n=len(source), batch=n, seed=run.seed)
+    rows: dict[str, Any] = {"index": indices, "epoch": epochs}
     data: dict[str, Any] = {}
-    plain = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
+    labels = {"label": jnp.zeros(n, jnp.int32), "id": jnp.zeros(n, jnp.int32)}
     if source.resizes:
-        plain["size"] = jnp.ones((n, 2), jnp.int32)
+        labels["size"] = jnp.ones((n, 2), jnp.int32)
     image = jnp.zeros((n, *source.shape), jnp.uint8)
-    if parts.feed == "device":
+    if parts.pipeline == "device":
         data = {k: jnp.zeros(x.shape, x.dtype) for k, x in _shapes(parts).items()}
     elif parts.host_crop is None:
-        rows.update(plain, image=image)
+        rows.update(labels, image=image)
     else:
-        rows.update(plain, **_blank_crops(parts))
+        rows.update(labels, **_blank_crops(parts))
     if parts.store is not None:
         rows["targets"] = targets.blank_step(parts.store)
-    about = {"seed": np.int32(run.seed), "step": np.int32(0), **numbers(parts, 0)}
-    return {**about, "rows": rows}, data
+    first = {"seed": np.int32(run.seed), "step": np.int32(0), **scalars(parts, 0)}
+    return {**first, "rows": rows}, data
 
 
 def _shapes(parts: Parts) -> dict[str, Any]:
@@ -153,8 +160,8 @@ def _blank_crops(parts: Parts) -> dict[str, Array]:
     def blank(size: int) -> Array:
         return jnp.zeros((parts.run.batch, size, size, channels), jnp.uint8)
 
-    found = {"student": blank(crop.student_size)}
+    crops = {"student": blank(crop.student_size)}
     one_crop = parts.run.views.mode in ("consistent", "function_matching")
     if crop.teacher_size != crop.student_size or not one_crop:
-        found["teacher"] = blank(crop.teacher_size)
-    return found
+        crops["teacher"] = blank(crop.teacher_size)
+    return crops

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax.reports.views import write_views
+from kdjax.reports.view_grid import write_views
 
 
 def test_every_view_is_in_the_picture(tmp_path):

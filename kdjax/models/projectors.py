@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from kdjax.core.types import Array, PyTree
 
 
-class Connector(NamedTuple):
+class Projector(NamedTuple):
     """A small network between two models, trained with the student.
 
     init: `key -> params`.
@@ -20,9 +20,9 @@ class Connector(NamedTuple):
     apply: Callable[[PyTree, Array], Array]
 
 
-def linear_connector(
+def linear_projector(
     student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]
-) -> Connector:
+) -> Projector:
     """A 1x1 convolution from student channels to teacher channels, without bias.
 
     `y[..., t] = sum_s x[..., s] * kernel[s, t]`, the kernel drawn with variance
@@ -54,4 +54,4 @@ def linear_connector(
             raise ValueError(f"{expected}, got shape {features.shape}")
         return jnp.dot(features, params["kernel"])
 
-    return Connector(init, apply)
+    return Projector(init, apply)

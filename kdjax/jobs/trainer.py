@@ -1,0 +1,273 @@
+"""Training one run in its folder: from its last checkpoint to its summary."""
+
+import contextlib
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from kdjax import config as configs
+from kdjax import reports, setup
+from kdjax.cache.plan import describe_targets
+from kdjax.config import Run
+from kdjax.core import hosts, runlog
+from kdjax.core.types import BoundModel, Model, PyTree
+from kdjax.data.source import Source
+from kdjax.jobs.start import lock_folder
+from kdjax.models import zoo
+from kdjax.setup.identity import Identity, add_teacher
+from kdjax.train import compiled, loop, sharding
+from kdjax.train.checkpoint import Checkpoints
+from kdjax.train.progress import Bar
+from kdjax.train.state import TrainState
+from kdjax.train.trackers import open_trackers
+
+
+class Training(NamedTuple):
+    """One training of a job, with all its inputs.
+
+    run: its config; `run.folder` is its folder.
+    data: examples by split.
+    mesh: the devices.
+    overrides: a line for each object passed from Python.
+    identity: of the run and its inputs, without a teacher that is yet to be trained.
+    student: a model from Python, in place of the one of `run.model`.
+    initial: variables that the student starts from.
+    teacher: its teacher; shapes in place of values while that is yet to be trained.
+    load_teacher: returns the teacher with values, once it is trained.
+    section: of the config, where its fields stand: "teacher" for that of the teacher,
+        "teacher.members.1" in an ensemble, else empty.
+    """
+
+    run: Run
+    data: dict[str, Source]
+    mesh: Mesh
+    overrides: dict[str, str]
+    identity: Identity = Identity()
+    student: Model | None = None
+    initial: setup.InitialVariables = setup.InitialVariables()
+    teacher: BoundModel | None = None
+    load_teacher: Callable[[], BoundModel | None] = lambda: None
+    section: str = ""
+
+
+def train_one(training: Training, console: Console) -> None:
+    """Train a run from its last checkpoint, and measure it on the test split.
+
+    A finished run is left as it is.
+    """
+    run, folder = training.run, training.run.folder
+    if runlog.is_finished(folder):
+        console.print(f"{run.name}: finished in {folder}", highlight=False)
+        return
+    teacher = training.load_teacher()
+    parts = setup.make_parts(
+        run,
+        train=training.data["train"],
+        student=training.student,
+        teacher=teacher,
+        mesh=training.mesh,
+        initial=training.initial,
+    )
+    with lock_folder(folder, add_teacher(training.identity, teacher)):
+        targets = describe_targets(run, parts.train)
+        if targets:
+            console.print(f"{run.name}: targets: {targets}", highlight=False)
+        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+            measure = _make_measure(parts, teacher, training.data)
+            state, seconds = _fit(parts, measure, checkpoints, console)
+            test = measure(state, "test")
+        hosts.wait_for_all(f"measured {folder}")
+        if hosts.is_first():
+            variables = parts.student_variables(state)
+            summary = _summary(run, training.data, test, variables, seconds)
+            summary["network"] = parts.strategy.student
+            if targets:
+                summary["targets"] = targets
+            runlog.write_json(folder / "summary.json", summary)
+            reports.write_report([folder], folder)
+        # Else another process might look for the summary before it exists.
+        hosts.wait_for_all(f"finished {folder}")
+
+
+def _make_measure(
+    parts: setup.Parts, teacher: BoundModel | None, data: dict[str, Source]
+) -> Callable[[TrainState, str], dict[str, list[float]]]:
+    """`(state, split) -> metrics` of the student, one number a seed."""
+    run = parts.run
+    student = BoundModel(parts.student, None, 0, run.model.resolution)
+    crop = run.views.evaluation_crop
+    measure = setup.make_measure(student, teacher, run.seeds, parts.mesh, crop)
+    return lambda state, split: measure(parts.student_variables(state), data[split])
+
+
+def _summary(
+    run: Run,
+    data: dict[str, Source],
+    test: dict[str, list[float]],
+    variables: PyTree,
+    seconds: float,
+) -> dict[str, Any]:
+    """The fields of `summary.json`. variables: the student's, of all seeds."""
+    train = data["train"]
+    return {
+        "name": run.name,
+        "steps": run.steps,
+        "examples": len(train),
+        "seeds": list(range(run.seed, run.seed + run.seeds)),
+        "parameters": zoo.count_parameters(variables) // run.seeds,
+        "classes": train.classes,
+        "class_names": train.names,
+        "channels": train.shape[-1],
+        "left_out": {k: len(v.skipped) for k, v in data.items() if v.skipped},
+        "seconds": round(seconds, 1),
+        "test": test,
+        "command": _command(),
+        "machine": _machine(),
+        "versions": _versions(),
+    }
+
+
+def _fit(
+    parts: setup.Parts,
+    measure: Callable[[TrainState, str], dict[str, list[float]]],
+    checkpoints: Checkpoints,
+    console: Console,
+) -> tuple[TrainState, float]:
+    """The trained state and the seconds spent, from the last checkpoint on."""
+    run, folder = parts.run, parts.run.folder
+    step = compiled.compile_step(
+        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
+    )
+    state, seconds, start = _first_state(parts, checkpoints)
+    if start:
+        console.print(f"{run.name}: continuing at step {start}", highlight=False)
+    # Lines after the last checkpoint will be written again.
+    if hosts.is_first():
+        runlog.truncate_metrics(folder, start)
+    trackers = run.trackers if hosts.is_first() else ()
+    tracked = open_trackers(trackers, folder, run.name, configs.to_dict(run))
+    with Bar(run.name, run.steps, start, console) as bar, tracked as track:
+
+        def write(line: dict[str, Any]) -> None:
+            if hosts.is_first():
+                runlog.append_metrics(folder, line)
+                track(line)
+
+        try:
+            return loop.fit(
+                step,
+                state,
+                setup.place_constants(parts),
+                make_plan(run),
+                batches=setup.make_batches(parts),
+                evaluate=lambda state: measure(state, "validation"),
+                write=write,
+                checkpoints=checkpoints,
+                bar=bar,
+                seconds=seconds,
+            )
+        except loop.NonFiniteError as error:
+            checkpoints.wait()
+            last = checkpoints.last_step()
+            kept = f"step {last}" if last else "none yet"
+            text = f"{run.name}: {error}. Last good checkpoint: {kept}"
+            raise loop.NonFiniteError(text) from None
+        except loop.Interrupted as error:
+            text = f"{run.name}: {error}; the same command continues there"
+            raise loop.Interrupted(text, error.number) from None
+
+
+def _first_state(
+    parts: setup.Parts, checkpoints: Checkpoints
+) -> tuple[TrainState, float, int]:
+    """The state to train from, the seconds spent so far, and the step."""
+    run = parts.run
+    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
+    init = parts.make_state, parts.mesh, seeds, parts.start
+    step = checkpoints.last_step() or 0
+    if not step:
+        return sharding.create_sharded(*init), 0.0, 0
+    state = checkpoints.restore(sharding.abstract_sharded(*init))
+    lines = [x for x in runlog.read_metrics(run.folder) if x["step"] <= step]
+    return state, lines[-1]["seconds"] if lines else 0.0, step
+
+
+def make_plan(run: Run) -> loop.Plan:
+    """The length of a run and its intervals, for `loop.fit`."""
+    on_cpu = jax.default_backend() == "cpu"
+    return loop.Plan(
+        name=run.name,
+        steps=run.steps,
+        images_per_step=run.batch * run.seeds,
+        log_every=run.log_every,
+        evaluate_every=run.evaluate_every,
+        checkpoint_every=run.checkpoint_every,
+        # A convolution inside a loop is more than ten times slower on CPU.
+        steps_per_call=run.compute.steps_per_call or (1 if on_cpu else 16),
+    )
+
+
+def _command() -> str:
+    """The command line of this process, as it can be typed again."""
+    name = pathlib.Path(sys.argv[0]).name
+    if name == "kdjax" or name == "__main__.py":
+        return shlex.join(["kdjax", *sys.argv[1:]])
+    return f"called from Python ({name or 'interactive'})"
+
+
+def _machine() -> str:
+    devices = jax.devices()
+    kind = f"{len(devices)} x {devices[0].device_kind}"
+    cores = _cores()
+    return f"{kind}, {platform.machine()}, {cores} CPU core{'s' * (cores != 1)}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+
+
+def _versions() -> dict[str, str]:
+    names = ("kdjax", "jax", "flax", "optax", "orbax-checkpoint")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    commit = _commit()
+    if commit:
+        versions["kdjax"] += f" ({commit})"
+    return versions
+
+
+def _commit() -> str:
+    """The commit that kdjax runs from, with a + where files have changed since.
+
+    Empty where kdjax is not a checkout.
+    """
+    file = pathlib.Path(__file__).resolve()
+    options = {"cwd": file.parent, "capture_output": True, "text": True}
+
+    def run_git(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *arguments], **options)
+
+    try:
+        tracked = run_git("ls-files", "--error-unmatch", file.name)
+        commit = run_git("describe", "--always")
+        changed = run_git("diff", "--quiet", "HEAD")
+    except OSError:
+        return ""
+    if tracked.returncode or commit.returncode:
+        return ""
+    return commit.stdout.strip() + ("+" if changed.returncode else "")

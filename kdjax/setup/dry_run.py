@@ -1,0 +1,130 @@
+"""Tracing one step of a run, so that parts that do not fit fail before a write."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import config as configs
+from kdjax.cache import reader
+from kdjax.config import ConfigError, Run, require
+from kdjax.core.types import Array, BoundModel, Model, PyTree
+from kdjax.data.source import Source
+from kdjax.setup import batches
+from kdjax.setup.load_models import InitialVariables
+from kdjax.setup.parts import Parts, make_parts
+from kdjax.train import sharding
+
+
+def check_fit(
+    run: Run,
+    *,
+    train: Source,
+    student: Model | None,
+    teacher: BoundModel | None,
+    initial: InitialVariables | None = None,
+) -> None:
+    """Trace one step of a run for one seed, computing nothing.
+
+    Args:
+      train: the training examples.
+      student: a model from Python, in place of the one of `run.model`.
+      teacher: the teacher; its variables may be shapes.
+      initial: variables that the student starts from; None loads those of the config.
+
+    Raises ConfigError naming the field or the term, what was expected and what came.
+    """
+    sharding.make_mesh(run.compute, run.batch)
+    store = reader.open_if_named(run, train, teacher)
+    one_seed = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
+    if teacher is not None:
+        variables = _shapes_of_one_seed(teacher.variables, teacher.axis)
+        teacher = teacher._replace(variables=variables, axis=None)
+    if initial is not None:
+        initial = InitialVariables(_shapes_of_one_seed(*initial))
+    try:
+        if teacher is not None:
+            _check_variables(teacher, train.shape[-1])
+        parts = make_parts(
+            one_seed,
+            train=train,
+            student=student,
+            teacher=teacher,
+            store=store,
+            initial=initial,
+        )
+        _check_logits(parts, teacher)
+        _trace_step(parts)
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = str(error).strip().splitlines() or [""]
+        reason = (
+            "expected a model, data and terms that fit together, tracing one step "
+            f"raised {type(error).__name__}: {text[0]}"
+        )
+        raise ConfigError(run.name, reason=reason) from error
+
+
+def _shapes_of_one_seed(variables: PyTree, axis: int | None) -> PyTree:
+    """The shapes of a model's variables, without their axis of seeds."""
+    lead = 1 if axis == 0 else 0
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x)[lead:], x.dtype), variables
+    )
+
+
+def _blank(resolution: Any, channels: int) -> Any:
+    return jax.tree.map(
+        lambda size: jnp.zeros((1, size, size, channels), jnp.float32), resolution
+    )
+
+
+def _check_variables(teacher: BoundModel, channels: int) -> None:
+    """A teacher's variables must have the names and shapes of its model's."""
+
+    def shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+        return {jax.tree_util.keystr(path): np.shape(x) for path, x in leaves}
+
+    init = functools.partial(teacher.model.init, jax.random.key(0))
+    made = shapes(jax.eval_shape(init, _blank(teacher.resolution, channels)))
+    got = shapes(teacher.variables)
+    for name in sorted(made.keys() | got.keys()):
+        expected = f"variables of its model, {name} of shape {made.get(name)}"
+        require(made.get(name) == got.get(name), "teacher", expected, got.get(name))
+
+
+def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
+    """Every label must have a logit."""
+    classes, channels = parts.train.classes, parts.train.shape[-1]
+
+    def logits(model: Model, variables: PyTree | None, images: Array) -> Array:
+        variables = variables or model.init(jax.random.key(0), images)
+        return model.apply(variables, images, train=False, rngs=None)[0].logits
+
+    models = [("model", parts.student, None, parts.run.model.resolution)]
+    if teacher is not None:
+        bound = teacher.model, teacher.variables, teacher.resolution
+        models.append(("teacher", *bound))
+    for field, model, variables, resolution in models:
+        images = _blank(resolution, channels)
+        output = jax.eval_shape(functools.partial(logits, model), variables, images)
+        expected = f"at least {classes} logits (the classes of data.train)"
+        require(output.shape[-1] >= classes, field, expected, output.shape[-1])
+
+
+def _trace_step(parts: Parts) -> None:
+    def step(start: PyTree, batch: Any, constants: Any) -> Any:
+        states = parts.make_state(np.arange(1), start)
+        first = jax.tree.map(lambda x: x[0], states)
+        return parts.step(first, batch, constants)
+
+    batch, data = batches.blank_batch(parts)
+    constants = {**parts.constants, "data": data}
+    if parts.constant_axes.get("targets") == 0:
+        constants["targets"] = {k: x[0] for k, x in constants["targets"].items()}
+    jax.eval_shape(step, parts.start, batch, constants)

@@ -1,0 +1,94 @@
+"""Loading the examples of a run, by the fields of its config."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from kdjax.config import Run
+from kdjax.data import datasets, memory
+from kdjax.data import source as sources
+from kdjax.data.datasets import Splits
+from kdjax.data.source import Source
+
+
+def load_source(
+    run: Run, split: str, splits: Splits | None = None, field: str = ""
+) -> Source:
+    """The examples of the run's `train`, `validation` or `test` split.
+
+    Training images without labels have the classes of the other two.
+
+    Args:
+      splits: arrays by split from Python, in place of the data set of `run.data`.
+      field: the field named by errors; by default `data.train` and so on.
+    """
+    data, field = run.data, field or f"data.{split}"
+    if split == "train" and data.train_name:
+        other = dataclasses.replace(data, name=data.train_name)
+        other = dataclasses.replace(run, data=other)
+        source = _load(other, split, None, field, unlabeled=True)
+    else:
+        source = _load(run, split, splits, field)
+    if split == "train" and not source.classes:
+        names = ("validation", "test")
+        labeled = [_load(run, name, splits, f"data.{name}") for name in names]
+        source = sources.with_classes_of(source, labeled)
+    elif split == "train":
+        _warn_of_gaps(source, data.classes, field)
+    options = {"on_error": data.on_error, "workers": data.workers}
+    streamed = split == "train" and data.pipeline == "host"
+    select = memory.select_decodable if streamed else memory.decode_all
+    selected = select(source, **options)
+    if selected.skipped:
+        count = f"{len(selected.skipped)} of {len(source)} images"
+        more = "; ..." if len(selected.skipped) > 5 else ""
+        text = f"{field}: left out {count}: {'; '.join(selected.skipped[:5])}{more}"
+        warnings.warn(text, stacklevel=2)
+    return selected
+
+
+def _load(
+    run: Run,
+    split: str,
+    splits: Splits | None,
+    field: str,
+    unlabeled: bool = False,
+) -> Source:
+    """One split as arrays or files, not yet decoded.
+
+    unlabeled: the data set is that of `data.train_name`, whose labels are not used.
+    """
+    data, text = run.data, getattr(run.data, split)
+    if splits is not None:
+        datasets.check_splits(splits, "splits")
+    options = {"channels": data.channels, "store": data.store}
+    if splits is None:
+        splits = datasets.load_splits(
+            data.name,
+            data_dir=data.data_dir,
+            labeled=not unlabeled,
+            field="data.train_name" if unlabeled else "data.name",
+            **options,
+        )
+    if text == "default":
+        text = datasets.default_split(data.name, split)
+    source = datasets.convert(datasets.take_split(splits, text, field), **options)
+    if data.classes:
+        return sources.with_class_count(source, data.classes, field)
+    return source
+
+
+def _warn_of_gaps(source: Source, stated: int, field: str) -> None:
+    """Warn where the upper half of the classes, or more, has no image.
+
+    One wrong label then makes a problem of many classes. Classes that are named or
+    counted (`stated`) are meant.
+    """
+    labels = np.unique(source.labels)
+    gaps = np.diff(labels)
+    if not (stated or source.names) and 2 * gaps.max(initial=0) > source.classes:
+        low, high = labels[gaps.argmax()], labels[gaps.argmax() + 1]
+        text = f"{field}: of {source.classes:,} classes none between {low} and {high}"
+        more = "has an image; data.classes sets their number"
+        warnings.warn(f"{text} {more}", stacklevel=3)

@@ -1,0 +1,164 @@
+"""Loading models with their variables: of run folders, and of published weights."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax import config as configs
+from kdjax.config import ConfigError, Run, require
+from kdjax.core import runlog
+from kdjax.core.types import Array, BoundModel, Model, PyTree
+from kdjax.data.source import Source
+from kdjax.models import weights, zoo
+from kdjax.train import sharding
+from kdjax.train.checkpoint import Checkpoints
+
+
+class InitialVariables(NamedTuple):
+    """Variables that a student starts from.
+
+    variables: one set for all seeds, or one for each; None where the seeds draw them.
+    axis: 0 where they have an axis of seeds, else None.
+    """
+
+    variables: PyTree = None
+    axis: int | None = None
+
+
+def read_run(folder: str | pathlib.Path) -> Run:
+    """The config of a run folder."""
+    return configs.from_dict(runlog.read_config(folder))
+
+
+def trace_model(
+    run: Run, classes: int, channels: int, model: Model | None = None
+) -> BoundModel:
+    """The model that a run trains, with shapes in place of values.
+
+    model: passed from Python, in place of the one of `run.model`.
+    """
+    code = "" if model else zoo.fingerprint_model(run.model)
+    model = model or zoo.make_model(run.model, classes)
+    size = run.model.resolution
+    image = jnp.zeros((1, size, size, channels), jnp.float32)
+
+    def init(seeds: Array) -> PyTree:
+        return jax.vmap(lambda seed: model.init(jax.random.key(seed), image))(seeds)
+
+    try:
+        shapes = jax.eval_shape(init, np.arange(run.seeds))
+    except ConfigError:
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        expected = f"expected a model of images {image.shape}, its init raised"
+        reason = f"{expected} {type(error).__name__}: {line}"
+        raise ConfigError("model", reason=reason) from error
+    return BoundModel(model, shapes, 0, size, (run.model.normalization,), (code,))
+
+
+def load_trained(
+    folder: str | pathlib.Path,
+    mesh: Mesh,
+    *,
+    model: Model | None = None,
+    step_number: int | None = None,
+    field: str = "",
+) -> BoundModel:
+    """The trained model of a finished run's folder, on the devices of a mesh.
+
+    Args:
+      model: in place of the one that the folder's config names.
+      step_number: a checkpoint's step; None takes the last.
+      field: the config section whose `run` and `step` errors name.
+    """
+    summary = runlog.read_summary(folder)
+    if summary is None:
+        reason = "expected a finished run, it has no summary.json"
+        if field:
+            raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
+        raise ConfigError(str(folder), reason=reason)
+    shape = summary["classes"], summary["channels"]
+    abstract = trace_model(read_run(folder), *shape, model)
+    like = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract.variables,
+        sharding.state_sharding(mesh, abstract.variables),
+    )
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        steps = checkpoints.steps()
+        ok = step_number is None or step_number in steps
+        expected = f"a step whose checkpoint {folder} has, of {steps}"
+        require(ok, f"{field}.step" if field else "step_number", expected, step_number)
+        network = summary.get("network", "student")
+        variables = checkpoints.restore_network(like, network, step_number)
+    finally:
+        checkpoints.close()
+    return abstract._replace(variables=variables)
+
+
+def load_pretrained(
+    config: configs.ModelConfig, classes: int, channels: int, field: str
+) -> BoundModel:
+    """A model with the published weights that its config names.
+
+    field: the config's own, for errors.
+    """
+    name = config.weights
+    if "://" not in name and runlog.is_finished(weights.expand_path(name)):
+        run_field = f"{field.removesuffix('.model')}.run"
+        expected = f"published weights (a run folder goes in {run_field})"
+        raise ConfigError(f"{field}.weights", expected, name, shown=f"the run {name}")
+    model = zoo.make_model(config, classes, field=field)
+    variables = zoo.load_pretrained(config, classes, channels, field)
+    scale, code = (config.normalization,), (zoo.fingerprint_model(config, field),)
+    return BoundModel(model, variables, None, config.resolution, scale, code)
+
+
+def load_initial(
+    run: Run, train: Source, mesh: Mesh, student: Model | None = None
+) -> InitialVariables:
+    """The variables that the model of a run starts from, where its config names some.
+
+    A `student` passed from Python draws its own.
+
+    `run.model.weights` names published weights, which all seeds share, or the folder
+    of a finished run. Each seed starts from the same seed of that run, or all from its
+    only one.
+
+    Raises ConfigError naming `model.weights` where they do not fit the model.
+    """
+    folder = run.model.weights
+    if not folder or student is not None:
+        return InitialVariables()
+    classes, channels = train.classes, train.shape[-1]
+    folder = folder if "://" in folder else weights.expand_path(folder)
+    if "://" in folder or not runlog.is_finished(folder):
+        return InitialVariables(zoo.load_pretrained(run.model, classes, channels))
+    variables = load_trained(folder, mesh).variables
+    abstract = trace_model(run, classes, channels).variables
+    mismatches = weights.find_mismatches(
+        *(jax.tree.map(_of_one_seed, tree) for tree in (abstract, variables))
+    )
+    if mismatches:
+        expected = f"a run that trained this very model ({run.model.name})"
+        got = f"{folder}, {weights.format_mismatches(mismatches)}"
+        raise ConfigError("model.weights", expected, folder, shown=got)
+    pretraining = read_run(folder)
+    if pretraining.seeds == 1:
+        return InitialVariables(jax.tree.map(lambda x: x[0], variables))
+    first = run.seed - pretraining.seed
+    ok = 0 <= first and first + run.seeds <= pretraining.seeds
+    expected = f"a run of seeds {run.seed} to {run.seed + run.seeds - 1}, or of one"
+    require(ok, "model.weights", expected, folder)
+    variables = jax.tree.map(lambda x: x[first : first + run.seeds], variables)
+    return InitialVariables(variables, 0)
+
+
+def _of_one_seed(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)

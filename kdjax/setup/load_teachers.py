@@ -1,0 +1,250 @@
+"""Loading the teacher of a run: from Python, a run folder or published weights."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from kdjax.config import (
+    Ensemble,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    Run,
+    TrainFirst,
+    beneath,
+    members_of,
+    require,
+)
+from kdjax.core import runlog
+from kdjax.core.types import BoundModel, Model, Output, PyTree
+from kdjax.data.source import Source, check_same_names
+from kdjax.models.normalization import normalize_inputs
+from kdjax.setup.load_models import (
+    load_pretrained,
+    load_trained,
+    read_run,
+    trace_model,
+)
+from kdjax.teachers.ensemble import ensemble
+
+
+def load_teacher(
+    run: Run,
+    source: Source,
+    mesh: Mesh,
+    passed: tuple[Model, Any] | None = None,
+    *,
+    trained: bool = True,
+) -> BoundModel | None:
+    """The teacher of a run, or the members of its ensemble as one model.
+
+    Args:
+      source: the training examples, whose classes a teacher has.
+      passed: a model and its variables from Python, in place of a teacher of kind
+        train.
+      trained: False gives shapes in place of the variables of kind train.
+
+    Returns:
+      None without a teacher, and for a moving average of the student.
+
+    Raises ConfigError naming the field of a teacher that cannot be loaded.
+    """
+    teachers = []
+    for field, config in members_of(run.teacher):
+        match config:
+            case FromWeights():
+                teacher = _load_weights(config, source, field)
+            case FromRun():
+                folder = resolve_folder(config.run, run.folder)
+                teacher = _load_run(run, folder, config.step, source, mesh, field)
+            case TrainFirst() if passed is not None:
+                teacher = _bind(config.model, *passed, f"{field}.model")
+            case TrainFirst() if not trained:
+                teacher = _trace_untrained(run, config, source, field)
+            case TrainFirst():
+                teacher = _load_run(run, teacher_folder(run), 0, source, mesh, field)
+        teachers.append(cast(teacher, config.precision))
+    if isinstance(run.teacher, Ensemble):
+        _check_same_classes(teachers, source)
+        return ensemble_teachers(teachers, run)
+    return teachers[0] if teachers else None
+
+
+def teacher_folder(run: Run) -> pathlib.Path:
+    """The folder of a run's single teacher, or of the one that is trained first."""
+    if isinstance(run.teacher, FromRun):
+        return resolve_folder(run.teacher.run, run.folder)
+    return run.folder / "teacher"
+
+
+def resolve_folder(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The run folder of a name relative to `folder`, or to the working directory.
+
+    `folder` itself may not exist yet.
+    """
+    relative = pathlib.Path(os.path.normpath(folder / name))
+    if (relative / "config.json").is_file():
+        return relative
+    return pathlib.Path(name).expanduser()
+
+
+def teacher_resolutions(run: Run) -> tuple[int, ...]:
+    """The resolution of each teacher of a run; empty without a fixed one."""
+    sizes = []
+    for field, config in members_of(run.teacher):
+        if isinstance(config, FromRun):
+            folder = resolve_folder(config.run, run.folder)
+            sizes.append(_read_run(folder, field).model.resolution)
+        else:
+            sizes.append(config.model.resolution)
+    return tuple(sizes)
+
+
+def _load_weights(config: FromWeights, source: Source, field: str) -> BoundModel:
+    classes, channels = source.classes, source.shape[-1]
+    return load_pretrained(config.model, classes, channels, f"{field}.model")
+
+
+def _load_run(
+    run: Run, folder: pathlib.Path, step: int, source: Source, mesh: Mesh, field: str
+) -> BoundModel:
+    """The model of a finished run; step 0 is its last checkpoint."""
+    seeds = _read_run(folder, field).seeds
+    trained = load_trained(folder, mesh, step_number=step or None, field=field)
+    summary = runlog.read_summary(folder) or {}
+    names = tuple(summary.get("class_names", ())[: len(source.names)])
+    if names and source.names:
+        expected = "a teacher of the same classes in the same order"
+        check_same_names(names, source.names, f"{field}.run", expected)
+    return fit_seeds(trained, seeds, run, f"{field}.run")
+
+
+def _read_run(folder: pathlib.Path, field: str) -> Run:
+    exists = (folder / "config.json").is_file()
+    require(exists, f"{field}.run", "a run folder", str(folder))
+    return read_run(folder)
+
+
+def _bind(config: ModelConfig, model: Model, variables: Any, field: str) -> BoundModel:
+    """A model and its variables from Python, for the images of its config."""
+    scale = config.normalization
+    model = normalize_inputs(model, scale, field)
+    variables = jax.tree.map(_to_jax_dtype, variables)
+    return BoundModel(model, variables, None, config.resolution, (scale,))
+
+
+def _to_jax_dtype(x: Any) -> Any:
+    """An array of a dtype that JAX has: float32 in place of float64, but with x64."""
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    return x if x.dtype == dtype else np.asarray(x, dtype)
+
+
+def _trace_untrained(
+    run: Run, config: TrainFirst, source: Source, field: str
+) -> BoundModel:
+    """A teacher that is yet to be trained, with shapes in place of values."""
+    training = dataclasses.replace(run, model=config.model)
+    with beneath(field, {"model": "model"}):
+        return trace_model(training, source.classes, source.shape[-1])
+
+
+def fit_seeds(
+    trained: BoundModel, seeds: int, run: Run, field: str = "teacher.run"
+) -> BoundModel:
+    """A model of `seeds` seeds for each seed of a run: its own, or one for all."""
+    if seeds == 1 and run.seeds > 1:
+        first = jax.tree.map(lambda x: x[0], trained.variables)
+        return trained._replace(variables=first, axis=None)
+    expected = f"a run of {run.seeds} seeds, or of 1 that all share"
+    require(seeds == run.seeds, field, expected, seeds)
+    return trained
+
+
+def _check_same_classes(members: list[BoundModel], source: Source) -> None:
+    first, *others = (_count_logits(member, source) for member in members)
+    for i, count in enumerate(others, start=1):
+        expected = f"{first} classes, as the first member has"
+        require(count == first, f"teacher.members.{i}", expected, count)
+
+
+def _count_logits(teacher: BoundModel, source: Source) -> int:
+    size, lead = teacher.resolution, 1 if teacher.axis == 0 else 0
+    image = jax.ShapeDtypeStruct((1, size, size, source.shape[-1]), jnp.float32)
+    variables = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x)[lead:], x.dtype), teacher.variables
+    )
+
+    def logits(variables: Any, image: Any) -> Any:
+        return teacher.model.apply(variables, image, train=False, rngs=None)[0].logits
+
+    return jax.eval_shape(logits, variables, image).shape[-1]
+
+
+def ensemble_teachers(members: list[BoundModel], run: Run) -> BoundModel:
+    """The members of a run's ensemble as one model over a tuple of views."""
+    config = run.teacher
+    assert isinstance(config, Ensemble)
+    equal = (1.0,) * len(members)
+    model = ensemble(
+        [member.model for member in members],
+        mean=config.mean,
+        weights=config.weights or equal,
+        temperatures=config.temperatures or equal,
+        at=run.mean_at or 1.0,
+    )
+    axis = 0 if any(member.axis == 0 for member in members) else None
+    variables = tuple(_with_axis(member, axis, run.seeds) for member in members)
+    sizes = tuple(member.resolution for member in members)
+    scales = tuple(scale for member in members for scale in member.normalization)
+    code = tuple(text for member in members for text in member.code)
+    return BoundModel(model, variables, axis, sizes, scales, code)
+
+
+def _with_axis(teacher: BoundModel, axis: int | None, seeds: int) -> PyTree:
+    """The variables of a teacher, repeated for each seed where `axis` needs that."""
+    if teacher.axis == axis:
+        return teacher.variables
+
+    def repeat(x: Any) -> Any:
+        shape = (seeds, *x.shape)
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(shape, x.dtype)
+        return jnp.broadcast_to(x, shape)
+
+    return jax.tree.map(repeat, teacher.variables)
+
+
+def cast(teacher: BoundModel, precision: str) -> BoundModel:
+    """The same model computing in `precision`, with outputs in float32.
+
+    Its parameters are kept in that precision too, at half the memory.
+    """
+    if precision == "float32":
+        return teacher
+
+    def cast_leaf(x: Any) -> Any:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, precision)
+        return jnp.asarray(x, precision)
+
+    def apply(variables, images, *, train=False, rngs=None):
+        images = jax.tree.map(lambda x: x.astype(precision), images)
+        result = teacher.model.apply(variables, images, train=train, rngs=rngs)
+        output, state = result
+        outputs = jax.tree.map(lambda x: x.astype(jnp.float32), tuple(output))
+        return Output(*outputs), state
+
+    def init(key, images):
+        return jax.tree.map(cast_leaf, teacher.model.init(key, images))
+
+    variables = jax.tree.map(cast_leaf, teacher.variables)
+    return teacher._replace(model=Model(init, apply), variables=variables)
