@@ -288,4 +288,4 @@ def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     close = functools.partial(np.testing.assert_allclose, rtol=2e-3)
     close(first_loss("uniform"), by_hand(evened, q))
     close(first_loss("bucket"), by_hand(*bucket))
-    close(first_loss("renormalise"), by_hand(*kept))
+    close(first_loss("renormalize"), by_hand(*kept))

@@ -58,7 +58,7 @@ def test_more_classes_than_are_kept_are_refused(small, tmp_path):
             taught(asking("run", store, top_k))
     changing = {"soft": Term(temperature=Scalar(3.0, 1.0, "linear"))}
     run = dataclasses.replace(asking("run", 0, 3), terms=changing)
-    with pytest.raises(ConfigError, match="top_k: expected 0 .* constant .* got 3"):
+    with pytest.raises(ConfigError, match="top_k: expected 0 .* one temp.* got 3"):
         taught(run)
     assert not (tmp_path / "run").exists()
 
@@ -68,7 +68,7 @@ def test_the_top_k_classes_are_of_one_temperature(small, tmp_path):
     two = {str(t): Term(temperature=Scalar(t)) for t in (1.0, 4.0)}
     left_out = Term("logit_mse", weight=Scalar(0.0))
     small("run", cache=cache, terms={"soft": two["4.0"], "off": left_out}).check()
-    message = r"teacher.cache.top_k: expected 0 \(all classes\), or terms of one const"
+    message = r"teacher.cache.top_k: expected 0 \(all classes\), or terms of one temp"
     for refuse in (stored, taught):
         with pytest.raises(ConfigError, match=f"^{message}.* got 3$"):
             refuse(small("run", cache=cache, terms=two))
@@ -286,7 +286,7 @@ def test_a_finished_run_needs_its_store_no_more_and_one_may_move(small, tmp_path
 
 def test_a_teacher_must_be_there(small, tmp_path):
     run = small("run", cache=Cache(path=str(tmp_path / "store")))
-    message = r"teacher.run: expected the run folder of a trained .*teacher.model.weig"
+    message = "teacher.kind: expected run or weights, or a trained teacher .* 'train'$"
     with pytest.raises(ConfigError, match=message):
         kdjax.cache_targets(run)
     assert not list(tmp_path.iterdir())

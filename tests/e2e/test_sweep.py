@@ -144,14 +144,13 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text(FILE.replace(data, model))
     with pytest.raises(ConfigError, match="spoilt x1: model.name: did you mean"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
-    named = "dataclasses.replace(run.model, name='resnett')"
-    teacher = f"run, teacher=dataclasses.replace(run.teacher, model={named})"
-    file.write_text(FILE.replace(data, teacher))
-    with pytest.raises(ConfigError, match="x1: teacher.model.name: did you mean"):
+    named = "ModelConfig('resnett', weights='published.npz')"
+    names = "from kdjax.config import FromWeights, ModelConfig"
+    file.write_text(names + FILE.replace(data, f"run, teacher=FromWeights({named})"))
+    with pytest.raises(ConfigError, match="spoilt x1: teacher.model.name: did you"):
         experiments.sweep(load_experiment(file), "tiny", workdir=str(root))
     # Weights that are nowhere; a variant that is not asked for wants none.
     there = "teacher=FromWeights(ModelConfig('resnet8', weights='$NOWHERE/x.npz'))"
-    names = "from kdjax.config import FromWeights, ModelConfig"
     file.write_text(names + FILE.replace(data, f"run, {there}"))
     want = (
         r"spoilt x1: teacher.model.weights: \$NOWHERE/x.npz: expected the environment"
@@ -268,7 +267,7 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
     tasks = {t.run.name: t for t in plan(load_experiment(file), root, "tiny", seeds=3)}
     assert tasks["begun x1"].run.model.weights == str(root / "early")
     two = tasks["two x64"].run.teacher
-    assert two is not None and two.also[0].run == str(root / "early")
+    assert two is not None and two.members[1].run == str(root / "early")
     for name, names in {
         "mix x1": ["teacher-0"],
         "begun x64": ["teacher-0", "early"],
