@@ -318,7 +318,7 @@ BAD_RUNS = {
         model=ModelConfig("resnet", depth=9, resolution=8)
     ),
     "model.name: ": dict(model=ModelConfig(name="resnext", resolution=8)),
-    "teacher.model.name: did you mean 'resnet50'": teacher(name="resnext"),
+    "teacher.model.name: did you mean 'resnet'": teacher(name="resnext"),
     "teacher.model.norm: expected group for bit_r50x1": teacher(
         name="bit_r50x1", norm="batch"
     ),

@@ -29,7 +29,7 @@ def seen(pixels, values):
 @pytest.mark.parametrize(
     "pixels, values, expected",
     [
-        ("half", [0, 255, 127.5], [-1, 1, 0]),
+        ("symmetric", [0, 255, 127.5], [-1, 1, 0]),
         ("unit", [0, 255, 51], [0, 1, 0.2]),
         ("unit", [51], [0.2]),
         # torchvision: (x / 255 - mean) / std.
@@ -45,5 +45,5 @@ def test_scales(pixels, values, expected):
 
 
 def test_the_number_of_channels_must_fit():
-    with pytest.raises(ValueError, match="pixels: expected images of 3 .*got 1"):
+    with pytest.raises(ValueError, match="normalization: expected images of 3 .*got 1"):
         seen("imagenet", [3])
