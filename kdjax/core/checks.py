@@ -151,12 +151,25 @@ def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
 
 
 def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
-    """Refuse a mask that is not boolean or does not broadcast to shape `target`."""
+    """Refuse a mask that is not boolean or does not broadcast to shape `target`.
+
+    It has the rank of `target`: one of fewer axes could bind to the wrong axis.
+    """
     if x is None:
         return
     if not _has_dtype(x, jnp.bool_):
         refuse(name, "an array of bool", _describe(x))
+    if len(x.shape) != len(target):
+        expected = f"rank {len(target)}, to broadcast to {target}"
+        refuse(name, expected, f"rank {len(x.shape)}, shape {x.shape}")
     broadcasts(name, x, target)
+
+
+def classes(name: str, x: Any, axis: int) -> None:
+    """Refuse logits of a single class, whose softmax is 1 whatever they are."""
+    if x.shape[axis] == 1:
+        expected = "at least 2 classes (`sigmoid_kl` compares single logits)"
+        refuse(name, expected, f"1, shape {x.shape}")
 
 
 def matching_pair(kind: str, student: Any, teacher: Any) -> None:

@@ -16,6 +16,15 @@ def check_pair(student: Array, teacher: Array, axis: int, where: Array | None) -
     checks.mask("where", where, student.shape)
 
 
+def possible(student: Array, teacher: Array, where: Array | None) -> Array:
+    """Mask of the classes that take part and that not both rule out.
+
+    Minus infinity in student and teacher rules a class out, as in a vocabulary mask.
+    """
+    both = ~(jnp.isneginf(student) & jnp.isneginf(teacher))
+    return both if where is None else both & where
+
+
 def tempered_pair(
     student: Array,
     teacher: Array,
@@ -25,6 +34,7 @@ def tempered_pair(
 ) -> tuple[Array, Array, Array]:
     """Log-probabilities of student and teacher, and the squared temperature."""
     check_pair(student, teacher, axis, where)
+    checks.classes("student_logits", student, axis)
     checks.positive("temperature", temperature)
     student, teacher = promote_together(student, teacher)
     log_student = tempered_log_softmax(student, temperature, axis, where)

@@ -47,12 +47,18 @@ def tempered_log_softmax(
         axis: the axis of the classes.
         where: the entries that take part, broadcastable to the logits. The others
             get 0, a finite filler that the caller leaves out by selection.
+
+    An entry of minus infinity has log-probability minus infinity, as a constant: no
+    gradient, in the temperature either, passes it.
     """
     logits = promote(logits)
     temperature = jnp.asarray(temperature, logits.dtype)
     if where is None:
         where = jnp.ones((1,) * logits.ndim, bool)
     where = jnp.broadcast_to(where, logits.shape)
+    # Infinity is taken out before the division, whose derivative is infinite there.
+    impossible = where & jnp.isneginf(logits)
+    where = where & ~impossible
     scaled = jnp.where(where, logits, 0) / temperature
     top = jnp.max(jnp.where(where, scaled, -jnp.inf), axis, keepdims=True)
     # No finite entry: nothing to center on, and inf - inf would be NaN.
@@ -61,7 +67,8 @@ def tempered_log_softmax(
     centered = jnp.where(where, scaled - top, 0)
     total = jnp.sum(jnp.where(where, jnp.exp(centered), 0), axis, keepdims=True)
     total = jnp.where(jnp.any(where, axis, keepdims=True), total, 1)
-    return jnp.where(where, centered - jnp.log(total), 0)
+    log_probs = jnp.where(where, centered - jnp.log(total), 0)
+    return jnp.where(impossible, -jnp.inf, log_probs)
 
 
 def safe_sqrt(x: Array) -> Array:

@@ -97,6 +97,9 @@ from kdjax.losses._logits.cross_entropy import (
 )
 from kdjax.losses._logits.cross_entropy import hard_cross_entropy as hard_cross_entropy
 from kdjax.losses._logits.cross_entropy import soft_cross_entropy as soft_cross_entropy
+from kdjax.losses._logits.cross_entropy import (
+    soft_label_cross_entropy as soft_label_cross_entropy,
+)
 from kdjax.losses._logits.dist import dist as dist
 from kdjax.losses._logits.dist import dist_inter as dist_inter
 from kdjax.losses._logits.dist import dist_intra as dist_intra

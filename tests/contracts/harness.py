@@ -119,11 +119,11 @@ def some_out(case, student):
 
 
 def shaped(case, mask, student):
-    """The mask as the kernel takes it: `[N]` for examples, else one that broadcasts."""
+    """The mask as the kernel takes it: `[N]` of examples, else of the full rank."""
     if case.mask == 0:
         return mask
     axis = case.mask % student.ndim
-    return mask.reshape([-1 if i == axis else 1 for i in range(axis, student.ndim)])
+    return mask.reshape([-1 if i == axis else 1 for i in range(student.ndim)])
 
 
 def without(case, x, mask):

@@ -85,10 +85,20 @@ def make_scenes(case) -> dict[str, Scene]:
     scenes["masked"] = masked
     scenes["masked nan"] = _spoil(case, masked, mask)
     scenes["all masked"] = Scene(*plain, mask=np.zeros_like(where))
+    if rules_out(case):
+        gone = np.where(mask, masked.student, -np.inf).astype(np.float32)
+        both = gone, np.where(mask, teacher, -np.inf).astype(np.float32)
+        scenes["ruled out"] = Scene(*both, labels, where | True)
     if student.shape[case.mask] > 1:
         for name, scene in extremes.items():
             scenes[f"{name}, masked"] = Scene(*scene, mask=where)
     return scenes
+
+
+def rules_out(case) -> bool:
+    """True for kernels of two logits whose mask selects classes."""
+    logits = [*signature(case)][:2] == ["student_logits", "teacher_logits"]
+    return logits and case.mask == -1 and case.teacher is None
 
 
 def _spoil(case, scene: Scene, mask: np.ndarray) -> Scene:
@@ -184,6 +194,16 @@ def check_masked_entries(case, scenes, found):
         np.testing.assert_array_equal(x, 0)
 
 
+def check_ruled_out_classes(case, scenes, found):
+    """Minus infinity in student and teacher is what a mask of that class is."""
+    if "ruled out" not in found:
+        return
+    for x, y in zip(
+        *map(jax.tree.leaves, (found["ruled out"], found["masked"])), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+
+
 def check_where_is_slicing(case, scenes, found):
     """A mask gives what slicing gives. A program of its own: other shapes, no vmap."""
     if case.mask is None or case.teacher == "ids":
@@ -229,11 +249,18 @@ def check_temperature(case, scenes, found):
     temperature = knobs.get("temperature", default)
     mask = {} if case.mask is None else {"where": where}
 
-    def values(t):
-        return call(case, student, teacher, arrays, temperature=t, **mask)
+    def values(t, student, teacher, arrays):
+        found = call(case, student, teacher, arrays, temperature=t, **mask)
+        return found.mean(), found
 
-    traced = jax.jit(values)(np.float32(temperature))
+    of_temperature = jax.jit(jax.grad(values, has_aux=True))
+    number = np.float32(temperature)
+    slope, traced = of_temperature(number, student, teacher, arrays)
     np.testing.assert_allclose(traced, found["plain 0"].values, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(slope)
+    if "ruled out" in scenes:
+        slope, _ = of_temperature(number, *scenes["ruled out"][:3])
+        assert np.isfinite(slope)
 
 
 @forms
@@ -248,6 +275,7 @@ def test_laws(case):
         check_nan_is_not_hidden,
         check_finite,
         check_masked_entries,
+        check_ruled_out_classes,
         check_where_is_slicing,
         check_half_precision,
         check_temperature,

@@ -23,6 +23,11 @@ def _class_weights(rng: np.random.Generator, rows: int) -> dict[str, Any]:
     return {"class_weights": np.array([1.5, 1.0, 0.5])}
 
 
+def _softmax(x: np.ndarray) -> np.ndarray:
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
 _RANKED: dict[str, Any] = {"student": (5,), **_HARD}
 _BEHIND: dict[str, Any] = {"student": (5,), "teacher_gradient": False}
 _DIST: dict[str, Any] = {"relation": True, "mask": 0, "min_rows": 2}
@@ -43,6 +48,7 @@ CASES = [
     Case("jensen_shannon", knobs=_knobs(beta=1.0)),
     Case("soft_cross_entropy", zero_if_equal=False),
     Case("soft_cross_entropy", knobs=_knobs(temperature=4.0), zero_if_equal=False),
+    Case("soft_label_cross_entropy", positive=_softmax, zero_if_equal=False),
     Case("hard_cross_entropy", **_HARD),
     Case("hard_cross_entropy", knobs=_knobs(label_smoothing=0.1), **_HARD),
     Case(

@@ -230,6 +230,12 @@ def dense_fsp(
         Bae et al., "Densely Distilled Flow-Based Knowledge Transfer in Teacher-Student
         Framework for Image Classification", 2020, doi 10.1109/TIP.2020.2984362.
     """
+    for name, taps in (
+        ("student_features", student_features),
+        ("teacher_features", teacher_features),
+    ):
+        if hasattr(taps, "shape"):
+            checks.refuse(name, "a sequence of taps", f"one of shape {taps.shape}")
     last = len(student_features) - 1
     if last < 1 or len(teacher_features) != last + 1:
         expected = "as many taps as student_features, at least 2"

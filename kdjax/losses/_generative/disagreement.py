@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import divergence, tempered_pair
+from kdjax.core.logits import divergence, possible, tempered_pair
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
 
@@ -57,6 +57,7 @@ def generator_disagreement(
     )
     if variant == "sum":
         return -scale * divergence(log_teacher, log_student, axis, where)
+    where = possible(student_logits, teacher_logits, where)
     share = jnp.exp(log_teacher)
     gap = jnp.where(share == 0, 0, log_teacher - log_student)
     return -scale * masked_mean(share * gap, axis, where)

@@ -79,6 +79,19 @@ ENTRIES = (
         term=recipe(weight=0.9),
     ),
     entry(
+        "soft_label_cross_entropy",
+        "Cross-entropy with soft labels (mixup, CutMix)",
+        formula="`-sum y log p_s`, y probabilities",
+        paper="Zhang 2017 (1710.09412)",
+        weight="1",
+        tap="logits, probabilities",
+        invariances="shift of the student",
+        aliases="mixup labels, soft labels, cutmix",
+        goals="labels, classification, mixup",
+        kernel=True,
+        needs="probabilities of the classes as labels",
+    ),
+    entry(
         "hard_cross_entropy",
         "Cross-entropy with labels (CE), label smoothing",
         formula=(

@@ -1,5 +1,7 @@
 """Cross-entropy with labels or with a teacher's probabilities."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from kdjax.core import checks
@@ -10,7 +12,7 @@ from kdjax.core.logits import (
     tempered_pair,
     x_log_x,
 )
-from kdjax.core.numerics import tempered_log_softmax
+from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
 
@@ -70,6 +72,7 @@ def _labels(
     checks.floating("student_logits", student_logits)
     checks.not_empty("student_logits", student_logits)
     checks.axis(axis, "student_logits", student_logits)
+    checks.classes("student_logits", student_logits, axis)
     checks.mask("where", where, student_logits.shape)
     if checks.is_integer(teacher):
         check_ids("teacher", teacher, student_logits, axis)
@@ -79,10 +82,79 @@ def _labels(
             "teacher", "class ids (integer) or logits (floating)", teacher
         )
     checks.same_shape("teacher", teacher, "student_logits", student_logits)
+    checks.holds(
+        "teacher",
+        lambda np, x: ~_are_probabilities(np, x, axis),
+        "class ids or logits (`soft_label_cross_entropy` takes probabilities)",
+        teacher,
+    )
     if where is not None:
         selected = jnp.broadcast_to(where, teacher.shape)
         teacher = jnp.where(selected, teacher, -jnp.inf)
     return jnp.argmax(teacher, axis)
+
+
+def _are_probabilities(np: Any, x: Any, axis: int) -> Any:
+    """True for rows of soft labels: at least two entries above 0, and sum 1."""
+    mixed = (x > 0).sum(axis) > 1
+    return mixed & (x >= 0).all(axis) & (abs(x.sum(axis) - 1) < 1e-3)
+
+
+def soft_label_cross_entropy(
+    student_logits: Array,
+    teacher: Array,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+) -> Array:
+    """Cross-entropy (CE) with soft labels, such as those of mixup.
+
+    `-sum_k y_k log q_k` with `q = softmax(student_logits)`. The labels of two images
+    blended by mixup are `c onehot_a + (1 - c) onehot_b`.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher: `y`, probabilities of the same shape: not negative. They may sum to
+            less than 1, which lowers the weight of the example; of 0 the value is 0.
+        axis: the axis of the classes.
+        where: bool, of the rank of the logits; the classes that take part.
+
+    Returns:
+        `[...]`, one value in nats per example, at least float32.
+
+    Raises:
+        ValueError: if shapes differ or are empty, a dtype is not floating, or a label
+            is negative or above 1.
+
+    Example:
+        >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
+        >>> labels = jnp.array([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]])
+        >>> values = soft_label_cross_entropy(student, labels)
+        >>> print(values.shape, f"{values.mean():.4f}")
+        (2,) 1.3078
+
+    Reference:
+        Zhang, Cisse, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization",
+        2017, arXiv 1710.09412.
+    """
+    checks.floating("student_logits", student_logits)
+    checks.floating("teacher", teacher)
+    checks.same_shape("teacher", teacher, "student_logits", student_logits)
+    checks.not_empty("student_logits", student_logits)
+    checks.axis(axis, "student_logits", student_logits)
+    checks.classes("student_logits", student_logits, axis)
+    checks.mask("where", where, student_logits.shape)
+    # Of a class that takes no part it may be anything, NaN too.
+    checks.holds(
+        "teacher",
+        lambda np, y: ~((y < 0) | (y > 1)),
+        "probabilities in [0, 1]",
+        teacher,
+    )
+    student, labels = promote_together(student_logits, teacher)
+    log_student = tempered_log_softmax(student, 1.0, axis, where)
+    cost = jnp.where(labels == 0, 0, log_student) * labels
+    return -masked_sum(cost, axis, where)
 
 
 def hard_cross_entropy(
@@ -137,6 +209,9 @@ def hard_cross_entropy(
     smoothing = jnp.asarray(label_smoothing, log_student.dtype)
     hit = mark_labels(labels, log_student, axis, where)
     chosen = masked_sum(log_student, axis, hit)
+    # A class of minus infinity gets no share of the smoothing.
+    finite = hit | ~jnp.isneginf(log_student)
+    where = finite if where is None else finite & where
     if variant == "szegedy":
         uniform = masked_mean(log_student, axis, where)
         value = -((1 - smoothing) * chosen + smoothing * uniform)

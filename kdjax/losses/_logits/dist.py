@@ -9,7 +9,7 @@ positions into the examples.
 import jax.numpy as jnp
 
 from kdjax.core import checks, examples
-from kdjax.core.logits import tempered_pair
+from kdjax.core.logits import possible, tempered_pair
 from kdjax.core.numerics import l2_normalize, safe_norm
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -111,8 +111,7 @@ def dist_inter(
     student, teacher = (
         jnp.moveaxis(jnp.exp(x), axis, -1) for x in (log_student, log_teacher)
     )
-    if where is None:
-        return scale * _inter(student, teacher, eps)
+    where = possible(student_logits, teacher_logits, where)
     where = jnp.moveaxis(jnp.broadcast_to(where, log_student.shape), axis, -1)
     value = scale * _inter(student, teacher, eps, where)
     return jnp.where(jnp.any(where, -1), value, 0)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax.core.logits import check_pair, tempered_pair
+from kdjax.core.logits import check_pair, possible, tempered_pair
 from kdjax.core.numerics import (
     promote_together,
     safe_abs,
@@ -11,6 +11,15 @@ from kdjax.core.numerics import (
 )
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
+
+
+def _selected(
+    student: Array, teacher: Array, where: Array | None
+) -> tuple[Array, Array, Array]:
+    """Logits in one dtype with 0 at classes that take no part, and the mask."""
+    student, teacher = promote_together(student, teacher)
+    where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
+    return jnp.where(where, student, 0), jnp.where(where, teacher, 0), where
 
 
 def logit_mse(
@@ -51,10 +60,8 @@ def logit_mse(
         Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014, arXiv 1312.6184.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = promote_together(student_logits, teacher_logits)
+    student, teacher, where = _selected(student_logits, teacher_logits, where)
     gap = student - teacher
-    if where is not None:
-        gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
     if center:
         gap = gap - jnp.expand_dims(masked_mean(gap, axis, where), axis)
     return masked_mean(jnp.square(gap), axis, where)
@@ -98,10 +105,8 @@ def logit_l2(
         consistent", 2021, arXiv 2106.05237 (the `euclidean` of its code).
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = promote_together(student_logits, teacher_logits)
+    student, teacher, where = _selected(student_logits, teacher_logits, where)
     gap = student - teacher
-    if where is not None:
-        gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
     return safe_norm(gap, axis)
 
 
@@ -139,10 +144,7 @@ def logit_l1(
         arXiv 1709.00513.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = promote_together(student_logits, teacher_logits)
-    if where is not None:
-        selected = jnp.broadcast_to(where, student.shape)
-        student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
+    student, teacher, where = _selected(student_logits, teacher_logits, where)
     return masked_sum(safe_abs(student - teacher), axis, where)
 
 
@@ -183,7 +185,7 @@ def log_softmax_l2(
         consistent", 2021, arXiv 2106.05237 (the `logsoftmax_euclidean` of its code).
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    student, teacher = promote_together(student_logits, teacher_logits)
+    student, teacher, where = _selected(student_logits, teacher_logits, where)
     student = tempered_log_softmax(student, 1.0, axis, where)
     teacher = tempered_log_softmax(teacher, 1.0, axis, where)
     return safe_norm(student - teacher, axis)
@@ -230,6 +232,7 @@ def probability_mse(
     log_student, log_teacher, scale = tempered_pair(
         student_logits, teacher_logits, temperature, axis, where
     )
+    where = possible(student_logits, teacher_logits, where)
     gap = jnp.exp(log_student) - jnp.exp(log_teacher)
     return scale * masked_mean(jnp.square(gap), axis, where)
 
@@ -273,5 +276,6 @@ def probability_l1(
     log_student, log_teacher, _ = tempered_pair(
         student_logits, teacher_logits, 1.0, axis, where
     )
+    where = possible(student_logits, teacher_logits, where)
     gap = jnp.exp(log_student) - jnp.exp(log_teacher)
     return masked_mean(jnp.abs(gap), axis, where)

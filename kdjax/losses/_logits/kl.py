@@ -200,13 +200,29 @@ def jensen_shannon(
     log_student, log_teacher, scale = tempered_pair(
         student_logits, teacher_logits, temperature, axis, where
     )
+    return scale * mixture_divergence(log_student, log_teacher, beta, axis, where)
+
+
+def mixture_divergence(
+    log_student: Array,
+    log_teacher: Array,
+    beta: float | Array,
+    axis: int,
+    where: Array | None,
+) -> Array:
+    """`jensen_shannon` of log-probabilities, without the squared temperature.
+
+    Raises `ValueError` if `beta` lies outside [0, 1].
+    """
     checks.between("beta", beta, 0.0, 1.0)
-    beta = jnp.asarray(beta, scale.dtype)
-    share = jnp.where((beta > 0) & (beta < 1), beta, 0.5)
+    beta = jnp.asarray(beta, log_student.dtype)
+    inside = (beta > 0) & (beta < 1)
+    share = jnp.where(inside, beta, 0.5)
     mixture = _log_mixture(log_teacher, log_student, share)
     value = share * divergence(log_teacher, mixture, axis, where)
     value += (1 - share) * divergence(log_student, mixture, axis, where)
-    forward = divergence(log_teacher, log_student, axis, where)
-    reverse = divergence(log_student, log_teacher, axis, where)
-    value = jnp.where(beta == 0, forward, jnp.where(beta == 1, reverse, value))
-    return scale * value
+    # Selected before it is computed: the other end may be infinite.
+    first = jnp.where(beta == 1, log_student, log_teacher)
+    second = jnp.where(beta == 0, log_student, log_teacher)
+    end = divergence(first, second, axis, where)
+    return jnp.where(inside, value, end)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import cross_entropy, tempered_pair
+from kdjax.core.logits import cross_entropy, possible, tempered_pair
 from kdjax.core.reduce import masked_count
 from kdjax.core.types import Array
 
@@ -57,6 +57,7 @@ def lwf(
     )
     checks.between("eps", eps, 0.0, 1.0)
     eps = jnp.asarray(eps, log_student.dtype)
+    where = possible(student_logits, teacher_logits, where)
     count = jnp.expand_dims(masked_count(log_student, axis, where), axis)
     floor = jnp.broadcast_to(jnp.log(eps / count), log_student.shape)
     log_student = jnp.logaddexp(log_student, floor) - jnp.log1p(eps)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import check_pair
+from kdjax.core.logits import check_pair, possible
 from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
@@ -54,9 +54,8 @@ def sigmoid_kl(
     check_pair(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     student, teacher = promote_together(student_logits, teacher_logits)
-    if where is not None:
-        selected = jnp.broadcast_to(where, student.shape)
-        student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
+    where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
+    student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
     temperature = jnp.asarray(temperature, student.dtype)
     student, teacher = student / temperature, teacher / temperature
     value = _binary_term(teacher, student) + _binary_term(-teacher, -student)
@@ -113,9 +112,8 @@ def sigmoid_cross_entropy(
     check_pair(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     student, teacher = promote_together(student_logits, teacher_logits)
-    if where is not None:
-        selected = jnp.broadcast_to(where, student.shape)
-        student, teacher = (jnp.where(selected, x, 0) for x in (student, teacher))
+    where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
+    student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
     scale = jnp.asarray(temperature, student.dtype)
     student, share = student / scale, jax.nn.sigmoid(teacher / scale)
     # log(1 - q) = log_sigmoid(-s) = log_sigmoid(s) - s.

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.logits import check_pair, divergence, tempered_pair
+from kdjax.core.logits import check_pair, divergence, possible, tempered_pair
 from kdjax.core.numerics import promote, promote_together, safe_sqrt
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -81,8 +81,10 @@ def standardized_kl(
     all equal become 0 with gradient 0.
 
     Args:
-        student_logits: `[..., classes]`, before any softmax; finite.
-        teacher_logits: the same shape; finite.
+        student_logits: `[..., classes]`, before any softmax. Rule classes out with
+            minus infinity for student and teacher, or with `where`: a large negative
+            number would enter mean and deviation.
+        teacher_logits: the same shape.
         temperature: a scalar above 0.
         ddof: what is taken off the number of classes in the variance: 1 as in the
             released code (torch's deviation), or 0 (NumPy's). They differ as if the
@@ -110,6 +112,7 @@ def standardized_kl(
         2024, arXiv 2403.01427.
     """
     check_pair(student_logits, teacher_logits, axis, where)
+    where = possible(student_logits, teacher_logits, where)
     student, teacher = (
         standardize_logits(x, ddof=ddof, eps=eps, axis=axis, where=where)
         for x in promote_together(student_logits, teacher_logits)

@@ -68,12 +68,16 @@ def tf_kd(
     checks.floating("student_logits", student_logits)
     checks.not_empty("student_logits", student_logits)
     check_ids("labels", labels, student_logits, axis)
+    checks.classes("student_logits", student_logits, axis)
     checks.mask("where", where, student_logits.shape)
     checks.between("correct", correct, 0.0, 1.0)
     checks.positive("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
     student = promote(student_logits)
     hit = mark_labels(labels, student, axis, where)
+    # A class of minus infinity gets no share of the virtual teacher's mass.
+    finite = hit | ~jnp.isneginf(student)
+    where = finite if where is None else finite & where
     target = _virtual_teacher(student, hit, correct, axis, where)
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
     if variant == "described":

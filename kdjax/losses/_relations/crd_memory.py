@@ -61,8 +61,9 @@ def crd_memory_init(
     bound = (3 / width) ** 0.5
     shape = (2, examples, width)
     student, teacher = jax.random.uniform(key, shape, dtype, -bound, bound)
-    unset = promote(jnp.zeros((), dtype))
-    return CRDMemory(student, teacher, unset, unset)
+    # Two buffers, so that both can be donated.
+    unset = [promote(jnp.zeros((), dtype)) for _ in range(2)]
+    return CRDMemory(student, teacher, *unset)
 
 
 def crd_memory_lookup(

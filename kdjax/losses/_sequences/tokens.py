@@ -16,12 +16,13 @@ Where no token is masked, the first two are the same.
 
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
 from kdjax.core import checks
+from kdjax.core.logits import divergence
 from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._logits.kl import mixture_divergence
 
 VARIANTS = ("sequence", "sum", "tokens")
 
@@ -79,7 +80,7 @@ def _token_mask(student: Array, axis: int, where: Array | None) -> Array | None:
     if vocabulary == 0:
         checks.refuse("axis", "the axis of the vocabulary", "the batch's")
     tokens = student.shape[:vocabulary] + student.shape[vocabulary + 1 :]
-    if where is not None and where.shape == tokens:
+    if where is not None and len(where.shape) == len(tokens):
         checks.mask("where", where, tokens)
         return jnp.expand_dims(where, vocabulary)
     checks.mask("where", where, student.shape)
@@ -98,6 +99,7 @@ def _token_pair(student, teacher, temperature, axis, where):
     checks.matching_pair("logits", student, teacher)
     checks.rank("student_logits", student, 3)
     where = _token_mask(student, axis, where)
+    checks.classes("student_logits", student, axis)
     checks.positive("temperature", temperature)
     student, teacher = (
         tempered_log_softmax(x, temperature, axis, where)
@@ -105,12 +107,6 @@ def _token_pair(student, teacher, temperature, axis, where):
     )
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
     return student, teacher, scale, where
-
-
-def _divergence(log_p: Array, log_q: Array, axis: int, where: Array | None) -> Array:
-    share = jnp.exp(log_p)
-    gap = jnp.where(share == 0, 0, log_p - log_q)
-    return masked_sum(share * gap, axis, where)
 
 
 def token_kl(
@@ -168,16 +164,9 @@ def token_kl(
     )
     if direction == "reverse":
         log_student, log_teacher = log_teacher, log_student
-    values = scale * _divergence(log_teacher, log_student, axis, where)
+    values = scale * divergence(log_teacher, log_student, axis, where)
     real = _real(where, log_student, axis)
     return per_sequence(values, variant=variant, where=real)
-
-
-def _end(beta) -> float | None:
-    """0 or 1 where the mixture is known to be one of the ends, else None."""
-    if isinstance(beta, Tracer):
-        return None
-    return float(beta) if float(beta) in (0.0, 1.0) else None
 
 
 def token_jsd(
@@ -197,8 +186,7 @@ def token_jsd(
     `b = 0` and `KL(q || p)` for `b = 1`.
 
     The ends are the variant of the paper's code and of its successors, and a
-    jump: the divergence itself tends to 0 towards both. They are taken where `beta`
-    is a plain number; a traced `beta` must lie inside (0, 1).
+    jump: the divergence itself tends to 0 towards both.
 
     Args:
         student_logits: `[batch, tokens, vocabulary]`, before any softmax.
@@ -227,22 +215,10 @@ def token_jsd(
         Agarwal et al., "On-Policy Distillation of Language Models: Learning from
         Self-Generated Mistakes" (GKD), 2024, arXiv 2306.13649.
     """
-    checks.between("beta", beta, 0.0, 1.0)
     log_student, log_teacher, scale, where = _token_pair(
         student_logits, teacher_logits, temperature, axis, where
     )
-    end = _end(beta)
-    if end is not None:
-        pair = (log_teacher, log_student)
-        first, second = pair if end == 0 else pair[::-1]
-        values = _divergence(first, second, axis, where)
-    else:
-        share = jnp.asarray(beta, log_student.dtype)
-        mixed = jnp.logaddexp(
-            jnp.log(share) + log_teacher, jnp.log1p(-share) + log_student
-        )
-        values = share * _divergence(log_teacher, mixed, axis, where)
-        values = values + (1 - share) * _divergence(log_student, mixed, axis, where)
+    values = mixture_divergence(log_student, log_teacher, beta, axis, where)
     real = _real(where, log_student, axis)
     return per_sequence(scale * values, variant=variant, where=real)
 

@@ -52,6 +52,13 @@ def _check_top_k(student, teacher, indices, normalizer):
     )
     expected = "every class at most once in a row"
     checks.holds("teacher_indices", _distinct, expected, indices, teacher)
+    # float16 rounds the logarithm of a probability near 1 to a little above 0.
+    checks.holds(
+        "teacher_log_probs",
+        lambda np, x: ~(x > 0.01),
+        "logarithms of probabilities, at most 0",
+        teacher,
+    )
     if normalizer is not None:
         checks.floating("teacher_log_normalizer", normalizer)
         checks.shape("teacher_log_normalizer", normalizer, leading)
@@ -73,6 +80,12 @@ def _log_rest(log_total: Array) -> Array:
     return jnp.where(full, -jnp.inf, jnp.log(rest))
 
 
+def _divided(x: Array, temperature: Array) -> Array:
+    """`x / temperature`; minus infinity is a constant, with no gradient in either."""
+    nothing = jnp.isneginf(x)
+    return jnp.where(nothing, -jnp.inf, jnp.where(nothing, 0, x) / temperature)
+
+
 def _log_tail(log_teacher, normalizer, temperature, rest):
     """The top at temperature T, and the log of the tail's mass, of `rest` classes."""
     # Rounded log-probabilities may sum to more than 1.
@@ -82,11 +95,11 @@ def _log_tail(log_teacher, normalizer, temperature, rest):
         tail = _log_rest(_lse(log_teacher))
         count = jnp.log(rest)
         # A uniform tail at temperature T: its log-mass a class is divided by T.
-        tail = count + (tail - count) / temperature
-        log_teacher = log_teacher / temperature
+        tail = _divided(tail - count, temperature) + count
+        log_teacher = _divided(log_teacher, temperature)
         both = jnp.logaddexp(_lse(log_teacher), tail)
         return log_teacher - both[..., None], tail - both
-    log_teacher = log_teacher / temperature - normalizer[..., None]
+    log_teacher = _divided(log_teacher, temperature) - normalizer[..., None]
     total = _lse(log_teacher)
     log_teacher = log_teacher - jnp.maximum(total, 0)[..., None]
     return log_teacher, _log_rest(_lse(log_teacher))
@@ -139,8 +152,10 @@ def top_k_kl(
     traced, the former gives NaN, and under `jax.experimental.checkify.checkify` both
     an error. Entries of log-probability minus infinity cost nothing, whatever their
     index (-1, say): so rows may keep fewer than K, or none (`"renormalize"` then is
-    0). The classes are the last axis, and there is no `where`: a value per token is
-    reduced under a mask by `per_sequence`.
+    0). A class that is not kept and that the student rules out with minus infinity,
+    such as the padding of a vocabulary, has no part in the tail. The classes are the
+    last axis, and there is no `where`: a value per token is reduced under a mask by
+    `per_sequence`.
 
     Args:
         student_logits: `[..., classes]`, before any softmax.
@@ -181,6 +196,8 @@ def top_k_kl(
     """
     checks.one_of("tail", tail, TAILS)
     checks.positive("temperature", temperature)
+    checks.floating("student_logits", student_logits)
+    checks.classes("student_logits", student_logits, -1)
     _check_top_k(
         student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
     )
@@ -189,11 +206,15 @@ def top_k_kl(
     # A negative index would count from the end; out of range is what it is.
     indices = jnp.where(indices < 0, student.shape[-1], indices)
     scale = jnp.asarray(temperature, student.dtype)
-    if student.shape == teacher.shape or tail == "renormalize":
+    if tail == "renormalize":
         return jnp.square(scale) * _renormalized(student, teacher, indices, scale)
+    if student.shape == teacher.shape:
+        return jnp.square(scale) * _without_tail(student, teacher, indices, scale)
     normalizer = _normalizer(teacher_log_normalizer, temperature, tail, scale)
     log_student = tempered_log_softmax(student, scale)
     student_top, in_tail = _top(log_student, indices)
+    # The student's padding of a vocabulary has no share of the teacher's tail.
+    in_tail = in_tail & ~jnp.isneginf(student)
     rest = masked_count(log_student, -1, in_tail)
     log_top, log_rest = _log_tail(teacher, normalizer, scale, rest)
     if tail == "bucket":
@@ -214,6 +235,16 @@ def _normalizer(normalizer, temperature, tail, scale) -> Array | None:
         reason = "tail='bucket' needs it unless the temperature is the number 1"
         checks.refuse("teacher_log_normalizer", f"an array ({reason})", None)
     return None
+
+
+def _without_tail(student, teacher, indices, temperature) -> Array:
+    """Divergence to a teacher of which no class is left out."""
+    kept = ~jnp.isneginf(teacher)
+    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
+    log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
+    log_student = tempered_log_softmax(student, temperature)
+    student_top = jnp.take_along_axis(log_student, indices, -1, mode="fill")
+    return jnp.sum(_cost(log_teacher, student_top), -1)
 
 
 def _renormalized(student, teacher, indices, temperature) -> Array:
