@@ -277,7 +277,12 @@ def _comparison(
         return _whole_rows(x, part.axis_name) if kernel.relation else x
 
     student_taps = tuple(map(rows, student_taps))
-    bound = {k: rows(x) for k, x in _bound(kernel, term, output, batch).items()}
+    bound: dict[str, Any] = {
+        k: rows(x) for k, x in _bound(kernel, term, output, batch).items()
+    }
+    if kernel.relation:
+        # The rows of all devices have been gathered.
+        bound["axis_name"] = ()
     static = kernels.static_options(kernel, term.options)
     traced = dict(schedules.get("options", {}))
     if kernel.tempered:

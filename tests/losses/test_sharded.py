@@ -1,7 +1,7 @@
 """Values and gradients on a batch sharded over 8 devices are those of one device.
 
-Under `jit` with a sharded batch nothing is to be done; under `shard_map` and `pmap`
-the features are gathered first and each device takes its rows of the values.
+Under `jit` with a sharded batch nothing is to be done, on Auto and Explicit axes alike.
+Under `shard_map` and `pmap` the kernel needs the name of the axis, and raises without.
 """
 
 import functools
@@ -82,16 +82,12 @@ def _whole_batch(case):
 
 
 def _one_device(case):
-    """What one device does: its own share of the mean, from all rows."""
+    """What one device computes: its own share of the mean."""
     kernel = _kernel(case)
 
     def loss(student, teacher, rowwise, whole, weights):
-        gathered = [
-            jax.tree.map(lambda x: collectives.gather(x, "data"), x)
-            for x in (student, teacher, rowwise)
-        ]
-        values = kernel(*gathered[:2], **gathered[2], **whole)
-        mine = collectives.my_rows(values, "data")
+        divided = {"axis_name": "data"} if case.name in kdjax.losses.RELATION else {}
+        mine = kernel(student, teacher, **rowwise, **whole, **divided)
         return jnp.mean(weights * mine), mine
 
     def gradient(*arguments):
@@ -117,6 +113,45 @@ def test_jit_over_a_mesh(case):
     rows = NamedSharding(_mesh(), PartitionSpec("data"))
     placed = jax.device_put((student, teacher, rowwise), rows)
     _assert_same(case, jax.jit(_whole_batch(case))(*placed, whole))
+
+
+@every
+def test_jit_over_explicit_axes(case):
+    """`jax.make_mesh` makes such axes by default."""
+    student, teacher, rowwise, whole = _inputs(case)
+    rows = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
+    placed = jax.device_put((student, teacher, rowwise), rows)
+    _assert_same(case, jax.jit(_whole_batch(case))(*placed, whole))
+
+
+@pytest.mark.parametrize("name", sorted(kdjax.losses.RELATION))
+def test_a_part_of_the_batch_is_refused(name):
+    """Before the arguments are looked at."""
+    kernel = getattr(kdjax.losses, name)
+
+    def values(x):
+        return kernel(x, x)
+
+    rows = PartitionSpec("data")
+    mapped = jax.shard_map(values, mesh=_mesh(), in_specs=rows, out_specs=rows)
+    x = np.ones((ROWS, 3), np.float32)
+    for function in (mapped, jax.pmap(values, "data")):
+        shape = x if function is mapped else x.reshape(8, -1, 3)
+        with pytest.raises(ValueError, match=r"axis_name: expected .*\['data'\]"):
+            jax.eval_shape(function, shape)
+
+
+def test_rows_along_the_second_axis_are_gathered_there():
+    x, t = np.random.default_rng(0).normal(size=(2, 3, ROWS)).astype(np.float32)
+    columns, rows = PartitionSpec(None, "data"), PartitionSpec("data")
+    kernel = functools.partial(kdjax.losses.sp, axis=0)
+    mapped = jax.shard_map(
+        functools.partial(kernel, axis_name="data"),
+        mesh=_mesh(),
+        in_specs=columns,
+        out_specs=rows,
+    )
+    np.testing.assert_allclose(jax.jit(mapped)(x, t), kernel(x, t), rtol=1e-5)
 
 
 @every
@@ -177,7 +212,7 @@ def test_gathered_gradients_of_parameters_under_shard_map_as_it_checks():
 
     def loss(w, x, t):
         rows = (collectives.gather(a, "data") for a in (x @ w, t))
-        return kdjax.losses.rkd_distance(*rows).mean()
+        return kdjax.losses.rkd_distance(*rows, axis_name=()).mean()
 
     def step(w, x, t):
         own = jax.lax.pcast(w, "data", to="varying")

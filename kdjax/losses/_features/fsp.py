@@ -234,8 +234,9 @@ def dense_fsp(
         ("student_features", student_features),
         ("teacher_features", teacher_features),
     ):
-        if hasattr(taps, "shape"):
-            checks.refuse(name, "a sequence of taps", f"one of shape {taps.shape}")
+        shape = getattr(taps, "shape", None)
+        if shape is not None:
+            checks.refuse(name, "a sequence of taps", f"one of shape {shape}")
     last = len(student_features) - 1
     if last < 1 or len(teacher_features) != last + 1:
         expected = "as many taps as student_features, at least 2"

@@ -8,6 +8,7 @@ from kdjax.core.layout import any_valid, map_pair
 from kdjax.core.numerics import l2_normalize, promote_together, safe_abs, safe_sqrt
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 HINT_VARIANTS = ("fitnets", "mean", "partial")
 
@@ -171,11 +172,13 @@ def hint_cosine(
     return masked_mean(cost, 1, any_valid(pair.keep, -1))
 
 
+@over_global_batch()
 def hint_norm(
     student_features: Array,
     teacher_features: Array,
     *,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Hint of Be Your Own Teacher (BYOT): the norm of the batch's feature gap.
@@ -190,6 +193,8 @@ def hint_norm(
             to the teacher's width by an adapter.
         teacher_features: the same shape.
         axis: the axis of the features.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -211,6 +216,7 @@ def hint_norm(
         Zhang et al., "Be Your Own Teacher", 2019, arXiv 1905.08094, as its authors'
         later code has it.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.matching_pair("features", student_features, teacher_features)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where

@@ -13,6 +13,7 @@ from kdjax.core.logits import possible, tempered_pair
 from kdjax.core.numerics import l2_normalize, safe_norm
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._logits._batch import batch_logits
 
 
@@ -128,6 +129,7 @@ def _probabilities(student, teacher, temperature, axis, where):
     return jnp.exp(log_student), jnp.exp(log_teacher), valid, scale
 
 
+@over_global_batch()
 def dist_intra(
     student_logits: Array,
     teacher_logits: Array,
@@ -135,6 +137,7 @@ def dist_intra(
     temperature: float | Array = 1.0,
     eps: float | Array = 1e-8,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """DIST, intra-class: one minus each class's correlation over the batch.
@@ -151,6 +154,8 @@ def dist_intra(
         temperature: a scalar above 0.
         eps: added to the product of the lengths, above 0.
         axis: the axis of the classes.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0. One alone varies in no class and gives `T^2`.
 
@@ -174,12 +179,14 @@ def dist_intra(
         Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher",
         2022, arXiv 2205.10536.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid, scale = _probabilities(
         student_logits, teacher_logits, temperature, axis, where
     )
     return scale * _intra(student, teacher, _eps(eps, scale), valid)
 
 
+@over_global_batch()
 def dist(
     student_logits: Array,
     teacher_logits: Array,
@@ -189,6 +196,7 @@ def dist(
     temperature: float | Array = 1.0,
     eps: float | Array = 1e-8,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """DIST: inter-class plus intra-class Pearson correlation loss.
@@ -205,6 +213,8 @@ def dist(
         temperature: a scalar above 0.
         eps: added to the product of the lengths in each correlation, above 0.
         axis: the axis of the classes.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -227,6 +237,7 @@ def dist(
         Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher",
         2022, arXiv 2205.10536.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid, scale = _probabilities(
         student_logits, teacher_logits, temperature, axis, where
     )

@@ -6,6 +6,7 @@ from kdjax.core import checks, examples
 from kdjax.core.logits import divergence
 from kdjax.core.numerics import tempered_log_softmax
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._logits._batch import batch_logits
 from kdjax.losses._logits.standardization import standardize_logits
 
@@ -40,6 +41,7 @@ def _shares(logits: Array, temperature: float | Array, valid: Array) -> Array:
     return jnp.where(valid[:, None], shares, 0)
 
 
+@over_global_batch()
 def mlld(
     student_logits: Array,
     teacher_logits: Array,
@@ -49,6 +51,7 @@ def mlld(
     view: str = "weak",
     standardize: bool = False,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Multi-level logit distillation (MLLD): example, batch and class alignment.
@@ -75,6 +78,8 @@ def mlld(
             deviation 1 (`standardize_logits`). The Gram matrices keep the logits as
             they are; that split is our reading of how the two methods are combined.
         axis: the axis of the classes.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -98,6 +103,7 @@ def mlld(
         Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023,
         doi 10.1109/CVPR52729.2023.02325.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
@@ -118,12 +124,14 @@ def mlld(
     return jnp.where(valid, value, 0)
 
 
+@over_global_batch()
 def mlld_batch(
     student_logits: Array,
     teacher_logits: Array,
     *,
     temperature: float | Array = 4.0,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """MLLD, batch level: squared distance between Gram matrices of the examples.
@@ -136,6 +144,8 @@ def mlld_batch(
         teacher_logits: the same shape.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -157,18 +167,21 @@ def mlld_batch(
         Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023,
         doi 10.1109/CVPR52729.2023.02325.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     shares = [_shares(x, temperature, valid) for x in (student, teacher)]
     return jnp.where(valid, _batch_gaps(*shares), 0)
 
 
+@over_global_batch()
 def mlld_class(
     student_logits: Array,
     teacher_logits: Array,
     *,
     temperature: float | Array = 4.0,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """MLLD, class level: squared distance between Gram matrices of the classes.
@@ -182,6 +195,8 @@ def mlld_class(
         teacher_logits: the same shape.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -203,6 +218,7 @@ def mlld_class(
         Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023,
         doi 10.1109/CVPR52729.2023.02325.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     shares = [_shares(x, temperature, valid) for x in (student, teacher)]

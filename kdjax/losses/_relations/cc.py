@@ -14,6 +14,7 @@ from kdjax.core.examples import (
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 CONGRUENCE_VARIANTS = ("consecutive", "kernel")
 CONGRUENCE_KERNELS = ("bilinear", "gaussian", "mmd")
@@ -43,6 +44,7 @@ def _consecutive(student: Array, teacher: Array, valid: Array) -> Array:
     return count / neighbors * masked_sum(product, 1, paired[:, None])
 
 
+@over_global_batch()
 def cc(
     student_features: Array,
     teacher_features: Array,
@@ -53,6 +55,7 @@ def cc(
     order: int | None = 2,
     normalize: bool = True,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Correlation congruence (CC): squared distance between kernel matrices.
@@ -88,6 +91,8 @@ def cc(
             features as they are. The series equals the Gaussian for unit rows alone:
             pass `order=None` for a Gaussian of other rows.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -115,6 +120,7 @@ def cc(
         Peng et al., "Correlation Congruence for Knowledge Distillation", 2019,
         arXiv 1904.01802.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.one_of("variant", variant, CONGRUENCE_VARIANTS)
     checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)

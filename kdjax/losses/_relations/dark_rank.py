@@ -12,6 +12,7 @@ from kdjax.core.examples import embeddings, pair_mask, require_examples
 from kdjax.core.numerics import pairwise_distances, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 RANK_VARIANTS = ("hard", "soft")
 # Of six candidates there are 720 orders.
@@ -45,6 +46,7 @@ def _list_divergence(teacher: Array, student: Array, valid: Array) -> Array:
     return jnp.sum(share * gap, axis=1) / jnp.asarray(times, gap.dtype)[count]
 
 
+@over_global_batch()
 def dark_rank(
     student_features: Array,
     teacher_features: Array,
@@ -54,6 +56,7 @@ def dark_rank(
     alpha: float | Array = 3.0,
     beta: float | Array = 3.0,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """DarkRank: likelihood of the teacher's order of nearest neighbors.
@@ -79,6 +82,8 @@ def dark_rank(
         alpha: a scalar above 0.
         beta: a scalar above 0.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -101,6 +106,7 @@ def dark_rank(
         Chen, Wang, Zhang, "DarkRank: Accelerating Deep Metric Learning via Cross
         Sample Similarities Transfer", 2017, arXiv 1707.01220.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.one_of("variant", variant, RANK_VARIANTS)
     checks.count("neighbors", neighbors, 1, _MOST)
     checks.positive("alpha", alpha)

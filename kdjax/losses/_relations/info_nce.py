@@ -6,8 +6,10 @@ from kdjax.core import checks
 from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.numerics import l2_normalize, tempered_log_softmax
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 
+@over_global_batch()
 def info_nce(
     student_features: Array,
     teacher_features: Array,
@@ -15,6 +17,7 @@ def info_nce(
     temperature: float | Array = 0.07,
     symmetric: bool = False,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """InfoNCE: contrast of the same example's embedding with the batch's others.
@@ -34,6 +37,8 @@ def info_nce(
         temperature: a scalar above 0.
         symmetric: average over both directions.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -56,6 +61,7 @@ def info_nce(
         van den Oord, Li, Vinyals, "Representation Learning with Contrastive
         Predictive Coding", 2018, arXiv 1807.03748.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.positive("temperature", temperature)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where

@@ -12,6 +12,7 @@ from kdjax.core.examples import embeddings, pair_mask, squared_distances
 from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._logits.distance import logit_mse
 
 # Squares at or below this are those of one point; their ratios mean nothing.
@@ -25,12 +26,14 @@ def _relative(squares: Array, constant_max: bool) -> Array:
     return squares / (lax.stop_gradient(top) if constant_max else top)
 
 
+@over_global_batch()
 def irg_edges(
     student_features: Array,
     teacher_features: Array,
     *,
     constant_max: bool = False,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """IRG edges: squared difference of relative squared distances.
@@ -50,6 +53,8 @@ def irg_edges(
             gradient. The authors' own code has it so, and sends the gradient of each
             pair to one of its two rows alone; the default is the true gradient.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -73,6 +78,7 @@ def irg_edges(
         Liu et al., "Knowledge Distillation via Instance Relationship Graph", CVPR
         2019, pages 7096-7104 (no arXiv version).
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -82,6 +88,7 @@ def irg_edges(
     return masked_mean(jnp.square(gap), axis=1, where=pair_mask(valid))
 
 
+@over_global_batch("student_later", "teacher_later")
 def irg_transformation(
     student_features: Array,
     teacher_features: Array,
@@ -89,6 +96,7 @@ def irg_transformation(
     student_later: Array,
     teacher_later: Array,
     constant_max: bool = False,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """IRG transformation: difference of each example's step between two layers.
@@ -108,6 +116,8 @@ def irg_transformation(
         student_later: `[N, D]` features of the student's later layer.
         teacher_later: `[N, E]`.
         constant_max: as in `irg_edges`.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -133,6 +143,7 @@ def irg_transformation(
         Liu et al., "Knowledge Distillation via Instance Relationship Graph", CVPR
         2019, pages 7096-7104 (no arXiv version).
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
@@ -152,6 +163,7 @@ def irg_transformation(
     return jnp.square(target - moved)
 
 
+@over_global_batch("student_later", "teacher_later", "student_logits", "teacher_logits")
 def irg(
     student_features: Array,
     teacher_features: Array,
@@ -164,6 +176,7 @@ def irg(
     beta: float | Array = 5.0,
     gamma: float | Array = 5.0,
     constant_max: bool = False,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Instance relationship graph (IRG): vertices, edges and transformation together.
@@ -187,6 +200,8 @@ def irg(
         beta: weight of the edges.
         gamma: weight of the transformation.
         constant_max: as in `irg_edges`.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -216,6 +231,7 @@ def irg(
         Liu et al., "Knowledge Distillation via Instance Relationship Graph", CVPR
         2019, pages 7096-7104 (no arXiv version).
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )

@@ -12,6 +12,7 @@ from kdjax.core.examples import (
 )
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 # A squared width at or below this is that of equal points.
 _EPS = 1e-12
@@ -34,6 +35,7 @@ def _neighbors(features: Array, valid: Array, count: int) -> tuple[Array, Array]
     return ids, jnp.take_along_axis(distinct, ids, axis=1)
 
 
+@over_global_batch()
 def locality_preserving(
     student_features: Array,
     teacher_features: Array,
@@ -41,6 +43,7 @@ def locality_preserving(
     neighbors: int = 5,
     sigma: float | Array | None = None,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Locality preserving loss: the teacher's near neighbors stay near.
@@ -62,6 +65,8 @@ def locality_preserving(
             above 0. By default its square is the median of the squared distances to
             the neighbors, at least 1e-12.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -85,6 +90,7 @@ def locality_preserving(
         Chen et al., "Learning Student Networks via Feature Embedding", 2021,
         arXiv 1812.06597.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.count("neighbors", neighbors)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where

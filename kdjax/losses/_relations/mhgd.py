@@ -11,6 +11,7 @@ from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 
 def _check_heads(sender: Array, receiver: Array, later: int, earlier: int) -> None:
@@ -35,6 +36,7 @@ def _log_attention(
     return tempered_log_softmax(jnp.tanh(scores), 1.0, -1, pair_mask(valid))
 
 
+@over_global_batch("student_earlier", "teacher_earlier")
 def mhgd(
     student_features: Array,
     teacher_features: Array,
@@ -43,6 +45,7 @@ def mhgd(
     teacher_earlier: Array,
     sender: Array,
     receiver: Array,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Multi-head graph distillation (MHGD): KL divergence of attention graphs.
@@ -66,6 +69,8 @@ def mhgd(
         teacher_earlier: the same shape.
         sender: `[heads, K, D]`, applied to the later vectors.
         receiver: `[heads, K, E]`, applied to the earlier ones.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -96,6 +101,7 @@ def mhgd(
         Lee, Song, "Graph-based Knowledge Distillation by Multi-head Attention
         Network", 2019, arXiv 1907.02226.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )

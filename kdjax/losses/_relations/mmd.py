@@ -7,6 +7,7 @@ from kdjax.core import checks
 from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 KERNELS = ("gaussian", "linear", "polynomial")
 _EPS = 1e-12
@@ -37,12 +38,14 @@ def _gaussian(student: Array, teacher: Array, valid: Array) -> tuple[Array, ...]
     return tuple(jnp.exp(scale * jnp.where(x <= 0, 0, x)) for x in squared)
 
 
+@over_global_batch()
 def mmd(
     student_features: Array,
     teacher_features: Array,
     *,
     kernel: str = "gaussian",
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Maximum mean discrepancy (MMD): squared, between two batches of features.
@@ -64,6 +67,8 @@ def mmd(
         teacher_features: the same shape.
         kernel: `"gaussian"`, `"linear"` or `"polynomial"`.
         axis: the axis of the features.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -87,6 +92,7 @@ def mmd(
         Classification", IJCAI 2018; Gretton et al., "A Kernel Two-Sample Test", 2012
         (the discrepancy).
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.one_of("kernel", kernel, KERNELS)
     checks.matching_pair("features", student_features, teacher_features)
     student, teacher, valid = embeddings(

@@ -7,6 +7,7 @@ from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import safe_norm
 from kdjax.core.reduce import masked_mean, masked_sum
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 TRANSFER_VARIANTS = ("paper", "reference")
 
@@ -23,6 +24,7 @@ def _neighborhoods(features: Array, counted: Array, eps: Array) -> Array:
     return affinity / jnp.where(total == 0, 1, total)
 
 
+@over_global_batch()
 def pkt(
     student_features: Array,
     teacher_features: Array,
@@ -30,6 +32,7 @@ def pkt(
     variant: str = "reference",
     eps: float | Array = 1e-7,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Probabilistic knowledge transfer (PKT): KL divergence between neighborhoods.
@@ -53,6 +56,8 @@ def pkt(
         variant: `"reference"` or `"paper"`.
         eps: a scalar above 0.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -76,6 +81,7 @@ def pkt(
         Passalis, Tefas, "Learning Deep Representations with Probabilistic Knowledge
         Transfer", 2018, arXiv 1803.10837.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.one_of("variant", variant, TRANSFER_VARIANTS)
     checks.positive("eps", eps)
     student, teacher, valid = embeddings(

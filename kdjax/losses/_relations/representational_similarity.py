@@ -6,16 +6,19 @@ from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import l2_normalize, safe_norm
 from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 # A variance below this is that of a constant.
 _EPS = 1e-12
 
 
+@over_global_batch()
 def representational_similarity(
     student_features: Array,
     teacher_features: Array,
     *,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Representational similarity (RSA): one minus the tables' correlation.
@@ -30,6 +33,8 @@ def representational_similarity(
         student_features: `[N, D]` features of the global batch.
         teacher_features: `[N, E]`; the widths may differ.
         axis: the axis of the features.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -52,6 +57,7 @@ def representational_similarity(
         Bashivan, Tensen, DiCarlo, "Teacher Guided Architecture Search", 2019,
         arXiv 1808.01405.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )

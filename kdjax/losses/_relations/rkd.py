@@ -21,6 +21,7 @@ from kdjax.core.examples import embeddings, pair_mask, require_examples
 from kdjax.core.numerics import huber, pairwise_distances, promote_together, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._relations._rows import BLOCK, map_rows
 
 # A ray shorter than this is divided by this instead of its length.
@@ -38,12 +39,14 @@ def _relative_distances(features: Array, valid: Array, squared: bool) -> Array:
     return distance * (1 / jnp.where(unit == 0, 1, unit))
 
 
+@over_global_batch()
 def rkd_distance(
     student_features: Array,
     teacher_features: Array,
     *,
     squared: bool = False,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Relational KD, distance-wise (RKD-D): Huber loss of normalized distances.
@@ -68,6 +71,8 @@ def rkd_distance(
         squared: whether `d` and `mu` are those of the squared distances. The published
             loss and weight are those of the distances themselves.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -93,6 +98,7 @@ def rkd_distance(
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019,
         arXiv 1904.05068.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -184,12 +190,14 @@ def _angle_tangent(chunk: int, primals, tangents) -> tuple[Array, Array]:
 _angle_gaps.defjvp(_angle_tangent, symbolic_zeros=True)
 
 
+@over_global_batch()
 def rkd_angle(
     student_features: Array,
     teacher_features: Array,
     *,
     chunk: int | None = None,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Relational KD, angle-wise (RKD-A): Huber loss of the cosines of all triples.
@@ -214,6 +222,8 @@ def rkd_angle(
         chunk: how many rows to take at a time; by default as many as make about a
             million cosines, 4 at N = 512. It does not change the value.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -236,6 +246,7 @@ def rkd_angle(
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019,
         arXiv 1904.05068.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -247,6 +258,7 @@ def rkd_angle(
     return _angle_gaps(*squared, valid, chunk) / jnp.square(count)
 
 
+@over_global_batch()
 def rkd(
     student_features: Array,
     teacher_features: Array,
@@ -257,6 +269,7 @@ def rkd(
     delta: float | Array = 1.0,
     chunk: int | None = None,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Relational KD (RKD): Huber loss of any potential of pairs, triples, ...
@@ -283,6 +296,8 @@ def rkd(
         chunk: how many anchors to take at a time; by default as many as make about
             a million tuples. It does not change the value.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -306,6 +321,7 @@ def rkd(
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019,
         arXiv 1904.05068.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     checks.count("order", order, 2)
     checks.positive("delta", delta)
     student, teacher, valid = embeddings(

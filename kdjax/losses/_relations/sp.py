@@ -7,16 +7,19 @@ from kdjax.core.examples import embeddings, gram, pair_mask
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 
 NORMS = ("l1", "l2")
 
 
+@over_global_batch()
 def sp(
     student_features: Array,
     teacher_features: Array,
     *,
     norm: str = "l2",
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Similarity-preserving KD (SP): squared distance between similarity matrices.
@@ -34,6 +37,8 @@ def sp(
         teacher_features: `[N, E]`; the widths may differ.
         norm: `"l2"` or `"l1"`, the norm of the rows of `G`.
         axis: the axis of the features.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -59,6 +64,7 @@ def sp(
         Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019,
         arXiv 1907.09682.
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )

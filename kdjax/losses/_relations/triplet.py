@@ -9,6 +9,7 @@ from kdjax.core import checks
 from kdjax.core.examples import embeddings, gram, require_examples
 from kdjax.core.numerics import l2_normalize
 from kdjax.core.types import Array
+from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._relations._rows import BLOCK, map_rows
 
 
@@ -43,6 +44,7 @@ def _hinges(gaps: list[Array], real: Array, margin: Array) -> Array:
     return total / jnp.maximum(count, 1)
 
 
+@over_global_batch("other_teachers")
 def triplet_relation(
     student_features: Array,
     teacher_features: Array,
@@ -52,6 +54,7 @@ def triplet_relation(
     margin: float | Array = 0.2,
     chunk: int | None = None,
     axis: int = -1,
+    axis_name: AxisName = None,
     where: Array | None = None,
 ) -> Array:
     """Relative dissimilarity: hinge on the majority order of teachers' distances.
@@ -78,6 +81,8 @@ def triplet_relation(
         chunk: how many anchors to take at a time; by default as many as make about
             a million pairs. It does not change the value.
         axis: the axis of the embedding.
+        axis_name: the mapped axis that divides the batch, in `shard_map` or `pmap`. ()
+            states that the rows are the whole batch.
         where: `[N]` bool; the examples that take part. The others influence nothing
             and get 0.
 
@@ -100,6 +105,7 @@ def triplet_relation(
         You, Xu, Xu, Tao, "Learning from Multiple Teacher Networks", KDD 2017,
         doi 10.1145/3097983.3098135 (no arXiv version).
     """
+    del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
