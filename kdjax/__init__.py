@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kdjax import compress, config, experiments, jobs, losses, presets, targets
     from kdjax.augment import views
     from kdjax.config import Run
-    from kdjax.jobs import cache_targets, distill, evaluate, report, show_views
+    from kdjax.jobs import cache_targets, distill, evaluate, load, report, show_views
     from kdjax.models import from_function, from_linen, from_nnx, make_model
     from kdjax.train.step import make_train_step
 
@@ -25,6 +25,7 @@ _PLACES = {
     "evaluate": "kdjax.jobs",
     "report": "kdjax.jobs",
     "cache_targets": "kdjax.jobs",
+    "load": "kdjax.jobs",
     "show_views": "kdjax.jobs",
     "make_train_step": "kdjax.train.step",
     "from_linen": "kdjax.models",
@@ -55,6 +56,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "jobs",
+    "load",
     "losses",
     "make_model",
     "make_train_step",

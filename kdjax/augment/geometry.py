@@ -117,7 +117,7 @@ def central_crops(sizes: Array, *, resize: int, crop: int) -> Crop:
     scaled = jnp.round(sides * (resize / sides.min(axis=1, keepdims=True)))
     start = jnp.floor((scaled - crop) / 2) / scaled
     box = jnp.concatenate([start, crop / scaled], axis=1)
-    return Crop(box, jnp.zeros(len(box), bool))
+    return Crop(box, jnp.zeros(box.shape[:1], bool))
 
 
 def apply_crops(

@@ -344,9 +344,24 @@ def replay(
     return View(student, teacher, jnp.zeros(len(student), jnp.int32))
 
 
+def evaluation_view(
+    images: Array, size: int, crop: float = 0.0, sizes: Array | None = None
+) -> Array:
+    """The view for evaluation, float32 in [-1, 1].
+
+    images: uint8 `[batch, height, width, channels]`.
+    crop: `kdjax.config.Views.evaluation_crop`; 0 takes the whole image.
+    sizes: `[batch, 2]` (height, width) before the images were resized to be stored.
+    """
+    if not crop:
+        return whole_view(images, size)
+    return central_view(images, size, central=crop, sizes=sizes)
+
+
 def whole_view(images: Array, size: int) -> Array:
     """The view for evaluation: the whole image at `size`, float32 in [-1, 1]."""
-    crop = geometry.whole_image(len(images))
+    # Its batch may be a symbol, in an exported program.
+    crop = geometry.whole_image(images.shape[0])
     return geometry.normalize(geometry.apply_crops(images, crop, (size, size)))
 
 
@@ -363,7 +378,8 @@ def central_view(
     sizes: `[batch, 2]` (height, width) before the images were resized to be stored.
     """
     if sizes is None:
-        sizes = jnp.tile(jnp.array([images.shape[1:3]], jnp.int32), (len(images), 1))
+        size_of_all = jnp.array([images.shape[1:3]], jnp.int32)
+        sizes = jnp.broadcast_to(size_of_all, (images.shape[0], 2))
     crop = geometry.central_crops(sizes, resize=round(central * size), crop=size)
     resized = geometry.apply_crops(images, crop, (size, size), antialias=True)
     return geometry.normalize(resized)

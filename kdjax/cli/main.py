@@ -1,13 +1,14 @@
 """`kdjax train | distill | cache-targets | evaluate | report | views | sweep | ...`."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "distill": _distill,
         "cache-targets": _cache_targets,
         "evaluate": _evaluate,
+        "predict": _predict,
+        "export": _export,
         "report": _report,
         "views": _views,
         "experiments": _experiments,
@@ -78,6 +81,8 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
   train          train one model on labels
   cache-targets  compute and store the teacher's targets for a `distill`
   evaluate RUN   measure the model of a run folder
+  predict RUN FILES...  class names and probabilities of images
+  export RUN     write the student for another runtime
   report RUN...  one table and one figure over several run folders, or of a sweep
   views RUN      a picture of what teacher and student see
   experiments    list experiments: claims, commands, costs, progress
@@ -167,6 +172,83 @@ def _evaluate(args: list[str]) -> None:
         _start(go)
 
     tyro.cli(options, prog="kdjax evaluate", args=args)
+
+
+def _predict(args: list[str]) -> None:
+    def options(
+        run: Folder,
+        files: tyro.conf.Positional[tuple[str, ...]],
+        top: int = 5,
+        json: bool = False,
+        checkpoint: Literal["last", "best"] = "last",
+        seed: str = "",
+    ) -> None:
+        """Predict the classes of images with the student of a run.
+
+        Args:
+            run: A finished run folder.
+            files: Image files, folders of images, or - for one image from standard
+                input.
+            top: Number of classes for each image.
+            json: One line of JSON for each image, in place of a table.
+            checkpoint: The last one, or the best on validation.
+            seed: One of the run's seeds, by default its first, or "ensemble".
+        """
+        if not files:
+            raise ConfigError("files", "at least one image", shown="none")
+
+        def go(jobs) -> None:
+            student = jobs.load(run, checkpoint=checkpoint, seed=_seed(seed))
+            paths = [sys.stdin.buffer.read() if x == "-" else x for x in files]
+            for found in jobs.predict(student, paths, top=top):
+                print(_format_prediction(found, json))
+
+        _start(go)
+
+    tyro.cli(options, prog="kdjax predict", args=args)
+
+
+def _seed(text: str) -> Any:
+    if text in ("", "ensemble"):
+        return text or None
+    require(text.lstrip("-").isdigit(), "seed", "a number or ensemble", text)
+    return int(text)
+
+
+def _format_prediction(found: Any, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(found._asdict())
+    pairs = zip(found.classes, found.probabilities, strict=True)
+    return "  ".join([found.file, *(f"{name} {p:.3f}" for name, p in pairs)])
+
+
+def _export(args: list[str]) -> None:
+    def options(
+        run: Folder,
+        format: Literal["stablehlo", "iree", "safetensors"] = "stablehlo",
+        out: str = "",
+        batch: int = 0,
+        checkpoint: Literal["last", "best"] = "last",
+        seed: str = "",
+    ) -> None:
+        """Write the student of a run for another runtime, with a card beside it.
+
+        Args:
+            run: A finished run folder.
+            format: The file format.
+            out: Folder of the files; by default export in the run folder.
+            batch: Batch of the exported function; 0 for any.
+            checkpoint: The last one, or the best on validation.
+            seed: One of the run's seeds, by default its first, or "ensemble".
+        """
+
+        def go(jobs) -> None:
+            which = {"checkpoint": checkpoint, "seed": _seed(seed)}
+            print(jobs.export(run, format, out=out, batch=batch, **which))
+
+        _start(go)
+
+    tyro.cli(options, prog="kdjax export", args=args)
 
 
 def _report(args: list[str]) -> None:

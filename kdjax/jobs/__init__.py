@@ -2,6 +2,7 @@
 
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
+from kdjax.jobs.exporting import export, load, predict
 from kdjax.jobs.measuring import evaluate, report
 from kdjax.jobs.visualizing import show_views
 
@@ -9,6 +10,9 @@ __all__ = [
     "cache_targets",
     "distill",
     "evaluate",
+    "export",
+    "load",
+    "predict",
     "report",
     "show_views",
     "train",

@@ -25,16 +25,12 @@ def predictor(
     evaluation_crop: its size, as in `config.Views`.
     """
 
-    def view(images: dict[str, Array], size: int) -> Array:
-        if evaluation_crop:
-            sizes = images.get("size")
-            return views.central_view(
-                images["image"], size, central=evaluation_crop, sizes=sizes
-            )
-        return views.whole_view(images["image"], size)
-
     def predict(variables: PyTree, images: dict[str, Array]) -> Array:
-        inputs = jax.tree.map(lambda size: view(images, size), resolution)
+        pixels, sizes = images["image"], images.get("size")
+        inputs = jax.tree.map(
+            lambda size: views.evaluation_view(pixels, size, evaluation_crop, sizes),
+            resolution,
+        )
         return model.apply(variables, inputs, train=False, rngs=None)[0].logits
 
     return predict

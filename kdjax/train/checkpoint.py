@@ -4,6 +4,7 @@ A checkpoint is the `TrainState` and nothing else. The data position and every r
 draw follow from its step; teachers are never written into a student's checkpoint.
 """
 
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,14 @@ from orbax.checkpoint import checkpoint_managers
 
 from kdjax.core.types import PyTree
 from kdjax.train.state import TrainState
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """False for information and warnings of Orbax: its errors are raised here."""
+    return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_wanted)
 
 
 class CheckpointError(RuntimeError):

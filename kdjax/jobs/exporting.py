@@ -1,0 +1,255 @@
+"""Taking the student out of a run: loading, predicting, exporting."""
+
+import json
+import pathlib
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import config as configs
+from kdjax import setup
+from kdjax.config import require, require_known
+from kdjax.core import runlog
+from kdjax.core.types import Model
+from kdjax.data import images as files
+from kdjax.export import FORMATS, Student, write_export
+from kdjax.models.zoo import count_parameters
+from kdjax.setup.identity import read_identity
+from kdjax.train import sharding
+from kdjax.train.checkpoint import Checkpoints
+
+BATCH = 64
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+def load(
+    folder: str | pathlib.Path,
+    *,
+    checkpoint: Literal["last", "best"] = "last",
+    seed: int | Literal["ensemble"] | None = None,
+    model: Model | None = None,
+) -> Student:
+    """The trained student of a finished run, ready for images.
+
+    Args:
+      folder: the run folder.
+      checkpoint: "last", or "best" on the validation split.
+      seed: one of the run's seeds, by default its first; "ensemble" for all of them.
+      model: the model that was passed to `distill` or `train` from Python.
+
+    Raises:
+      ConfigError: the run is not finished, has no such seed, or needs `model`.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
+    run, summary = setup.read_run(folder), runlog.read_summary(folder)
+    overrides = read_identity(folder).overrides or {}
+    expected = "the model of this run: load(folder, model=...), from Python"
+    require("model" not in overrides or model is not None, "model", expected, model)
+    step = _best_step(folder) if checkpoint == "best" else None
+    mesh = sharding.make_mesh(configs.Compute(data=1), 1)
+    trained = setup.load_trained(folder, mesh, model=model, step_number=step)
+    assert summary is not None
+    variables = jax.tree.map(np.asarray, trained.variables)
+    members = run.seeds if seed == "ensemble" else 0
+    if seed != "ensemble":
+        seeds = list(range(run.seed, run.seed + run.seeds))
+        number = run.seed if seed is None else seed
+        require(number in seeds, "seed", f"one of {seeds} or 'ensemble'", seed)
+        at = seeds.index(number)
+        variables = jax.tree.map(lambda x: x[at], variables)
+    count = summary["classes"]
+    names = tuple(summary.get("class_names") or map(str, range(count)))
+    return Student(
+        module=trained.model,
+        variables=variables,
+        classes=names,
+        resolution=run.model.resolution,
+        channels=summary["channels"],
+        evaluation_crop=run.views.evaluation_crop,
+        store=run.data.store,
+        members=members,
+    )
+
+
+def _best_step(folder: pathlib.Path) -> int | None:
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        return checkpoints.best_step()
+    finally:
+        checkpoints.close()
+
+
+class Prediction(NamedTuple):
+    """The top classes of one image, with their probabilities, largest first."""
+
+    file: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+def predict(
+    student: Student, paths: Iterable[str | pathlib.Path | bytes], *, top: int = 5
+) -> Iterator[Prediction]:
+    """Predictions for image files, and for all images in folders.
+
+    Args:
+      student: of `load`.
+      paths: image files, the bytes of one, and folders. The images of a folder come
+        in the order of their names.
+      top: number of classes of each prediction.
+
+    Raises:
+      ConfigError: no such file, or a folder without images. ImageError: a file that
+      cannot be decoded.
+    """
+    require(top >= 1, "top", "at least 1 class", top)
+    top = min(top, len(student.classes))
+    images: list[Any] = []
+    for path in paths:
+        images += [path] if isinstance(path, bytes) else _image_files(path)
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        logits = _logits(student, batch)
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        probabilities = shifted / shifted.sum(-1, keepdims=True)
+        for file, row in zip(batch, probabilities, strict=True):
+            order = np.argsort(-row, kind="stable")[:top]
+            names = [student.classes[i] for i in order]
+            yield Prediction(_name(file), names, [float(row[i]) for i in order])
+
+
+def _logits(student: Student, batch: list[Any]) -> np.ndarray:
+    """Logits of images (files, or the bytes of one), those of one size together."""
+    side = student.store
+    images = [files.decode(file, student.channels, _name(file)) for file in batch]
+    sizes = np.array([image.shape[:2] for image in images], np.int32)
+    if side:
+        images = [files.resize(image, side, side) for image in images]
+    logits = np.zeros((len(batch), len(student.classes)), np.float32)
+    for shape in dict.fromkeys(image.shape for image in images):
+        rows = [i for i, image in enumerate(images) if image.shape == shape]
+        logits[rows] = student(np.stack([images[i] for i in rows]), sizes[rows])
+    return logits
+
+
+def _name(file: Any) -> str:
+    return "standard input" if isinstance(file, bytes) else str(file)
+
+
+def _image_files(name: str | pathlib.Path) -> list[pathlib.Path]:
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir():
+        every = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
+        require(bool(every), "files", f"images in {path}", "none")
+        return every
+    require(path.is_file(), "files", "image files or folders that exist", str(path))
+    return [path]
+
+
+def export(
+    folder: str | pathlib.Path,
+    name: str,
+    *,
+    out: str | pathlib.Path = "",
+    batch: int = 0,
+    checkpoint: Literal["last", "best"] = "last",
+    seed: int | Literal["ensemble"] | None = None,
+) -> pathlib.Path:
+    """Write the student of a run in a format of another runtime, and its card.
+
+    Args:
+      folder: the run folder.
+      name: of the format, a key of `kdjax.export.FORMATS`.
+      out: the folder of the files; by default `export` in the run folder.
+      batch: the batch of the exported function; 0 for any.
+      checkpoint, seed: as in `load`.
+
+    Returns:
+      The written file. `card.json` and `card.md` describe it.
+    """
+    require_known(name, FORMATS, "format")
+    folder = pathlib.Path(folder).expanduser()
+    student = load(folder, checkpoint=checkpoint, seed=seed)
+    target = pathlib.Path(out).expanduser() if out else folder / "export"
+    path = write_export(student, name, target, batch=batch)
+    card = make_card(folder, student, path, name)
+    runlog.write_json(target / "card.json", card)
+    (target / "card.md").write_text(format_card(card))
+    return path
+
+
+def make_card(
+    folder: pathlib.Path, student: Student, path: pathlib.Path, name: str
+) -> dict[str, Any]:
+    """The description of an exported student, as plain values."""
+    run, summary = setup.read_run(folder), runlog.read_summary(folder) or {}
+    side, channels = student.input_size, student.channels
+    return {
+        "format": name,
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "input": f"uint8 [batch, {side}, {side}, {channels}]",
+        "output": f"float32 logits [batch, {len(student.classes)}]",
+        "classes": list(student.classes),
+        "model": configs.to_dict(run)["model"],
+        "parameters": count_parameters(student.variables),
+        "flops": _flops(student),
+        "test": summary.get("test", {}),
+        "seeds": summary.get("seeds", []),
+        "data": run.data.name,
+        "teacher": configs.to_dict(run)["teacher"],
+        "milliseconds": {str(n): _latency(student, n) for n in (1, 64)},
+        "machine": summary.get("machine", ""),
+        "versions": summary.get("versions", {}),
+    }
+
+
+def _images(student: Student, count: int) -> np.ndarray:
+    side = student.input_size
+    return np.zeros((count, side, side, student.channels), np.uint8)
+
+
+def _flops(student: Student) -> float | None:
+    """Floating-point operations for one image, as the compiler counts them."""
+    compiled = jax.jit(student.apply).lower(student.variables, _images(student, 1))
+    analysis = compiled.compile().cost_analysis() or {}
+    return analysis.get("flops")
+
+
+def _latency(student: Student, batch: int, repeats: int = 20) -> float:
+    """The median time of a batch in milliseconds, on this machine."""
+    images = _images(student, batch)
+    student(images)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        student(images)
+        times.append(time.perf_counter() - start)
+    return round(1e3 * float(np.median(times)), 3)
+
+
+def format_card(card: dict[str, Any]) -> str:
+    """A card as Markdown."""
+    test = {k: float(np.mean(v)) for k, v in card["test"].items()}
+    rows = {
+        "format": f"{card['format']}, `{card['file']}`, {card['bytes']:,} bytes",
+        "input": f"`{card['input']}`",
+        "output": f"`{card['output']}`",
+        "model": card["model"]["name"],
+        "parameters": f"{card['parameters']:,}",
+        "FLOPs per image": f"{card['flops']:,.0f}" if card["flops"] else "not known",
+        **{f"test {name}": f"{value:.4f}" for name, value in test.items()},
+        "milliseconds": json.dumps(card["milliseconds"])
+        + ", by batch, on this machine",
+        "data": card["data"],
+        "teacher": (card["teacher"] or {}).get("kind", "none"),
+        "classes": ", ".join(card["classes"][:20])
+        + (", ..." if len(card["classes"]) > 20 else ""),
+    }
+    lines = ["# Exported student", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(lines) + "\n"
