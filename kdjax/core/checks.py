@@ -151,17 +151,11 @@ def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
 
 
 def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
-    """Refuse a mask that is not boolean or does not broadcast to shape `target`.
-
-    It has the rank of `target`: one of fewer axes could bind to the wrong axis.
-    """
+    """Refuse a mask that is not boolean or does not broadcast to shape `target`."""
     if x is None:
         return
     if not _has_dtype(x, jnp.bool_):
         refuse(name, "an array of bool", _describe(x))
-    if len(x.shape) != len(target):
-        expected = f"rank {len(target)}, to broadcast to {target}"
-        refuse(name, expected, f"rank {len(x.shape)}, shape {x.shape}")
     broadcasts(name, x, target)
 
 

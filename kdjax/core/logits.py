@@ -21,8 +21,8 @@ def possible(student: Array, teacher: Array, where: Array | None) -> Array:
 
     Minus infinity in student and teacher rules a class out, as in a vocabulary mask.
     """
-    both = ~(jnp.isneginf(student) & jnp.isneginf(teacher))
-    return both if where is None else both & where
+    mask = ~(jnp.isneginf(student) & jnp.isneginf(teacher))
+    return mask if where is None else mask & jnp.broadcast_to(where, mask.shape)
 
 
 def tempered_pair(

@@ -38,7 +38,7 @@ def masked_sum(values: Array, axis: Axis = None, where: Array | None = None) -> 
     """
     values = promote(values)
     if where is not None:
-        checks.broadcasts("where", where, values.shape)
+        checks.mask("where", where, values.shape)
         values = jnp.where(jnp.broadcast_to(where, values.shape), values, 0)
     return jnp.sum(values, _axes(values, axis))
 

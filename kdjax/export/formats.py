@@ -1,5 +1,6 @@
 """Students as files of other runtimes, preprocessing included."""
 
+import importlib
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -64,7 +65,7 @@ def _exported(student: Student, batch: int) -> jax.export.Exported:
 
 def _stablehlo(student: Student, batch: int) -> bytes:
     try:
-        import flatbuffers  # noqa: F401
+        importlib.import_module("flatbuffers")
     except ImportError:
         raise _missing("flatbuffers") from None
     return bytes(_exported(student, batch).serialize())
@@ -75,7 +76,7 @@ def _iree(student: Student, batch: int) -> bytes:
         expected = "a number above 0: programs of IREE have one batch"
         raise ConfigError("batch", expected, batch)
     try:
-        from iree.compiler import compile_str
+        compiler = importlib.import_module("iree.compiler")
     except ImportError:
         raise _missing("iree-base-compiler") from None
 
@@ -88,7 +89,7 @@ def _iree(student: Student, batch: int) -> bytes:
     images = jax.ShapeDtypeStruct((batch, side, side, student.channels), jnp.uint8)
     text = jax.jit(function).lower(images).as_text(dialect="stablehlo")
     options = ["--iree-llvmcpu-target-cpu=generic"]
-    return compile_str(
+    return compiler.compile_str(
         text, target_backends=["llvm-cpu"], input_type="stablehlo", extra_args=options
     )
 

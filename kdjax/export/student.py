@@ -17,8 +17,7 @@ from kdjax.core.types import Array, Model, PyTree
 class Student:
     """A trained network with everything between an image and its logits.
 
-    >>> student = kdjax.load("runs/digits")                          # doctest: +SKIP
-    >>> student(images).argmax(-1)      # images: uint8 [n, height, width, channels]
+    `kdjax.load` makes one: `student(images)` are the logits of uint8 images.
     """
 
     module: Model

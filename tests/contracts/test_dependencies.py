@@ -14,6 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALLED_AS = {
     "PIL": "pillow",
     "absl": "absl-py",
+    "iree": "iree-base-compiler",
     "orbax": "orbax-checkpoint",
     "sklearn": "scikit-learn",
 }

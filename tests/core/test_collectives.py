@@ -122,7 +122,7 @@ def test_relation_kernel_under_pmap(name, own_rows):
 
     def loss(weights, images, features):
         student = collectives.gather(images @ weights, "data")
-        values = kernel(student, collectives.gather(features, "data"))
+        values = kernel(student, collectives.gather(features, "data"), axis_name=())
         if own_rows:
             values = collectives.my_rows(values, "data")
         return values.mean()
@@ -165,7 +165,7 @@ def test_relation_kernel_under_shard_map(mesh, name):
 
     def local(student, teacher):
         student, teacher = (collectives.gather(x, "data") for x in (student, teacher))
-        return collectives.my_rows(kernel(student, teacher), "data")
+        return collectives.my_rows(kernel(student, teacher, axis_name=()), "data")
 
     values = _shard_map(local, mesh)
 

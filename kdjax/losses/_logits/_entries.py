@@ -89,7 +89,6 @@ ENTRIES = (
         aliases="mixup labels, soft labels, cutmix",
         goals="labels, classification, mixup",
         kernel=True,
-        needs="probabilities of the classes as labels",
     ),
     entry(
         "hard_cross_entropy",

@@ -96,8 +96,10 @@ def _labels(
 
 def _are_probabilities(np: Any, x: Any, axis: int) -> Any:
     """True for rows of soft labels: at least two entries above 0, and sum 1."""
-    mixed = (x > 0).sum(axis) > 1
-    return mixed & (x >= 0).all(axis) & (abs(x.sum(axis) - 1) < 1e-3)
+    mixed = (x > 0).sum(axis, keepdims=True) > 1
+    total = x.sum(axis, keepdims=True)
+    rows = mixed & (x >= 0).all(axis, keepdims=True) & (abs(total - 1) < 1e-3)
+    return np.broadcast_to(rows, x.shape)
 
 
 def soft_label_cross_entropy(
@@ -211,7 +213,9 @@ def hard_cross_entropy(
     chosen = masked_sum(log_student, axis, hit)
     # A class of minus infinity gets no share of the smoothing.
     finite = hit | ~jnp.isneginf(log_student)
-    where = finite if where is None else finite & where
+    if where is not None:
+        finite = finite & jnp.broadcast_to(where, finite.shape)
+    where = finite
     if variant == "szegedy":
         uniform = masked_mean(log_student, axis, where)
         value = -((1 - smoothing) * chosen + smoothing * uniform)

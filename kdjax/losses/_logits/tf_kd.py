@@ -77,7 +77,9 @@ def tf_kd(
     hit = mark_labels(labels, student, axis, where)
     # A class of minus infinity gets no share of the virtual teacher's mass.
     finite = hit | ~jnp.isneginf(student)
-    where = finite if where is None else finite & where
+    if where is not None:
+        finite = finite & jnp.broadcast_to(where, finite.shape)
+    where = finite
     target = _virtual_teacher(student, hit, correct, axis, where)
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
     if variant == "described":

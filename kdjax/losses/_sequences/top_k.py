@@ -196,11 +196,10 @@ def top_k_kl(
     """
     checks.one_of("tail", tail, TAILS)
     checks.positive("temperature", temperature)
-    checks.floating("student_logits", student_logits)
-    checks.classes("student_logits", student_logits, -1)
     _check_top_k(
         student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
     )
+    checks.classes("student_logits", student_logits, -1)
     student, teacher = promote_together(student_logits, teacher_log_probs)
     indices = jnp.asarray(teacher_indices).astype(jnp.int32)
     # A negative index would count from the end; out of range is what it is.

@@ -1,0 +1,176 @@
+"""Inputs at the edge of what is legal: each with its right value, worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+
+STUDENT = np.array([[[1.0, 2, 3, 0]]], np.float32)
+TEACHER = np.array([[[2.0, 1, 0, 0]]], np.float32)
+PADDING = np.arange(4) == 3
+S, T = (np.where(PADDING, -np.inf, x).astype(np.float32) for x in (STUDENT, TEACHER))
+
+
+def softmax(x):
+    x = np.exp(np.float64(x) - np.max(x, -1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def kl(p, q):
+    return float((p * np.log(p / q)).sum())
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["token_jsd", "jensen_shannon"])
+def test_a_traced_end_is_the_number(name, beta):
+    """KL(p || q) for 0, KL(q || p) for 1: 1.084 and 1.135."""
+    q, p = softmax(STUDENT[0, 0]), softmax(TEACHER[0, 0])
+    expected = kl(p, q) if beta == 0 else kl(q, p)
+    kernel = getattr(losses, name)
+
+    def value(beta, student):
+        return kernel(student, TEACHER, beta=beta).mean()
+
+    traced = jax.jit(jax.value_and_grad(value, 1))
+    found, gradient = traced(beta, STUDENT)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    _, plain = jax.value_and_grad(value, 1)(beta, STUDENT)
+    np.testing.assert_allclose(gradient, plain, rtol=1e-5)
+    assert np.abs(gradient).max() > 0.1
+
+
+def test_one_side_rules_a_class_out():
+    """The teacher alone: that class has p = 0 and costs through the mixture only."""
+    student, teacher = STUDENT[0, 0], np.array([1.0, 0, 0, -np.inf], np.float32)
+    q, p = softmax(student), softmax(teacher)
+    m = (p + q) / 2
+    expected = 0.5 * kl(p[:3], m[:3]) + 0.5 * kl(q, m)
+    loss = jax.value_and_grad(lambda s: losses.jensen_shannon(s, teacher))
+    value, gradient = loss(student)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_gradient_in_the_temperature():
+    """Of T^2 KL at the three classes left, by a difference in float64."""
+
+    def exact(t):
+        q, p = (softmax(np.float64(x[0, 0, :3]) / t) for x in (STUDENT, TEACHER))
+        return t * t * kl(p, q)
+
+    slope = jax.grad(lambda t: losses.softmax_kl(S, T, temperature=t).mean())(2.0)
+    difference = (exact(2.0 + 1e-4) - exact(2.0 - 1e-4)) / 2e-4
+    np.testing.assert_allclose(slope, difference, rtol=1e-3)
+
+
+def test_top_k_of_all_classes_is_the_whole_divergence():
+    """Stored in float16, two of four are minus infinity: 0.804, as `softmax_kl`."""
+    from kdjax.cache.targets import keep
+    from kdjax.core.types import Output
+
+    teacher = jnp.array([[2.0, 1.0, -1e9, -1e9]])
+    student = STUDENT[0]
+    expected = losses.softmax_kl(student, teacher)
+    for k in (2, 3, 4):
+        kept = keep(Output(teacher, {}), top_k=k)
+        found = losses.top_k_kl(
+            student,
+            kept["log_probs"].astype(jnp.float32),
+            teacher_indices=kept["indices"].astype(jnp.int32),
+            teacher_log_normalizer=kept["log_normaliser"],
+        )
+        np.testing.assert_allclose(found, expected, rtol=2e-3)
+    q, p = softmax(student[0]), softmax([2.0, 1.0])
+    np.testing.assert_allclose(expected, kl(p, q[:2]), rtol=1e-5)
+
+
+def test_the_temperature_of_top_k_targets_with_all_the_mass():
+    log_probs = jnp.log(jnp.array([[0.75, 0.25]]))
+    slope = jax.grad(
+        lambda t: losses.top_k_kl(
+            STUDENT[0], log_probs, teacher_indices=jnp.array([[0, 1]]), temperature=t
+        ).sum()
+    )(2.0)
+    assert np.isfinite(slope) and abs(slope) > 1e-3
+
+
+def test_padding_of_the_student_has_no_part_in_the_tail():
+    """A vocabulary of three with one entry of padding, against the three alone."""
+    log_probs, indices = jnp.log(jnp.array([[0.7]])), jnp.array([[0]])
+    padded = losses.top_k_kl(S[0], log_probs, teacher_indices=indices)
+    alone = losses.top_k_kl(STUDENT[0, :, :3], log_probs, teacher_indices=indices)
+    np.testing.assert_allclose(padded, alone, rtol=1e-6)
+
+
+def test_a_mask_of_the_tokens_binds_to_the_tokens():
+    """Four sequences of four tokens: [4, 1] masks sequences, not the first token."""
+    student, teacher = np.random.default_rng(0).normal(size=(2, 4, 4, 9)).astype("f")
+    mask = np.array([[True], [True], [True], [False]])
+    values = losses.token_kl(student, teacher, where=mask, variant="sum")
+    full = losses.token_kl(student, teacher, variant="sum")
+    np.testing.assert_allclose(values, np.where(mask[:, 0], full, 0), rtol=1e-6)
+
+
+ONE = jnp.ones((2, 1))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda: losses.softmax_kl(ONE, ONE),
+        lambda: losses.dkd(ONE, ONE, labels=jnp.zeros(2, int)),
+        lambda: losses.hard_cross_entropy(ONE, jnp.zeros(2, int)),
+        lambda: losses.soft_label_cross_entropy(ONE, ONE),
+        lambda: losses.tf_kd(ONE, jnp.zeros(2, int)),
+        lambda: losses.token_kl(ONE[None], ONE[None]),
+        lambda: losses.dist_inter(ONE, ONE),
+        lambda: losses.standardized_kl(ONE, ONE),
+    ],
+)
+def test_one_logit_has_another_loss(loss):
+    with pytest.raises(ValueError, match="^student_logits: .*`sigmoid_kl`.*got 1"):
+        loss()
+    assert losses.sigmoid_kl(ONE, 2 * ONE).shape == (2,)
+
+
+def test_soft_labels_have_their_own_cross_entropy():
+    labels = np.array([[0.25, 0.75, 0.0, 0.0]], np.float32)
+    with pytest.raises(ValueError, match="^teacher: .*soft_label_cross_entropy"):
+        losses.hard_cross_entropy(STUDENT[0], labels)
+    expected = -(labels[0] * np.log(softmax(STUDENT[0, 0]))).sum()
+    found = losses.soft_label_cross_entropy(STUDENT[0], labels)
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"^teacher: expected probabilities in \[0, 1"):
+        losses.soft_label_cross_entropy(STUDENT[0], 2 * labels)
+    # One-hot rows name a class, and are labels for both.
+    losses.hard_cross_entropy(STUDENT[0], np.eye(4, dtype=np.float32)[:1])
+
+
+def test_log_probabilities_above_0_are_refused():
+    with pytest.raises(ValueError, match="^teacher_log_probs: .*at most 0, got 9.0"):
+        losses.top_k_kl(
+            STUDENT[0], jnp.array([[9.0, 5.0]]), teacher_indices=jnp.array([[0, 1]])
+        )
+
+
+def test_a_map_is_no_list_of_taps():
+    with pytest.raises(ValueError, match="^student_features: expected a sequence of t"):
+        losses.dense_fsp(jnp.ones((4, 8, 8, 3)), jnp.ones((4, 8, 8, 3)))  # type: ignore
+
+
+def test_the_memory_of_crd_can_be_donated():
+    memory = losses.crd_memory_init(jax.random.key(0), 10, 16)
+    step = jax.jit(lambda m: jax.tree.map(lambda x: x + 1, m), donate_argnums=0)
+    assert float(step(memory).student_constant) == 1.0
+
+
+def test_standardized_logits_with_classes_ruled_out():
+    """Two of eight; mean and deviation are of the six that are left."""
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 1, 8)).astype(np.float32)
+    gone = np.arange(8) >= 6
+    pair = (np.where(gone, -np.inf, x).astype(np.float32) for x in (student, teacher))
+    alone = losses.standardized_kl(student[:, :6], teacher[:, :6])
+    np.testing.assert_allclose(losses.standardized_kl(*pair), alone, rtol=1e-5)
