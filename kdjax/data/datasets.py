@@ -23,9 +23,9 @@ from kdjax.data.hugging_face import from_hugging_face
 from kdjax.data.source import (
     Source,
     check_rows,
+    concatenate,
     convert_channels,
     drop_labels,
-    join,
     resize_all,
     select,
 )
@@ -102,7 +102,7 @@ def load_splits(
 
     def join_parts(split: str) -> Source:
         parts = [part(number, split) for number in range(len(names))]
-        return parts[0] if len(parts) == 1 else join(parts, f"{field} ({split})")
+        return parts[0] if len(parts) == 1 else concatenate(parts, f"{field} ({split})")
 
     return {split: join_parts(split) for split in shared}
 

@@ -158,7 +158,7 @@ def resize_all(source: Source, store: int) -> Source:
     return dataclasses.replace(source, shape=shape, resizes=True, images=None)
 
 
-def join(parts: Sequence[Source], field: str = "join") -> Source:
+def concatenate(parts: Sequence[Source], field: str = "sources") -> Source:
     """Several whole splits one after another.
 
     The ids of each part are moved up by the lengths of the parts before it. Labels keep

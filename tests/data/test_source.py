@@ -27,7 +27,7 @@ def lazy(whole, broken=()):
 
 def test_joined_ids_start_where_the_part_before_ends():
     first, second = made(5), made(4, seed=1)
-    both = source.join([first, second])
+    both = source.concatenate([first, second])
     np.testing.assert_array_equal(both.ids, np.arange(9))
     np.testing.assert_array_equal(both.labels, [0, 1, 2, 0, 1, 0, 1, 2, 0])
     for place in range(9):
@@ -40,12 +40,12 @@ def test_joined_ids_start_where_the_part_before_ends():
 
 
 def test_joining_needs_one_shape_and_one_meaning_of_labels():
-    with pytest.raises(ConfigError, match="join: expected images of one shape"):
-        source.join([made(3), made(3, shape=(5, 6, 3))])
-    with pytest.raises(ConfigError, match=r"join: .*classes, got \[2, 3\]"):
-        source.join([made(3), made(3, classes=2)])
+    with pytest.raises(ConfigError, match="sources: expected images of one shape"):
+        source.concatenate([made(3), made(3, shape=(5, 6, 3))])
+    with pytest.raises(ConfigError, match=r"sources: .*classes, got \[2, 3\]"):
+        source.concatenate([made(3), made(3, classes=2)])
     other = source.drop_labels(made(3, classes=2))
-    both = source.join([made(3), other])
+    both = source.concatenate([made(3), other])
     assert both.classes == 3 and (both.labels[3:] == -1).all()
     with pytest.raises(ConfigError, match="data.train: expected a label .*3 of 6"):
         source.check_labeled(both, "data.train")
@@ -55,15 +55,17 @@ def test_joining_needs_one_shape_and_one_meaning_of_labels():
 def test_classes_without_names_are_joined_by_number():
     named = source.dataclasses.replace(made(3), names=("a", "b", "c"))
     for parts in ([named, made(3)], [made(3), named]):
-        both = source.join(parts)
+        both = source.concatenate(parts)
         assert both.names == ("a", "b", "c") and both.classes == 3
     more = source.dataclasses.replace(made(4, classes=4), names=("a", "b", "c", "d"))
     with pytest.raises(ConfigError, match=r"\['a', 'b', 'c'\] and \['a', 'b', 'c', 'd"):
-        source.join([named, more])
+        source.concatenate([named, more])
     other = source.dataclasses.replace(made(3), names=("a", "c", "b"))
-    with pytest.raises(ConfigError, match="join: expected parts with the same classes"):
-        source.join([named, made(3), other])
-    source.join([named, source.drop_labels(other)])
+    with pytest.raises(
+        ConfigError, match="sources: expected parts with the same"
+    ):
+        source.concatenate([named, made(3), other])
+    source.concatenate([named, source.drop_labels(other)])
 
 
 def test_images_without_labels_come_as_none():
