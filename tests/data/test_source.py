@@ -61,9 +61,7 @@ def test_classes_without_names_are_joined_by_number():
     with pytest.raises(ConfigError, match=r"\['a', 'b', 'c'\] and \['a', 'b', 'c', 'd"):
         source.concatenate([named, more])
     other = source.dataclasses.replace(made(3), names=("a", "c", "b"))
-    with pytest.raises(
-        ConfigError, match="sources: expected parts with the same"
-    ):
+    with pytest.raises(ConfigError, match="sources: expected parts with the same"):
         source.concatenate([named, made(3), other])
     source.concatenate([named, source.drop_labels(other)])
 
