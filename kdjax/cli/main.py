@@ -1,6 +1,7 @@
 """`kdjax train | distill | cache-targets | evaluate | report | views | sweep | ...`."""
 
 import dataclasses
+import difflib
 import json
 import os
 import pathlib
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(_version())
         return
     if args[0] not in commands:
-        _fail(f"command: expected one of {', '.join(commands)}, got {args[0]!r}")
+        near = difflib.get_close_matches(args[0], commands, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        names = ", ".join(commands)
+        _fail(f"command: {hint}expected one of {names}, got {args[0]!r}")
     try:
         commands[args[0]](args[1:])
     except ConfigError as error:
@@ -110,6 +114,10 @@ def _parse_run(command: str, args: list[str], default: Run) -> Run:
 
 
 def _train(args: list[str]) -> None:
+    for arg in args:
+        if arg.startswith("--teacher."):
+            reason = "`kdjax train` has no teacher; `kdjax distill` has one"
+            raise ConfigError(arg.removeprefix("--").partition("=")[0], reason=reason)
     run = _parse_run("train", args, presets.digits_labels())
     _start(lambda jobs: jobs.train(run), run.compute.several_processes)
 

@@ -1,9 +1,19 @@
 """Choice of the strategy of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from kdjax.config import Custom, Optim, Run, load_function, require
+from kdjax.config import (
+    SOFT,
+    ConfigError,
+    Custom,
+    Optim,
+    Run,
+    Term,
+    load_function,
+    require,
+)
 from kdjax.core.types import Model, Strategy
+from kdjax.presets import digits, digits_labels
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
 from kdjax.strategies.user_code import guarded, parameters_of
@@ -39,6 +49,17 @@ def make_strategy(
     return offline(student, run.terms, steps=run.steps, tail=tail, axis_name=axis_name)
 
 
+def _refuse_terms(terms: Mapping[str, Term], function: str) -> None:
+    """Refuse terms of a run's own under a strategy that reads none."""
+    defaults = (digits().terms, digits_labels().terms, {"soft": SOFT})
+    if terms in defaults:
+        return
+    known = [name for name, term in terms.items() if {name: term} in defaults]
+    field = next((f"terms.{name}" for name in terms if name not in known), "terms")
+    expected = f"none with {function}, which has no parameter `terms`"
+    raise ConfigError(field, expected, terms, shown=f"the terms {[*terms]}")
+
+
 def _custom(config: Custom, student: Model, context: dict) -> Strategy:
     field, steps = "strategy.function", context["steps"]
     function: Callable = load_function(config.function, field)
@@ -48,6 +69,8 @@ def _custom(config: Custom, student: Model, context: dict) -> Strategy:
     _, *more = parameters
     accepted = {p.name: p for p in more if p.name not in CONTEXT}
     kernels.check_options(accepted, config.options, "strategy.options")
+    if not any(p.name == "terms" for p in more):
+        _refuse_terms(context["terms"], config.function)
     context = {p.name: context[p.name] for p in more if p.name in CONTEXT}
     options = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()
