@@ -205,8 +205,12 @@ def test_terms_under_a_strategy_that_reads_none_are_refused(tmp_path, monkeypatc
     (tmp_path / "deaf.py").write_text("def deaf(student):\n    return 1\n")
     terms = {**digits().terms, "extra": Term("logit_mse")}
     run = digits(strategy=Custom("deaf.py:deaf"), terms=terms)
-    message = "^terms.extra: expected none with deaf.py:deaf, which has no parameter `te"
+    message = (
+        "^terms.extra: expected none with deaf.py:deaf, which has no parameter `te"
+    )
     with pytest.raises(ConfigError, match=message):
         make_strategy(run, STUDENT, None, 10)
-    with pytest.raises(ConfigError, match="^strategy.function: expected a function ret"):
+    with pytest.raises(
+        ConfigError, match="^strategy.function: expected a function ret"
+    ):
         make_strategy(digits(strategy=run.strategy), STUDENT, None, 10)
