@@ -10,16 +10,18 @@ import pathlib
 import secrets
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from kdjax.models.weights.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+T = TypeVar("T")
 
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".tar", ".th")
 FORMATS = ".npz, .safetensors, or a folder with the model.json of TensorFlow.js"
@@ -50,16 +52,34 @@ def read_arrays(path: pathlib.Path) -> Arrays:
     Raises `WeightsError` naming the file if it is missing, of another format, cut off,
     or holds anything but plain arrays.
     """
-    if path.is_dir():
-        folder, path = path, path / "model.json"
-        if not path.exists():
-            raise WeightsError(f"{folder}: expected {FORMATS}, got a folder without it")
-    refuse_pickle(str(path))
     readers: dict[str, Callable[[pathlib.Path], Arrays]] = {
         ".npz": _read_npz,
         ".safetensors": safetensors.load_file,
         ".json": _read_tfjs,
     }
+    return _read(path, readers)
+
+
+def read_shapes(path: pathlib.Path) -> Shapes:
+    """The shape of every array by name, from the headers of the file alone.
+
+    Raises `WeightsError` as `read_arrays`.
+    """
+    readers: dict[str, Callable[[pathlib.Path], Shapes]] = {
+        ".npz": _npz_shapes,
+        ".safetensors": _safetensors_shapes,
+        ".json": _tfjs_shapes,
+    }
+    return _read(path, readers)
+
+
+def _read(path: pathlib.Path, readers: Mapping[str, Callable[[pathlib.Path], T]]) -> T:
+    """The content of a file, or of the model.json in a folder, by its suffix."""
+    if path.is_dir():
+        folder, path = path, path / "model.json"
+        if not path.exists():
+            raise WeightsError(f"{folder}: expected {FORMATS}, got a folder without it")
+    refuse_pickle(str(path))
     if path.suffix not in readers:
         raise WeightsError(f"{path}: expected {FORMATS}, got another kind of file")
     if not path.exists():
@@ -150,15 +170,43 @@ def _read_npz(path: pathlib.Path) -> Arrays:
     return arrays
 
 
-def _read_tfjs(path: pathlib.Path) -> Arrays:
-    """The shards named in the manifest one after another, cut by shape."""
+def _npz_shapes(path: pathlib.Path) -> Shapes:
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                old = version == (1, 0)
+                read = np.lib.format.read_array_header_1_0
+                read = read if old else np.lib.format.read_array_header_2_0
+                shapes[name.removesuffix(".npy")] = read(file)[0]
+    return shapes
+
+
+def _safetensors_shapes(path: pathlib.Path) -> Shapes:
+    with safe_open(path, "numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
+def _tfjs_shapes(path: pathlib.Path) -> Shapes:
+    groups = _tfjs_manifest(path)
+    weights = (weight for group in groups for weight in group["weights"])
+    return {weight["name"]: tuple(weight["shape"]) for weight in weights}
+
+
+def _tfjs_manifest(path: pathlib.Path) -> list[Any]:
     with open(path) as file:
         content = json.load(file)
     manifest = content.get("weightsManifest") if isinstance(content, dict) else None
     if not isinstance(manifest, list):
         raise ValueError("no list weightsManifest in it")
+    return manifest
+
+
+def _read_tfjs(path: pathlib.Path) -> Arrays:
+    """The shards named in the manifest one after another, cut by shape."""
     arrays = {}
-    for group in manifest:
+    for group in _tfjs_manifest(path):
         # The name alone, so that a manifest cannot point out of the folder.
         shards = [path.parent / pathlib.PurePath(name).name for name in group["paths"]]
         data = b"".join(shard.read_bytes() for shard in shards)
