@@ -451,7 +451,11 @@ PATHS = [
     ({"kind": "average"}, MovingAverage()),
     (
         {"precision": "bfloat16", "model.weights": "y"},
-        FromWeights(ModelConfig("resnet", 8, 8, resolution=8, weights="y"), "bfloat16"),
+        FromWeights(ModelConfig(weights="y"), "bfloat16"),
+    ),
+    (
+        {"model.name": "resnet20", "model.weights": "y", "model.norm": "batch"},
+        FromWeights(ModelConfig("resnet20", norm="batch", weights="y")),
     ),
     (
         {"kind": "ensemble", "members.0.run": "x", "members.1.run": "y"},

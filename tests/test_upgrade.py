@@ -48,7 +48,7 @@ OTHER = {"run": "", "step": 0, "model": PUBLISHED, "weight": 1.0, "temperature":
 CACHE = Cache("store", top_k=3, tail="renormalize")
 NETWORK = ModelConfig("resnet", 8, 8, resolution=8)
 OPEN = ModelConfig(
-    "resnet56", 8, 8, resolution=8, weights="x.npz", normalization="imagenet"
+    "resnet56", 8, 8, "group", 8, weights="x.npz", normalization="imagenet"
 )
 SEEN = Views(mode="fixed", crop_fraction=0.5, fixed_view="center", evaluation_crop=1.25)
 TRAINING = TrainFirst(NETWORK, "train[:9]", 70, Optim(lr=0.5), SEEN, "bfloat16")

@@ -38,6 +38,7 @@ from kdjax.config.teacher import (
     TrainFirst,
     members_of,
     replace_cache,
+    replace_published,
     replace_trained,
     trained_first,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "load_function",
     "members_of",
     "replace_cache",
+    "replace_published",
     "replace_trained",
     "require",
     "require_known",

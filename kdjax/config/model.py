@@ -1,22 +1,29 @@
 """Configs of a network by name and size."""
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from annotated_types import Ge, Unit
-
-from kdjax.config.bounds import AtLeastOne, Text
+from kdjax.config.bounds import AtLeastOne, Pixels
 from kdjax.config.checks import require
 
 Adapt = Literal["head", "position", "stem"]
 Normalization = Literal["symmetric", "unit", "imagenet", "cifar10", "cifar100", "caffe"]
 
+# What stands in a field that published weights determine, and its value without them.
+OPEN = {"name": "", "norm": "auto", "resolution": 0, "normalization": "auto"}
+DEFAULTS = {"norm": "group", "resolution": 32, "normalization": "symmetric"}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """An image classifier by name and size."""
+    """An image classifier by name and size.
 
-    name: Text = ""
+    Published weights bring their network, norm, resolution and normalization with
+    them. A field that is left open (`OPEN`) takes these values.
+    """
+
+    name: str = ""
     """`resnet` (CIFAR style, of `depth` and `width`); for small images resnet8,
     resnet14, resnet20, resnet32, resnet44, resnet56, resnet110, the same with
     parameter-free shortcuts as resnet20_pad, resnet32_pad, resnet44_pad, resnet56_pad,
@@ -29,16 +36,18 @@ class ModelConfig:
     mobilenet_v3_large, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2,
     efficientnet_lite3, efficientnet_lite4, vit_ti16, vit_s16, vit_s32, vit_b16,
     vit_b32, deit_ti16, deit_s16, deit_b16. Or `module:function` of your own, called
-    with this config and the number of classes, returning a `kdjax.core.types.Model`."""
+    with this config and the number of classes, returning a `kdjax.core.types.Model`.
+    Empty: the network of published `weights`."""
     depth: int = 8
     """Layers of `resnet`, 6n + 2."""
     width: AtLeastOne = 2
     """Channels of the first stage of `resnet`. Its second and third stage have twice
     and four times as many."""
-    norm: Literal["batch", "group"] = "group"
-    """BatchNorm or GroupNorm."""
-    resolution: Annotated[int, Ge(4), Unit("pixels")] = 32
-    """Height and width of the images that enter the model."""
+    norm: Literal["auto", "batch", "group"] = "auto"
+    """BatchNorm or GroupNorm. auto: that of published `weights`, else GroupNorm."""
+    resolution: Pixels = 0
+    """Height and width of the images that enter the model. 0: those of published
+    `weights`, else 32."""
     weights: str = ""
     """Published weights to start from: a file (.npz, .safetensors, a tfjs folder; ~ and
     $VARIABLES are expanded) or a name on the Hugging Face hub (hf:owner/name). A
@@ -48,12 +57,40 @@ class ModelConfig:
     """Parts of these weights that may be changed to fit: head (another number of
     classes; students only), position (embeddings for another resolution), stem (other
     channels)."""
-    normalization: Normalization = "symmetric"
-    """Scale of the pixels that enter the model. symmetric: [-1, 1]. unit: [0, 1]. The
-    others standardize by the statistics published with these data sets."""
+    normalization: Literal["auto", Normalization] = "auto"
+    """Scale of the pixels that enter the model. symmetric: [-1, 1]. unit: [0, 1].
+    imagenet, cifar10, cifar100 and caffe standardize by published statistics. auto:
+    that of published `weights`, else symmetric."""
+
+    def __post_init__(self) -> None:
+        if self.name and not self.weights:
+            for name, value in self._fill(DEFAULTS).items():
+                object.__setattr__(self, name, value)
+
+    def filled(self, published: Mapping[str, Any]) -> "ModelConfig":
+        """The config with its open fields filled.
+
+        published: values of fields by name; those of `DEFAULTS` where one is missing.
+        """
+        return dataclasses.replace(self, **self._fill({**DEFAULTS, **published}))
+
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """The fields whose values published weights determine."""
+        return tuple(name for name in OPEN if getattr(self, name) == OPEN[name])
+
+    def _fill(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        names = [*self.open_fields]
+        if "name" in names:
+            names += ["depth", "width"]  # They belong to the name.
+        return {name: values[name] for name in names if name in values}
 
     def check(self, at: str = "model") -> None:
         """Raise `ConfigError` for fields that do not fit together."""
+        ok = bool(self.name or self.weights)
+        require(ok, f"{at}.name", "a name", self.name)
+        ok = self.resolution == OPEN["resolution"] or self.resolution >= 4
+        require(ok, f"{at}.resolution", ">= 4 pixels", self.resolution)
         if self.name == "resnet":
             ok = self.depth >= 8 and (self.depth - 2) % 6 == 0
             require(ok, f"{at}.depth", "6n + 2 with n >= 1", self.depth)

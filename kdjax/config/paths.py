@@ -24,12 +24,25 @@ def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any
     Raises:
       ConfigError: naming the path that is none, or the value of another type.
     """
-    changes = list(changes)
+    changes = _weights_first(list(changes))
     _check_new_terms(config, [path for path, _ in changes])
     for path, words in changes:
         names = path.split(".")
         config = _set(type(config), config, names, list(words), path, len(names))
     return config
+
+
+def _weights_first(changes: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Changes with the weights of a model before its other fields.
+
+    Weights choose the kind of a teacher, whose model then begins anew.
+    """
+    for i, (path, _) in enumerate(changes):
+        model, _, field = path.rpartition(".")
+        if field == "weights":
+            same = (j for j in range(i) if changes[j][0].startswith(f"{model}."))
+            changes.insert(next(same, i), changes.pop(i))
+    return changes
 
 
 def _check_new_terms(config: Any, paths: Sequence[str]) -> None:
@@ -108,7 +121,8 @@ def _carry(value: Any, table: Any) -> Any:
     """The value of another kind, with the fields that `value` has in common with it."""
     if value is None:
         return None
-    common = {*_names(table)} - {"kind"}
+    # Published weights bring their own model with them.
+    common = {*_names(table)} - {"kind", *getattr(table, "fresh", ())}
     common &= {*_names(value)}
     return table(**{name: getattr(value, name) for name in common})
 

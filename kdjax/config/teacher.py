@@ -1,7 +1,7 @@
 """Kinds of teachers, one class each: `Run.teacher` is one of them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from kdjax.config.bounds import (
@@ -83,9 +83,12 @@ class FromWeights:
 
     # The path that chooses this kind on the command line, without its name.
     chosen_by = "model.weights"
+    # Fields that do not come from the teacher of another kind.
+    fresh = ("model",)
 
     model: ModelConfig = ModelConfig()
-    """The network; `model.weights` names its weights."""
+    """The network. `model.weights` names its weights, which are enough where they are
+    of a known publisher."""
     precision: Precision = "float32"
     """Floating-point type of its computation."""
     cache: Cache = Cache()
@@ -217,6 +220,28 @@ def replace_trained(teacher: TeacherConfig | None, folder: str) -> TeacherConfig
     members = tuple(
         FromRun(folder, precision=x.precision) if isinstance(x, TrainFirst) else x
         for x in teacher.members
+    )
+    return dataclasses.replace(teacher, members=members)
+
+
+def replace_published(
+    teacher: TeacherConfig | None, replace: Callable[[ModelConfig, str], ModelConfig]
+) -> TeacherConfig | None:
+    """A teacher with other configs of its models with published weights.
+
+    replace: `(config, field) -> config`.
+    """
+    if isinstance(teacher, FromWeights):
+        return dataclasses.replace(
+            teacher, model=replace(teacher.model, "teacher.model")
+        )
+    if not isinstance(teacher, Ensemble):
+        return teacher
+    members = tuple(
+        dataclasses.replace(member, model=replace(member.model, f"{field}.model"))
+        if isinstance(member, FromWeights)
+        else member
+        for field, member in members_of(teacher)
     )
     return dataclasses.replace(teacher, members=members)
 

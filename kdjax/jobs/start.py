@@ -59,12 +59,15 @@ def start(
     """
     run.check()
     _check_passed(run, student, teacher)
+    console = console or Console(quiet=not hosts.is_first())
+    run, completed = setup.complete_models(run)
+    for line in completed:
+        console.print(line, highlight=False, soft_wrap=True)
     check_installed(run.trackers)
     mesh = sharding.make_mesh(run.compute, run.batch)
     names = ("train", "validation", "test")
     data = {name: setup.load_source(run, name, splits) for name in names}
     _check_splits(data)
-    console = console or Console(quiet=not hosts.is_first())
     return Job(run, splits, student, teacher, data, mesh, console)
 
 

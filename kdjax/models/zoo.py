@@ -49,6 +49,7 @@ def make_model(
     raises one naming `field.resolution` or `field.normalization` for images that do
     not fit.
     """
+    config = config.filled({})
     name, make = f"{field}.name", find_maker(config, field)
     if ":" in config.name:
         model = configs.call(make, name, config, classes)

@@ -5,6 +5,8 @@ from kdjax.setup.dry_run import check_fit
 from kdjax.setup.load_data import load_source
 from kdjax.setup.load_models import (
     InitialVariables,
+    complete_model,
+    complete_models,
     load_initial,
     load_pretrained,
     load_trained,
@@ -27,6 +29,8 @@ __all__ = [
     "Parts",
     "cast",
     "check_fit",
+    "complete_model",
+    "complete_models",
     "ensemble_teachers",
     "fit_seeds",
     "load_initial",

@@ -1,6 +1,8 @@
 """Loading models with their variables: of run folders, and of published weights."""
 
+import dataclasses
 import pathlib
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, Run, require
+from kdjax.config import ConfigError, ModelConfig, Run, replace_published, require
 from kdjax.core import runlog
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
@@ -34,6 +36,81 @@ def read_run(folder: str | pathlib.Path) -> Run:
     return configs.from_dict(runlog.read_config(folder))
 
 
+def complete_models(run: Run) -> tuple[Run, list[str]]:
+    """A run whose model and teachers have all fields that their weights determine.
+
+    Returns:
+      The run, and a line for each model that was completed.
+
+    Raises ConfigError naming a field that the weights leave open.
+    """
+    lines = []
+
+    def complete(config: ModelConfig, field: str) -> ModelConfig:
+        completed = complete_model(config, field)
+        filled = {name: getattr(completed, name) for name in config.open_fields}
+        if config.weights and filled:
+            values = ", ".join(f"{name} {value}" for name, value in filled.items())
+            lines.append(f"{field}: {values}, as published with {config.weights}")
+        return completed
+
+    model = complete(run.model, "model")
+    teacher = replace_published(run.teacher, complete)
+    return dataclasses.replace(run, model=model, teacher=teacher), lines
+
+
+def complete_model(config: ModelConfig, field: str) -> ModelConfig:
+    """A model's config with the fields that its published weights determine.
+
+    Reads headers alone. A config without weights, or with all fields, stays as it is.
+
+    field: the config's own, for errors.
+    """
+    name = config.weights
+    if not name:
+        return config.filled({})
+    path = name if "://" in name else weights.expand_path(name)
+    if "://" not in path and runlog.is_finished(path):
+        published = dataclasses.asdict(read_run(path).model)
+        _warn_of_scale(config, published["normalization"], field)
+        return config.filled(published)
+    try:
+        published = weights.recognize(name)
+    except weights.WeightsError as error:
+        raise ConfigError(f"{field}.weights", reason=str(error)) from error
+    if published is None:
+        return _complete_unknown(config, field)
+    _warn_of_scale(config, published.normalization, field)
+    scale_open = not published.normalization and "normalization" in config.open_fields
+    choices = " or ".join(published.choices)
+    expected = (
+        f"{choices}: the names in {name} ({published.name}, {published.publisher}) "
+        "do not tell the pixel scale"
+    )
+    require(not scale_open, f"{field}.normalization", expected, config.normalization)
+    return config.filled(published.fields)
+
+
+def _complete_unknown(config: ModelConfig, field: str) -> ModelConfig:
+    """Weights of no known publisher: everything but the defaults must be stated."""
+    if ":" in config.name:  # A function of the user's own scales as it likes.
+        return config.filled({})
+    also = " and ".join(f"{field}.{x}" for x in ("name", "norm", "normalization"))
+    reason = f"{config.weights} is of no known publisher: set {also}"
+    for name in ("name", "normalization"):
+        if name in config.open_fields:
+            raise ConfigError(f"{field}.{name}", reason=reason)
+    return config.filled({})
+
+
+def _warn_of_scale(config: ModelConfig, published: str, field: str) -> None:
+    """Warn of a stated pixel scale that is not that of the weights."""
+    stated = config.normalization
+    if published and stated not in ("auto", published):
+        text = f"{field}.normalization is {stated}, but {config.weights} was trained"
+        warnings.warn(f"{text} with {published}", stacklevel=2)
+
+
 def trace_model(
     run: Run, classes: int, channels: int, model: Model | None = None
 ) -> BoundModel:
@@ -41,6 +118,7 @@ def trace_model(
 
     model: passed from Python, in place of the one of `run.model`.
     """
+    run = dataclasses.replace(run, model=complete_model(run.model, "model"))
     code = "" if model else zoo.fingerprint_model(run.model)
     model = model or zoo.make_model(run.model, classes)
     size = run.model.resolution
@@ -103,7 +181,7 @@ def load_trained(
 
 
 def load_pretrained(
-    config: configs.ModelConfig, classes: int, channels: int, field: str
+    config: ModelConfig, classes: int, channels: int, field: str
 ) -> BoundModel:
     """A model with the published weights that its config names.
 
@@ -114,6 +192,7 @@ def load_pretrained(
         run_field = f"{field.removesuffix('.model')}.run"
         expected = f"published weights (a run folder goes in {run_field})"
         raise ConfigError(f"{field}.weights", expected, name, shown=f"the run {name}")
+    config = complete_model(config, field)
     model = zoo.make_model(config, classes, field=field)
     variables = zoo.load_pretrained(config, classes, channels, field)
     scale, code = (config.normalization,), (zoo.fingerprint_model(config, field),)

@@ -26,6 +26,7 @@ from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
 from kdjax.models.normalization import normalize_inputs
 from kdjax.setup.load_models import (
+    complete_model,
     load_pretrained,
     load_trained,
     read_run,
@@ -102,7 +103,8 @@ def teacher_resolutions(run: Run) -> tuple[int, ...]:
             folder = resolve_folder(config.run, run.folder)
             sizes.append(_read_run(folder, field).model.resolution)
         else:
-            sizes.append(config.model.resolution)
+            model = complete_model(config.model, f"{field}.model")
+            sizes.append(model.resolution)
     return tuple(sizes)
 
 

@@ -1,5 +1,6 @@
 """The parts of one training: networks, strategy, views, step and constants."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,11 @@ from kdjax.data import pipeline, resident
 from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
-from kdjax.setup.load_models import InitialVariables, load_initial
+from kdjax.setup.load_models import (
+    InitialVariables,
+    complete_model,
+    load_initial,
+)
 from kdjax.strategies.choose import make_strategy
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
@@ -99,6 +104,7 @@ def make_parts(
     Raises ConfigError naming a field, and StoreError for the cache of another run.
     """
     run.check()
+    run = dataclasses.replace(run, model=complete_model(run.model, "model"))
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     model = student or zoo.make_model(run.model, train.classes, axis_name)

@@ -115,7 +115,8 @@ def test_weights_that_do_not_fit_are_named_before_anything_is_written(
     tiny_run, weights, tmp_path
 ):
     path, _ = weights
-    wide = ModelConfig("resnet", depth=8, width=4, weights=path, resolution=8)
+    wide = ModelConfig("resnet", depth=8, width=4, resolution=8)
+    wide = dataclasses.replace(wide, weights=path)
     for field, run in {
         "teacher.model": tiny_run(teacher=FromWeights(wide)),
         "model": tiny_run(model=wide),

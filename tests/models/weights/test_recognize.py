@@ -1,38 +1,13 @@
-import functools
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from kdjax.config import ModelConfig
-from kdjax.models import zoo
 from kdjax.models.weights import SCHEMES, WeightsError, recognize
-from kdjax.models.weights.array_layouts import file_shape
 from kdjax.models.weights.files import read_arrays, read_shapes, write_arrays
 from kdjax.models.weights.recognize import CIFAR10, find_family
-
-
-@functools.cache
-def published_shapes(name, scheme, classes=1000, side=224, **fields):
-    """{name in the file: shape} of a network under a naming scheme."""
-    model = zoo.make_model(ModelConfig(name, **fields), classes)
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
-    }
-    shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    blank = {
-        entry.name: np.broadcast_to(np.int8(0), file_shape(entry.layout, shapes[path]))
-        for path, entry in SCHEMES[scheme].entries(shapes).items()
-    }
-    written = SCHEMES[scheme].write(blank, shapes)
-    return {name: array.shape for name, array in written.items()}
-
+from tests.models.weights import trees
 
 BATCH = {"norm": "batch"}
 # name, naming scheme, options of the network: resolution, scale or choices
@@ -78,7 +53,7 @@ _QUICK = ("resnet18", "resnet56", "resnet50_keras", "vit_ti16", "deit_ti16")
     ],
 )
 def test_families_are_recognized(name, scheme, options, resolution, scale):
-    published = find_family(published_shapes(name, scheme, **options))
+    published = find_family(trees.published_shapes(name, scheme, **options))
     assert published is not None
     assert (published.name, published.resolution) == (name, resolution)
     assert published.classes == options.get("classes", 1000)
@@ -92,20 +67,9 @@ def test_every_scheme_of_the_readme_is_among_the_families():
     assert {scheme for _, scheme, *_ in FAMILIES} == set(SCHEMES)
 
 
-def akamaster(depth=56):
-    """Arrays in the names of akamaster/pytorch_resnet_cifar10: no projections."""
-    options = {**BATCH, "classes": 10}
-    shapes = published_shapes(f"resnet{depth}", "torch_resnet_cifar", **options)
-    return {
-        "module." + name.replace("fc.", "linear."): np.zeros(shape, np.float32)
-        for name, shape in shapes.items()
-        if ".downsample." not in name
-    }
-
-
 def test_cifar_resnets_without_projections_are_akamasters(tmp_path):
     file = tmp_path / "resnet20.safetensors"
-    write_arrays(file, akamaster(20))
+    write_arrays(file, trees.akamaster(20))
     published = recognize(file)
     assert published is not None
     assert published.fields == {
@@ -118,7 +82,7 @@ def test_cifar_resnets_without_projections_are_akamasters(tmp_path):
 
 
 def test_sizes_without_a_name_are_depth_and_width():
-    shapes = published_shapes(
+    shapes = trees.published_shapes(
         "resnet", "torch_resnet_cifar", classes=10, depth=26, width=12, norm="batch"
     )
     published = find_family(shapes)
@@ -128,12 +92,14 @@ def test_sizes_without_a_name_are_depth_and_width():
 
 
 def test_similar_networks_are_not_taken_for_these():
-    shapes = published_shapes("resnet50", "torch_resnet", **BATCH)
+    shapes = trees.published_shapes("resnet50", "torch_resnet", **BATCH)
     grouped = {**shapes, "layer1.0.conv2.weight": (128, 4, 3, 3)}
     assert find_family(grouped) is None
-    lite = published_shapes("efficientnet_lite0", "efficientnet_lite", **BATCH)
+    lite = trees.published_shapes("efficientnet_lite0", "efficientnet_lite", **BATCH)
     assert find_family({**lite, "_blocks.0._se_reduce.weight": (8, 32, 1, 1)}) is None
-    cifar = published_shapes("resnet20", "torch_resnet_cifar", classes=10, norm="batch")
+    cifar = trees.published_shapes(
+        "resnet20", "torch_resnet_cifar", classes=10, norm="batch"
+    )
     assert find_family({**cifar, "layer1.0.conv3.weight": (64, 16, 1, 1)}) is None
     assert find_family({"weight": (2, 3)}) is None
 
@@ -159,7 +125,7 @@ def test_headers_have_the_shapes_of_the_arrays(suffix, tmp_path):
 
 def test_only_headers_are_read(tmp_path):
     file = tmp_path / "resnet20.safetensors"
-    arrays = {name: np.array(x) for name, x in akamaster(20).items()}
+    arrays = {name: np.array(x) for name, x in trees.akamaster(20).items()}
     content = safetensors.save(arrays)
     # The values may be anything: they are not looked at.
     file.write_bytes(content[:-4] + b"\xff\xff\xff\x7f")
@@ -177,7 +143,7 @@ def test_only_headers_are_read(tmp_path):
     ],
 )
 def test_timms_config_tells_the_scale(mean, scale, tmp_path):
-    shapes = published_shapes("vit_ti16", "timm_vit")
+    shapes = trees.published_shapes("vit_ti16", "timm_vit")
     file = tmp_path / "model.safetensors"
     write_arrays(file, {k: np.zeros(x, np.int8) for k, x in shapes.items()})
     std = [0.5] * 3 if scale == "symmetric" else [0.229, 0.224, 0.225]

@@ -6,12 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.config import ModelConfig
+from kdjax.models import zoo
 from kdjax.models.efficientnet_lite import EfficientNetLite
 from kdjax.models.mobilenet_v3 import MobileNetV3
 from kdjax.models.resnet import ResNet
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.resnet_v2 import ResNetV2
 from kdjax.models.vit import Size, ViT
+from kdjax.models.weights import SCHEMES
+from kdjax.models.weights.array_layouts import file_shape
 
 # naming scheme: the network that has it, all but the names of no consequence
 NETWORKS = {
@@ -68,3 +72,33 @@ def same(a, b):
         if not ok
     ]
     assert not wrong
+
+
+@functools.cache
+def published_shapes(name, scheme, classes=1000, side=224, **fields):
+    """{name in the file: shape} of a network under a naming scheme."""
+    model = zoo.make_model(ModelConfig(name, **fields), classes)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    leaves = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
+    }
+    shapes = {path: leaf.shape for path, leaf in leaves.items()}
+    blank = {
+        entry.name: np.broadcast_to(np.int8(0), file_shape(entry.layout, shapes[path]))
+        for path, entry in SCHEMES[scheme].entries(shapes).items()
+    }
+    written = SCHEMES[scheme].write(blank, shapes)
+    return {name: array.shape for name, array in written.items()}
+
+
+def akamaster(depth=56):
+    """Arrays in the names of akamaster/pytorch_resnet_cifar10: no projections."""
+    name, names = f"resnet{depth}", "torch_resnet_cifar"
+    shapes = published_shapes(name, names, classes=10, norm="batch")
+    return {
+        "module." + name.replace("fc.", "linear."): np.zeros(shape, np.float32)
+        for name, shape in shapes.items()
+        if ".downsample." not in name
+    }
