@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from kdjax.augment import views
     from kdjax.config import Run
     from kdjax.jobs import cache_targets, distill, evaluate, load, report, show_views
-    from kdjax.models import from_function, from_linen, from_nnx, make_model
+    from kdjax.models import (
+        from_function,
+        from_linen,
+        from_nnx,
+        from_stateful,
+        make_model,
+    )
     from kdjax.train.step import make_train_step
 
 _PLACES = {
@@ -31,6 +37,7 @@ _PLACES = {
     "from_linen": "kdjax.models",
     "from_nnx": "kdjax.models",
     "from_function": "kdjax.models",
+    "from_stateful": "kdjax.models",
     "make_model": "kdjax.models",
 }
 _MODULES = {
@@ -55,6 +62,7 @@ __all__ = [
     "from_function",
     "from_linen",
     "from_nnx",
+    "from_stateful",
     "jobs",
     "load",
     "losses",

@@ -3,7 +3,8 @@
 Every model returns its logits and its taps, named activations that feature losses read.
 """
 
-from kdjax.models.adapters import from_function, from_linen, from_nnx
+from kdjax.models.adapters import from_function, from_linen, from_stateful
+from kdjax.models.nnx_adapter import from_nnx
 from kdjax.models.projectors import Projector, linear_projector
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.zoo import MODELS, count_parameters, make_model
@@ -16,6 +17,7 @@ __all__ = [
     "from_function",
     "from_linen",
     "from_nnx",
+    "from_stateful",
     "linear_projector",
     "make_model",
 ]

@@ -1,54 +1,98 @@
-"""Any network as a `kdjax.core.types.Model`: two pure functions of its variables."""
+"""Networks of Flax Linen, and plain functions, as a `kdjax.core.types.Model`."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import nnx, traverse_util
+from flax import traverse_util
 
-from kdjax.core.types import Array, Model, Output, PyTree
+from kdjax.core.types import Array, Model, PyTree
+from kdjax.models import module_calls as calls
+from kdjax.models.module_calls import format_expected, make_output, state_of
 
-# Names of the argument that separates training from evaluation, with its value
-# in training.
-_SWITCHES = {
-    "train": True,
-    "training": True,
-    "is_training": True,
-    "deterministic": False,
-    "use_running_average": False,
-}
+# What modules of Flax itself keep: no value in it is sown.
+_STATISTICS = "batch_stats"
+_CAPTURED = "intermediates"
 
 
-def from_linen(module: nn.Module) -> Model:
+def from_linen(
+    module: nn.Module,
+    *,
+    train_arg: str = "",
+    taps: Collection[str] = (),
+    capture_intermediates: bool | Callable[[nn.Module, str], bool] = False,
+) -> Model:
     """A model from a `flax.linen.Module` called as `module(images)`.
 
-    The module returns logits, `(logits, taps)` or `Output`. If its `__call__` has an
-    argument `train`, `training`, `is_training`, `deterministic` or
-    `use_running_average`, that is set by `apply`'s `train`; a module without one
-    (`nn.Sequential` too) behaves the same in both. Collections other than "params" are
-    mutable in training only; what the module sows is dropped. `rngs` are Linen's,
-    for example `{"dropout": key}`.
+    The module returns logits, `(logits, taps)` or `Output`. Collections other than
+    "params" are mutable in training only. Sown values are no state: they are dropped,
+    or become taps. `rngs` are Linen's, for example `{"dropout": key}`; streams of other
+    names are derived from it. A call with an argument `rngs` receives this dict.
 
-    Raises TypeError for anything but a module or if the network returns anything else,
-    ValueError if logits are not `[batch, classes]`.
+    Args:
+      module: the network.
+      train_arg: the argument of `__call__`, or the field, that is True in training;
+        "not NAME" for one that is True in evaluation. By default `train`, `training`,
+        `is_training`, `is_train`, `deterministic`, `inference` or
+        `use_running_average`. A module without one (`nn.Sequential` too) behaves the
+        same in both.
+      taps: collections whose sown values become taps, for example ("intermediates",).
+        A tap is named by its path, "block/features".
+      capture_intermediates: outputs of submodules as taps, as in `nn.Module.apply`.
+
+    Raises TypeError for anything but a module, an unknown `train_arg`, or a network
+    that returns anything else; ValueError if logits are not `[batch, classes]`. Warns
+    once if a call in training moves no statistics, or draws no dropout, that it has.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(_expected("module", "a flax.linen.Module instance", module))
+        expected = "a flax.linen.Module instance"
+        raise TypeError(format_expected("module", expected, module))
+    calls.flags(module, True, train_arg)
+    sown = {*taps, *([_CAPTURED] if capture_intermediates else [])}
+    options: dict[str, Any] = {"capture_intermediates": capture_intermediates}
+    warn = calls.make_warn_once(module)
+    no_state: dict[str, bool] = {}
+
+    def call(train: bool, rngs: Any) -> tuple[nn.Module, Callable[..., Any]]:
+        return _bind(module, train, train_arg, rngs)
 
     def init(key: Array, images: Array) -> PyTree:
-        variables = module.init(key, images, **_switch(module, train=False))
-        return {"params": {}, **nn.meta.unbox(variables)}
+        network, method = call(False, None)
+        variables = nn.meta.unbox(network.init(key, images, method=method))
+        for name in [x for x in variables if x not in ("params", _STATISTICS)]:
+            if name not in no_state:
+                rest = {k: x for k, x in variables.items() if k != name}
+                no_state[name] = _runs(network, method, rest, images)
+        kept = {k: x for k, x in variables.items() if not no_state.get(k, False)}
+        return {"params": {}, **_without_tuples(kept)}
 
     def apply(variables, images, *, train=False, rngs=None):
-        state = _state(variables)
-        inputs = {"rngs": rngs, **_switch(module, train)}
+        state = state_of(variables)
+        network, method = call(train, rngs)
+        mutable = [*(state if train else ()), *sown]
+        dropout = _Dropout()
+        with nn.intercept_methods(dropout):
+            result, new = _explain_lifting(
+                lambda: network.apply(
+                    variables,
+                    images,
+                    rngs=_streams(rngs),
+                    mutable=mutable,
+                    method=method,
+                    **options,
+                )
+            )
+        output = make_output(result)
+        named = {k: x for c in sown for k, x in _sown_taps(new.get(c, {})).items()}
+        output = output._replace(taps={**named, **output.taps})
         if not train:
-            return _output(module.apply(variables, images, **inputs)), state
-        result, new = module.apply(variables, images, mutable=list(state), **inputs)
-        return _output(result), {**state, **new}
+            return output, state
+        state_new = _like(state, {**state, **new})
+        still = _same(state.get(_STATISTICS, {}), state_new.get(_STATISTICS, {}))
+        warn(still, dropout.is_idle)
+        return output, state_new
 
     return Model(init, apply)
 
@@ -67,184 +111,163 @@ def from_function(
     anything else, ValueError if logits are not `[batch, classes]`.
     """
     if not callable(apply_fn):
-        raise TypeError(_expected("apply_fn", "a function", apply_fn))
+        raise TypeError(format_expected("apply_fn", "a function", apply_fn))
     if (params is None) == (init is None):
         which = "neither" if params is None else "both"
         raise ValueError(f"params, init: expected one of the two, got {which}")
 
     def start(key: Array, images: Array) -> PyTree:
-        return {"params": _copy(params) if init is None else init(key, images)}
+        return {"params": copy(params) if init is None else init(key, images)}
 
     def apply(variables, images, *, train=False, rngs=None):
         del train, rngs
-        return _output(apply_fn(variables["params"], images)), _state(variables)
+        return make_output(apply_fn(variables["params"], images)), state_of(variables)
 
     return Model(start, apply)
 
 
-def from_nnx(model_or_factory: nnx.Module | Callable[[nnx.Rngs], nnx.Module]) -> Model:
-    """A model from a `flax.nnx.Module`, or from a function that makes one.
+def from_stateful(
+    apply_fn: Callable[..., tuple[Any, PyTree]],
+    init: Callable[[Array, Array], tuple[PyTree, PyTree]],
+) -> Model:
+    """A model from a plain function with state, random numbers or both.
 
-    A factory `(rngs: nnx.Rngs) -> nnx.Module` (a module class is one) draws new weights
-    in every `init`; from an instance `init` returns that instance's weights as they are
-    now, whatever the key. The instance itself is never changed. The module returns
-    logits, `(logits, taps)` or `Output`; training and evaluation are `module.train()`
-    and `module.eval()`, and an argument of `__call__` as in `from_linen`.
+    This is the form of Haiku's `transform_with_state`; other libraries need some lines
+    (`kdjax/models/README.md`).
 
-    Variables are `{"params": dict, "state": dict}`: every `nnx.Param`, and everything
-    else (BatchStat, random streams; left out if empty). Keys of the dicts are strings,
-    also for indices of lists; random keys are kept as their uint32 data.
+    Args:
+      apply_fn: `(params, state, key, images, train) -> (output, new_state)`. The output
+        is logits, `(logits, taps)` or `Output`. `key` is None in evaluation, `train` a
+        Python bool. The new state counts in training alone.
+      init: `(key, images) -> (params, state)`, dicts of arrays. `{}` is no state.
 
-    `rngs`, a dict of keys, seeds the module's random streams for this one call: each
-    takes the key of its own name, or that of "default", or the only one there is, with
-    its index folded in. The streams in the state are then left as they were, so that
-    devices with different keys keep one state. Without `rngs` the streams in the state
-    are used, and move on.
-
-    Raises TypeError for anything but a module or factory or if the network returns
-    anything else, ValueError if logits are not `[batch, classes]` or `rngs` has no key
-    for a stream.
+    Raises TypeError for anything but functions or if `apply_fn` returns anything else,
+    ValueError if logits are not `[batch, classes]`.
     """
-    factory = _nnx_factory(model_or_factory)
-    template = nnx.eval_shape(factory)
-    graph, entries = nnx.graphdef(template), _name_variables(template)
-    is_module = isinstance(model_or_factory, nnx.Module)
-    weights = _values(model_or_factory, entries) if is_module else None
+    for name, function in (("apply_fn", apply_fn), ("init", init)):
+        if not callable(function):
+            raise TypeError(format_expected(name, "a function", function))
 
-    def init(key: Array, images: Array) -> PyTree:
-        del images
-        if weights is None:
-            return _variables(_values(factory(nnx.Rngs(key)), entries))
-        return _copy(_variables(weights))
+    def start(key: Array, images: Array) -> PyTree:
+        params, state = init(key, images)
+        return {"params": params, **({"state": state} if state else {})}
 
     def apply(variables, images, *, train=False, rngs=None):
-        values = traverse_util.flatten_dict(variables)
-        streams = {} if rngs is None else _seed_streams(entries, rngs)
-        module = _merge(graph, entries, {**values, **streams})
-        module.train() if train else module.eval()
-        output = _output(module(images, **_switch(module, train)))
-        if not train:
-            return output, _state(variables)
-        new = {**_values(module, entries), **{name: values[name] for name in streams}}
-        return output, _state(_variables(new))
+        key = next(iter(rngs.values())) if train and rngs else None
+        state = variables.get("state", {})
+        result = apply_fn(variables["params"], state, key, images, train)
+        if not isinstance(result, tuple) or len(result) != 2:
+            expected = "(output, new_state) from the network"
+            raise TypeError(format_expected("apply_fn", expected, result))
+        output, new = result
+        kept = {"state": new} if train and "state" in variables else None
+        return make_output(output), state_of(variables) if kept is None else kept
 
-    return Model(init, apply)
-
-
-def _nnx_factory(source: Any) -> Callable[..., nnx.Module]:
-    if isinstance(source, nnx.Module):
-        return lambda rngs=None: source
-    if not callable(source) or isinstance(source, nn.Module):
-        expected = "a flax.nnx.Module instance or a factory (rngs) -> nnx.Module"
-        raise TypeError(_expected("model_or_factory", expected, source))
-
-    def factory(rngs: nnx.Rngs | None = None) -> nnx.Module:
-        module = source(nnx.Rngs(0) if rngs is None else rngs)
-        if not isinstance(module, nnx.Module):
-            expected = "a factory that returns a flax.nnx.Module"
-            raise TypeError(_expected("model_or_factory", expected, module))
-        return module
-
-    return factory
+    return Model(start, apply)
 
 
-def _name_variables(
-    module: nnx.Module,
-) -> dict[tuple[str, ...], tuple[tuple, nnx.Variable]]:
-    """{("params" or "state", *names): (path in the module, variable)}"""
-    _, params, state = nnx.split(module, nnx.Param, ...)
-    parts = {"params": params, "state": state}
-    return {
-        (collection, *map(str, path)): (path, variable)
-        for collection, part in parts.items()
-        for path, variable in nnx.to_flat_state(part)
-    }
-
-
-def _values(module: nnx.Module, entries: Mapping) -> dict[tuple[str, ...], Array]:
-    """The module's arrays by name; later additions to the module are left out."""
-    values = {}
-    for name, (_, variable) in _name_variables(module).items():
-        value = variable.get_value()
-        if name in entries:
-            is_key = isinstance(variable, nnx.RngKey)
-            values[name] = jax.random.key_data(value) if is_key else value
-    return values
-
-
-def _variables(values: Mapping[tuple[str, ...], Array]) -> PyTree:
-    return {"params": {}, **traverse_util.unflatten_dict(values)}
-
-
-def _merge(graph: Any, entries: Mapping, values: Mapping) -> nnx.Module:
-    """The inverse of `_values`: a new module, of this trace."""
-    parts = {"params": {}, "state": {}}
-    for name, (path, variable) in entries.items():
-        value = values[name]
-        if isinstance(variable, nnx.RngKey):
-            dtype = variable.get_value().dtype
-            kind = jax.random.key_impl(jnp.empty((), dtype))
-            value = jax.random.wrap_key_data(value, impl=kind)
-        parts[name[0]][path] = value
-    return nnx.merge(
-        graph, *map(traverse_util.unflatten_dict, parts.values()), copy=True
-    )
-
-
-def _seed_streams(entries: Mapping, rngs: Mapping[str, Array]) -> dict[tuple, Array]:
-    """Every random stream, at the start of its key from `rngs`."""
-    streams = {}
-    for index, (name, (_, variable)) in enumerate(entries.items()):
-        shape = variable.get_value().shape
-        if isinstance(variable, nnx.RngCount):
-            streams[name] = jnp.zeros(shape, variable.get_value().dtype)
-        elif isinstance(variable, nnx.RngKey):
-            key = jax.random.fold_in(_stream_key(rngs, variable.tag), index)
-            key = jax.random.split(key, shape) if shape else key
-            streams[name] = jax.random.key_data(key)
-    return streams
-
-
-def _stream_key(rngs: Mapping[str, Array], stream: str) -> Array:
-    names = [name for name in (stream, "default") if name in rngs]
-    names += list(rngs) if len(rngs) == 1 else []
-    if not names:
-        raise ValueError(_expected("rngs", f"a key for {stream!r}", sorted(rngs)))
-    return rngs[names[0]]
-
-
-def _state(variables: PyTree) -> PyTree:
-    return {name: part for name, part in variables.items() if name != "params"}
-
-
-def _copy(tree: PyTree) -> PyTree:
-    # A step may donate what `init` returned; the next `init` must still have it.
+def copy(tree: PyTree) -> PyTree:
+    """A copy: a step may donate what `init` returned, and the next needs it again."""
     return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
 
 
-def _switch(module: Any, train: bool) -> dict[str, Any]:
-    arguments = inspect.signature(type(module).__call__).parameters
-    return {k: v == train for k, v in _SWITCHES.items() if k in arguments}
+def _bind(
+    module: nn.Module, train: bool, train_arg: str, rngs: Any
+) -> tuple[nn.Module, Callable[..., Any]]:
+    """The module, and its call as a method of the images alone."""
+    values: dict[str, Any] = calls.flags(module, train, train_arg)
+    fields = {name: x for name, x in values.items() if calls.has_field(module, name)}
+    if fields:
+        module = module.clone(**fields)
+    values = {name: x for name, x in values.items() if name not in fields}
+    if calls.takes(module, "rngs"):
+        values["rngs"] = rngs
+    positional, named = calls.arguments(module, values)
+    return module, lambda bound, images: bound(images, *positional, **named)
 
 
-def _output(result: Any) -> Output:
-    """Logits, `(logits, taps)` or Output as a checked Output."""
-    logits: Any = result
-    taps: Any = {}
-    if isinstance(result, tuple) and len(result) == 2:
-        logits, taps = result
-    if not hasattr(logits, "shape") or not isinstance(taps, Mapping):
-        expected = "logits, (logits, taps) or Output from the network"
-        raise TypeError(_expected("apply", expected, result))
-    for name, tap in taps.items():
-        if not hasattr(tap, "shape"):
-            raise TypeError(_expected(f"taps[{name!r}]", "an array", tap))
-    if len(logits.shape) != 2:
-        shape = tuple(logits.shape)
-        raise ValueError(f"logits: expected shape [batch, classes], got {shape}")
-    return Output(logits, dict(taps))
+def _streams(rngs: Mapping[str, Array] | None) -> dict[str, Array] | None:
+    """Keys by stream; Linen takes streams that are missing from "params"."""
+    if not rngs or "params" in rngs:
+        return None if rngs is None else dict(rngs)
+    return {**rngs, "params": jax.random.fold_in(next(iter(rngs.values())), 1)}
 
 
-def _expected(argument: str, expected: str, got: Any) -> str:
-    shown = repr(got) if isinstance(got, list) else type(got).__name__
-    return f"{argument}: expected {expected}, got {shown}"
+def _runs(
+    module: nn.Module, method: Callable[..., Any], variables: PyTree, images: Array
+) -> bool:
+    """True where a network needs no more than these variables.
+
+    A value that was sown is not needed; a variable is, and Linen raises without it.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
+    image = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    try:
+        jax.eval_shape(lambda v, x: module.apply(v, x, method=method), shapes, image)
+    except Exception:
+        return False
+    return True
+
+
+def _without_tuples(variables: PyTree) -> PyTree:
+    """Variables without sown values, which Linen keeps in tuples."""
+    flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+    kept = {path: x for path, x in flat.items() if not isinstance(x, tuple)}
+    return traverse_util.unflatten_dict(kept)
+
+
+def _like(template: PyTree, tree: PyTree) -> PyTree:
+    """The entries of `tree` that `template` has."""
+    if not isinstance(template, Mapping):
+        return tree
+    return {name: _like(x, tree[name]) for name, x in template.items()}
+
+
+def _same(old: PyTree, new: PyTree) -> bool:
+    """True where there are leaves, and all are the very same objects."""
+    pairs = list(zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True))
+    return bool(pairs) and all(a is b for a, b in pairs)
+
+
+def _sown_taps(collection: Mapping[str, Any]) -> dict[str, Array]:
+    """Sown values by path; the outputs of a submodule have the path of that."""
+    taps = {}
+    for path, value in traverse_util.flatten_dict(dict(collection)).items():
+        names = [name for name in path if name != "__call__"]
+        value = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+        for inner, leaf in jax.tree_util.tree_leaves_with_path(value):
+            last = jax.tree_util.keystr(inner, simple=True, separator="/")
+            if names:  # The output of the whole network is no tap.
+                taps["/".join([*names, last] if last else names)] = leaf
+    return taps
+
+
+class _Dropout:
+    """Interceptor of Linen's calls: whether dropout there is, and none is drawn."""
+
+    def __init__(self) -> None:
+        self._modes: list[bool] = []
+
+    def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, nn.Dropout) and context.method_name == "__call__":
+            bound = dict(zip(("inputs", "deterministic"), args, strict=False)) | kwargs
+            own, passed = module.deterministic, bound.get("deterministic")
+            if module.rate:
+                self._modes.append(bool(own if passed is None else passed))
+        return call(*args, **kwargs)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if every dropout of the call was deterministic."""
+        return bool(self._modes) and all(self._modes)
+
+
+def _explain_lifting(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except jax.errors.TracerBoolConversionError as error:
+        if "checkpoint" not in str(error):
+            raise
+        text = "module: nn.remat traces the flag of training; give its position, as in"
+        raise TypeError(f"{text} nn.remat(Net, static_argnums=(2,))") from error
