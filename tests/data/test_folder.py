@@ -41,6 +41,12 @@ def test_a_class_per_folder_in_the_order_of_names(tree):
     assert train.name_of(2) == str(path / "train/bee/1.png")
 
 
+def test_a_path_is_no_pattern(tmp_path):
+    put(tmp_path / "photos[1]*", "train", ["[a]", "b?"])
+    train = datasets.load_splits(f"folder:{tmp_path}/photos[1]*")["train"]
+    assert train.names == ("[a]", "b?") and train.read(1).max() == 1
+
+
 def test_a_split_may_lack_classes_or_labels(tree):
     splits = folder.load(str(tree[0]))
     assert splits["test"].labels.tolist() == [1] and splits["test"].classes == 3
