@@ -3,8 +3,14 @@
 import contextlib
 import difflib
 import math
+import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
+
+# One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
@@ -54,6 +60,14 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
     """Raise `ConfigError` naming the field, what was expected and what came."""
     if not ok:
         raise ConfigError(field, expected, got)
+
+
+def require_local(
+    path: str | os.PathLike[str], field: str, expected: str = LOCAL
+) -> None:
+    """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
+    text = os.fspath(path)
+    require(not _URL.match(text), field, expected, text)
 
 
 def require_known(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt
 
 from kdjax.config.bounds import AtLeastOne, Text
-from kdjax.config.checks import require
+from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
@@ -72,6 +72,7 @@ class Run:
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
         check_types(self)
+        require_local(self.workdir, "workdir")
         for part in (self.data, self.model, self.views, self.compute):
             part.check()
         self.optim.check("optim", self.steps)
@@ -158,6 +159,7 @@ class Run:
 
     def _check_apart(self, store: str) -> None:
         """Refuse a cache inside the run folder, and a run folder inside the cache."""
+        store = store.removeprefix("file://")
         if not store or "://" in store:
             return
         a = pathlib.Path(store).expanduser().resolve()

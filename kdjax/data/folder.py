@@ -5,10 +5,10 @@ import pathlib
 
 import numpy as np
 
-from kdjax.config import ConfigError, require
+from kdjax.config import ConfigError, require, require_local
 from kdjax.core.fingerprint import fingerprint_files
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELED, Source, first_shape, refuse_url
+from kdjax.data.source import UNLABELED, Source, first_shape
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -26,7 +26,7 @@ def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, So
       ConfigError: no such folder, no image in a split or a class folder, or images
         beside class folders.
     """
-    refuse_url(path, field)
+    require_local(path, field)
     root = pathlib.Path(path).expanduser()
     field = f"{field} ({root})"
     require(root.is_dir(), field, "a folder PATH/split/class/*.jpg", "no folder")

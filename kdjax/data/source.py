@@ -260,12 +260,6 @@ def first_shape(
     raise ConfigError(field, reason=text)
 
 
-def refuse_url(path: str, field: str) -> None:
-    """Image files are read from this machine; nothing would be found at a URL."""
-    expected = "a folder on this machine (a bucket can be mounted as one)"
-    require("://" not in path, field, expected, path)
-
-
 def check_rows(source: Source, field: str) -> None:
     """Refuse a source whose ids or labels cannot be those of examples.
 

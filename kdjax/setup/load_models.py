@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, Run, require
+from kdjax.config import ConfigError, Run, require, require_local
 from kdjax.core import runlog
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
@@ -30,7 +30,8 @@ class InitialVariables(NamedTuple):
 
 
 def read_run(folder: str | pathlib.Path) -> Run:
-    """The config of a run folder."""
+    """The config of a run folder; an error that names `run` where there is none."""
+    require_local(folder, "run")
     return configs.from_dict(runlog.read_config(folder))
 
 

@@ -335,7 +335,7 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
     [
         (MovingAverage(1.0), "teacher.decay: expected a number >= 0 and < 1, got 1.0"),
         (FromRun("runs/x", step=-1), "teacher.step: expected >= 0, got -1"),
-        (FromRun("runs/none"), "teacher.run: expected a run folder"),
+        (FromRun("runs/none"), "teacher.run: no run in runs/none: there is no"),
         (
             digits_teacher(cache=Cache(path="targets", tail="bucket")),
             "teacher.cache.tail: expected uniform with all classes",
