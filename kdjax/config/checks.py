@@ -5,7 +5,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 # One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
@@ -81,11 +81,11 @@ def require_known(
         return
     near = difflib.get_close_matches(str(name), names, 3)
     hint = f"did you mean {near[0]!r}?" if near else ""
-    expected = expected or f"one of {_list_names(names, near)}"
+    expected = expected or f"one of {list_names(names, near)}"
     raise ConfigError(field, expected, name, hint=hint)
 
 
-def _list_names(names: Collection[str], near: list[str]) -> str:
+def list_names(names: Collection[str], near: Sequence[str] = ()) -> str:
     """All names, or the nearest of a long list."""
     if len(names) <= _MOST_NAMES:
         return str(sorted(names))

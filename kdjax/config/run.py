@@ -4,11 +4,9 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from annotated_types import Ge, Lt
-
-from kdjax.config.bounds import AtLeastOne, Text
+from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Text
 from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
@@ -37,7 +35,7 @@ class Run:
     """Name of this run in tables and figures."""
     workdir: Text = "runs/student"
     """Run folder: config, metrics, checkpoints, summary, curves, report."""
-    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    seed: Count = 0
     """First seed."""
     seeds: AtLeastOne = 1
     """Number of seeds, trained side by side in one program: seed, seed + 1, ..."""
@@ -75,6 +73,8 @@ class Run:
         require_local(self.workdir, "workdir")
         for part in (self.data, self.model, self.views, self.compute):
             part.check()
+        last, expected = self.seed + self.seeds - 1, f"a last seed of at most {LARGEST}"
+        require(last <= LARGEST, "seeds", expected, last)
         self.optim.check("optim", self.steps)
         if self.teacher is not None:
             self.teacher.check("teacher")
