@@ -1,6 +1,7 @@
 """Loading models with their variables: of run folders, and of published weights."""
 
 import pathlib
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -84,7 +85,10 @@ def load_trained(
             raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
         raise ConfigError(str(folder), reason=reason)
     shape = summary["classes"], summary["channels"]
-    abstract = trace_model(read_run(folder), *shape, model)
+    run = read_run(folder)
+    abstract = trace_model(run, *shape, model)
+    if model is None:
+        _warn_of_other_code(folder, run.model, abstract.code[0])
     like = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         abstract.variables,
@@ -101,6 +105,17 @@ def load_trained(
     finally:
         checkpoints.close()
     return abstract._replace(variables=variables)
+
+
+def _warn_of_other_code(
+    folder: str | pathlib.Path, config: configs.ModelConfig, code: str
+) -> None:
+    """Warn of a model in a file of the user's that changed after its training."""
+    before = runlog.read_config(folder).get("content", {}).get("model", "")
+    if code and before and code != before:
+        file = config.name.rpartition(":")[0]
+        text = f"{folder}: {file} changed since this run began; its variables may"
+        warnings.warn(f"{text} compute other outputs now", stacklevel=3)
 
 
 def load_pretrained(
