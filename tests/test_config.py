@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import pickle
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -111,7 +111,11 @@ def test_bad_json_is_named(path, value, message):
             dict(optim=Optim(schedule="steps", milestones=(0.5, 0.50001))),
             "optim.milestones: expected steps one after another",
         ),
-        (dict(seed=-1), "seed: expected >= 0 and < 2147483648, got -1"),
+        (
+            dict(seed=2**31 - 1, seeds=2),
+            "seeds: expected a last seed of at most 2147483647, got 2147483648",
+        ),
+        (dict(seed=-1), "seed: expected >= 0, got -1"),
         (dict(terms={}), "terms: expected at least one term"),
         (dict(teacher=None), "terms.soft.teacher: expected labels, without a teacher"),
         (
@@ -289,7 +293,8 @@ MEAN = {"teacher": config.to_dict(Ensemble(TWO, mean="probabilities"))}
 LONG = {"steps": 300}
 # A field, the last values within its bounds, and the first ones beyond.
 BOUNDS = [
-    ("seed", [0, 2**31 - 1], [-1, 2**31], {}),
+    ("seed", [0, 2**31 - 1], [-1, 2**31], {"seeds": 1}),
+    ("seeds", [2], [3], {"seed": 2**31 - 2}),
     *[
         (name, [1], [0], {})
         for name in ("seeds", "batch", "evaluate_every", "checkpoint_every")
@@ -492,3 +497,27 @@ def test_a_new_term_needs_its_loss():
         set_fields(digits(), [("terms.sotf.weight", ["0.5"])])
     paths = [("terms.hard.teacher", ["labels"]), ("terms.hard.loss", ["logit_mse"])]
     assert set_fields(digits(), paths).terms["hard"].teacher == "labels"
+
+
+def integers(kind, at=""):
+    """The dotted paths of all integers in a config."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if dataclasses.is_dataclass(base):
+            yield from integers(base, f"{at}{name}.")
+        elif base is int:
+            yield f"{at}{name}"
+
+
+INTEGERS = list(integers(Run))
+
+
+@pytest.mark.parametrize("field", INTEGERS)
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 10**30])
+def test_integers_beyond_int32_are_refused(field, value):
+    with pytest.raises(ConfigError, match=f"^{field}: expected .*, got {value}$"):
+        changed({field: value}).check()
+
+
+def test_every_integer_is_found():
+    assert {"steps", "data.store", "model.depth", "optim.warmup"} < {*INTEGERS}

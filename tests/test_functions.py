@@ -1,5 +1,7 @@
 """Files of the user's: alone, or in a package whose members import one another."""
 
+import sys
+
 import pytest
 
 from kdjax.config import ConfigError, load_function
@@ -67,8 +69,54 @@ def test_a_file_alone_that_imports_its_neighbor_says_how(tmp_path):
     assert load_function(f"{folder}/net.py:width", "model.name")() == 7
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="x: expected a file that exists, got"):
-        load_function("no.py:f", "x")
-    with pytest.raises(ConfigError, match="x: cannot import 'kdjax_no'"):
-        load_function("kdjax_no:f", "x")
+OWN = """\
+import functools
+from math import sqrt
+
+SIZE = 3
+
+
+def small():
+    return 1
+
+
+tiny = functools.partial(small)
+
+
+def _hidden():
+    return 2
+"""
+ITS = "one of ['small', 'tiny']"
+MISSPELLED = {
+    "own.py:smal": f"did you mean 'small'? expected a function in own.py, {ITS}, got ",
+    "own.py:SIZE": f"expected a function in own.py, {ITS}, got 'SIZE'",
+    "own.py:sqrt_": f"expected a function in own.py, {ITS}, got 'sqrt_'",
+    "own.py": f"expected a function in own.py, {ITS}, got ''",
+    "own.py:": f"expected a function in own.py, {ITS}, got ''",
+    "empty.py:f": "expected a function in empty.py, which has none, got 'f'",
+    "pack_c/own.py:smal": "did you mean 'small'? expected a function in pack_c/own.py",
+    "pack_c.own:smal": "did you mean 'small'? expected a function in pack_c.own, one",
+    "pack_c:f": "expected a function in pack_c, which has none; its modules are ['own",
+    "pack_c.on:f": "did you mean 'pack_c.own'? expected a module that exists, got ",
+    "own_module:f": "expected a module that exists, got 'own_module'",
+    "on.py:small": "did you mean 'own.py'? expected a file that exists, got 'on.py'",
+    "pack_c/on.py:f": "did you mean 'pack_c/own.py'? expected a file that exists, got ",
+    "no/own.py:f": "expected a file that exists, got 'no/own.py'",
+    "./pack_c:f": "expected a file that ends in .py, got './pack_c'",
+    ":f": "expected module:function, got ':f'",
+}
+
+
+@pytest.mark.parametrize("reference", MISSPELLED)
+def test_a_misspelled_name_lists_those_that_are_there(reference, tmp_path, monkeypatch):
+    package = {"__init__.py": "", "own.py": OWN}
+    make(tmp_path / "pack_c", package)
+    make(tmp_path, {"own.py": OWN, "empty.py": "SIZE = 3\n"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.startswith("pack_c")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError) as error:
+        load_function(reference, "model.name")
+    assert str(error.value).startswith(f"model.name: {MISSPELLED[reference]}")
+    assert load_function("own.py:tiny", "x")() == 1

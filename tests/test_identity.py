@@ -27,6 +27,7 @@ from kdjax.setup.identity import (
     FREE,
     Identity,
     as_effective,
+    find_changed_inputs,
     find_differences,
     fingerprint_functions,
     fingerprint_student,
@@ -66,7 +67,8 @@ def test_the_folder_is_refused_with_every_difference(tmp_path):
     assert first == f"workdir: {tmp_path} holds another run:"
     teacher = json.dumps(to_dict(RUN)["teacher"])
     assert lines == [
-        '  content.test: folder has "3", this run has "4"',
+        "  data.test: its images or labels changed since the run began; use another "
+        "--workdir",
         '  given.model: folder has nothing, this run has "a line"',
         '  given.teacher: folder has "a line", this run has nothing',
         '  name: folder has "a", this run has "b"',
@@ -129,8 +131,37 @@ def test_only_inputs_with_a_fingerprint_on_both_sides_are_compared():
     assert find_differences(old, make_identity(RUN, {}, {"train": "1", "x": "3"})) == []
     assert find_differences(old, make_identity(RUN, {}, {})) == []
     assert find_differences(old, Identity(content={"train": "1"})) == []
-    line = 'content.teacher: folder has "2", this run has "3"'
-    assert find_differences(old, Identity(content={"teacher": "3"})) == [line]
+    line = "teacher: the weights or code changed since the run began"
+    found = find_differences(old, Identity(content={"teacher": "3"}))
+    assert found == [f"{line}; use another --workdir"]
+
+
+def test_an_input_that_changed_is_named_by_its_field_and_file():
+    run = dataclasses.replace(
+        RUN,
+        model=ModelConfig("net.py:make", weights="start.npz"),
+        teacher=FromRun("runs/x"),
+        terms={"soft": Term("mine.py:loss", example_weights="more.py:f")},
+    )
+    names = "model", "start", "teacher", "terms.soft.loss"
+    names += "terms.soft.example_weights", "test"
+    old, new = (make_identity(run, {}, dict.fromkeys(names, x)) for x in "01")
+    assert find_changed_inputs(old, old) == []
+    assert find_changed_inputs(old, new) == [
+        f"{what} changed since the run began"
+        for what in (
+            "model.name: net.py",
+            "model.weights: start.npz",
+            "teacher: the weights or code of runs/x",
+            "terms.soft.example_weights: more.py",
+            "terms.soft.loss: mine.py",
+            "data.test: its images or labels",
+        )
+    ]
+    plain = make_identity(RUN, {}, {"model": "0"})
+    other = make_identity(RUN, {}, {"model": "1"})
+    (line,) = find_changed_inputs(plain, other)
+    assert line.startswith("model: the shapes of its variables changed")
 
 
 def test_parts_that_are_none_are_not_compared():

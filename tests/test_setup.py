@@ -176,13 +176,13 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
 NOWHERE = {
     "data.name: expected module:function, .*'dreams'": {"name": "dreams"},
     "data.name .*/nowhere.: expected a folder": {"name": "folder:/nowhere"},
-    "data.name: cannot import 'nowhere'": {"name": "nowhere:data"},
+    "data.name: expected a module that exists, got 'nowhere'": {"name": "nowhere:data"},
     "data.name: expected a dict of splits, .* got 'dict_keys'": {
         "name": "its_keys:keys"
     },
     "data.train_name: expected module:function": {"train_name": "dreams"},
     "data.train_name .*/nowhere.: expected a folder": {"train_name": "folder:/nowhere"},
-    "data.train_name: cannot import": {"train_name": "nowhere:data"},
+    "data.train_name: expected a module that exists": {"train_name": "nowhere:data"},
     "data.train_name: expected cifar10 prepared": {"train_name": "cifar10"},
     "data.train: expected one of the splits .*'more'": {"train": "more"},
     "data.data_dir: expected a folder of TFDS": {
@@ -288,3 +288,72 @@ def test_numbers_of_a_schedule_may_be_plain():
     )
     assert [x.dtype.name for x in numbers] == ["float32", "int32", "float32"]
     assert [np.shape(x) for x in numbers] == [(), (), ()]
+
+
+def sorted_set():
+    images = np.zeros((360, 8, 8, 1), np.uint8)
+    return {"train": (images, np.arange(360) // 120)}
+
+
+SHARES = {"train": "train[:200]", "validation": "train[200:300]", "test": "train[300:]"}
+
+
+def loaded(splits, **changes):
+    run = dataclasses.replace(digits(), data=Data(**{**SHARES, **changes}))
+    data = {name: setup.load_source(run, name, splits) for name in SHARES}
+    setup.warn_of_missing_classes(run, data)
+    return data
+
+
+def test_a_split_that_lacks_a_class_is_named():
+    """A sorted set in shares: class 2 is never trained, and alone in validation."""
+    with pytest.warns(UserWarning) as caught:
+        data = loaded(sorted_set(), classes=3)
+    assert {*data["train"].labels} == {0, 1}
+    advice = "(for a set sorted by class set data.shuffle_seed)"
+    assert [str(x.message) for x in caught] == [
+        f"data.train: 1 of 3 classes without an image: 2 {advice}",
+        f"data.validation: 1 of 3 classes without an image: 0 {advice}",
+        f"data.test: 2 of 3 classes without an image: 0, 1 {advice}",
+    ]
+    # Silent, and every class everywhere.
+    data = loaded(sorted_set(), classes=3, shuffle_seed=0)
+    assert all({*source.labels} == {0, 1, 2} for source in data.values())
+
+
+def test_a_class_that_no_split_has_is_meant():
+    loaded(
+        {"train": (np.zeros((360, 8, 8, 1), np.uint8), np.arange(360) % 3)}, classes=9
+    )
+
+
+def test_a_class_of_one_split_alone_is_named(tmp_path):
+    splits = {"train": ["ant", "bee", "cow"], "val": ["ant", "bee", "dog"]}
+    for split, names in splits.items():
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            pixels = np.zeros((4, 4), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / name / "1.png")
+    with pytest.warns(UserWarning) as caught:
+        loaded(
+            None,
+            name=f"folder:{tmp_path}",
+            **{"train": "train", "validation": "val", "test": "val"},
+        )
+    assert [str(x.message) for x in caught] == [
+        "data.train: 1 of 4 classes without an image: dog",
+        "data.validation: 1 of 4 classes without an image: cow",
+        "data.test: 1 of 4 classes without an image: cow",
+    ]
+
+
+def test_one_class_is_refused(tmp_path):
+    one = {"train": (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, int))}
+    want = "data.train: expected images of at least 2 classes, got 1 "
+    with pytest.raises(ConfigError, match=want + r"\(every label is 0\)"):
+        loaded(one, train="train", validation="train", test="train")
+    (tmp_path / "train/cat").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "train/cat/1.png")
+    name = f"folder:{tmp_path}"
+    with pytest.raises(ConfigError, match=want + r"\(cat\)"):
+        loaded(None, name=name, train="train", validation="train", test="train")

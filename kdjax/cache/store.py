@@ -314,7 +314,7 @@ def _location(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
 # An unreachable bucket is reported within seconds at the first read. Later requests
 # keep TensorStore's own, longer retries.
 _RETRIES = {"max_retries": 3, "initial_delay": "500ms"}
-_FIRST = {"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES}
+_FIRST = {f"{x}_request_retries": _RETRIES for x in ("gcs", "s3", "http")}
 
 
 def _kvstore(

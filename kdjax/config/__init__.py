@@ -10,6 +10,7 @@ from kdjax.config.checks import (
     is_number,
     require,
     require_known,
+    require_local,
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
@@ -88,6 +89,7 @@ __all__ = [
     "replace_trained",
     "require",
     "require_known",
+    "require_local",
     "set_fields",
     "source_files",
     "to_dict",

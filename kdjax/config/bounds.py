@@ -4,6 +4,9 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit
 
+# The largest int32.
+LARGEST = 2**31 - 1
+
 Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 Pixels = Annotated[int, Ge(0), Unit("pixels")]

@@ -3,8 +3,14 @@
 import contextlib
 import difflib
 import math
-from collections.abc import Collection, Iterator, Mapping
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+# One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
@@ -56,6 +62,14 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
         raise ConfigError(field, expected, got)
 
 
+def require_local(
+    path: str | os.PathLike[str], field: str, expected: str = LOCAL
+) -> None:
+    """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
+    text = os.fspath(path)
+    require(not _URL.match(text), field, expected, text)
+
+
 def require_known(
     name: Any, names: Collection[str], field: str, expected: str = ""
 ) -> None:
@@ -67,11 +81,11 @@ def require_known(
         return
     near = difflib.get_close_matches(str(name), names, 3)
     hint = f"did you mean {near[0]!r}?" if near else ""
-    expected = expected or f"one of {_list_names(names, near)}"
+    expected = expected or f"one of {list_names(names, near)}"
     raise ConfigError(field, expected, name, hint=hint)
 
 
-def _list_names(names: Collection[str], near: list[str]) -> str:
+def list_names(names: Collection[str], near: Sequence[str] = ()) -> str:
     """All names, or the nearest of a long list."""
     if len(names) <= _MOST_NAMES:
         return str(sorted(names))

@@ -26,6 +26,9 @@ class Data:
     """Split for curves and for choosing the best checkpoint."""
     test: Text = "test"
     """Split for the final table; nothing is ever chosen on it."""
+    shuffle_seed: Count | None = None
+    """Seed of the order in which sub-splits as train[:90%] are cut out. A set that is
+    sorted by class needs one. None: the order of the set."""
     train_name: str = ""
     """Another data set for the training split, used without its labels. Only a teacher
     can label it."""

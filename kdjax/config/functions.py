@@ -8,13 +8,14 @@ import itertools
 import json
 import os
 import pathlib
+import pkgutil
 import sys
 import traceback
 import types
 from collections.abc import Callable
 from typing import Any
 
-from kdjax.config.checks import ConfigError, require, require_known
+from kdjax.config.checks import ConfigError, list_names, require, require_known
 from kdjax.config.run import Run, from_dict
 
 
@@ -30,7 +31,10 @@ def load_module(name: str, field: str) -> types.ModuleType:
     """
     is_file = name.endswith(".py")
     path = pathlib.Path(name).resolve()
-    require(path.is_file() or not is_file, field, "a file that exists", name)
+    if is_file and not path.is_file():
+        files = [str(p) for p in sorted(pathlib.Path(name).parent.glob("*.py"))]
+        require_known(os.path.normpath(name), files, field, "a file that exists")
+    require(is_file or os.sep not in name, field, "a file that ends in .py", name)
     try:
         if not is_file:
             return importlib.import_module(name)
@@ -39,8 +43,18 @@ def load_module(name: str, field: str) -> types.ModuleType:
     except ConfigError:
         raise
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            require_known(name, _neighbors(name), field, "a module that exists")
         text = f"cannot import {name!r}: {format_exception(error, str(path))}"
         raise ConfigError(field, reason=text + _advice(path, error)) from error
+
+
+def _neighbors(name: str) -> list[str]:
+    """The modules in the package of a dotted name, or in the working directory."""
+    package, dot, _ = name.rpartition(".")
+    folders = getattr(sys.modules.get(package), "__path__", ["."])
+    found = pkgutil.iter_modules(map(str, folders))
+    return [f"{package}{dot}{module.name}" for module in found]
 
 
 def _package_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -90,23 +104,33 @@ def _advice(path: pathlib.Path, error: Exception) -> str:
 def load_function(reference: str, field: str) -> Callable[..., Any]:
     """The function named `module:function` or `path/to/file.py:function`."""
     file, _, name = reference.rpartition(":")
-    require(bool(file and name), field, "module:function", reference)
+    if reference.endswith(".py"):
+        file, name = reference, ""
+    require(bool(file), field, "module:function", reference)
     module = load_module(file, field)
-    function = getattr(module, name, None)
-    if function is None:
-        # Names that the file imports are not meant.
-        own = getattr(module, "__name__", "")
-        names = [
-            name
-            for name, value in vars(module).items()
-            if callable(value)
-            and name[:1] != "_"
-            and getattr(value, "__module__", own) == own
-        ]
-        require_known(name, names, field, f"a function in {file}, one of {names}")
-    require(callable(function), field, f"a function {name!r} in {file}", function)
+    function = getattr(module, name, None) if name else None
+    if not callable(function):
+        names = _functions(module)
+        one_of = f"one of {list_names(names)}" if names else "which has none"
+        if not names and hasattr(module, "__path__"):
+            modules = sorted(x.name for x in pkgutil.iter_modules(module.__path__))
+            one_of = f"which has none; its modules are {list_names(modules)}"
+        require_known(name, names, field, f"a function in {file}, {one_of}")
     assert callable(function)
     return function
+
+
+def _functions(module: types.ModuleType) -> list[str]:
+    """The public functions that a module defines, without those that it imports."""
+    own = module.__name__
+
+    def defined_in(value: Any) -> str:
+        while isinstance(value, functools.partial):
+            value = value.func
+        return getattr(value, "__module__", own)
+
+    values = {k: v for k, v in vars(module).items() if k[:1] != "_" and callable(v)}
+    return [name for name, value in values.items() if defined_in(value) == own]
 
 
 def source_files(reference: str, field: str) -> list[pathlib.Path]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from kdjax.config.bounds import AtLeastOne, Pixels
-from kdjax.config.checks import require
+from kdjax.config.checks import require, require_local
 
 Adapt = Literal["head", "position", "stem"]
 Normalization = Literal["symmetric", "unit", "imagenet", "cifar10", "cifar100", "caffe"]
@@ -94,5 +94,7 @@ class ModelConfig:
         if self.name == "resnet":
             ok = self.depth >= 8 and (self.depth - 2) % 6 == 0
             require(ok, f"{at}.depth", "6n + 2 with n >= 1", self.depth)
+        expected = "a file on this machine, or hf:owner/name"
+        require_local(self.weights, f"{at}.weights", expected)
         ok = bool(self.weights) or not self.adapt
         require(ok, f"{at}.adapt", f"none without {at}.weights", self.adapt)

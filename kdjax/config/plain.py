@@ -5,7 +5,7 @@ import math
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from kdjax.config.bounds import describe, is_within
+from kdjax.config.bounds import LARGEST, describe, is_within
 from kdjax.config.checks import is_number, require, require_known
 
 # What stands before the name of a function passed from Python.
@@ -99,6 +99,9 @@ def convert(hint: Any, value: Any, at: str) -> Any:
         require(ok, at, "a finite number", value)
         return float(value)
     require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
+    # Devices compute with int32.
+    ok = hint is not int or -LARGEST - 1 <= value <= LARGEST
+    require(ok, at, "an integer of 32 bits", value)
     return value
 
 

@@ -4,12 +4,10 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from annotated_types import Ge, Lt
-
-from kdjax.config.bounds import AtLeastOne, Text
-from kdjax.config.checks import require
+from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Text
+from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
@@ -37,7 +35,7 @@ class Run:
     """Name of this run in tables and figures."""
     workdir: Text = "runs/student"
     """Run folder: config, metrics, checkpoints, summary, curves, report."""
-    seed: Annotated[int, Ge(0), Lt(2**31)] = 0
+    seed: Count = 0
     """First seed."""
     seeds: AtLeastOne = 1
     """Number of seeds, trained side by side in one program: seed, seed + 1, ..."""
@@ -72,8 +70,11 @@ class Run:
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
         check_types(self)
+        require_local(self.workdir, "workdir")
         for part in (self.data, self.model, self.views, self.compute):
             part.check()
+        last, expected = self.seed + self.seeds - 1, f"a last seed of at most {LARGEST}"
+        require(last <= LARGEST, "seeds", expected, last)
         self.optim.check("optim", self.steps)
         if self.teacher is not None:
             self.teacher.check("teacher")
@@ -158,6 +159,7 @@ class Run:
 
     def _check_apart(self, store: str) -> None:
         """Refuse a cache inside the run folder, and a run folder inside the cache."""
+        store = store.removeprefix("file://")
         if not store or "://" in store:
             return
         a = pathlib.Path(store).expanduser().resolve()

@@ -12,7 +12,7 @@ from kdjax.config.bounds import (
     Positive,
     Text,
 )
-from kdjax.config.checks import require
+from kdjax.config.checks import require, require_local
 from kdjax.config.data import Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.training import Optim
@@ -74,6 +74,7 @@ class FromRun:
 
     def check(self, at: str) -> None:
         """Raise `ConfigError` for fields that do not fit together."""
+        require_local(self.run, f"{at}.run")
         self.cache.check(f"{at}.cache")
 
 

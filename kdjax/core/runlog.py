@@ -122,8 +122,15 @@ def truncate_metrics(folder: Path, step: float) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's config as plain values."""
-    return read_json(pathlib.Path(folder) / "config.json")
+    """The folder's config as plain values.
+
+    Raises:
+      RunFolderError: there is no run in the folder; the text says what there is.
+    """
+    path = pathlib.Path(folder)
+    if not (path / "config.json").is_file():
+        raise RunFolderError(f"no run in {path}: {_describe(path)}")
+    return read_json(path / "config.json")
 
 
 def find_config(folder: Path) -> dict[str, Any] | None:
@@ -171,6 +178,22 @@ def contains_run(folder: Path) -> bool:
         text = f"workdir: {path} is not empty and has no config.json"
         raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
     return False
+
+
+def _describe(path: pathlib.Path) -> str:
+    """The contents of a path that is no run folder, and the path that is meant."""
+    if (path.parent / "config.json").is_file():
+        return f"the run is {path.parent}"
+    if not path.exists():
+        return f"there is no such folder (`kdjax train --workdir {path}` makes one)"
+    if not path.is_dir():
+        return "it is a file"
+    names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    runs = [name for name in names if (path / name / "config.json").is_file()]
+    if not names:
+        return f"the folder is empty (`kdjax train --workdir {path}` makes one)"
+    found = ", ".join((runs or names)[:5]) + ", ..." * (len(runs or names) > 5)
+    return f"it has {'the runs ' if runs else 'no config.json, but '}{found}"
 
 
 def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:

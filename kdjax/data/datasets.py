@@ -11,7 +11,7 @@ NAME+NAME                 several of the same classes, joined split by split; in
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ from kdjax.core.fingerprint import fingerprint_bytes
 from kdjax.data import folder, tfds_sets
 from kdjax.data.hugging_face import from_hugging_face
 from kdjax.data.source import (
+    LazySplits,
     Source,
     check_rows,
     concatenate,
     convert_channels,
     drop_labels,
+    is_channels_first,
     resize_all,
     select,
 )
@@ -72,6 +74,7 @@ def load_splits(
     store: int = 0,
     labeled: bool = True,
     field: str = "data.name",
+    used: Collection[str] = (),
 ) -> Splits:
     """All splits of a data set.
 
@@ -82,6 +85,8 @@ def load_splits(
       store: side of the square that every image is resized to; 0 does not resize.
       labeled: False takes the images alone, so that sets of other classes join.
       field: the name of `name` in errors.
+      used: names of the splits in use, which define the classes of a folder; by
+        default all.
 
     Raises:
       ConfigError: no such set, or nothing of it on this machine. Nothing is downloaded.
@@ -90,8 +95,8 @@ def load_splits(
     is_path = pathlib.Path(path[0] or path[2]).exists()
     names = [name] if is_path else [part.strip() for part in name.split("+")]
     if len(names) == 1 and labeled and not (channels or store):
-        return _one_set(names[0], data_dir, channels, field)
-    sets = [_one_set(part, data_dir, channels, field) for part in names]
+        return _one_set(names[0], data_dir, channels, field, used)
+    sets = [_one_set(part, data_dir, channels, field, used) for part in names]
     shared = [split for split in sets[0] if all(split in one for one in sets)]
     require(bool(shared), field, "sets with a split in common", name)
 
@@ -104,7 +109,7 @@ def load_splits(
         parts = [part(number, split) for number in range(len(names))]
         return parts[0] if len(parts) == 1 else concatenate(parts, f"{field} ({split})")
 
-    return {split: join_parts(split) for split in shared}
+    return LazySplits(shared, join_parts)
 
 
 def convert(source: Source, channels: int, store: int) -> Source:
@@ -113,13 +118,15 @@ def convert(source: Source, channels: int, store: int) -> Source:
     return resize_all(convert_channels(source, channels), store)
 
 
-def _one_set(name: str, data_dir: str, channels: int, field: str) -> Splits:
+def _one_set(
+    name: str, data_dir: str, channels: int, field: str, used: Collection[str]
+) -> Splits:
     if name in SETS:
         return SETS[name]()
     if name in tfds_sets.PRESETS or name.startswith("tfds:"):
         return tfds_sets.load(name.removeprefix("tfds:"), data_dir, channels, field)
     if name.startswith("folder:"):
-        return folder.load(name.removeprefix("folder:"), channels, field)
+        return folder.load(name.removeprefix("folder:"), channels, field, used)
     if ":" in name:
         splits = call(load_function(name, field), field)
         check_splits(splits, field)
@@ -197,10 +204,23 @@ def as_source(split: Any, at: str) -> Source:
     return from_arrays(images, labels, at)
 
 
-def take_split(splits: Splits, text: str, field: str) -> Source:
+_SPLIT = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+def split_name(text: str) -> str:
+    """The name of the split that a sub-split is cut from: `train` of `train[:200]`."""
+    return text.partition("[")[0]
+
+
+def take_split(
+    splits: Splits, text: str, field: str, shuffle_seed: int | None = None
+) -> Source:
     """The examples that `text` names: `train`, `train[:200]`, `train[10%:90%]`.
 
     Bounds below 0 count from the end, as in TFDS; beyond the split they are errors.
+
+    shuffle_seed: cut the sub-split from the split in an order drawn by this seed; its
+        examples keep the order of the split. None cuts from the order of the split.
 
     Raises `ConfigError` naming `field` where the split is unknown, malformed or empty.
 
@@ -208,7 +228,7 @@ def take_split(splits: Splits, text: str, field: str) -> Source:
     >>> take_split(splits, "train[80%:]", "data.train").ids
     array([8, 9], dtype=int32)
     """
-    match = re.fullmatch(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?", text)
+    match = _SPLIT.fullmatch(text)
     forms = "a split as train, train[:200], train[200:], train[10%:90%] or train[-5%:]"
     require(match is not None, field, forms, text)
     assert match is not None
@@ -224,7 +244,13 @@ def take_split(splits: Splits, text: str, field: str) -> Source:
         bounds.append(index)
     expected = f"a split with examples (of {n}), a start before its stop"
     require(bounds[0] < bounds[1], field, expected, text)
-    return split_source if bounds == [0, n] else select(split_source, slice(*bounds))
+    if bounds == [0, n]:
+        return split_source
+    if shuffle_seed is None:
+        return select(split_source, slice(*bounds))
+    # The generator whose draws no version of NumPy changes.
+    order = np.random.RandomState(shuffle_seed).permutation(n)
+    return select(split_source, np.sort(order[slice(*bounds)]))
 
 
 def _to_index(bound: str, n: int) -> int:
@@ -247,6 +273,8 @@ def _arrays(images: Any, labels: Any, at: str) -> tuple[np.ndarray, np.ndarray]:
     ok = images.ndim == 4 and images.dtype == np.uint8 and min(images.shape[1:]) > 0
     got = f"{images.dtype}{list(images.shape)}"
     require(ok, f"{at} images", "uint8 [n, height, width, channels]", got)
+    expected = "channels last, uint8 [n, height, width, channels]"
+    require(not is_channels_first(images.shape[1:]), f"{at} images", expected, got)
     ok = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     got = f"{labels.dtype}{list(labels.shape)}"
     require(ok, f"{at} labels", f"integers [{len(images)}]", got)

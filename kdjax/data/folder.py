@@ -2,43 +2,71 @@
 
 import functools
 import pathlib
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from kdjax.config import ConfigError, require
+from kdjax.config import ConfigError, require, require_local
 from kdjax.core.fingerprint import fingerprint_files
 from kdjax.data import images as pictures
-from kdjax.data.source import UNLABELED, Source, first_shape, refuse_url
+from kdjax.data.source import UNLABELED, LazySplits, Source, first_shape
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def load(path: str, channels: int = 0, field: str = "data.name") -> dict[str, Source]:
-    """A source for each folder in PATH, read on demand.
+def load(
+    path: str,
+    channels: int = 0,
+    field: str = "data.name",
+    used: Collection[str] = (),
+) -> Mapping[str, Source]:
+    """A source for each folder in PATH, made and read on demand.
 
-    Classes are the names of the class folders of all splits, sorted; a split may lack
-    some. With `channels` 0 the first image decides: gray ones among color become RGB,
-    color among gray is an error when it is read. A split that holds its images itself
-    has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or .bmp,
-    hidden ones and folders within class folders are ignored.
+    Classes are the names of the class folders of the splits in use, sorted; a split may
+    lack some. With `channels` 0 the first image decides: gray ones among color become
+    RGB, color among gray is an error when it is read. A split that holds its images
+    itself has no labels. Files whose name does not end in .jpg, .jpeg, .png, .webp or
+    .bmp, hidden ones and folders within class folders are ignored.
+
+    Args:
+      used: names of the splits in use; other folders define no classes. By default all.
 
     Raises:
-      ConfigError: no such folder, no image in a split or a class folder, or images
-        beside class folders.
+      ConfigError: no such folder, two splits without a class in common; on demand: no
+        image in a split or a class folder, or images beside class folders.
     """
-    refuse_url(path, field)
+    require_local(path, field)
     root = pathlib.Path(path).expanduser()
     field = f"{field} ({root})"
     require(root.is_dir(), field, "a folder PATH/split/class/*.jpg", "no folder")
     splits = _folders(root)
     require(bool(splits), field, "a folder for each split", "none")
-    classes = sorted({inner.name for split in splits for inner in _folders(split)})
-    number = {name: i for i, name in enumerate(classes)}
+    in_use = [split for split in splits if not used or split.name in used]
+    number = {name: i for i, name in enumerate(_classes(in_use))}
     like = ""
     if not channels:
-        channels, like = _channels(splits)
+        channels, like = _channels(in_use)
     depth = channels, like
-    return {split.name: _split(root, split, number, depth) for split in splits}
+    names = [split.name for split in splits]
+    return LazySplits(names, lambda name: _split(root, root / name, number, depth))
+
+
+def _classes(splits: list[pathlib.Path]) -> list[str]:
+    """The names of all class folders, sorted. Splits must have some in common: folders
+    of `images` in place of classes would become a class otherwise."""
+    each = {split: {inner.name for inner in _folders(split)} for split in splits}
+    labeled = {split: names for split, names in each.items() if names}
+    for split, names in labeled.items():
+        for other, others in labeled.items():
+            if not names & others and len(names) <= len(others):
+                expected = f"class folders as in {other} ({_shorten(others)})"
+                raise ConfigError(str(split), expected, shown=_shorten(names))
+    return sorted(set().union(*each.values()))
+
+
+def _shorten(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _split(
@@ -58,6 +86,9 @@ def _split(
         if not class_files:
             expected = f"images ({', '.join(SUFFIXES)}) in every class folder"
             advice = "remove the folder if this split has no examples of the class"
+            deeper = [folder.name for folder in _folders(kind) if _images(folder)]
+            if deeper:
+                advice = f"move the images of {kind / deeper[0]} up"
             got = f"{_list_contents(kind)}; {advice}"
             raise ConfigError(str(kind), expected, shown=got)
         files += class_files
@@ -113,9 +144,8 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _list_contents(path: pathlib.Path) -> str:
     """The contents of a folder without images, for an error message."""
-    names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
-    more = ", ..." if len(names) > 3 else ""
-    return f"only {', '.join(names[:3])}{more}" if names else "an empty folder"
+    names = [p.name for p in path.iterdir() if not p.name.startswith(".")]
+    return f"only {_shorten(names)}" if names else "an empty folder"
 
 
 def _images(path: pathlib.Path) -> list[pathlib.Path]:

@@ -105,6 +105,7 @@ def _checked(pixels: np.ndarray, channels: int, name: str) -> np.ndarray:
     ok = pixels.ndim == 3 and pixels.dtype == np.uint8
     if not ok or pixels.shape[2] not in ((channels,) if channels else (1, 3)):
         got = f"{pixels.dtype}{list(pixels.shape)}"
-        text = f"{name}: expected uint8 [height, width, {channels or '1 or 3'}]"
+        last = "channels last, " if pixels.ndim == 3 and len(pixels) in (1, 3) else ""
+        text = f"{name}: expected {last}uint8 [height, width, {channels or '1 or 3'}]"
         raise pictures.ImageError(f"{text}, got {got}")
     return pixels

@@ -43,7 +43,8 @@ def decode(
       like: the gray image that all of a set were taken to be like, if one was.
 
     Raises:
-      ImageError: the file is damaged, is no image, or has more than 8 bits a channel.
+      ImageError: the file is damaged, is no image, or has more than 8 bits a channel
+        or several frames.
       ConfigError: it is in color and `like` is gray; color is lost on request only.
     """
     stream = io.BytesIO()
@@ -55,6 +56,7 @@ def decode(
             stream = io.BytesIO(content)
             file = Image.open(stream)
         image = file
+        depths = [str(tile[-1]) for tile in getattr(image, "tile", [])]
         # Pillow raises errors of many kinds; whichever it is, the file is of no use.
         image.load()
     except Exception as error:
@@ -62,13 +64,29 @@ def decode(
         why = str(error).replace(f" {stream!r}", "")
         text = f"{name}: cannot be decoded: {type(error).__name__}: {why}"
         raise ImageError(text) from error
-    if image.mode[0] in "IF":
-        raise ImageError(f"{name}: expected 8 bits a channel, got mode {image.mode}")
+    _check_kind(image, depths, name)
     depth = 1 if image.mode in ("1", "L", "LA") else 3
     if like and depth == 3:
         expected = f"gray images, as {like} is (1 or 3 makes all alike)"
         raise ConfigError("data.channels", expected, depth, shown=f"color in {name}")
     return _array(_opaque(image).convert("L" if (channels or depth) == 1 else "RGB"))
+
+
+def _check_kind(image: Image.Image, depths: list[str], name: str) -> None:
+    """Refuse more than 8 bits a channel, of which Pillow keeps the upper 8 for color,
+    and several frames, of which it reads the first.
+
+    depths: Pillow's names of the stored pixels, as "RGB;16B"; it forgets them when it
+        decodes.
+    """
+    sixteen = any(";16" in x and "BGR;16" not in x for x in depths)
+    if sixteen or image.mode[0] in "IF":
+        got = "16" if sixteen else f"mode {image.mode}"
+        raise ImageError(f"{name}: expected 8 bits a channel, got {got}")
+    # A second picture in a JPEG (MPO) is a preview or another view of the first.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        frames = getattr(image, "n_frames", "several")
+        raise ImageError(f"{name}: expected one image, got {frames} frames")
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -1,7 +1,8 @@
 """A source: examples by index, each with an id that no sub-split changes."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,24 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class LazySplits(Mapping[str, Source]):
+    """Splits by name, each made when it is first taken."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Source]):
+        self._names, self._make = tuple(names), functools.cache(make)
+
+    def __getitem__(self, name: str) -> Source:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def fingerprint(source: Source) -> str:
@@ -260,10 +279,10 @@ def first_shape(
     raise ConfigError(field, reason=text)
 
 
-def refuse_url(path: str, field: str) -> None:
-    """Image files are read from this machine; nothing would be found at a URL."""
-    expected = "a folder on this machine (a bucket can be mounted as one)"
-    require("://" not in path, field, expected, path)
+def is_channels_first(shape: Sequence[int]) -> bool:
+    """True for the shape of an image [channels, height, width]: 1, 3 or 4 channels, and
+    a width that is no number of channels."""
+    return shape[0] in (1, 3, 4) and shape[2] > 4
 
 
 def check_rows(source: Source, field: str) -> None:
@@ -274,6 +293,9 @@ def check_rows(source: Source, field: str) -> None:
     """
     n, ids, labels = len(source), source.ids, source.labels
     require(ids.shape == (n,), f"{field} ids", f"{n}, one an example", list(ids.shape))
+    expected = "channels last, (height, width, channels)"
+    ok = not is_channels_first(source.shape)
+    require(ok, f"{field} shape", expected, source.shape)
     once = len(np.unique(ids)) == n
     require(once, f"{field} ids", "another id for every example", "some twice")
     low, high = int(labels.min(initial=0)), int(labels.max(initial=-1))

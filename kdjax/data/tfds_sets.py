@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import ConfigError, require
+from kdjax.config import ConfigError, require, require_local
 from kdjax.core import runlog
 from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
@@ -17,7 +17,6 @@ from kdjax.data.source import (
     Source,
     class_names,
     first_shape,
-    refuse_url,
 )
 
 
@@ -88,7 +87,7 @@ def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
     """The newest prepared version of a set, or the named one."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     where = "data.data_dir" if data_dir else "TFDS_DATA_DIR"
-    refuse_url(root, where)
+    require_local(root, where)
     if data_dir:
         exists = pathlib.Path(root).expanduser().is_dir()
         require(exists, where, "a folder of TFDS sets", root)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from kdjax.config import Run, require, require_known
+from kdjax.config import Run, require, require_known, require_local
 from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment
@@ -76,6 +76,7 @@ def sweep(
       SweepError: at the end, where runs have failed; the text names them.
     """
     require(seeds >= 1, "seeds", "at least 1", seeds)
+    require_local(workdir, "workdir")
     # Resolved, since runs refer to others of the sweep by it.
     root = pathlib.Path(workdir or experiment.folder(scale)).expanduser().resolve()
     console = console or Console(quiet=not hosts.is_first())

@@ -23,6 +23,7 @@ from kdjax.config import (
 from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
+from kdjax.data.source import check_same_names
 from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, lock_folder, start
 from kdjax.jobs.trainer import Training, train_one
@@ -126,7 +127,10 @@ def _teacher_training(job: Job) -> Training:
     members = configs.members_of(job.run.teacher)
     section = next(field for field, x in members if isinstance(x, TrainFirst))
     run = teacher_run(job.run, setup.teacher_folder(job.run))
-    source = setup.load_source(run, "train", job.splits, f"{section}.train")
+    field = f"{section}.train"
+    source = setup.load_source(run, "train", job.splits, field)
+    expected = "the classes of data.train in the same order"
+    check_same_names(source.names, job.data["train"].names, field, expected)
     overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
     data = {**job.data, "train": source}
     return Training(run, data, job.mesh, overrides, section=section)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import require, require_known
+from kdjax.config import require, require_known, require_local
 from kdjax.core import runlog
 from kdjax.core.types import Model
 from kdjax.data import images as files
@@ -141,6 +141,7 @@ def _name(file: Any) -> str:
 
 
 def _image_files(name: str | pathlib.Path) -> list[pathlib.Path]:
+    require_local(name, "files")
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
         every = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
@@ -172,6 +173,7 @@ def export(
       The written file. `card.json` and `card.md` describe it.
     """
     require_known(name, FORMATS, "format")
+    require_local(out, "out")
     folder = pathlib.Path(folder).expanduser()
     student = load(folder, checkpoint=checkpoint, seed=seed)
     target = pathlib.Path(out).expanduser() if out else folder / "export"

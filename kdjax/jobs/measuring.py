@@ -11,10 +11,17 @@ import numpy as np
 from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.config import require
+from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
+from kdjax.data.source import check_same_names
 from kdjax.jobs.start import Job
-from kdjax.setup.identity import read_identity
+from kdjax.setup.identity import (
+    fingerprint_data,
+    fingerprint_teacher,
+    read_identity,
+    warn_of_changes,
+)
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -39,6 +46,12 @@ def evaluate(
       checkpoint: "last" or "best" (on validation).
       splits, model, teacher: the objects passed to `distill` or `train`. Agreement and
         KL are left out where such a teacher is not passed again.
+
+    Images or a teacher that changed since the run began are named in a warning.
+
+    Raises:
+      ConfigError: an argument that cannot be used, or a split of other classes.
+      RunFolderError: there is no run in the folder.
     """
     folder = pathlib.Path(folder).expanduser()
     names = ("test", "validation", "train")
@@ -51,6 +64,10 @@ def evaluate(
         expected = f"what this run was given: evaluate(folder, {name}=...), from Python"
         require(name not in overrides or value is not None, name, expected, value)
     source = setup.load_source(run, split, splits)
+    names = (runlog.read_summary(folder) or {}).get("class_names")
+    if names and source.names:
+        expected = "the classes of the run in the same order"
+        check_same_names(source.names, tuple(names), f"data.{split}", expected)
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
     step = None
     if checkpoint == "best":
@@ -61,6 +78,8 @@ def evaluate(
     bound = None
     if teacher is not None or "teacher" not in overrides:
         bound = setup.load_teacher(run, source, mesh, teacher)
+    content = {**fingerprint_data({split: source}), **fingerprint_teacher(bound)}
+    warn_of_changes(folder, content, "the metrics are of what is there now")
     measure = setup.make_measure(
         student, bound, run.seeds, mesh, run.views.evaluation_crop
     )

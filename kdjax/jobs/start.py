@@ -68,6 +68,7 @@ def start(
     names = ("train", "validation", "test")
     data = {name: setup.load_source(run, name, splits) for name in names}
     _check_splits(data)
+    setup.warn_of_missing_classes(run, data)
     return Job(run, splits, student, teacher, data, mesh, console)
 
 

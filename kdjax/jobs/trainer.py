@@ -156,7 +156,7 @@ def _fit(
     if hosts.is_first():
         runlog.truncate_metrics(folder, start)
     trackers = run.trackers if hosts.is_first() else ()
-    tracked = open_trackers(trackers, folder, run.name, configs.to_dict(run))
+    tracked = open_trackers(trackers, folder, run.name, configs.to_dict(run), start)
     with Bar(run.name, run.steps, start, console) as bar, tracked as track:
 
         def write(line: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax import setup
 from kdjax.augment import views
-from kdjax.config import Compute, ConfigError, Run, require
+from kdjax.config import Compute, ConfigError, Run, require, require_local
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, PyTree, View
 from kdjax.data import order, statistics, streamed
@@ -160,6 +160,7 @@ def _output_path(run: Run, out: str | pathlib.Path | None) -> pathlib.Path:
         # A folder with a picture alone in it would be refused as no run's.
         exists = (folder / "config.json").is_file()
         return (folder if exists else pathlib.Path()) / "views.png"
+    require_local(out, "out")
     path = pathlib.Path(out)
     ok = path.suffix.lower() == ".png" and not path.is_dir()
     require(ok, "out", "a file whose name ends in .png", str(out))

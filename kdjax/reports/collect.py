@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.config import require_local
 from kdjax.core import runlog
 
 
@@ -34,6 +35,9 @@ def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the
             text names it.
     """
+    paths = list(paths)
+    for path in paths:
+        require_local(path, "runs")
     return [_record(pathlib.Path(path)) for path in paths]
 
 
@@ -102,10 +106,6 @@ def make_record(
 
 
 def _record(path: pathlib.Path) -> RunRecord:
-    if not (path / "config.json").is_file():
-        why = "it has no config.json"
-        why = why if path.is_dir() else "there is no such folder"
-        raise runlog.RunFolderError(f"{path} is not a run folder: {why}")
     config = runlog.read_config(path)
     metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
     return make_record(path, config, metrics, summary)

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Iterable
 
+from kdjax.config import require_local
 from kdjax.core import runlog
 from kdjax.reports.collect import collect
 from kdjax.reports.plots import plot_curves
@@ -22,6 +23,7 @@ def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
     records = collect(paths)
     if not records:
         raise runlog.RunFolderError("a report needs at least one run folder, got none")
+    require_local(out_dir, "out")
     folder = pathlib.Path(out_dir)
     runlog.make_writable(folder)
     figures = {"curves.png": "Validation accuracy against steps"}

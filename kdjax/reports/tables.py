@@ -159,7 +159,20 @@ def _meaning(records: Sequence[RunRecord]) -> str:
         "KL(teacher || student) in nats at temperature 1. The seeds of a run are "
         "trained side by side and its seconds are of all of them together. Figures are "
         f"of the validation split ({validation}); their bands are the same spread."
+        f"{_differences(records)}"
     )
+
+
+def _differences(records: Sequence[RunRecord]) -> str:
+    """A sentence where runs were measured on other images or with other teachers."""
+    finished = [record for record in records if record.summary is not None]
+    fingerprints = [record.config.get("content") or {} for record in finished]
+    texts = {
+        "test": "The runs were measured on different test images.",
+        "teacher": "Agreement and KL are with different teachers.",
+    }
+    differ = [k for k in texts if len({x[k] for x in fingerprints if k in x}) > 1]
+    return "".join(f" {texts[name]}" for name in differ)
 
 
 def escape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import check_fit
-from kdjax.setup.load_data import load_source
+from kdjax.setup.load_data import load_source, warn_of_missing_classes
 from kdjax.setup.load_models import (
     InitialVariables,
     complete_model,
@@ -46,4 +46,5 @@ __all__ = [
     "teacher_folder",
     "teacher_resolutions",
     "trace_model",
+    "warn_of_missing_classes",
 ]

@@ -14,6 +14,7 @@ some, and a teacher that is yet to be trained has none.
 import dataclasses
 import json
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -208,17 +209,63 @@ def find_differences(old: Identity, new: Identity) -> list[str]:
     tables: list[dict[str, Any]] = [{}, {}]
     if old.config is not None and new.config is not None:
         tables = [dict(as_effective(x)) for x in (old.config, new.config)]
-    for table, identity in zip(tables, (old, new), strict=True):
-        if old.overrides is not None and new.overrides is not None:
+    if old.overrides is not None and new.overrides is not None:
+        for table, identity in zip(tables, (old, new), strict=True):
             table["given"] = identity.overrides
-        both = old.content.keys() & new.content.keys()
-        table["content"] = {name: identity.content[name] for name in both}
     both_cached = all(map(_cache_path, tables))
-    return _compare(*tables, free={*FREE, _CACHE_PATH} if both_cached else {*FREE})
+    free = {*FREE, _CACHE_PATH} if both_cached else {*FREE}
+    changed = find_changed_inputs(old, new)
+    return [f"{x}; use another --workdir" for x in changed] + _compare(*tables, free)
+
+
+def find_changed_inputs(old: Identity, new: Identity) -> list[str]:
+    """Inputs whose fingerprints differ: `FIELD: INPUT changed since the run began`."""
+    config = new.config or old.config or {}
+    both = sorted(old.content.keys() & new.content.keys())
+    return [
+        f"{_name_input(name, config)} changed since the run began"
+        for name in both
+        if old.content[name] != new.content[name]
+    ]
+
+
+def _name_input(name: str, config: Mapping[str, Any]) -> str:
+    """The field and the file, or else a description, of an input with a fingerprint."""
+    if name in ("train", "validation", "test"):
+        return f"data.{name}: its images or labels"
+    if name == "teacher":
+        path = _get(config, "teacher.run") or _get(config, "teacher.model.weights")
+        return f"teacher: the weights or code{path and f' of {path}'}"
+    if name == "start":
+        return f"model.weights: {_get(config, 'model.weights')}"
+    field = "model.name" if name == "model" else name
+    file = _get(config, field).rpartition(":")[0]
+    if name == "model" and not file:
+        return "model: the shapes of its variables"
+    return f"{field}: {file or 'its function'}"
+
+
+def _get(config: Any, field: str) -> str:
+    """The text in a field of a config; empty where there is none."""
+    for name in field.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config if isinstance(config, str) else ""
 
 
 def _cache_path(config: Mapping[str, Any]) -> str:
     return ((config.get("teacher") or {}).get("cache") or {}).get("path") or ""
+
+
+def warn_of_changes(
+    folder: runlog.Path, content: Mapping[str, str], consequence: str
+) -> None:
+    """Warn of each input that changed since the run in a folder began.
+
+    content: fingerprints of inputs as they are now.
+    """
+    old = read_identity(folder)
+    for line in find_changed_inputs(old, Identity(old.config, content=content)):
+        warnings.warn(f"{line}; {consequence}", stacklevel=3)
 
 
 def _compare(

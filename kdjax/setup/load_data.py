@@ -2,10 +2,11 @@
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
-from kdjax.config import Run
+from kdjax.config import ConfigError, Run
 from kdjax.data import datasets, memory
 from kdjax.data import source as sources
 from kdjax.data.datasets import Splits
@@ -36,6 +37,9 @@ def load_source(
         source = sources.with_classes_of(source, labeled)
     elif split == "train":
         _warn_of_gaps(source, data.classes, field)
+    if split == "train" and source.classes == 1:
+        got = f"1 ({', '.join(source.names) or 'every label is 0'})"
+        raise ConfigError(field, "images of at least 2 classes", shown=got)
     options = {"on_error": data.on_error, "workers": data.workers}
     streamed = split == "train" and data.pipeline == "host"
     select = memory.select_decodable if streamed else memory.decode_all
@@ -59,7 +63,7 @@ def _load(
 
     unlabeled: the data set is that of `data.train_name`, whose labels are not used.
     """
-    data, text = run.data, getattr(run.data, split)
+    data, text = run.data, _text(run, split)
     if splits is not None:
         datasets.check_splits(splits, "splits")
     options = {"channels": data.channels, "store": data.store}
@@ -69,14 +73,55 @@ def _load(
             data_dir=data.data_dir,
             labeled=not unlabeled,
             field="data.train_name" if unlabeled else "data.name",
+            used=_names_in_use(run, split if unlabeled else ""),
             **options,
         )
-    if text == "default":
-        text = datasets.default_split(data.name, split)
-    source = datasets.convert(datasets.take_split(splits, text, field), **options)
+    source = datasets.take_split(splits, text, field, data.shuffle_seed)
+    source = datasets.convert(source, **options)
     if data.classes:
         return sources.with_class_count(source, data.classes, field)
     return source
+
+
+def _text(run: Run, split: str) -> str:
+    """The sub-split that a run takes for `train`, `validation` or `test`."""
+    text = getattr(run.data, split)
+    return datasets.default_split(run.data.name, split) if text == "default" else text
+
+
+def _names_in_use(run: Run, only: str = "") -> set[str]:
+    """Names of the splits that a run takes from its data set, or of one of them."""
+    splits = ["validation", "test", *([] if run.data.train_name else ["train"])]
+    return {datasets.split_name(_text(run, x)) for x in ([only] if only else splits)}
+
+
+def warn_of_missing_classes(run: Run, data: Mapping[str, Source]) -> None:
+    """Warn of each split that lacks classes that another split has, in one line.
+
+    A set that is sorted by class, cut in shares, has such splits; so has a folder
+    whose splits have other class folders.
+    """
+    counts = {split: _count_labels(source) for split, source in data.items()}
+    size = max(map(len, counts.values()))
+    present = {k: np.pad(x, (0, size - len(x))) > 0 for k, x in counts.items()}
+    anywhere = np.any([*present.values()], axis=0)
+    for split, own in present.items():
+        lacking = np.flatnonzero(anywhere & ~own)
+        # Images without labels, to teach on, may be of any class.
+        if not own.any() or not len(lacking):
+            continue
+        names = data["train"].names
+        shown = [names[i] if names else str(i) for i in lacking[:5]]
+        count = f"{len(lacking)} of {anywhere.sum()} classes"
+        text = f"data.{split}: {count} without an image: "
+        text += ", ".join(shown) + ", ..." * (len(lacking) > 5)
+        if "[" in _text(run, split):
+            text += " (for a set sorted by class set data.shuffle_seed)"
+        warnings.warn(text, stacklevel=3)
+
+
+def _count_labels(source: Source) -> np.ndarray:
+    return np.bincount(source.labels[source.labels >= 0], minlength=source.classes)
 
 
 def _warn_of_gaps(source: Source, stated: int, field: str) -> None:

@@ -11,7 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, ModelConfig, Run, replace_published, require
+from kdjax.config import (
+    ConfigError,
+    ModelConfig,
+    Run,
+    replace_published,
+    require,
+    require_local,
+)
 from kdjax.core import runlog
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
@@ -32,7 +39,8 @@ class InitialVariables(NamedTuple):
 
 
 def read_run(folder: str | pathlib.Path) -> Run:
-    """The config of a run folder."""
+    """The config of a run folder; an error that names `run` where there is none."""
+    require_local(folder, "run")
     return configs.from_dict(runlog.read_config(folder))
 
 
@@ -161,7 +169,10 @@ def load_trained(
             raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
         raise ConfigError(str(folder), reason=reason)
     shape = summary["classes"], summary["channels"]
-    abstract = trace_model(read_run(folder), *shape, model)
+    run = read_run(folder)
+    abstract = trace_model(run, *shape, model)
+    if model is None:
+        _warn_of_other_code(folder, run.model, abstract.code[0])
     like = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         abstract.variables,
@@ -178,6 +189,17 @@ def load_trained(
     finally:
         checkpoints.close()
     return abstract._replace(variables=variables)
+
+
+def _warn_of_other_code(
+    folder: str | pathlib.Path, config: configs.ModelConfig, code: str
+) -> None:
+    """Warn of a model in a file of the user's that changed after its training."""
+    before = runlog.read_config(folder).get("content", {}).get("model", "")
+    if code and before and code != before:
+        file = config.name.rpartition(":")[0]
+        text = f"{folder}: {file} changed since this run began; its variables may"
+        warnings.warn(f"{text} compute other outputs now", stacklevel=3)
 
 
 def load_pretrained(

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from kdjax.config import (
+    ConfigError,
     Ensemble,
     FromRun,
     FromWeights,
@@ -128,9 +129,10 @@ def _load_run(
 
 
 def _read_run(folder: pathlib.Path, field: str) -> Run:
-    exists = (folder / "config.json").is_file()
-    require(exists, f"{field}.run", "a run folder", str(folder))
-    return read_run(folder)
+    try:
+        return read_run(folder)
+    except runlog.RunFolderError as error:
+        raise ConfigError(f"{field}.run", reason=str(error)) from error
 
 
 def _bind(config: ModelConfig, model: Model, variables: Any, field: str) -> BoundModel:

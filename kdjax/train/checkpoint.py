@@ -54,8 +54,11 @@ class Checkpoints:
         )
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path}: expected a folder, got a file")
+        self._is_first_save = True
         try:
-            self._manager = ocp.CheckpointManager(self.path, options=options)
+            self._manager = ocp.CheckpointManager(
+                self.path, options=options, item_handlers=_handler()
+            )
         except Exception as error:
             raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
 
@@ -80,7 +83,11 @@ class Checkpoints:
         return metrics is None or accuracy > metrics["accuracy"]
 
     def save(self, state: TrainState, step: int, accuracy: float | None = None) -> None:
-        """Save in the background; an existing checkpoint of the step is kept."""
+        """Save in the background; an existing checkpoint of the step is kept.
+
+        The first one is waited for and read back, so that a folder in which none can
+        be read ends the run before it has trained for long.
+        """
         if step in self._manager.all_steps():
             return
         metrics = None if accuracy is None else {"accuracy": accuracy}
@@ -89,6 +96,10 @@ class Checkpoints:
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(error) from error
+        if self._is_first_save:
+            self.wait()
+            self._read({"step": state.step}, step, exact=False)
+            self._is_first_save = False
 
     def wait(self) -> None:
         """Return when everything saved is on disk, or raise what went wrong."""
@@ -135,7 +146,7 @@ class Checkpoints:
         at = self.path / str(step) / "default"
         abstract = jax.tree.map(_abstract, dict(expected))
         try:
-            with ocp.PyTreeCheckpointer() as reader:
+            with ocp.Checkpointer(_handler()) as reader:
                 metadata = reader.metadata(at).item_metadata
                 if metadata is None:
                     raise FileNotFoundError("its metadata is missing")
@@ -161,9 +172,19 @@ class Checkpoints:
         self._manager.close()
 
 
+def _handler() -> ocp.PyTreeCheckpointHandler:
+    """A folder for each array, with checksums.
+
+    Orbax's default (OCDBT) takes a path for a glob pattern: below `run[1]` it writes
+    what it cannot read. Its checkpoints of earlier releases are read as before.
+    """
+    return ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True)
+
+
 def _line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    # The details are the whole specification of an array, over many lines.
+    return text.splitlines()[0].partition(" See full TensorStore details")[0][:300]
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -237,7 +237,8 @@ def test_the_loss_of_the_readme(files, capsys):
     (files / "mine.py").write_text(code + "\n# changed\n")
     with pytest.raises(SystemExit):
         run("distill", *command)
-    assert "content.terms.soft.loss: folder has " in capsys.readouterr().err
+    text = "terms.soft.loss: mine.py changed since the run began; use another --workdir"
+    assert text in capsys.readouterr().err
 
 
 def test_the_strategy_of_the_readme(files):

@@ -258,8 +258,23 @@ def test_append_below_a_regular_file_is_one_clear_line(tmp_path):
 
 
 def test_read_config_of_no_run(tmp_path):
-    with pytest.raises(RunFolderError, match="config.json: No such file or directory$"):
-        runlog.read_config(tmp_path)
+    def says(path, text):
+        with pytest.raises(RunFolderError) as caught:
+            runlog.read_config(path)
+        assert str(caught.value) == f"no run in {path}: {text}"
+
+    made = f"(`kdjax train --workdir {tmp_path}` makes one)"
+    says(tmp_path, f"the folder is empty {made}")
+    says(tmp_path / "a", f"there is no such folder {made.replace('` m', '/a` m')}")
+    (tmp_path / ".kdjax-lock").touch()
+    says(tmp_path, f"the folder is empty {made}")
+    (tmp_path / "notes.txt").touch()
+    says(tmp_path, "it has no config.json, but notes.txt")
+    says(tmp_path / "notes.txt", "it is a file")
+    for number in range(6):
+        runlog.open_run(tmp_path / f"run{number}", CONFIG)
+    says(tmp_path, "it has the runs run0, run1, run2, run3, run4, ...")
+    says(tmp_path / "run0" / "config.json", f"the run is {tmp_path / 'run0'}")
 
 
 def test_the_module_needs_the_standard_library_only():

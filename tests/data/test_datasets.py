@@ -104,6 +104,37 @@ def test_bad_arrays_are_named(images, labels, message):
         datasets.take_split({"train": (images, labels)}, "train", "data.train")
 
 
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 1, 28, 28), (4, 3, 5, 7)])
+def test_channels_first_is_refused(shape):
+    split = np.zeros(shape, np.uint8), np.arange(4)
+    with pytest.raises(ConfigError, match="images: expected channels last, uint8 .n, "):
+        datasets.take_split({"train": split}, "train", "data.train")
+    last = np.moveaxis(split[0], 1, -1)
+    datasets.take_split({"train": (last, split[1])}, "train", "data.train")
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (4, 1, 1, 3), (4, 3, 8, 1)])
+def test_small_images_are_not_channels_first(shape):
+    split = np.zeros(shape, np.uint8), np.arange(4)
+    assert datasets.take_split({"train": split}, "train", "x").shape == shape[1:]
+
+
+def test_a_share_of_a_shuffled_set(digits):
+    """Shares cut by one seed are those of one permutation: apart, and complete."""
+    shares = [f"train[{a}:{b}]" for a, b in (("", 200), (200, "70%"), ("70%", ""))]
+    parts = [datasets.take_split(digits, x, "x", shuffle_seed=3) for x in shares]
+    assert [len(part) for part in parts] == [200, 500, 300]
+    ids = np.concatenate([part.ids for part in parts])
+    np.testing.assert_array_equal(np.sort(ids), np.arange(1000))
+    first = np.sort(np.random.RandomState(3).permutation(1000)[:200])
+    np.testing.assert_array_equal(parts[0].ids, first)
+    np.testing.assert_array_equal(parts[0].images, digits["train"][0][first])
+    other = datasets.take_split(digits, shares[0], "x", shuffle_seed=4)
+    assert not np.array_equal(other.ids, parts[0].ids)
+    whole = datasets.take_split(digits, "train", "x", shuffle_seed=3)
+    np.testing.assert_array_equal(whole.ids, np.arange(1000))
+
+
 def test_an_unknown_set_is_named():
     with pytest.raises(
         ConfigError, match="data.name: expected module:function, .*digits"

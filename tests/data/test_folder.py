@@ -41,6 +41,12 @@ def test_a_class_per_folder_in_the_order_of_names(tree):
     assert train.name_of(2) == str(path / "train/bee/1.png")
 
 
+def test_a_path_is_no_pattern(tmp_path):
+    put(tmp_path / "photos[1]*", "train", ["[a]", "b?"])
+    train = datasets.load_splits(f"folder:{tmp_path}/photos[1]*")["train"]
+    assert train.names == ("[a]", "b?") and train.read(1).max() == 1
+
+
 def test_a_split_may_lack_classes_or_labels(tree):
     splits = folder.load(str(tree[0]))
     assert splits["test"].labels.tolist() == [1] and splits["test"].classes == 3
@@ -112,7 +118,7 @@ def test_classes_are_joined_by_name(tmp_path):
     assert both.labels.tolist() == [0, 1, 0, 1] and both.names == ("cat", "dog")
     want = r"data.name \(train\): .*same.*\['cat', 'dog'\] and \['bird', 'dog'\]"
     with pytest.raises(ConfigError, match=want):
-        datasets.load_splits(f"{a}+{b}+{c}")
+        datasets.load_splits(f"{a}+{b}+{c}")["train"]
     # Images to teach on, whose labels are not used, may be of anything.
     other = datasets.load_splits(f"{a}+{c}", labeled=False)["train"]
     assert other.labels.tolist() == [-1] * 4 and other.classes == 0
@@ -124,7 +130,9 @@ def test_many_class_names_are_shown_where_they_differ(tmp_path):
     put(tmp_path / "B", "train", [*first[:15], "new", *first[16:]])
     want = r"20 with \['15', '16', '17'\] from number 15 on and 20 with \['16', '17'"
     with pytest.raises(ConfigError, match=want):
-        datasets.load_splits(f"folder:{tmp_path / 'A'}+folder:{tmp_path / 'B'}")
+        datasets.load_splits(f"folder:{tmp_path / 'A'}+folder:{tmp_path / 'B'}")[
+            "train"
+        ]
 
 
 def test_what_is_wrong_is_named(tree):
@@ -136,25 +144,25 @@ def test_what_is_wrong_is_named(tree):
         r"train/dog: expected images \(.jpg, .*\) in every class folder, got {}; remove"
     )
     with pytest.raises(ConfigError, match=want.format("an empty folder")):
-        folder.load(str(path))
+        dict(folder.load(str(path)))
     (path / "train/dog/1.gif").write_text("no image")
     with pytest.raises(ConfigError, match=want.format("only 1.gif")):
-        folder.load(str(path))
+        dict(folder.load(str(path)))
     (path / "train/dog/1.gif").unlink()
     (path / "train/dog").rmdir()
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(path / "train/stray.png")
     with pytest.raises(ConfigError, match=r"train: expected .* got both \(stray.png"):
-        folder.load(str(path))
+        dict(folder.load(str(path)))
     (path / "train/stray.png").unlink()
     (path / "train/gone").symlink_to(path / "nowhere")
     with pytest.raises(
         ConfigError, match="train/gone: expected .* got 'a link to nothing'"
     ):
-        folder.load(str(path))
+        dict(folder.load(str(path)))
     (path / "train/gone").unlink()
     (path / "void").mkdir()
     with pytest.raises(ConfigError, match="void: expected images or class folders"):
-        folder.load(str(path))
+        dict(folder.load(str(path)))
 
 
 @pytest.mark.parametrize("how", ["cut", "a link to nothing"])
@@ -178,9 +186,9 @@ def test_a_folder_where_nothing_can_be_read_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/1.jpg").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="train: expected images, the first 1 cannot"):
-        folder.load(str(tmp_path))
+        dict(folder.load(str(tmp_path)))
     with pytest.raises(ConfigError, match=r"1.jpg: .* cannot identify image file$"):
-        folder.load(str(tmp_path))
+        dict(folder.load(str(tmp_path)))
 
 
 def test_color_among_gray_is_named_and_never_lost_unasked(tmp_path):
@@ -193,7 +201,7 @@ def test_color_among_gray_is_named_and_never_lost_unasked(tmp_path):
         Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
     want = "data.channels: expected gray images, as .*x/1.png .*in .*b_test/x/3.png"
     with pytest.raises(ConfigError, match=want):
-        folder.load(str(tmp_path))
+        dict(folder.load(str(tmp_path)))
     gray = Image.fromarray(np.zeros((4, 5), np.uint8))
     gray.save(tmp_path / "b_test/x/0.png")
     later = folder.load(str(tmp_path))["b_test"]
@@ -208,3 +216,34 @@ def test_color_among_gray_is_named_and_never_lost_unasked(tmp_path):
 def test_a_url_is_no_folder():
     with pytest.raises(ConfigError, match="data.name: .* on this machine .*'gs://b/x'"):
         datasets.load_splits("folder:gs://b/x")
+
+
+def test_only_splits_in_use_define_classes(tmp_path):
+    put(tmp_path, "train", ["cat", "dog"])
+    put(tmp_path, "test", ["cat"])
+    put(tmp_path, "backup", ["0_old", "cat"])
+    (tmp_path / "notes" / "0_empty").mkdir(parents=True)
+    splits = datasets.load_splits(f"folder:{tmp_path}", used={"train", "test"})
+    assert sorted(splits) == ["backup", "notes", "test", "train"]
+    assert splits["train"].names == ("cat", "dog") == splits["test"].names
+    assert splits["train"].labels.tolist() == [0, 1]
+    every = folder.load(str(tmp_path), used={"train", "backup"})["train"]
+    assert every.labels.tolist() == [1, 2] and every.names == ("0_old", "cat", "dog")
+
+
+def test_splits_without_a_class_in_common_are_refused(tmp_path):
+    """Tiny ImageNet has its validation images in val/images, with a table of labels."""
+    put(tmp_path, "train", ["n01", "n02", "n03", "n04"])
+    put(tmp_path, "val", ["images"])
+    want = (
+        r"val: expected class folders as in .*train \(n01, n02, n03, ...\), got images$"
+    )
+    with pytest.raises(ConfigError, match=want):
+        datasets.load_splits(f"folder:{tmp_path}", used={"train", "val"})
+    only = datasets.load_splits(f"folder:{tmp_path}", used={"train"})
+    assert only["train"].classes == 4
+    # Its training images lie a folder deeper.
+    (tmp_path / "train/n01/images").mkdir()
+    (tmp_path / "train/n01/1.png").rename(tmp_path / "train/n01/images/1.png")
+    with pytest.raises(ConfigError, match="got only images; move the images of .*n01/"):
+        datasets.load_splits(f"folder:{tmp_path}", used={"train"})["train"]

@@ -1,6 +1,8 @@
 """Decoding, resizing and cutting on the host, against PIL-free formulas."""
 
 import io
+import struct
+import zlib
 
 import jax
 import numpy as np
@@ -53,13 +55,61 @@ def test_palettes_and_cmyk_become_rgb(color):
     assert images.decode(encoded(color, "CMYK", "JPEG"), 0, "x").shape == (5, 7, 3)
 
 
+def chunk(kind, content):
+    checksum = zlib.crc32(kind + content)
+    return (
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+    )
+
+
+@pytest.mark.parametrize("kind, channels", [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_are_refused_in_gray_and_color(kind, channels):
+    """PNG by its specification; Pillow would keep the upper 8 bits of color."""
+    pixels = np.arange(4 * 5 * channels, dtype=">u2").reshape(4, -1) * 800
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", 5, 4, 16, kind, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows))
+    file = b"".join([b"\x89PNG\r\n\x1a\n", *parts, chunk(b"IEND", b"")])
+    with pytest.raises(images.ImageError, match="x.png: expected 8 bits .* got 16$"):
+        images.decode(file, 3, "x.png")
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animation_is_refused_and_one_frame_is_not(form):
+    red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
+    one, two = io.BytesIO(), io.BytesIO()
+    red.save(one, form)
+    red.save(two, form, save_all=True, append_images=[blue])
+    assert images.decode(one.getvalue(), 3, "x").shape == (4, 4, 3)
+    with pytest.raises(images.ImageError, match="x: expected one image, got 2 frames"):
+        images.decode(two.getvalue(), 3, "x")
+
+
+def test_the_main_picture_of_a_camera_s_pair_is_read(color):
+    first, second = Image.fromarray(color), Image.fromarray(255 - color)
+    pair = io.BytesIO()
+    first.save(pair, "MPO", save_all=True, append_images=[second], quality=100)
+    got = images.decode(pair.getvalue(), 3, "x").astype(int)
+    assert np.abs(got - color).mean() < np.abs(got - (255 - color)).mean()
+
+
+def test_a_palette_with_transparency_lies_on_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.putdata([0, 1])
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=0)
+    got = images.decode(file.getvalue(), 3, "x")
+    np.testing.assert_array_equal(got, [[[255, 255, 255], [0, 0, 200]]])
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         (b"no image", "cat.jpg: cannot be decoded: UnidentifiedImageError"),
         (b"", "cat.jpg: cannot be decoded"),
         ("cut off", "cat.jpg: cannot be decoded: OSError: .*truncated"),
-        ("sixteen", "cat.jpg: expected 8 bits a channel, got mode I"),
+        ("sixteen", "cat.jpg: expected 8 bits a channel, got 16"),
     ],
 )
 def test_unusable_images_are_named(content, message):

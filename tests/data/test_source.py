@@ -157,7 +157,7 @@ def test_a_name_may_join_several_sets(tmp_path):
     name = "+".join(f"{tmp_path / x}.py:load" for x in "ab")
     wide = f"{name}+digits"
     with pytest.raises(ConfigError, match="train_name .train.: expected images of one"):
-        datasets.load_splits(wide, field="data.train_name")
+        dict(datasets.load_splits(wide, field="data.train_name"))
     splits = datasets.load_splits(name)
     assert list(splits) == ["train"]
     part = datasets.take_split(splits, "train[2:4]", "data.train")

@@ -52,6 +52,16 @@ def prepared(tmp_path_factory):
     return str(where)
 
 
+def test_a_folder_of_sets_is_no_pattern(prepared, tmp_path):
+    moved = shutil.copytree(prepared, tmp_path / "sets[1]*")
+    here, there = (
+        datasets.load_splits("tfds:tiny", data_dir=str(folder))["train"]
+        for folder in (prepared, moved)
+    )
+    assert len(there) == N and source.fingerprint(there) == source.fingerprint(here)
+    np.testing.assert_array_equal(there.read(3), here.read(3))
+
+
 def test_a_prepared_set_is_read_in_its_own_order(prepared):
     splits = datasets.load_splits("tfds:tiny", data_dir=prepared)
     part = datasets.take_split(splits, "train[2:]", "data.train")

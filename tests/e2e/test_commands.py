@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import threading
 import warnings
 
 import chex
+import numpy as np
 import pytest
+from PIL import Image
 
 from kdjax.cli import main as cli
 from kdjax.core import runlog
@@ -147,6 +150,52 @@ def test_evaluate_repeats_the_summary(finished, capsys):
     assert shown.keys() >= {"accuracy", "agreement", "kl"}
     for name, values in shown.items():
         assert values == pytest.approx(summary[name], abs=1e-6), name
+
+
+@pytest.mark.full
+def test_inputs_that_changed_are_named(shell, capsys):
+    """A renamed class, another image, another model file, another teacher."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        split, name = ("train", "test")[number % 2], ("ant", "bee")[number // 12]
+        file = shell / "photos" / split / name / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(file)
+    (shell / "net.py").write_text(MODEL)
+    data = {"--data.name": "folder:photos", "--data.train": "train"}
+    data |= {"--data.validation": "test", "--workdir": "photo", "--batch": "8"}
+    run("distill", *options(**data, **{"--model.name": "net.py:linear"}))
+    capsys.readouterr()
+
+    def evaluated():
+        """The warnings of `evaluate`, or its error."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                run("evaluate", "photo")
+            except SystemExit:
+                return capsys.readouterr().err
+        return "; ".join(str(x.message) for x in caught)
+
+    assert evaluated() == ""
+    image = shell / "photos/test/ant/1.png"
+    whole = image.read_bytes()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(image)
+    assert evaluated().startswith("data.test: its images or labels changed since")
+    image.write_bytes(whole)
+    (shell / "net.py").write_text(MODEL + "# more")
+    assert "photo: net.py changed since this run began" in evaluated()
+    (shell / "net.py").write_text(MODEL)
+    aside = shell / "photo/teacher/checkpoints"
+    aside.rename(shell / "aside")
+    shutil.copytree(shell / "photo/labels/checkpoints", aside)
+    assert "teacher: the weights or code changed since the run began" in evaluated()
+    shutil.rmtree(aside)
+    (shell / "aside").rename(aside)
+    assert evaluated() == ""
+    for split in ("train", "test"):
+        (shell / f"photos/{split}/ant").rename(shell / f"photos/{split}/wasp")
+    assert "data.test: expected the classes of the run in the same order" in evaluated()
 
 
 def test_report_compares_folders(finished, shell, capsys):

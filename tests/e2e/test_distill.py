@@ -480,13 +480,13 @@ def test_other_data_or_another_teacher_is_another_run(own_run):
         if not finished:
             summary.unlink()
         for change, field in (
-            (dict(splits=arrays(seed=1)), "content.test"),
-            (dict(teacher=own_teacher(seed=4)), "content.teacher"),
-            (dict(splits=None, student=None, teacher=None), "content.test"),
-            (dict(teacher=None), "given.teacher"),
-            (dict(student=wider), "content.model"),
+            (dict(splits=arrays(seed=1)), "data.test: its images"),
+            (dict(teacher=own_teacher(seed=4)), "teacher: the weights"),
+            (dict(splits=None, student=None, teacher=None), "data.test: its images"),
+            (dict(teacher=None), "given.teacher: folder has"),
+            (dict(student=wider), "model: the shapes"),
         ):
-            text = f"holds another run:\n  {field}: folder has"
+            text = f"holds another run:\n  {field}"
             with pytest.raises(ValueError, match=text):
                 kdjax.distill(own_run, **{**given, **change})
             assert not (summary.parent / "teacher").exists()

@@ -82,14 +82,16 @@ def test_a_run_is_of_the_model_and_the_start_that_it_began_with(
         (folder / "summary.json").unlink()
 
     def refused(field):
-        with pytest.raises(RunFolderError, match=f"content.{field}: folder has"):
+        with pytest.raises(
+            RunFolderError, match=f"{field} changed since the run began"
+        ):
             jobs.train(run)
 
     file.write_text(MODEL.replace("images.reshape", "-images.reshape"))
-    refused("model")
+    refused("mine.py")
     file.write_text(MODEL)
     save_weights({"params": {"w": np.zeros((64, 10), "f")}}, start)
-    refused("start")
+    refused("start.safetensors")
     save_weights({"params": {"w": np.ones((64, 10), "f")}}, start)
     assert jobs.train(run) == folder
 

@@ -162,7 +162,7 @@ def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
     other[5, 7, 7] ^= 1
     changed = identity({**splits, split: (other, labels)})
     (line,) = find_differences(first, changed)
-    assert line.startswith(f"content.{split}: folder has")
-    with pytest.raises(RunFolderError, match=f"content.{split}: folder has"):
+    assert line.startswith(f"data.{split}: its images or labels changed since")
+    with pytest.raises(RunFolderError, match=f"data.{split}: its images"):
         with lock_folder(run.folder, changed):
             pass

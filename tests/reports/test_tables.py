@@ -146,3 +146,21 @@ def test_report_counts_the_images_that_were_left_out():
     assert f"- Left out: {want}\n" in text
     none = {**SUMMARY, "left_out": {}}
     assert "Left out" not in report_markdown([record(summary=none)], FIGURES)
+
+
+def test_report_says_that_runs_were_measured_differently():
+    images = "The runs were measured on different test images."
+    teachers = "Agreement and KL are with different teachers."
+
+    def text(*contents):
+        records = [record(name, SUMMARY) for name in "abc"[: len(contents)]]
+        for each, content in zip(records, contents, strict=True):
+            each.config["content"] = content
+        return report_markdown(records, {})
+
+    one, two = {"test": "1", "teacher": "2"}, {"test": "1", "teacher": "3"}
+    for silent in (text(one, one), text(one, {"test": "1"}), text(one, {})):
+        assert images not in silent and teachers not in silent
+    assert teachers in text(one, one, two) and images not in text(one, two)
+    other = text(one, {"test": "4", "teacher": "2"})
+    assert images in other and teachers not in other

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from kdjax.train import state
+from kdjax.train import checkpoint, state
 from kdjax.train.checkpoint import CheckpointError, Checkpoints
 
 # A broken read can leave one of Orbax's own coroutines behind, which Python reports
@@ -101,16 +102,63 @@ def test_an_optimizer_with_more_or_fewer_arrays_is_refused(checkpoints, rate):
     assert f"opt_state/1/count: expected {found}" in str(error.value)
 
 
+def flip(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 @broken
-def test_a_truncated_checkpoint_is_refused(tmp_path, checkpoints):
+@pytest.mark.parametrize("damage", [flip, lambda x: x[: len(x) // 2], lambda x: b""])
+def test_a_damaged_array_is_refused(checkpoints, damage):
     checkpoints.save(make_state(), 1)
     checkpoints.wait()
-    data = [p for p in (checkpoints.path / "1" / "default").rglob("*") if p.is_file()]
-    for p in data:
-        if "/d/" in str(p):
-            p.write_bytes(p.read_bytes()[: p.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="expected a complete checkpoint"):
-        checkpoints.restore(make_state())
+    array = checkpoints.path / "1" / "default" / "params.student.kernel"
+    files = [p for p in array.rglob("*") if p.is_file()]
+    assert len(files) == 2
+    for file in files:
+        whole = file.read_bytes()
+        file.write_bytes(damage(whole))
+        with pytest.raises(CheckpointError, match="a complete checkpoint") as error:
+            checkpoints.restore(make_state())
+        assert "\n" not in str(error.value) and "TensorStore(" not in str(error.value)
+        file.write_bytes(whole)
+    checkpoints.restore(make_state())
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b?", "{a,b}", "50%20 #1 !"])
+def test_a_folder_is_no_pattern(tmp_path, name):
+    first = Checkpoints(tmp_path / name)
+    first.save(make_state(value=0.7), 3)
+    first.close()
+    again = Checkpoints(tmp_path / name, read_only=True)
+    back = again.restore(make_state())
+    again.close()
+    np.testing.assert_array_equal(back.params["student"]["kernel"], np.float32(0.7))
+
+
+@broken
+def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
+    """Orbax's OCDBT writes into such a folder what it cannot read."""
+    monkeypatch.setattr(checkpoint, "_handler", ocp.PyTreeCheckpointHandler)
+    made = Checkpoints(tmp_path / "run[1]")
+    with pytest.raises(CheckpointError, match=r"run\[1\].*/3: expected a complete"):
+        made.save(make_state(), 3)
+    made.close()
+
+
+def test_a_checkpoint_of_an_earlier_release_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_handler", ocp.PyTreeCheckpointHandler)
+        made = Checkpoints(tmp_path)
+        made.save(make_state(value=0.7), 3, 0.5)
+        made.close()
+    assert (tmp_path / "checkpoints/3/default/manifest.ocdbt").is_file()
+    later = Checkpoints(tmp_path)
+    back = later.restore(make_state())
+    np.testing.assert_array_equal(back.params["student"]["kernel"], np.float32(0.7))
+    later.save(back._replace(step=back.step + 1), 4, 0.6)
+    later.wait()
+    assert later.best_step() == 4
+    later.close()
 
 
 @broken

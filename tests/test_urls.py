@@ -1,0 +1,75 @@
+"""A URL where a path is needed is refused before anything is read or written."""
+
+import pathlib
+
+import pytest
+
+from kdjax import jobs, reports
+from kdjax.config import ConfigError, FromRun, FromWeights, ModelConfig
+from kdjax.data import datasets
+from kdjax.experiments import Experiment, sweep
+from kdjax.export import Student
+from kdjax.jobs import exporting
+from kdjax.presets import digits
+
+URLS = ["s3://b/run", "gs://b/run", "http://h/run", "file:///tmp/run", "hdfs:/b"]
+LOCAL = "expected a folder on this machine (a bucket can be mounted as one)"
+WEIGHTS = "expected a file on this machine, or hf:owner/name"
+
+
+def weights(url):
+    return FromWeights(ModelConfig("resnet20", weights=url))
+
+
+RUNS = {
+    "workdir": (lambda url: {"workdir": url}, LOCAL),
+    "teacher.run": (lambda url: {"teacher": FromRun(url)}, LOCAL),
+    "teacher.model.weights": (lambda url: {"teacher": weights(url)}, WEIGHTS),
+    "model.weights": (
+        lambda url: {"model": ModelConfig("resnet20", weights=url)},
+        WEIGHTS,
+    ),
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("field", RUNS)
+def test_a_url_in_a_config_is_refused(field, url):
+    changes, expected = RUNS[field]
+    with pytest.raises(ConfigError) as error:
+        digits(**changes(url)).check()
+    assert str(error.value) == f"{field}: {expected}, got {url!r}"
+
+
+EXPERIMENT = Experiment("a claim", {"a": lambda scale: digits()}, {"s": (1,)})
+
+
+def no_predictions(url):
+    student = Student(None, {}, ("a", "b"), 8, 1)
+    return list(exporting.predict(student, [url]))
+
+
+CALLS = {
+    "data.name": lambda url: datasets.load_splits(f"folder:{url}"),
+    "data.data_dir": lambda url: datasets.load_splits("mnist", data_dir=url),
+    "run": jobs.evaluate,
+    "runs": lambda url: reports.write_report([url], "unused"),
+    "out": lambda url: jobs.export("unused", "stablehlo", out=url),
+    "files": no_predictions,
+    "workdir": lambda url: sweep(EXPERIMENT, "s", workdir=url),
+}
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("field", CALLS)
+def test_a_url_in_a_call_is_refused(field, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{field}: expected a folder on this"):
+        CALLS[field](url)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", ["a:b/c", "C:/runs", "x+y", "run[1]", "~/r", "50%/a"])
+def test_other_paths_are_no_urls(path):
+    digits(workdir=path, teacher=FromRun(path)).check()
+    digits(workdir=pathlib.Path(path).as_posix()).check()
