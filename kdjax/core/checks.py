@@ -159,9 +159,12 @@ def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
     broadcasts(name, x, target)
 
 
-def classes(name: str, x: Any, axis: int) -> None:
-    """Refuse logits of a single class, whose softmax is 1 whatever they are."""
-    if x.shape[axis] == 1:
+def classes(name: str, x: Any, axis: int, axis_name: str | None = None) -> None:
+    """Refuse logits of a single class, whose softmax is 1 whatever they are.
+
+    Where the mapped axis `axis_name` divides the classes, a device may have one.
+    """
+    if x.shape[axis] == 1 and axis_name is None:
         expected = "at least 2 classes (`sigmoid_kl` compares single logits)"
         refuse(name, expected, f"1, shape {x.shape}")
 

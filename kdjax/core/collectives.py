@@ -30,6 +30,24 @@ def gather(x: Array, axis_name: str | None) -> Array:
     return lax.all_gather(x, axis_name, tiled=True)
 
 
+def total(x: Array, axis_name: str | None) -> Array:
+    """The sum over the devices of a mapped axis; `x` itself without one."""
+    return x if axis_name is None else lax.psum(x, axis_name)
+
+
+def largest(x: Array, axis_name: str | None) -> Array:
+    """The largest over the devices, without a gradient; `x` itself without an axis."""
+    return x if axis_name is None else lax.pmax(lax.stop_gradient(x), axis_name)
+
+
+def any_true(x: Array, axis: int, axis_name: str | None) -> Array:
+    """`jnp.any` along an axis that a mapped axis divides over devices, if any does."""
+    found = jnp.any(x, axis)
+    if axis_name is None:
+        return found
+    return lax.pmax(found.astype(jnp.int32), axis_name) > 0
+
+
 def my_rows(x: Array, axis_name: str | None) -> Array:
     """This device's rows of an array about the global batch; undoes `gather`."""
     if axis_name is None:

@@ -31,32 +31,53 @@ def tempered_pair(
     temperature: float | Array,
     axis: int,
     where: Array | None,
+    axis_name: str | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Log-probabilities of student and teacher, and the squared temperature."""
+    """Log-probabilities of student and teacher, and the squared temperature.
+
+    axis_name: the mapped axis that divides the classes over devices, if any.
+    """
     check_pair(student, teacher, axis, where)
-    checks.classes("student_logits", student, axis)
+    checks.classes("student_logits", student, axis, axis_name)
     checks.positive("temperature", temperature)
     student, teacher = promote_together(student, teacher)
-    log_student = tempered_log_softmax(student, temperature, axis, where)
-    log_teacher = tempered_log_softmax(teacher, temperature, axis, where)
+    log_student, log_teacher = (
+        tempered_log_softmax(x, temperature, axis, where, axis_name)
+        for x in (student, teacher)
+    )
     return log_student, log_teacher, jnp.square(jnp.asarray(temperature, student.dtype))
 
 
 def divergence(
-    log_p: Array, log_q: Array, axis: int = -1, where: Array | None = None
+    log_p: Array,
+    log_q: Array,
+    axis: int = -1,
+    where: Array | None = None,
+    axis_name: str | None = None,
 ) -> Array:
-    """`sum_k p_k (log p_k - log q_k)`; a class with `p_k = 0` costs nothing."""
+    """`sum_k p_k (log p_k - log q_k)`; a class with `p_k = 0` costs nothing.
+
+    axis_name: as in `tempered_pair`.
+    """
     share = jnp.exp(log_p)
     gap = jnp.where(share == 0, 0, log_p - log_q)
-    return masked_sum(share * gap, axis, where)
+    return masked_sum(share * gap, axis, where, axis_name)
 
 
 def cross_entropy(
-    log_p: Array, log_q: Array, axis: int = -1, where: Array | None = None
+    log_p: Array,
+    log_q: Array,
+    axis: int = -1,
+    where: Array | None = None,
+    axis_name: str | None = None,
 ) -> Array:
-    """`-sum_k p_k log q_k`; a class with `p_k = 0` costs nothing."""
+    """`-sum_k p_k log q_k`; a class with `p_k = 0` costs nothing.
+
+    axis_name: as in `tempered_pair`.
+    """
     share = jnp.exp(log_p)
-    return -masked_sum(share * jnp.where(share == 0, 0, log_q), axis, where)
+    cost = share * jnp.where(share == 0, 0, log_q)
+    return -masked_sum(cost, axis, where, axis_name)
 
 
 def x_log_x(x: Array) -> Array:
@@ -64,21 +85,40 @@ def x_log_x(x: Array) -> Array:
     return jnp.where(x > 0, x * jnp.log(jnp.where(x > 0, x, 1)), 0)
 
 
-def check_ids(name: str, ids: Array, student: Array, axis: int) -> None:
+def check_ids(
+    name: str, ids: Array, student: Array, axis: int, axis_name: str | None = None
+) -> None:
     """Refuse class ids that are not integers below K, one for every example."""
     checks.integer(name, ids, "class ids")
     axis = checks.axis(axis, "student_logits", student)
     checks.shape(name, ids, student.shape[:axis] + student.shape[axis + 1 :])
-    checks.below(name, ids, student.shape[axis])
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    checks.below(name, ids, student.shape[axis] * devices)
 
 
-def mark_labels(ids: Array, logits: Array, axis: int, where: Array | None) -> Array:
+def local_ids(ids: Array, classes: int, axis_name: str | None) -> Array:
+    """Class ids as indices of this device's classes; out of range for the others'.
+
+    Each device of the mapped axis has `classes` of them, in order of device.
+    """
+    ids = jnp.asarray(ids).astype(jnp.int32)
+    return ids if axis_name is None else ids - classes * lax.axis_index(axis_name)
+
+
+def mark_labels(
+    ids: Array,
+    logits: Array,
+    axis: int,
+    where: Array | None,
+    axis_name: str | None = None,
+) -> Array:
     """Mask of the logits at the label of each example.
 
     None is for an id that names no class, or one that takes no part: such an example
-    has no label.
+    has no label. `axis_name`: as in `tempered_pair`; the mask is of this device's
+    classes.
     """
     axis = axis % logits.ndim
-    ids = jnp.expand_dims(jnp.asarray(ids).astype(jnp.int32), axis)
+    ids = jnp.expand_dims(local_ids(ids, logits.shape[axis], axis_name), axis)
     hit = lax.broadcasted_iota(jnp.int32, logits.shape, axis) == ids
     return hit if where is None else hit & jnp.broadcast_to(where, hit.shape)

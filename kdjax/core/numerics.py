@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kdjax.core import collectives
 from kdjax.core.types import Array
 
 
@@ -38,6 +39,7 @@ def tempered_log_softmax(
     temperature: float | Array = 1.0,
     axis: int = -1,
     where: Array | None = None,
+    axis_name: str | None = None,
 ) -> Array:
     """Log-probabilities of `softmax(logits / temperature)`, in at least float32.
 
@@ -47,6 +49,8 @@ def tempered_log_softmax(
         axis: the axis of the classes.
         where: the entries that take part, broadcastable to the logits. The others
             get 0, a finite filler that the caller leaves out by selection.
+        axis_name: the mapped axis that divides the classes over devices, if any. Each
+            device then has the log-probabilities of its own classes.
 
     An entry of minus infinity has log-probability minus infinity, as a constant: no
     gradient, in the temperature either, passes it.
@@ -62,11 +66,14 @@ def tempered_log_softmax(
     scaled = jnp.where(where, logits, 0) / temperature
     top = jnp.max(jnp.where(where, scaled, -jnp.inf), axis, keepdims=True)
     # No finite entry: nothing to center on, and inf - inf would be NaN.
-    top = lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
+    top = collectives.largest(lax.stop_gradient(top), axis_name)
+    top = jnp.where(jnp.isneginf(top), 0, top)
     # Unselected entries are set to the top: exp of their distance could overflow.
     centered = jnp.where(where, scaled - top, 0)
     total = jnp.sum(jnp.where(where, jnp.exp(centered), 0), axis, keepdims=True)
-    total = jnp.where(jnp.any(where, axis, keepdims=True), total, 1)
+    total = collectives.total(total, axis_name)
+    # The top entry adds 1, so that the sum is 0 for no entry alone.
+    total = jnp.where(total == 0, 1, total)
     log_probs = jnp.where(where, centered - jnp.log(total), 0)
     return jnp.where(impossible, -jnp.inf, log_probs)
 

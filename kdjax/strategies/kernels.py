@@ -158,7 +158,8 @@ def _describe(name: str, function: Callable[..., Array], field: str) -> Kernel:
         tuple(n for n in needed if n.startswith(network) and n not in BOUND)
         for network in ("student_", "teacher_")
     )
-    filled = {*students, *teachers, *BOUND, "temperature", "where"}
+    axes = ("axis_name", "class_axis_name")
+    filled = {*students, *teachers, *BOUND, *axes, "temperature", "where"}
     options = {p.name: p for p in more if p.name not in filled and not _is_array(p)}
     return Kernel(
         name,

@@ -74,6 +74,38 @@ def test_dist_inter_ignores_scale_and_shift_of_probabilities_and_is_bounded():
     np.testing.assert_allclose(losses.dist_inter(opposed, teacher), 2, atol=1e-6)
 
 
+def test_classes_that_both_rule_out_are_no_columns():
+    """By hand: both columns of equal networks have r = 1, those of exchanged rows -1.
+
+    A third column, constant at 0, would have r = 0 and count in the mean.
+    """
+    pair = np.log(np.array([[0.75, 0.25], [0.25, 0.75]]))
+    padded = np.concatenate([pair, np.full((2, 1), -np.inf)], 1)
+    for kernel in (losses.dist_intra, losses.dist_inter):
+        np.testing.assert_allclose(kernel(padded, padded).mean(), 0, atol=1e-6)
+        np.testing.assert_allclose(kernel(padded, padded[::-1]).mean(), 2, rtol=1e-6)
+    both = losses.dist(padded, padded[::-1])
+    np.testing.assert_allclose(both, [4, 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["dist", "dist_intra", "mlld", "mlld_class"])
+def test_ruled_out_classes_are_as_if_cut(name):
+    student, teacher = draw()
+    gone = np.where(np.arange(7) % 3 == 1, -np.inf, 0.0)
+    kept = np.isfinite(gone)
+
+    def mean(s, t):
+        return getattr(losses, name)(s, t).mean()
+
+    loss = jax.value_and_grad(mean, (0, 1))
+    value, slopes = loss(student + gone, teacher + gone)
+    expected, cut = loss(student[:, kept], teacher[:, kept])
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
+    for x, y in zip(slopes, cut, strict=True):
+        np.testing.assert_allclose(x[:, kept], y, atol=1e-12)
+        assert (x[:, ~kept] == 0).all()
+
+
 def test_dist_intra_ignores_scale_and_shift_of_a_class_and_wants_two_examples():
     student, teacher = draw()
     values = losses.dist_intra(student, teacher, where=np.arange(5) < 4)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from kdjax.core import checks
+from kdjax.core import checks, collectives
 from kdjax.core.logits import (
     check_ids,
     cross_entropy,
@@ -25,6 +25,7 @@ def soft_cross_entropy(
     *,
     temperature: float | Array = 1.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """KD as a cross-entropy with the teacher's probabilities, times T squared.
@@ -40,6 +41,8 @@ def soft_cross_entropy(
             nothing.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -60,27 +63,32 @@ def soft_cross_entropy(
         arXiv 1503.02531.
     """
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    return scale * cross_entropy(log_teacher, log_student, axis, where)
+    return scale * cross_entropy(log_teacher, log_student, axis, where, class_axis_name)
 
 
 def _labels(
-    student_logits: Array, teacher: Array, axis: int, where: Array | None
+    student_logits: Array,
+    teacher: Array,
+    axis: int,
+    where: Array | None,
+    class_axis_name: str | None,
 ) -> Array:
     """The class id of every example."""
     checks.floating("student_logits", student_logits)
     checks.not_empty("student_logits", student_logits)
     checks.axis(axis, "student_logits", student_logits)
-    checks.classes("student_logits", student_logits, axis)
+    checks.classes("student_logits", student_logits, axis, class_axis_name)
     checks.mask("where", where, student_logits.shape)
     if checks.is_integer(teacher):
-        check_ids("teacher", teacher, student_logits, axis)
+        check_ids("teacher", teacher, student_logits, axis, class_axis_name)
         return teacher
-    if not checks.is_floating(teacher):
-        checks.refuse_dtype(
-            "teacher", "class ids (integer) or logits (floating)", teacher
-        )
+    if not checks.is_floating(teacher) or class_axis_name is not None:
+        no_logits = "class ids (integer), as the classes are divided over devices"
+        either = "class ids (integer) or logits (floating)"
+        expected = either if class_axis_name is None else no_logits
+        checks.refuse_dtype("teacher", expected, teacher)
     checks.same_shape("teacher", teacher, "student_logits", student_logits)
     checks.holds(
         "teacher",
@@ -107,6 +115,7 @@ def soft_label_cross_entropy(
     teacher: Array,
     *,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Cross-entropy (CE) with soft labels, such as those of mixup.
@@ -119,6 +128,8 @@ def soft_label_cross_entropy(
         teacher: `y`, probabilities of the same shape: not negative. They may sum to
             less than 1, which lowers the weight of the example; of 0 the value is 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, of the rank of the logits; the classes that take part.
 
     Returns:
@@ -144,7 +155,7 @@ def soft_label_cross_entropy(
     checks.same_shape("teacher", teacher, "student_logits", student_logits)
     checks.not_empty("student_logits", student_logits)
     checks.axis(axis, "student_logits", student_logits)
-    checks.classes("student_logits", student_logits, axis)
+    checks.classes("student_logits", student_logits, axis, class_axis_name)
     checks.mask("where", where, student_logits.shape)
     # Of a class that takes no part it may be anything, NaN too.
     checks.holds(
@@ -154,9 +165,9 @@ def soft_label_cross_entropy(
         teacher,
     )
     student, labels = promote_together(student_logits, teacher)
-    log_student = tempered_log_softmax(student, 1.0, axis, where)
+    log_student = tempered_log_softmax(student, 1.0, axis, where, class_axis_name)
     cost = jnp.where(labels == 0, 0, log_student) * labels
-    return -masked_sum(cost, axis, where)
+    return -masked_sum(cost, axis, where, class_axis_name)
 
 
 def hard_cross_entropy(
@@ -166,6 +177,7 @@ def hard_cross_entropy(
     label_smoothing: float | Array = 0.0,
     variant: str = "szegedy",
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Cross-entropy (CE) with labels or the teacher's top class, with smoothing.
@@ -185,6 +197,8 @@ def hard_cross_entropy(
         label_smoothing: `s`, a scalar in [0, 1].
         variant: `"szegedy"` or `"big_vision"`.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -204,29 +218,33 @@ def hard_cross_entropy(
         Szegedy et al., "Rethinking the Inception Architecture for Computer Vision",
         2015, arXiv 1512.00567 (the smoothing).
     """
-    labels = _labels(student_logits, teacher, axis, where)
+    labels = _labels(student_logits, teacher, axis, where, class_axis_name)
     checks.between("label_smoothing", label_smoothing, 0.0, 1.0)
     checks.one_of("variant", variant, SMOOTHING_VARIANTS)
-    log_student = tempered_log_softmax(student_logits, 1.0, axis, where)
+    log_student = tempered_log_softmax(
+        student_logits, 1.0, axis, where, class_axis_name
+    )
     smoothing = jnp.asarray(label_smoothing, log_student.dtype)
-    hit = mark_labels(labels, log_student, axis, where)
-    chosen = masked_sum(log_student, axis, hit)
+    hit = mark_labels(labels, log_student, axis, where, class_axis_name)
+    chosen = masked_sum(log_student, axis, hit, class_axis_name)
     # A class of minus infinity gets no share of the smoothing.
     finite = hit | ~jnp.isneginf(log_student)
     if where is not None:
         finite = finite & jnp.broadcast_to(where, finite.shape)
     where = finite
     if variant == "szegedy":
-        uniform = masked_mean(log_student, axis, where)
+        uniform = masked_mean(log_student, axis, where, class_axis_name)
         value = -((1 - smoothing) * chosen + smoothing * uniform)
     else:
-        others = masked_count(log_student, axis, where) - 1
+        others = masked_count(log_student, axis, where, class_axis_name) - 1
         smoothing = jnp.where(others > 0, smoothing, 0)
         others = jnp.maximum(others, 1)
-        uniform = (masked_sum(log_student, axis, where) - chosen) / others
+        total = masked_sum(log_student, axis, where, class_axis_name)
+        uniform = (total - chosen) / others
         value = x_log_x(1 - smoothing) - (1 - smoothing) * chosen
         value += x_log_x(smoothing) - smoothing * (jnp.log(others) + uniform)
-    return jnp.where(jnp.any(hit, axis), value, 0)
+    labeled = collectives.any_true(hit, axis, class_axis_name)
+    return jnp.where(labeled, value, 0)
 
 
 def class_weighted_cross_entropy(

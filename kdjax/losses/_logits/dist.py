@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from kdjax.core import checks, examples
 from kdjax.core.logits import possible, tempered_pair
 from kdjax.core.numerics import l2_normalize, safe_norm
-from kdjax.core.reduce import masked_mean
+from kdjax.core.reduce import masked_count, masked_mean
 from kdjax.core.types import Array
 from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._logits._batch import batch_logits
@@ -52,10 +52,13 @@ def _inter(
     return jnp.sum(entries, -1) + remainder
 
 
-def _intra(student: Array, teacher: Array, eps: Array, valid: Array) -> Array:
-    rows = jnp.sum(valid, dtype=jnp.int32).astype(student.dtype)
-    entries, remainder = _correlation_gap(student, teacher, eps, 0, valid[:, None])
-    return jnp.where(valid, jnp.mean(rows * entries + remainder[None, :], -1), 0)
+def _intra(student: Array, teacher: Array, eps: Array, where: Array) -> Array:
+    """Shares of the examples; `where`: `[N, K]`, a class of no example is no column."""
+    rows = masked_count(student[:, 0], 0, jnp.any(where, 1))
+    entries, remainder = _correlation_gap(student, teacher, eps, 0, where)
+    columns = jnp.any(where, 0, keepdims=True)
+    value = masked_mean(rows * entries + remainder[None, :], -1, columns)
+    return jnp.where(jnp.any(where, 1), value, 0)
 
 
 def _eps(value: float | Array, like: Array) -> Array:
@@ -119,14 +122,15 @@ def dist_inter(
 
 
 def _probabilities(student, teacher, temperature, axis, where):
-    """Predictions `[N, K]`, which rows take part, and the squared temperature."""
+    """Predictions `[N, K]`, mask of the entries, and the squared temperature."""
     student, teacher, valid = batch_logits(student, teacher, axis, where)
     log_student, log_teacher, scale = tempered_pair(
         student, teacher, temperature, -1, None
     )
     why = "a correlation over the batch"
     examples.require_examples("student_logits", student.shape[0], 2, why)
-    return jnp.exp(log_student), jnp.exp(log_teacher), valid, scale
+    entries = possible(student, teacher, valid[:, None])
+    return jnp.exp(log_student), jnp.exp(log_teacher), entries, scale
 
 
 @over_global_batch()
@@ -146,7 +150,8 @@ def dist_intra(
     `dist_inter`, of the class's column of probabilities. The example i holds its share
     of it: with each column less its mean and of length 1,
     `T^2 / K sum_k N (q_ik - p_ik)^2 / 2`, plus what `eps` makes of a column of length
-    near 0. A column that does not vary has `r_k = 0`.
+    near 0. A column that does not vary has `r_k = 0`. A class that student and teacher
+    rule out with minus infinity in every example is no column.
 
     Args:
         student_logits: `[N, classes]` of the global batch, before any softmax.
@@ -180,10 +185,10 @@ def dist_intra(
         2022, arXiv 2205.10536.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
-    student, teacher, valid, scale = _probabilities(
+    student, teacher, entries, scale = _probabilities(
         student_logits, teacher_logits, temperature, axis, where
     )
-    return scale * _intra(student, teacher, _eps(eps, scale), valid)
+    return scale * _intra(student, teacher, _eps(eps, scale), entries)
 
 
 @over_global_batch()
@@ -238,11 +243,12 @@ def dist(
         2022, arXiv 2205.10536.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
-    student, teacher, valid, scale = _probabilities(
+    student, teacher, entries, scale = _probabilities(
         student_logits, teacher_logits, temperature, axis, where
     )
     eps = _eps(eps, scale)
-    inter = jnp.where(valid, _inter(student, teacher, eps), 0)
-    intra = _intra(student, teacher, eps, valid)
+    inter = _inter(student, teacher, eps, entries)
+    inter = jnp.where(jnp.any(entries, -1), inter, 0)
+    intra = _intra(student, teacher, eps, entries)
     beta, gamma = (jnp.asarray(x, scale.dtype) for x in (beta, gamma))
     return scale * (beta * inter + gamma * intra)

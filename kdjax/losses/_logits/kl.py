@@ -13,6 +13,7 @@ def softmax_kl(
     *,
     temperature: float | Array = 1.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Knowledge distillation (KD): KL divergence to the teacher, times T squared.
@@ -29,6 +30,9 @@ def softmax_kl(
             teacher.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes over
+            devices, if any. Each device passes its own classes, in order of device,
+            and has the values of all classes. `where` is divided alike.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -51,9 +55,9 @@ def softmax_kl(
         arXiv 1503.02531.
     """
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    return scale * divergence(log_teacher, log_student, axis, where)
+    return scale * divergence(log_teacher, log_student, axis, where, class_axis_name)
 
 
 def reverse_softmax_kl(
@@ -62,6 +66,7 @@ def reverse_softmax_kl(
     *,
     temperature: float | Array = 1.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Reverse KL (MiniLLM): KL divergence from the teacher, times T squared.
@@ -75,6 +80,8 @@ def reverse_softmax_kl(
         teacher_logits: the same shape. A class of student probability 0 costs nothing.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -95,9 +102,9 @@ def reverse_softmax_kl(
         Models", 2023, arXiv 2306.08543.
     """
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    return scale * divergence(log_student, log_teacher, axis, where)
+    return scale * divergence(log_student, log_teacher, axis, where, class_axis_name)
 
 
 def jeffreys(
@@ -106,6 +113,7 @@ def jeffreys(
     *,
     temperature: float | Array = 1.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Jeffreys divergence: the sum of both KL divergences, times T squared.
@@ -118,6 +126,8 @@ def jeffreys(
         teacher_logits: the same shape.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -138,10 +148,12 @@ def jeffreys(
         Problems", 1946, doi 10.1098/rspa.1946.0056.
     """
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    forward = divergence(log_teacher, log_student, axis, where)
-    return scale * (forward + divergence(log_student, log_teacher, axis, where))
+    forward = divergence(log_teacher, log_student, axis, where, class_axis_name)
+    return scale * (
+        forward + divergence(log_student, log_teacher, axis, where, class_axis_name)
+    )
 
 
 def _log_mixture(log_teacher: Array, log_student: Array, beta: Array) -> Array:
@@ -159,6 +171,7 @@ def jensen_shannon(
     beta: float | Array = 0.5,
     temperature: float | Array = 1.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Jensen-Shannon divergence (JSD), generalized as in GKD, times T squared.
@@ -178,6 +191,8 @@ def jensen_shannon(
         beta: `b`, the teacher's share of the mixture, a scalar in [0, 1].
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -198,9 +213,11 @@ def jensen_shannon(
         Self-Generated Mistakes", 2023, arXiv 2306.13649.
     """
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    return scale * mixture_divergence(log_student, log_teacher, beta, axis, where)
+    return scale * mixture_divergence(
+        log_student, log_teacher, beta, axis, where, class_axis_name
+    )
 
 
 def mixture_divergence(
@@ -209,6 +226,7 @@ def mixture_divergence(
     beta: float | Array,
     axis: int,
     where: Array | None,
+    axis_name: str | None = None,
 ) -> Array:
     """`jensen_shannon` of log-probabilities, without the squared temperature.
 
@@ -219,10 +237,10 @@ def mixture_divergence(
     inside = (beta > 0) & (beta < 1)
     share = jnp.where(inside, beta, 0.5)
     mixture = _log_mixture(log_teacher, log_student, share)
-    value = share * divergence(log_teacher, mixture, axis, where)
-    value += (1 - share) * divergence(log_student, mixture, axis, where)
+    value = share * divergence(log_teacher, mixture, axis, where, axis_name)
+    value += (1 - share) * divergence(log_student, mixture, axis, where, axis_name)
     # Selected before it is computed: the other end may be infinite.
     first = jnp.where(beta == 1, log_student, log_teacher)
     second = jnp.where(beta == 0, log_student, log_teacher)
-    end = divergence(first, second, axis, where)
+    end = divergence(first, second, axis, where, axis_name)
     return jnp.where(inside, value, end)

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks, examples
-from kdjax.core.logits import divergence
+from kdjax.core.logits import divergence, possible
 from kdjax.core.numerics import tempered_log_softmax
+from kdjax.core.reduce import masked_count
 from kdjax.core.types import Array
 from kdjax.losses._global_batch import AxisName, over_global_batch
 from kdjax.losses._logits._batch import batch_logits
@@ -29,10 +30,16 @@ def _batch_gaps(student: Array, teacher: Array) -> Array:
     return jnp.sum(jnp.square(examples.gram(teacher) - examples.gram(student)), 1)
 
 
-def _class_gap(student: Array, teacher: Array) -> Array:
+def _class_gap(student: Array, teacher: Array, classes: Array) -> Array:
     """Squared difference of the Gram matrices of the classes, over their number."""
     gap = examples.gram(teacher.T) - examples.gram(student.T)
-    return jnp.sum(jnp.square(gap)) / student.shape[1]
+    return jnp.sum(jnp.square(gap)) / classes
+
+
+def _count_classes(student: Array, teacher: Array, valid: Array) -> Array:
+    """Number of classes that student and teacher do not rule out in every example."""
+    entries = possible(student, teacher, valid[:, None])
+    return masked_count(student[0], None, jnp.any(entries, 0))
 
 
 def _shares(logits: Array, temperature: float | Array, valid: Array) -> Array:
@@ -110,6 +117,7 @@ def mlld(
     checks.one_of("view", view, VIEWS)
     weights, gram_weight = _LEVELS[variant, view]
     value = jnp.zeros(valid.shape, student.dtype)
+    classes = _count_classes(student, teacher, valid)
     sides = (student, teacher)
     if standardize:
         sides = tuple(standardize_logits(x) for x in sides)
@@ -120,7 +128,8 @@ def mlld(
             value += scale * divergence(log_teacher, log_student)
         if gram_weight:
             shares = [_shares(x, level, valid) for x in (student, teacher)]
-            value += gram_weight * (_batch_gaps(*shares) + _class_gap(*shares))
+            gaps = _batch_gaps(*shares) + _class_gap(*shares, classes)
+            value += gram_weight * gaps
     return jnp.where(valid, value, 0)
 
 
@@ -222,4 +231,5 @@ def mlld_class(
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
     shares = [_shares(x, temperature, valid) for x in (student, teacher)]
-    return jnp.where(valid, _class_gap(*shares), 0)
+    classes = _count_classes(student, teacher, valid)
+    return jnp.where(valid, _class_gap(*shares, classes), 0)

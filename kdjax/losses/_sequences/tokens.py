@@ -17,8 +17,8 @@ Where no token is masked, the first two are the same.
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.core import checks
-from kdjax.core.logits import divergence
+from kdjax.core import checks, collectives
+from kdjax.core.logits import divergence, local_ids
 from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_count, masked_mean, masked_sum
 from kdjax.core.types import Array
@@ -87,22 +87,25 @@ def _token_mask(student: Array, axis: int, where: Array | None) -> Array | None:
     return where
 
 
-def _real(where: Array | None, logits: Array, axis: int) -> Array | None:
+def _real(
+    where: Array | None, logits: Array, axis: int, axis_name: str | None
+) -> Array | None:
     """The tokens `[batch, tokens]` that have an entry which takes part."""
     if where is None:
         return None
-    return jnp.any(jnp.broadcast_to(where, logits.shape), axis)
+    entries = jnp.broadcast_to(where, logits.shape)
+    return collectives.any_true(entries, axis, axis_name)
 
 
-def _token_pair(student, teacher, temperature, axis, where):
+def _token_pair(student, teacher, temperature, axis, where, axis_name):
     """Log-probabilities of both networks, the squared temperature, and the mask."""
     checks.matching_pair("logits", student, teacher)
     checks.rank("student_logits", student, 3)
     where = _token_mask(student, axis, where)
-    checks.classes("student_logits", student, axis)
+    checks.classes("student_logits", student, axis, axis_name)
     checks.positive("temperature", temperature)
     student, teacher = (
-        tempered_log_softmax(x, temperature, axis, where)
+        tempered_log_softmax(x, temperature, axis, where, axis_name)
         for x in promote_together(student, teacher)
     )
     scale = jnp.square(jnp.asarray(temperature, student.dtype))
@@ -117,6 +120,7 @@ def token_kl(
     direction: str = "forward",
     variant: str = "tokens",
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Word-level KD: KL divergence between next-token distributions.
@@ -135,6 +139,8 @@ def token_kl(
             see the module's text. The default is `"tokens"`, with which weights of
             language models were tuned.
         axis: the axis of the vocabulary.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
+            if any; see `softmax_kl`.
         where: bool, `[batch, tokens]`, the real tokens; or broadcastable to the logits,
             the entries of the vocabulary that take part. A token without any
             influences nothing and is not counted.
@@ -160,12 +166,12 @@ def token_kl(
     """
     checks.one_of("direction", direction, DIRECTIONS)
     log_student, log_teacher, scale, where = _token_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
     if direction == "reverse":
         log_student, log_teacher = log_teacher, log_student
-    values = scale * divergence(log_teacher, log_student, axis, where)
-    real = _real(where, log_student, axis)
+    values = scale * divergence(log_teacher, log_student, axis, where, class_axis_name)
+    real = _real(where, log_student, axis, class_axis_name)
     return per_sequence(values, variant=variant, where=real)
 
 
@@ -177,6 +183,7 @@ def token_jsd(
     temperature: float | Array = 1.0,
     variant: str = "tokens",
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """GKD: generalized Jensen-Shannon divergence of next-token distributions.
@@ -195,6 +202,8 @@ def token_jsd(
         temperature: a scalar above 0.
         variant: how tokens become one value, as in `token_kl`.
         axis: the axis of the vocabulary.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
+            if any; see `softmax_kl`.
         where: bool, `[batch, tokens]` or broadcastable to the logits, as in `token_kl`.
 
     Returns:
@@ -216,10 +225,12 @@ def token_jsd(
         Self-Generated Mistakes" (GKD), 2024, arXiv 2306.13649.
     """
     log_student, log_teacher, scale, where = _token_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    values = mixture_divergence(log_student, log_teacher, beta, axis, where)
-    real = _real(where, log_student, axis)
+    values = mixture_divergence(
+        log_student, log_teacher, beta, axis, where, class_axis_name
+    )
+    real = _real(where, log_student, axis, class_axis_name)
     return per_sequence(scale * values, variant=variant, where=real)
 
 
@@ -229,6 +240,7 @@ def sequence_nll(
     *,
     variant: str = "tokens",
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Sequence-level KD (SeqKD): negative log-likelihood of the teacher's tokens.
@@ -245,6 +257,8 @@ def sequence_nll(
         variant: how tokens become one value, as in `token_kl`; `"sum"` is the
             negative log-likelihood of the whole sequence.
         axis: the axis of the vocabulary.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
+            if any; see `softmax_kl`.
         where: bool, `[batch, tokens]`, the real tokens; or broadcastable to the logits,
             the entries of the vocabulary that take part. A token whose id is not
             among them is padding.
@@ -273,16 +287,21 @@ def sequence_nll(
     vocabulary = shape.pop(axis)
     checks.integer("teacher_tokens", teacher_tokens, "token ids")
     checks.shape("teacher_tokens", teacher_tokens, tuple(shape))
-    checks.below("teacher_tokens", teacher_tokens, vocabulary, "token ids")
-    tokens = jnp.asarray(teacher_tokens).astype(jnp.int32)
-    real = (tokens >= 0) & (tokens < vocabulary)
-    chosen = jnp.expand_dims(jnp.where(real, tokens, 0), axis)
+    devices = 1 if class_axis_name is None else lax.axis_size(class_axis_name)
+    checks.below("teacher_tokens", teacher_tokens, vocabulary * devices, "token ids")
+    tokens = local_ids(teacher_tokens, vocabulary, class_axis_name)
+    mine = (tokens >= 0) & (tokens < vocabulary)
+    chosen = jnp.expand_dims(jnp.where(mine, tokens, 0), axis)
     if where is not None:
         where = jnp.broadcast_to(where, student_logits.shape)
         named = jnp.squeeze(jnp.take_along_axis(where, chosen, axis), axis)
-        real = real & named
+        mine = mine & named
+    # Of all devices one has the token among its classes.
+    mine = jnp.expand_dims(mine, axis)
+    real = collectives.any_true(mine, axis, class_axis_name)
     keep = jnp.expand_dims(real, axis)
     keep = keep if where is None else keep & where
-    log_student = tempered_log_softmax(student_logits, 1.0, axis, keep)
-    values = -jnp.squeeze(jnp.take_along_axis(log_student, chosen, axis), axis)
+    log_student = tempered_log_softmax(student_logits, 1.0, axis, keep, class_axis_name)
+    log_chosen = jnp.take_along_axis(log_student, chosen, axis)
+    values = -masked_sum(log_chosen, axis, mine, class_axis_name)
     return per_sequence(values, variant=variant, where=real)
