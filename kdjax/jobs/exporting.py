@@ -16,6 +16,7 @@ from kdjax.core import runlog
 from kdjax.core.types import Model
 from kdjax.data import images as files
 from kdjax.export import FORMATS, Student, write_export
+from kdjax.models.normalization import SCALES
 from kdjax.models.zoo import count_parameters
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
@@ -197,6 +198,7 @@ def make_card(
         "input": f"uint8 [batch, {side}, {side}, {channels}]",
         "output": f"float32 logits [batch, {len(student.classes)}]",
         "classes": list(student.classes),
+        "pixels": _pixels(run.model.normalization),
         "model": configs.to_dict(run)["model"],
         "parameters": count_parameters(student.variables),
         "flops": _flops(student),
@@ -208,6 +210,12 @@ def make_card(
         "machine": summary.get("machine", ""),
         "versions": summary.get("versions", {}),
     }
+
+
+def _pixels(normalization: str) -> dict[str, list[float]]:
+    """Mean and standard deviation by which pixels / 255 enter the network."""
+    mean, std = SCALES[normalization]
+    return {"mean": list(mean), "std": list(std)}
 
 
 def _images(student: Student, count: int) -> np.ndarray:
