@@ -372,6 +372,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         hosts.join()
     from kdjax import jobs
     from kdjax.cache.store import StoreError
+    from kdjax.core.compilation import cache_programs
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
     from kdjax.experiments import SweepError
@@ -379,7 +380,8 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax.train.loop import Interrupted, NonFiniteError
 
     try:
-        job(jobs)
+        with cache_programs():
+            job(jobs)
     except (ConfigError, RunFolderError, StoreError, ImageError) as error:
         _fail(str(error))
     except (NonFiniteError, SweepError) as error:

@@ -85,7 +85,8 @@ def distill(
     # All trainings are checked before the first of them writes anything.
     check_trainings(trainings)
     teacher_model = trainings[-1].teacher
-    if teacher_model is not None and not trainings[0].section:
+    begun = runlog.contains_run(run.folder)
+    if teacher_model is not None and not trainings[0].section and not begun:
         check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
@@ -193,14 +194,15 @@ def _live_teacher(run: Run) -> TeacherConfig | None:
 def check_trainings(trainings: list[Training]) -> None:
     """Refuse folders of other runs, and configs whose parts do not fit together.
 
-    Traces a step of each unfinished run; computes and writes nothing.
+    Traces a step of each run that has not begun; computes and writes nothing. A run
+    that has begun passed with the same config.
     """
     # Errors of a teacher's training name the fields of its section.
     fields = {name: name for name in ("model", "optim", "views", "steps")}
     for training in trainings:
         with beneath(training.section, fields if training.section else {}):
             refuse_other(training.run.folder, training.identity)
-            if not runlog.is_finished(training.run.folder):
+            if not runlog.contains_run(training.run.folder):
                 setup.check_fit(
                     training.run,
                     train=training.data["train"],
