@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -17,6 +18,7 @@ LIMIT = 4 * 2**30
 # Programs that compile faster are not worth a file.
 SECONDS = 0.1
 _DIRECTORY = "jax_compilation_cache_dir"
+_ENABLED = "jax_enable_compilation_cache"
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
@@ -51,7 +53,7 @@ def cache_programs() -> Iterator[None]:
         yield
         return
     _delete_oldest(folder.parent, LIMIT)
-    settings = {_DIRECTORY: str(folder)}
+    settings: dict[str, Any] = {_DIRECTORY: str(folder)}
     if _SECONDS.upper() not in os.environ:
         settings[_SECONDS] = SECONDS
     before = {name: getattr(jax.config, name) for name in settings}
@@ -65,10 +67,10 @@ def cache_programs() -> Iterator[None]:
 def _is_chosen() -> bool:
     """True where the user has set a folder, or turned the cache off."""
     chosen = getattr(jax.config, _DIRECTORY) is not None
-    return chosen or not jax.config.jax_enable_compilation_cache
+    return chosen or not getattr(jax.config, _ENABLED)
 
 
-def _update(settings: dict) -> None:
+def _update(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
     # JAX opens the folder once, when it first compiles.

@@ -27,6 +27,7 @@ from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, lock_folder, start
 from kdjax.jobs.trainer import Training, train_one
 from kdjax.setup.identity import identify, refuse_other
+from kdjax.train.progress import stage
 
 
 def train(
@@ -48,8 +49,7 @@ def train(
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
-    trainings = plan_trainings(job)
-    check_trainings(trainings)
+    trainings = prepare(job)
     for training in trainings:
         train_one(training, job.console)
     return run.folder
@@ -81,19 +81,27 @@ def distill(
     """
     job = start(run, splits, student, teacher, console)
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
-    trainings = plan_trainings(job)
-    # All trainings are checked before the first of them writes anything.
-    check_trainings(trainings)
+    trainings = prepare(job)
     teacher_model = trainings[-1].teacher
     begun = runlog.contains_run(run.folder)
     if teacher_model is not None and not trainings[0].section and not begun:
-        check_teacher(teacher_model, job)
+        with stage(job.console, "measuring the teacher"):
+            check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
             train_one(training, job.console)
     if hosts.is_first():
         _report(job, trainings)
     return run.folder
+
+
+def prepare(job: Job) -> list[Training]:
+    """The trainings of a job, all checked before the first of them writes anything."""
+    with stage(job.console, "loading models"):
+        trainings = plan_trainings(job)
+    with stage(job.console, "checking that all parts fit together"):
+        check_trainings(trainings)
+    return trainings
 
 
 def plan_trainings(job: Job) -> list[Training]:
