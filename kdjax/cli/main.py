@@ -102,8 +102,9 @@ def _fail(text: str, status: int = 2) -> None:
 
 
 _DESCRIPTIONS = {
-    "train": "Train one model on labels.",
-    "distill": "Train a student from a teacher, with label-only baselines beside it.",
+    "train": "Train one model on labels. --dry-run shows the cost and writes nothing.",
+    "distill": "Train a student from a teacher, with label-only baselines beside it. "
+    "--dry-run shows size, memory and hours, and writes nothing.",
     "cache-targets": "Store the teacher's outputs in --teacher.cache.path, for a "
     "`kdjax distill` with the same options. The same command continues and repairs.",
 }
@@ -118,18 +119,27 @@ def _train(args: list[str]) -> None:
         if arg.startswith("--teacher."):
             reason = "`kdjax train` has no teacher; `kdjax distill` has one"
             raise ConfigError(arg.removeprefix("--").partition("=")[0], reason=reason)
+    dry, args = _take_dry_run(args)
     run = _parse_run("train", args, presets.digits_labels())
-    _start(lambda jobs: jobs.train(run), run.compute.several_processes)
+    if dry:
+        run = dataclasses.replace(run, teacher=None, baselines=())
+    _start_long(lambda jobs: (jobs.estimate if dry else jobs.train)(run), run)
 
 
 def _distill(args: list[str]) -> None:
+    dry, args = _take_dry_run(args)
     run = _parse_run("distill", args, presets.digits())
-    _start(lambda jobs: jobs.distill(run), run.compute.several_processes)
+    _start_long(lambda jobs: (jobs.estimate if dry else jobs.distill)(run), run)
+
+
+def _take_dry_run(args: list[str]) -> tuple[bool, list[str]]:
+    """True for `--dry-run`, and the other arguments."""
+    return "--dry-run" in args, [x for x in args if x != "--dry-run"]
 
 
 def _cache_targets(args: list[str]) -> None:
     run = _parse_run("cache-targets", args, presets.digits())
-    _start(lambda jobs: jobs.cache_targets(run), run.compute.several_processes)
+    _start_long(lambda jobs: jobs.cache_targets(run), run)
 
 
 def _views(args: list[str]) -> None:
@@ -363,6 +373,12 @@ def _sweep(args: list[str]) -> None:
     tyro.cli(options, prog="kdjax sweep", args=args)
 
 
+def _start_long(job: Callable, run: Run) -> None:
+    """Run a job that prints its progress."""
+    print("loading libraries ...", flush=True)
+    _start(job, run.compute.several_processes)
+
+
 def _start(job: Callable, several_processes: bool = False) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
     _quiet()
@@ -372,6 +388,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         hosts.join()
     from kdjax import jobs
     from kdjax.cache.store import StoreError
+    from kdjax.core.compilation import cache_programs
     from kdjax.core.runlog import RunFolderError
     from kdjax.data.images import ImageError
     from kdjax.experiments import SweepError
@@ -379,7 +396,8 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax.train.loop import Interrupted, NonFiniteError
 
     try:
-        job(jobs)
+        with cache_programs():
+            job(jobs)
     except (ConfigError, RunFolderError, StoreError, ImageError) as error:
         _fail(str(error))
     except (NonFiniteError, SweepError) as error:

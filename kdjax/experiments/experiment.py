@@ -11,8 +11,8 @@ from kdjax.experiments.hypothesis import Hypothesis, Metric
 
 Variants = Mapping[str, Callable[[str], Run]]
 
-# Names in a sweep's folder that are no run's: `compiled`, files, `teacher-N` and
-# `RUN-targets`.
+# Names in a sweep's folder that are no run's: `compiled` (of older sweeps), files,
+# `teacher-N` and `RUN-targets`.
 _COMPILED = "compiled"
 _NO_RUN = r"\.|teacher-\d+$|.*(\.\w+|-targets)$"
 # More colors than this are hard to tell apart.

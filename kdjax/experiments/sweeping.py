@@ -1,18 +1,17 @@
 """Sweeps: every unfinished run of an experiment, one after another."""
 
-import contextlib
 import pathlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from kdjax.config import Run, require, require_known, require_local
 from kdjax.core import hosts, runlog
+from kdjax.core.compilation import cache_programs
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments.experiment import Experiment
 from kdjax.experiments.loading import load_experiment
@@ -53,7 +52,7 @@ def sweep(
     trained side by side in one program. Shared teachers and pretraining runs are
     trained once. A failed run is reported, and the others are still trained. The same
     command resumes, also from the `records.jsonl` of a sweep alone. Compiled programs
-    are kept in WORKDIR/compiled.
+    are kept in the user's cache folder (`kdjax.core.compilation`).
 
     Args:
       experiment: the value, or that of a file (`kdjax.experiments.load_experiment`).
@@ -100,7 +99,8 @@ def sweep(
     if hosts.is_first():
         _make(root, about)
     hosts.wait_for_all(f"made {root}")
-    with _compiling_once(root / "compiled"):
+    # Variants that differ in numbers, and all durations of one, are the same program.
+    with cache_programs():
         failures = _run_all(part, console)
     if hosts.is_first():
         write_sweep_report(root, experiment)
@@ -141,24 +141,6 @@ def _make(root: pathlib.Path, about: dict[str, Any]) -> None:
     if is_packed(root):
         unpack(root)
     runlog.write_json(root / "sweep.json", about)
-
-
-@contextlib.contextmanager
-def _compiling_once(folder: pathlib.Path) -> Iterator[None]:
-    """Keep compiled programs in a folder, unless the user keeps them already. Variants
-    that differ in numbers, and all durations of one, are the same program."""
-    field = "jax_compilation_cache_dir"
-    before = getattr(jax.config, field)
-    if before:
-        yield
-        return
-    jax.config.update(field, str(folder))
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update(field, before)
-        compilation_cache.reset_cache()
 
 
 def report_sweep(folder: str | pathlib.Path, out: str | pathlib.Path = "") -> str:

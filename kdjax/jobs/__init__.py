@@ -2,6 +2,7 @@
 
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
+from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
 from kdjax.jobs.measuring import evaluate, report
 from kdjax.jobs.visualizing import show_views
@@ -9,6 +10,7 @@ from kdjax.jobs.visualizing import show_views
 __all__ = [
     "cache_targets",
     "distill",
+    "estimate",
     "evaluate",
     "export",
     "load",

@@ -28,7 +28,7 @@ from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, start
 from kdjax.setup.batches import scalars
 from kdjax.train import compiled, sharding
-from kdjax.train.progress import Bar
+from kdjax.train.progress import Bar, stage
 
 
 def cache_targets(
@@ -143,8 +143,9 @@ def _prepare(job: Job) -> tuple[Writer, Store]:
     # Refuses epochs that make no step before anything is traced.
     count_records(run, source)
     live = _live(run, teacher)
-    setup.check_fit(live, train=source, student=student, teacher=teacher)
-    check_teacher(teacher, job)
+    with stage(job.console, "measuring the teacher"):
+        setup.check_fit(live, train=source, student=student, teacher=teacher)
+        check_teacher(teacher, job)
     if jax.process_count() > 1:
         teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
     mesh = _local_mesh(live)

@@ -28,6 +28,7 @@ from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, lock_folder, start
 from kdjax.jobs.trainer import Training, train_one
 from kdjax.setup.identity import identify, refuse_other
+from kdjax.train.progress import stage
 
 
 def train(
@@ -49,8 +50,7 @@ def train(
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
     job = start(run, splits, model, None, console)
-    trainings = plan_trainings(job)
-    check_trainings(trainings)
+    trainings = prepare(job)
     for training in trainings:
         train_one(training, job.console)
     return run.folder
@@ -82,18 +82,27 @@ def distill(
     """
     job = start(run, splits, student, teacher, console)
     require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
-    trainings = plan_trainings(job)
-    # All trainings are checked before the first of them writes anything.
-    check_trainings(trainings)
+    trainings = prepare(job)
     teacher_model = trainings[-1].teacher
-    if teacher_model is not None and not trainings[0].section:
-        check_teacher(teacher_model, job)
+    begun = runlog.contains_run(run.folder)
+    if teacher_model is not None and not trainings[0].section and not begun:
+        with stage(job.console, "measuring the teacher"):
+            check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
             train_one(training, job.console)
     if hosts.is_first():
         _report(job, trainings)
     return run.folder
+
+
+def prepare(job: Job) -> list[Training]:
+    """The trainings of a job, all checked before the first of them writes anything."""
+    with stage(job.console, "loading models"):
+        trainings = plan_trainings(job)
+    with stage(job.console, "checking that all parts fit together"):
+        check_trainings(trainings)
+    return trainings
 
 
 def plan_trainings(job: Job) -> list[Training]:
@@ -197,14 +206,15 @@ def _live_teacher(run: Run) -> TeacherConfig | None:
 def check_trainings(trainings: list[Training]) -> None:
     """Refuse folders of other runs, and configs whose parts do not fit together.
 
-    Traces a step of each unfinished run; computes and writes nothing.
+    Traces a step of each run that has not begun; computes and writes nothing. A run
+    that has begun passed with the same config.
     """
     # Errors of a teacher's training name the fields of its section.
     fields = {name: name for name in ("model", "optim", "views", "steps")}
     for training in trainings:
         with beneath(training.section, fields if training.section else {}):
             refuse_other(training.run.folder, training.identity)
-            if not runlog.is_finished(training.run.folder):
+            if not runlog.contains_run(training.run.folder):
                 setup.check_fit(
                     training.run,
                     train=training.data["train"],

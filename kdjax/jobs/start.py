@@ -19,6 +19,7 @@ from kdjax.data.datasets import Splits
 from kdjax.data.source import Source, check_labeled
 from kdjax.setup.identity import Identity, open_folder
 from kdjax.train import sharding
+from kdjax.train.progress import stage
 from kdjax.train.trackers import check_installed
 
 
@@ -66,7 +67,8 @@ def start(
     check_installed(run.trackers)
     mesh = sharding.make_mesh(run.compute, run.batch)
     names = ("train", "validation", "test")
-    data = {name: setup.load_source(run, name, splits) for name in names}
+    with stage(console, "reading data"):
+        data = {name: setup.load_source(run, name, splits) for name in names}
     _check_splits(data)
     setup.warn_of_missing_classes(run, data)
     return Job(run, splits, student, teacher, data, mesh, console)

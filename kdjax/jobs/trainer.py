@@ -21,6 +21,7 @@ from kdjax import reports, setup
 from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
+from kdjax.core.memory import peak_memory
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.jobs.start import lock_folder
@@ -28,7 +29,7 @@ from kdjax.models import zoo
 from kdjax.setup.identity import Identity, add_teacher
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
-from kdjax.train.progress import Bar
+from kdjax.train.progress import Bar, stage
 from kdjax.train.state import TrainState
 from kdjax.train.trackers import open_trackers
 
@@ -86,7 +87,8 @@ def train_one(training: Training, console: Console) -> None:
         with contextlib.closing(Checkpoints(folder)) as checkpoints:
             measure = _make_measure(parts, teacher, training.data)
             state, seconds = _fit(parts, measure, checkpoints, console)
-            test = measure(state, "test")
+            with stage(console, f"{run.name}: measuring on the test split"):
+                test = measure(state, "test")
         hosts.wait_for_all(f"measured {folder}")
         if hosts.is_first():
             variables = parts.student_variables(state)
@@ -132,8 +134,9 @@ def _summary(
         "left_out": {k: len(v.skipped) for k, v in data.items() if v.skipped},
         "seconds": round(seconds, 1),
         "test": test,
+        "memory": peak_memory(),
         "command": _command(),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": _versions(),
     }
 
@@ -226,7 +229,8 @@ def _command() -> str:
     return f"called from Python ({name or 'interactive'})"
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The devices, the architecture and the cores of this machine."""
     devices = jax.devices()
     kind = f"{len(devices)} x {devices[0].device_kind}"
     cores = _cores()

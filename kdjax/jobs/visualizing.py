@@ -15,7 +15,6 @@ from kdjax.core.types import BoundModel, PyTree, View
 from kdjax.data import order, statistics, streamed
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
-from kdjax.reports.view_grid import write_views
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 
@@ -51,6 +50,9 @@ def show_views(
       ConfigError: a field, `count` or `out` that cannot be used. RunFolderError: the
       folder of `out` cannot be made or written.
     """
+    # Not with the other jobs: matplotlib takes as long as JAX to import.
+    from kdjax.reports.view_grid import write_views
+
     run.check()
     path = _output_path(run, out)
     require(count >= 1, "count", "at least 1 example", count)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from kdjax.config import require_local
 from kdjax.core import runlog
 from kdjax.reports.collect import collect
-from kdjax.reports.plots import plot_curves
 from kdjax.reports.tables import report_markdown
 
 
@@ -20,6 +19,9 @@ def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
         RunFolderError: no path is given, a path is no run folder, or `out_dir` cannot
             be written.
     """
+    # Every training imports this module, and matplotlib takes as long as JAX to import.
+    from kdjax.reports.plots import plot_curves
+
     records = collect(paths)
     if not records:
         raise runlog.RunFolderError("a report needs at least one run folder, got none")

@@ -100,7 +100,7 @@ def provenance(records: Sequence[RunRecord]) -> str:
     block = "\n".join(["```bash", *commands, "```"]) if commands else ""
     lines = []
     shown = {"machine": str, "versions": _pairs, "seeds": _items}
-    shown |= {"left_out": _left, "targets": str}
+    shown |= {"left_out": _left, "targets": str, "memory": _memory}
     for field, show in shown.items():
         values = _values(records, field, show)
         if values:
@@ -145,6 +145,11 @@ def _pairs(versions: dict[str, str]) -> str:
 def _left(counts: dict[str, int]) -> str:
     each = " and ".join(f"{n} of the {split} split" for split, n in counts.items())
     return f"{each}, images that cannot be decoded"
+
+
+def _memory(peaks: dict[str, int]) -> str:
+    each = " and ".join(f"{size / 2**30:.1f} GiB of {k}" for k, size in peaks.items())
+    return f"{each} at the peak of the process"
 
 
 def _meaning(records: Sequence[RunRecord]) -> str:

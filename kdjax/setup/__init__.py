@@ -1,7 +1,7 @@
 """From a config to data, models, teacher, training step and identity."""
 
 from kdjax.setup.batches import make_batches, place_constants
-from kdjax.setup.dry_run import check_fit
+from kdjax.setup.dry_run import StepCost, check_fit, image_flops, measure_step
 from kdjax.setup.load_data import load_source, warn_of_missing_classes
 from kdjax.setup.load_models import (
     InitialVariables,
@@ -27,12 +27,14 @@ from kdjax.setup.parts import Parts, make_parts
 __all__ = [
     "InitialVariables",
     "Parts",
+    "StepCost",
     "cast",
     "check_fit",
     "complete_model",
     "complete_models",
     "ensemble_teachers",
     "fit_seeds",
+    "image_flops",
     "load_initial",
     "load_pretrained",
     "load_source",
@@ -41,6 +43,7 @@ __all__ = [
     "make_batches",
     "make_measure",
     "make_parts",
+    "measure_step",
     "place_constants",
     "read_run",
     "teacher_folder",

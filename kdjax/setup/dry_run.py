@@ -1,8 +1,9 @@
-"""Tracing one step of a run, so that parts that do not fit fail before a write."""
+"""A run without its training: one step traced to check it, or measured for its cost."""
 
 import dataclasses
 import functools
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,15 @@ import numpy as np
 from kdjax import config as configs
 from kdjax.cache import reader
 from kdjax.config import ConfigError, Run, require
+from kdjax.core.flops import count_flops
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.setup import batches
 from kdjax.setup.load_models import InitialVariables
 from kdjax.setup.parts import Parts, make_parts
-from kdjax.train import sharding
+from kdjax.train import compiled, sharding
+from kdjax.train.loop import stack
+from kdjax.train.state import TrainState
 
 
 def check_fit(
@@ -98,13 +102,14 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
         require(made.get(name) == got.get(name), "teacher", expected, got.get(name))
 
 
+def _logits(model: Model, variables: PyTree | None, images: Array) -> Array:
+    variables = variables or model.init(jax.random.key(0), images)
+    return model.apply(variables, images, train=False, rngs=None)[0].logits
+
+
 def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
     """Every label must have a logit."""
     classes, channels = parts.train.classes, parts.train.shape[-1]
-
-    def logits(model: Model, variables: PyTree | None, images: Array) -> Array:
-        variables = variables or model.init(jax.random.key(0), images)
-        return model.apply(variables, images, train=False, rngs=None)[0].logits
 
     models = [("model", parts.student, None, parts.run.model.resolution)]
     if teacher is not None:
@@ -112,7 +117,7 @@ def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
         models.append(("teacher", *bound))
     for field, model, variables, resolution in models:
         images = _blank(resolution, channels)
-        output = jax.eval_shape(functools.partial(logits, model), variables, images)
+        output = jax.eval_shape(functools.partial(_logits, model), variables, images)
         expected = f"at least {classes} logits (the classes of data.train)"
         require(output.shape[-1] >= classes, field, expected, output.shape[-1])
 
@@ -128,3 +133,68 @@ def _trace_step(parts: Parts) -> None:
     if parts.constant_axes.get("targets") == 0:
         constants["targets"] = {k: x[0] for k, x in constants["targets"].items()}
     jax.eval_shape(step, parts.start, batch, constants)
+
+
+def image_flops(bound: BoundModel, channels: int) -> int:
+    """FLOPs of a model for one image, in evaluation mode (`count_flops`).
+
+    bound: its variables may be shapes.
+    """
+    variables = _shapes_of_one_seed(bound.variables, bound.axis)
+    images = _blank(bound.resolution, channels)
+    return count_flops(functools.partial(_logits, bound.model), variables, images)
+
+
+class StepCost(NamedTuple):
+    """The cost of a step, measured.
+
+    compile_seconds: of tracing and compiling its program; less from a warm cache.
+    seconds: of one step of all seeds, a median.
+    memory: bytes of the program on one device: arguments, results and temporary arrays.
+    """
+
+    compile_seconds: float
+    seconds: float
+    memory: int
+
+
+# Steps are repeated until they have taken so many seconds.
+_MEASURED = 2.0
+
+
+def measure_step(parts: Parts, steps_per_call: int) -> tuple[StepCost, TrainState]:
+    """Compile the step of a run, and measure it on its first batches.
+
+    Returns:
+      The cost, and a state after these steps.
+    """
+    run = parts.run
+    step = compiled.compile_step(
+        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
+    )
+    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
+    constants = batches.place_constants(parts)
+    coming = batches.make_batches(parts)(0)
+    count = min(steps_per_call, run.steps)
+    batch = stack([next(coming) for _ in range(count)])
+    running = step.enter(state)
+    begun = time.perf_counter()
+    memory = step.lower(running, batch, constants).compile().memory_analysis()
+    compile_seconds = time.perf_counter() - begun
+    times: list[float] = []
+    while not times[1:] or (len(times) < 10 and sum(times) < _MEASURED):
+        begun = time.perf_counter()
+        running, _ = jax.block_until_ready(step.call(running, batch, constants))
+        times.append((time.perf_counter() - begun) / count)
+    # The first call compiles again where no cache has the program.
+    seconds = float(np.median(times[1:]))
+    return StepCost(compile_seconds, seconds, _total(memory)), step.leave(running)
+
+
+def _total(memory: Any) -> int:
+    """Bytes of a compiled program, donated arguments counted once; 0 if not known."""
+    if memory is None:
+        return 0
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes

@@ -1,6 +1,7 @@
 """The parts of one training: networks, strategy, views, step and constants."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -145,8 +146,12 @@ def make_parts(
     )
 
 
-class _Example(NamedTuple):
-    """A batch of one example with the shapes of a real one, for initialization."""
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """A batch of one example, all zeros, with the shapes of a real one.
+
+    For initialization: networks need shapes, and the teacher is traced for them once.
+    """
 
     run: Run
     train: Source
@@ -157,6 +162,13 @@ class _Example(NamedTuple):
     network: str
 
     def __call__(self) -> Batch:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes)
+
+    @functools.cached_property
+    def _shapes(self) -> Batch:
+        return jax.eval_shape(self._make)
+
+    def _make(self) -> Batch:
         size, channels = self.run.model.resolution, self.train.shape[-1]
         teacher_size = size if self.teacher is None else self.teacher.resolution
         student_images, teacher_images = jax.tree.map(

@@ -27,11 +27,13 @@ class Compiled(NamedTuple):
         `[steps, ...]`, metrics `[steps, seeds]`. The state passed in is consumed.
     enter: a state as `create_sharded` makes it, to the form that `call` takes.
     leave: back again, for evaluation and checkpoints.
+    lower: the program of `call` for its arguments, to be compiled ahead of time.
     """
 
     call: Callable[[Any, StepInputs, Any], tuple[Any, Metrics]]
     enter: Callable[[TrainState], Any]
     leave: Callable[[Any], TrainState]
+    lower: Callable[[Any, StepInputs, Any], jax.stages.Lowered]
 
 
 def compile_step(
@@ -82,18 +84,24 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
     compiled = jax.jit(run, donate_argnums=0)
 
+    def shard(path: tuple, x: Any) -> jax.Array:
+        if isinstance(x, jax.Array):
+            return x
+        divided = path[0].key == "rows"
+        return sharding.put(mesh, np.asarray(x), 2 if divided else None)
+
+    def place(batch: StepInputs) -> StepInputs:
+        if mesh.size == 1 and jax.process_count() == 1:
+            return batch
+        return jax.tree_util.tree_map_with_path(shard, batch)
+
     def call(state: TrainState, batch: StepInputs, constants: Any):
-        def shard(path: tuple, x: Any) -> jax.Array:
-            if isinstance(x, jax.Array):
-                return x
-            divided = path[0].key == "rows"
-            return sharding.put(mesh, np.asarray(x), 2 if divided else None)
+        return compiled(state, place(batch), constants)
 
-        if mesh.size > 1 or jax.process_count() > 1:
-            batch = jax.tree_util.tree_map_with_path(shard, batch)
-        return compiled(state, batch, constants)
+    def lower(state: TrainState, batch: StepInputs, constants: Any):
+        return compiled.lower(state, place(batch), constants)
 
-    return Compiled(call, lambda state: state, lambda state: state)
+    return Compiled(call, lambda state: state, lambda state: state, lower)
 
 
 def _pmap(step: Step, mesh: Mesh) -> Compiled:
@@ -114,10 +122,15 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         parts = x.reshape(steps, seeds, len(devices), local_batch, *x.shape[3:])
         return np.moveaxis(parts, 2, 0)
 
+    def split(batch: StepInputs) -> StepInputs:
+        return {**batch, "rows": jax.tree.map(divide, batch["rows"])}
+
     def call(state: TrainState, batch: StepInputs, constants: Any):
-        split = {**batch, "rows": jax.tree.map(divide, batch["rows"])}
-        state, metrics = mapped(state, split, constants)
+        state, metrics = mapped(state, split(batch), constants)
         return state, jax.tree.map(lambda x: x[0], metrics)
+
+    def lower(state: TrainState, batch: StepInputs, constants: Any):
+        return mapped.lower(state, split(batch), constants)
 
     def enter(state: TrainState) -> TrainState:
         host = jax.device_get(state)
@@ -127,4 +140,4 @@ def _pmap(step: Step, mesh: Mesh) -> Compiled:
         one = jax.tree.map(lambda x: np.asarray(x[0]), state)
         return jax.device_put(one, sharding.state_sharding(mesh, one))
 
-    return Compiled(call, enter, leave)
+    return Compiled(call, enter, leave, lower)

@@ -10,11 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.core import hosts
 from kdjax.core.types import PyTree
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.compiled import Compiled
 from kdjax.train.progress import Bar
 from kdjax.train.state import TrainState
+
+# Seconds of training after which a process writes its first checkpoint.
+FIRST_CHECKPOINT = 10.0
 
 
 class NonFiniteError(RuntimeError):
@@ -79,45 +83,38 @@ def fit(
     step = int(np.max(jax.device_get(state.step)))
     running = compiled.enter(state)
     iterator = batches(step)
-    window: list[tuple[int, Any]] = []
     clock = _Clock(seconds)
-    agreement = None
+    lines = _Lines(plan, clock, write, bar)
+    early = _EarlyCheckpoints()
     with _stop_signals() as stop:
         while step < plan.steps:
             end = plan.next_stop(step)
             batch = stack([next(iterator) for _ in range(step, end)])
             running, metrics = compiled.call(running, batch, constants)
-            window.append((step, metrics))
+            lines.add(step, end, metrics)
             step = end
             stopping = bool(stop) or checkpoints.reached_preemption(step)
             last = step == plan.steps
-            if last or step % plan.log_every == 0:
-                done = sum(len(m["loss"]) for _, m in window)
-                means = _means(window)
-                rate = clock.rate(done * plan.images_per_step)
-                agreement = _mean(means.get("agreement"), agreement)
-                write(_line("train", step, clock, means, images_per_second=rate))
-                bar.show(step, rate, _format_metrics(means, agreement))
-                window = []
+            logs = last or step % plan.log_every == 0
+            if logs:
+                lines.write_train(step)
             saves = stopping or last or step % plan.checkpoint_every == 0
+            saves = saves or early.is_due(logs)
             measures = last or step % plan.evaluate_every == 0
             if not (saves or measures):
                 continue
             # Before anything is saved or measured, both the losses so far and the
             # parameters after the last of them must be finite.
-            if window:
-                _means(window)
+            lines.check()
             clock.pause()
             current = compiled.leave(running)
             _check_parameters(current, step)
             accuracy = None
             if measures:
-                results = evaluate(current)
-                write(_line("validation", step, clock, results))
-                accuracy = float(np.mean(results["accuracy"]))
-                agreement = _mean(results.get("agreement"), agreement)
+                accuracy = lines.write_validation(step, evaluate(current))
             if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
                 checkpoints.save(current, step, accuracy)
+                early.saved()
             # Also at the end, for a caller that starts another run after this one.
             if stopping or (last and stop):
                 checkpoints.wait()
@@ -126,6 +123,82 @@ def fit(
             clock.resume()
     checkpoints.wait()
     return compiled.leave(running), clock.seconds()
+
+
+class _Lines:
+    """The metrics of a training: lines to write, and what the bar shows."""
+
+    def __init__(
+        self, plan: Plan, clock: "_Clock", write: Callable[[dict], None], bar: Bar
+    ):
+        self._plan, self._clock, self._write, self._bar = plan, clock, write, bar
+        self._window: list[tuple[int, Any]] = []
+        self._validation = ""
+        self._compiled = False
+
+    def add(self, start: int, end: int, metrics: Any) -> None:
+        """Keep the metrics of the steps of one call."""
+        if not self._compiled:
+            self._bar.compiled(self._clock.since_last_rate())
+            self._compiled = True
+        self._bar.advance(end)
+        self._window.append((start, metrics))
+
+    def check(self) -> None:
+        """Raise `NonFiniteError` where a loss that is not yet written is not finite."""
+        if self._window:
+            _means(self._window)
+
+    def write_train(self, step: int) -> None:
+        """Write the means since the last line, and show them."""
+        means = _means(self._window)
+        steps = sum(len(m["loss"]) for _, m in self._window)
+        rate = self._clock.rate(steps * self._plan.images_per_step)
+        self._write(_line("train", step, self._clock, means, images_per_second=rate))
+        pace = rate / self._plan.images_per_step
+        text = f"{pace:,.{0 if pace >= 100 else 1 if pace >= 1 else 3}f} steps/s"
+        self._bar.show(
+            step, rate, f"{text}  {_format_metrics(means)}{self._validation}"
+        )
+        self._window = []
+
+    def write_validation(self, step: int, results: dict[str, list[float]]) -> float:
+        """Write the results on the validation split; returns the mean accuracy."""
+        self._write(_line("validation", step, self._clock, results))
+        accuracy = float(np.mean(results["accuracy"]))
+        self._validation = f"  validation {accuracy:.1%} at step {step}"
+        return accuracy
+
+
+class _EarlyCheckpoints:
+    """Checkpoints of a process's first minutes, besides the regular ones.
+
+    The first is due after `FIRST_CHECKPOINT` seconds of training, the next ones when
+    the time has doubled since the last. So a process that is killed loses at most half
+    of its training, however rare the regular checkpoints are.
+    """
+
+    def __init__(self) -> None:
+        self._begun: float | None = None
+        self._next = FIRST_CHECKPOINT
+
+    def is_due(self, logs: bool) -> bool:
+        """True where a checkpoint is due. logs: the step has a line of metrics.
+
+        Hosts agree only where they wait for the metrics anyway.
+        """
+        # The first call compiles, which is no training.
+        if self._begun is None:
+            self._begun = time.perf_counter()
+        if jax.process_count() > 1 and not logs:
+            return False
+        seconds = time.perf_counter() - self._begun
+        return bool(hosts.agree(seconds >= self._next))
+
+    def saved(self) -> None:
+        if self._begun is not None:
+            doubled = 2 * (time.perf_counter() - self._begun)
+            self._next = max(doubled, FIRST_CHECKPOINT)
 
 
 class _Clock:
@@ -142,6 +215,9 @@ class _Clock:
         now = time.perf_counter()
         spent, self._since = now - self._since, now
         return images / max(spent, 1e-9)
+
+    def since_last_rate(self) -> float:
+        return time.perf_counter() - self._since
 
     def pause(self) -> None:
         self._paused = time.perf_counter()
@@ -210,13 +286,11 @@ def _check_parameters(state: TrainState, step: int) -> None:
         )
 
 
-def _format_metrics(means: dict[str, list[float]], agreement: float | None) -> str:
+def _format_metrics(means: dict[str, list[float]]) -> str:
     text = f"loss {np.mean(means['loss']):.4f}"
-    return text if agreement is None else f"{text}  agreement {agreement:.1%}"
-
-
-def _mean(values: list[float] | None, otherwise: float | None) -> float | None:
-    return otherwise if values is None else float(np.mean(values))
+    if "agreement" not in means:
+        return text
+    return f"{text}  agreement {np.mean(means['agreement']):.1%}"
 
 
 def _line(kind: str, step: int, clock: _Clock, values: dict, **more: Any) -> dict:

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import kdjax
-from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.gpu import __main__ as script
 from experiments.benchmarks.gpu import (
     bit,
@@ -30,6 +29,7 @@ from experiments.benchmarks.gpu import (
 )
 from experiments.benchmarks.gpu.tables import Table
 from kdjax.config import ModelConfig
+from kdjax.core.flops import count_flops
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARTS = ("laws", "cifar", "bit", "kernels", "profile")

@@ -11,6 +11,7 @@ from rich.console import Console
 from kdjax import experiments
 from kdjax.config import ConfigError, to_dict
 from kdjax.core import runlog
+from kdjax.core.compilation import cache_folder
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import SweepError, load_experiment
 from kdjax.experiments.planning import plan
@@ -299,10 +300,11 @@ def test_time_left_tells_starts_from_steps():
     assert time_left(done, [1_600, 1_600]) == ", about 6 min left"
 
 
-def test_runs_that_differ_in_numbers_are_one_program(tmp_path):
+def test_runs_that_differ_in_numbers_are_one_program(tmp_path, monkeypatch):
     """Of rate, decay, temperature, and length; the process keeps its own cache."""
     file = tmp_path / "numbers.py"
     file.write_text(NUMBERS)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = getattr(jax.config, CACHE)
     jax.config.update(CACHE, None)
     try:
@@ -311,6 +313,6 @@ def test_runs_that_differ_in_numbers_are_one_program(tmp_path):
         assert getattr(jax.config, CACHE) is None
     finally:
         jax.config.update(CACHE, before)
-    kept = [path.name for path in (root / "compiled").glob("jit_run-*-cache")]
+    kept = [path.name for path in cache_folder().glob("jit_run-*-cache")]
     # That of the teacher and that of the students.
     assert len(kept) == 2

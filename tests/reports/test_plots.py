@@ -10,9 +10,10 @@ import pytest
 from matplotlib.text import Text
 
 from kdjax.core.runlog import RunFolderError
-from kdjax.reports import RunRecord, plot_curves, plots
+from kdjax.reports import RunRecord, plots
 from kdjax.reports.drawing import COLORS, GRAY
 from kdjax.reports.drawing import write_png as write
+from kdjax.reports.plots import plot_curves
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

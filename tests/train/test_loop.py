@@ -10,12 +10,18 @@ from kdjax.train import loop
 from kdjax.train.compiled import Compiled
 from kdjax.train.state import TrainState
 
+BAR = types.SimpleNamespace(
+    show=lambda *_: None, advance=lambda _: None, compiled=lambda _: None
+)
+
 
 @pytest.mark.parametrize("before", [0.0, 100.0])
 def test_images_per_second_are_of_training_alone(monkeypatch, before):
     """An update takes 2 s, an evaluation 50 and a checkpoint 30, at steps that are not
     those of the log: every line says 64 images an update / 2 s. A run that is resumed
-    adds the seconds spent before."""
+    adds the seconds spent before. A first checkpoint comes at step 10: 62 s after the
+    first call. The next would be after twice the time until its end, 184 s, when the
+    regular one of step 14 has doubled the time again."""
     now = [0.0]
     monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
 
@@ -37,7 +43,7 @@ def test_images_per_second_are_of_training_alone(monkeypatch, before):
     )
     lines = []
     _, spent = loop.fit(
-        Compiled(enter=lambda x: x, call=call, leave=lambda x: x),
+        Compiled(call=call, enter=lambda x: x, leave=lambda x: x, lower=call),
         state,
         {},
         loop.Plan("run", 30, 64, 10, 6, 14, 4),
@@ -45,13 +51,40 @@ def test_images_per_second_are_of_training_alone(monkeypatch, before):
         evaluate=lambda _: spend(50.0, {"accuracy": [0.5]}),
         write=lines.append,
         checkpoints=checkpoints,
-        bar=types.SimpleNamespace(show=lambda *_: None),
+        bar=BAR,
         seconds=before,
     )
     logged = [line for line in lines if line["kind"] == "train"]
     assert [line["step"] for line in logged] == [10, 20, 30]
     assert [line["images_per_second"] for line in logged] == pytest.approx([32.0] * 3)
-    # Evaluations at 6, 12, 18, 24, 30, checkpoints at 14, 28, 30.
-    assert now[0] == 30 * 2 + 5 * 50 + 3 * 30
+    # Evaluations at 6, 12, 18, 24, 30, checkpoints at 10, 14, 28, 30.
+    assert now[0] == 30 * 2 + 5 * 50 + 4 * 30
     assert spent == pytest.approx(before + now[0])
     assert lines[0]["seconds"] == pytest.approx(before + 6 * 2 + 50)
+
+
+def test_early_checkpoints_double_the_time_between_them(monkeypatch):
+    """After 10 s of training without the first call, which compiles; then after twice
+    the time at which the last one, early or regular, was saved."""
+    now = [500.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    early, saved = loop._EarlyCheckpoints(), []
+    for seconds in range(200):
+        now[0] = 500.0 + seconds
+        if early.is_due(logs=False) or seconds == 60:
+            early.saved()
+            saved.append(seconds)
+    assert saved == [10, 20, 40, 60, 120]
+
+
+def test_hosts_agree_on_early_checkpoints_at_lines_alone(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(loop.jax, "process_count", lambda: 2)
+    answers = []
+    monkeypatch.setattr(loop.hosts, "agree", lambda due: answers.append(due) or due)
+    early = loop._EarlyCheckpoints()
+    early.is_due(logs=False)
+    now[0] = 11.0
+    assert not early.is_due(logs=False) and answers == []
+    assert early.is_due(logs=True) and answers == [True]

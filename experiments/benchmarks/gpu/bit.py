@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 import kdjax
 from experiments.benchmarks.common import Prepared, base, prepare, splits
-from experiments.benchmarks.flops import count_flops
 from experiments.benchmarks.gpu import toys
 from experiments.benchmarks.gpu.kernels import normal, seconds
 from experiments.benchmarks.gpu.steps import (
@@ -27,6 +26,7 @@ from experiments.benchmarks.gpu.steps import (
 from experiments.benchmarks.gpu.tables import Table
 from kdjax import setup
 from kdjax.config import ModelConfig, Run, TrainFirst
+from kdjax.core.flops import count_flops
 from kdjax.core.types import BoundModel
 
 RATE, STEP = "matrix rate", "BiT step"

@@ -1,0 +1,184 @@
+"""The cost of a run before it is trained: one measured step, hours to go."""
+
+import datetime
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from kdjax import setup
+from kdjax.config import Run
+from kdjax.core import runlog
+from kdjax.core.types import BoundModel, Model, PyTree
+from kdjax.data.datasets import Splits
+from kdjax.jobs.distilling import prepare
+from kdjax.jobs.start import start
+from kdjax.jobs.trainer import Training, machine, make_plan
+from kdjax.models.zoo import count_parameters
+from kdjax.setup.measure import BATCH
+from kdjax.train.checkpoint import Checkpoints
+from kdjax.train.progress import stage
+
+
+class Size(NamedTuple):
+    """Parameters of a network, and its FLOPs for one image (`core.flops`)."""
+
+    parameters: int
+    flops: int
+
+
+class Estimate(NamedTuple):
+    """The cost of one training on this machine.
+
+    student, teacher: their sizes; None where no term reads a teacher live.
+    epochs: of the training images.
+    done: steps that a checkpoint already has.
+    step: the measured step.
+    evaluation_seconds: of one evaluation on the validation split.
+    seconds: of the steps and evaluations to go, without compilation.
+    """
+
+    name: str
+    student: Size
+    teacher: Size | None
+    steps: int
+    epochs: float
+    done: int
+    step: setup.StepCost
+    evaluation_seconds: float
+    seconds: float
+
+
+def estimate(
+    run: Run,
+    *,
+    splits: Splits | None = None,
+    student: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
+    console: Console | None = None,
+) -> list[Estimate]:
+    """Measure a few steps of each training of a run, and print what it would cost.
+
+    A teacher that is yet to be trained is measured with blank variables. Nothing is
+    written in the run folder.
+
+    Args:
+      run: as for `distill`, or without a teacher as for `train`.
+      splits, student, teacher: as `distill` takes them.
+
+    Returns:
+      The cost of each training that is not finished, in their order.
+    """
+    job = start(run, splits, student, teacher, console)
+    estimates = []
+    for training in prepare(job):
+        if not runlog.is_finished(training.run.folder):
+            with stage(job.console, f"{training.run.name}: measuring a step"):
+                estimates.append(_estimate(training))
+    job.console.print(_table(estimates))
+    total = datetime.timedelta(seconds=round(sum(x.seconds for x in estimates)))
+    text = f"to go: {total} on {machine()}, without compilation"
+    job.console.print(text, highlight=False, soft_wrap=True)
+    return estimates
+
+
+def _estimate(training: Training) -> Estimate:
+    run, train = training.run, training.data["train"]
+    teacher = None if training.teacher is None else _with_values(training.teacher)
+    parts = setup.make_parts(
+        run,
+        train=train,
+        student=training.student,
+        teacher=teacher,
+        mesh=training.mesh,
+        initial=training.initial,
+    )
+    step, state = setup.measure_step(parts, make_plan(run).steps_per_call)
+    variables = parts.student_variables(state)
+    bound = BoundModel(parts.student, variables, 0, run.model.resolution)
+    evaluation = _measure_evaluation(training, bound, teacher)
+    done = _last_step(run)
+    last = bool(run.steps % run.evaluate_every)
+    evaluations = run.steps // run.evaluate_every + last - done // run.evaluate_every
+    live = teacher is not None and "teacher" in parts.constants
+    return Estimate(
+        name=run.name,
+        student=_size(bound, train.shape[-1]),
+        teacher=_size(teacher, train.shape[-1]) if live else None,
+        steps=run.steps,
+        epochs=run.steps * run.batch / len(train),
+        done=done,
+        step=step,
+        evaluation_seconds=evaluation,
+        seconds=(run.steps - done) * step.seconds + evaluations * evaluation,
+    )
+
+
+def _with_values(teacher: BoundModel) -> BoundModel:
+    """A teacher with zeros where its variables are shapes."""
+
+    def fill(x: Any) -> Any:
+        blank = isinstance(x, jax.ShapeDtypeStruct)
+        return jnp.zeros(x.shape, x.dtype) if blank else x
+
+    return teacher._replace(variables=jax.tree.map(fill, teacher.variables))
+
+
+def _size(bound: BoundModel, channels: int) -> Size:
+    leaves: PyTree = bound.variables
+    if bound.axis == 0:
+        leaves = jax.eval_shape(lambda v: jax.tree.map(lambda x: x[0], v), leaves)
+    return Size(count_parameters(leaves), setup.image_flops(bound, channels))
+
+
+def _measure_evaluation(
+    training: Training, student: BoundModel, teacher: BoundModel | None
+) -> float:
+    """Seconds of an evaluation on the validation split, from one batch of it."""
+    run, source = training.run, training.data["validation"]
+    crop = run.views.evaluation_crop
+    measure = setup.make_measure(student, teacher, run.seeds, training.mesh, crop)
+    measure(student.variables, source, limit=BATCH)
+    begun = time.perf_counter()
+    measure(student.variables, source, limit=BATCH)
+    return (time.perf_counter() - begun) * math.ceil(len(source) / BATCH)
+
+
+def _last_step(run: Run) -> int:
+    if not (run.folder / "checkpoints").is_dir():
+        return 0
+    checkpoints = Checkpoints(run.folder, read_only=True)
+    try:
+        return checkpoints.last_step() or 0
+    finally:
+        checkpoints.close()
+
+
+def _table(estimates: list[Estimate]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.caption = "M/image: millions of multiplications and additions, forward"
+    table.caption_justify = "left"
+    heads = ("steps", "epochs", "student", "M/image", "teacher", "M/image")
+    heads += ("memory", "ms/step", "to go")
+    table.add_column("run", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for x in estimates:
+        left = datetime.timedelta(seconds=round(x.seconds))
+        numbers = [f"{x.steps - x.done:,}", f"{x.epochs:,.1f}"]
+        numbers += [*_cells(x.student), *_cells(x.teacher)]
+        numbers += [decimal(x.step.memory), f"{1e3 * x.step.seconds:,.1f}", str(left)]
+        table.add_row(x.name, *numbers)
+    return table
+
+
+def _cells(size: Size | None) -> tuple[str, str]:
+    if size is None:
+        return "–", "–"
+    return f"{size.parameters:,}", f"{size.flops / 1e6:,.2f}"
