@@ -8,13 +8,15 @@ from kdjax.config.checks import (
     ConfigError,
     beneath,
     is_number,
+    near_names,
     require,
     require_known,
+    suggest,
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, ModelConfig, Normalization
-from kdjax.config.paths import set_fields
+from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
     HARD,
@@ -82,12 +84,15 @@ __all__ = [
     "load_config",
     "load_function",
     "members_of",
+    "near_names",
+    "parse_words",
     "replace_cache",
     "replace_trained",
     "require",
     "require_known",
     "set_fields",
     "source_files",
+    "suggest",
     "to_dict",
     "trained_first",
 ]
