@@ -168,7 +168,7 @@ def test_bad_json_is_named(path, value, message):
             dict(teacher=Ensemble((FromRun("x"), FromRun("y", cache=Cache("z"))))),
             "teacher.members.1.cache.path: expected none",
         ),
-        (dict(data=Data()), "data.name: expected a name, got ''"),
+        (dict(data=Data()), r"data.name: expected folder:PATH .* got ''"),
         (dict(model=ModelConfig()), "model.name: expected a name, got ''"),
     ],
 )

@@ -71,7 +71,6 @@ def test_the_folder_is_refused_with_every_difference(tmp_path):
         "--workdir",
         '  given.model: folder has nothing, this run has "a line"',
         '  given.teacher: folder has "a line", this run has nothing',
-        '  name: folder has "a", this run has "b"',
         f"  optim.lr: folder has {RUN.optim.lr}, this run has 0.5",
         f"  teacher: folder has {teacher}, this run has null",
     ]
@@ -79,6 +78,7 @@ def test_the_folder_is_refused_with_every_difference(tmp_path):
 
 
 CHANGES = {
+    "name": "b",
     "workdir": "elsewhere",
     "compute": {"data": 1},
     "trackers": ["wandb"],

@@ -174,13 +174,13 @@ def test_crops_of_stored_images_know_their_own_sizes(photos):
 
 
 NOWHERE = {
-    "data.name: expected module:function, .*'dreams'": {"name": "dreams"},
+    "data.name: expected folder:PATH, .*'dreams'": {"name": "dreams"},
     "data.name .*/nowhere.: expected a folder": {"name": "folder:/nowhere"},
     "data.name: expected a module that exists, got 'nowhere'": {"name": "nowhere:data"},
     "data.name: expected a dict of splits, .* got 'dict_keys'": {
         "name": "its_keys:keys"
     },
-    "data.train_name: expected module:function": {"train_name": "dreams"},
+    "data.train_name: expected folder:PATH, ": {"train_name": "dreams"},
     "data.train_name .*/nowhere.: expected a folder": {"train_name": "folder:/nowhere"},
     "data.train_name: expected a module that exists": {"train_name": "nowhere:data"},
     "data.train_name: expected cifar10 prepared": {"train_name": "cifar10"},

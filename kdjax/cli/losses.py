@@ -8,26 +8,19 @@ from typing import Annotated
 import tyro
 
 
-def run(args: list[str]) -> None:
-    """Print losses by name or goal; an unknown one ends with exit status 2."""
+def run(name: Annotated[str, tyro.conf.Positional] = "", goal: str = "") -> None:
+    """Losses by method, paper or goal.
 
-    def options(
-        name: Annotated[str, tyro.conf.Positional] = "", goal: str = ""
-    ) -> None:
-        """Losses by method, paper or goal.
-
-        Args:
-            name: A loss, method, acronym or paper ("dkd", "ReviewKD", "2104.09044").
-            goal: Words for the purpose, such as "match features of other width".
-        """
-        if name and goal:
-            _fail("goal: expected no goal with a name, got both")
-        if name:
-            _print_named(name)
-        else:
-            _print_table(goal)
-
-    tyro.cli(options, prog="kdjax losses", args=args)
+    Args:
+        name: A loss, method, acronym or paper ("dkd", "ReviewKD", "2104.09044").
+        goal: Words for the purpose, such as "match features of other width".
+    """
+    if name and goal:
+        _fail("goal: expected no goal with a name, got both")
+    if name:
+        _print_named(name)
+    else:
+        _print_table(goal)
 
 
 def _print_named(text: str) -> None:

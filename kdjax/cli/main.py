@@ -1,7 +1,7 @@
 """`kdjax train | distill | cache-targets | evaluate | report | views | sweep | ...`."""
 
 import dataclasses
-import difflib
+import functools
 import json
 import os
 import pathlib
@@ -14,14 +14,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kdjax import presets
-from kdjax.cli import losses
+from kdjax.cli import completion, losses
+from kdjax.cli.arguments import call
+from kdjax.cli.help import overview
 from kdjax.cli.options import parse_run
-from kdjax.config import (
-    ConfigError,
-    Run,
-    load_config,
-    require,
-)
+from kdjax.config import ConfigError, Run, load_config, near_names, require, suggest
 from kdjax.experiments import (
     Experiment,
     experiment_files,
@@ -35,32 +32,14 @@ Folder = Annotated[str, tyro.conf.Positional]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Bad input ends with one clear line and exit status 2."""
     args = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], None]] = {
-        "train": _train,
-        "distill": _distill,
-        "cache-targets": _cache_targets,
-        "evaluate": _evaluate,
-        "predict": _predict,
-        "export": _export,
-        "report": _report,
-        "views": _views,
-        "experiments": _experiments,
-        "sweep": _sweep,
-        "losses": losses.run,
-    }
     if not args or args[0] in ("-h", "--help"):
-        print(_HELP)
+        print(overview())
         return
     if args[0] == "--version":
         print(_version())
         return
-    if args[0] not in commands:
-        near = difflib.get_close_matches(args[0], commands, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        names = ", ".join(commands)
-        _fail(f"command: {hint}expected one of {names}, got {args[0]!r}")
     try:
-        commands[args[0]](args[1:])
+        _find_command(args[0])(args[1:])
     except ConfigError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -68,6 +47,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of a pipe closed it (`| head`): print nothing more, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _find_command(name: str) -> Callable[[list[str]], None]:
+    """The function of a command's arguments."""
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "distill": _distill,
+        "cache-targets": _cache_targets,
+        "completion": _completion,
+        **{k: functools.partial(_call, k, x) for k, x in FUNCTIONS.items()},
+    }
+    if name not in commands:
+        near = near_names(name, commands, 1)
+        expected = (
+            "a command (kdjax --help)" if near else f"one of {', '.join(commands)}"
+        )
+        raise ConfigError("command", expected, name, hint=suggest(near))
+    return commands[name]
+
+
+def _call(name: str, function: Callable[..., None], args: list[str]) -> None:
+    call(function, f"kdjax {name}", args)
 
 
 def _version() -> str:
@@ -79,39 +80,9 @@ def _version() -> str:
         return "not installed (run from its source)"
 
 
-_HELP = """usage: kdjax COMMAND [OPTIONS]
-
-  distill        train a student from a teacher, with label-only baselines beside it
-  train          train one model on labels
-  cache-targets  compute and store the teacher's targets for a `distill`
-  evaluate RUN   measure the model of a run folder
-  predict RUN FILES...  class names and probabilities of images
-  export RUN     write the student for another runtime
-  report RUN...  one table and one figure over several run folders, or of a sweep
-  views RUN      a picture of what teacher and student see
-  experiments    list experiments: claims, commands, costs, progress
-  sweep FILE     train every run of an experiment that is not finished, and judge them
-  losses [NAME]  a table of the losses; one of them in full; --goal WORDS to choose
-
-`kdjax COMMAND --help` shows every option with its default."""
-
-
 def _fail(text: str, status: int = 2) -> None:
     print(f"kdjax: {text}", file=sys.stderr)
     raise SystemExit(status)
-
-
-_DESCRIPTIONS = {
-    "train": "Train one model on labels. --dry-run shows the cost and writes nothing.",
-    "distill": "Train a student from a teacher, with label-only baselines beside it. "
-    "--dry-run shows size, memory and hours, and writes nothing.",
-    "cache-targets": "Store the teacher's outputs in --teacher.cache.path, for a "
-    "`kdjax distill` with the same options. The same command continues and repairs.",
-}
-
-
-def _parse_run(command: str, args: list[str], default: Run) -> Run:
-    return parse_run(command, _DESCRIPTIONS[command], args, default)
 
 
 def _train(args: list[str]) -> None:
@@ -120,7 +91,7 @@ def _train(args: list[str]) -> None:
             reason = "`kdjax train` has no teacher; `kdjax distill` has one"
             raise ConfigError(arg.removeprefix("--").partition("=")[0], reason=reason)
     dry, args = _take_dry_run(args)
-    run = _parse_run("train", args, presets.digits_labels())
+    run = parse_run("train", args)
     if dry:
         run = dataclasses.replace(run, teacher=None, baselines=())
     _start_long(lambda jobs: (jobs.estimate if dry else jobs.train)(run), run)
@@ -128,7 +99,7 @@ def _train(args: list[str]) -> None:
 
 def _distill(args: list[str]) -> None:
     dry, args = _take_dry_run(args)
-    run = _parse_run("distill", args, presets.digits())
+    run = parse_run("distill", args)
     _start_long(lambda jobs: (jobs.estimate if dry else jobs.distill)(run), run)
 
 
@@ -138,92 +109,87 @@ def _take_dry_run(args: list[str]) -> tuple[bool, list[str]]:
 
 
 def _cache_targets(args: list[str]) -> None:
-    run = _parse_run("cache-targets", args, presets.digits())
+    run = parse_run("cache-targets", args)
     _start_long(lambda jobs: jobs.cache_targets(run), run)
 
 
-def _views(args: list[str]) -> None:
-    def options(run: Folder, count: int = 8, out: str = "") -> None:
-        """A picture of what teacher and student see, with statistics of the data.
+def _views(run: Folder, count: int = 8, out: str = "") -> None:
+    """A picture of what teacher and student see, with statistics of the data.
 
-        Args:
-            run: A run folder, its config.json, or FILE.py:FUNCTION.
-            count: How many examples, up to a batch.
-            out: The PNG; by default views.png in the run's folder if there is one.
-        """
-        folder = pathlib.Path(run)
-        is_folder = (folder / "config.json").is_file()
-        ok = is_folder or run.endswith(".json") or (":" in run and not folder.is_dir())
-        forms = "a run folder (with config.json), a config.json or FILE.py:FUNCTION"
-        require(ok, "run", forms, run)
+    Args:
+        run: A run folder, its config.json, FILE.py:FUNCTION or a preset.
+        count: How many examples, up to a batch.
+        out: The PNG; by default views.png in the run's folder if there is one.
+    """
+    folder = pathlib.Path(run)
+    is_folder = (folder / "config.json").is_file()
+    is_preset = run in presets.PRESETS and not is_folder
+    is_config = run.endswith(".json") or (":" in run and not folder.is_dir())
+    forms = "a run folder (with config.json), a config.json or FILE.py:FUNCTION"
+    require(is_folder or is_preset or is_config, "run", forms, run)
+    if is_preset:
+        found = presets.find_preset(run)
+    else:
         found = load_config(str(folder / "config.json") if is_folder else run)
-        if is_folder:
-            found = dataclasses.replace(found, workdir=run)
+    if is_folder:
+        found = dataclasses.replace(found, workdir=run)
 
-        def go(jobs) -> None:
-            print(jobs.show_views(found, count=count, out=out or None))
+    def go(jobs) -> None:
+        print(jobs.show_views(found, count=count, out=out or None))
 
-        _start(go)
-
-    tyro.cli(options, prog="kdjax views", args=args)
+    _start(go)
 
 
-def _evaluate(args: list[str]) -> None:
-    def options(
-        run: Folder,
-        split: Literal["test", "validation", "train"] = "test",
-        checkpoint: Literal["last", "best"] = "last",
-    ) -> None:
-        """Measure the trained model of a run folder.
+def _evaluate(
+    run: Folder,
+    split: Literal["test", "validation", "train"] = "test",
+    checkpoint: Literal["last", "best"] = "last",
+) -> None:
+    """Measure the trained model of a run folder.
 
-        Args:
-            run: A finished run folder.
-            split: Which of the run's splits.
-            checkpoint: The last one, or the best on validation.
-        """
+    Args:
+        run: A finished run folder.
+        split: Which of the run's splits.
+        checkpoint: The last one, or the best on validation.
+    """
 
-        def go(jobs) -> None:
-            found = jobs.evaluate(run, split=split, checkpoint=checkpoint)
-            for name, values in found.items():
-                print(f"{name:18}", "  ".join(f"{v:.6f}" for v in values))
+    def go(jobs) -> None:
+        found = jobs.evaluate(run, split=split, checkpoint=checkpoint)
+        for name, values in found.items():
+            print(f"{name:18}", "  ".join(f"{v:.6f}" for v in values))
 
-        _start(go)
-
-    tyro.cli(options, prog="kdjax evaluate", args=args)
+    _start(go)
 
 
-def _predict(args: list[str]) -> None:
-    def options(
-        run: Folder,
-        files: tyro.conf.Positional[tuple[str, ...]],
-        top: int = 5,
-        json: bool = False,
-        checkpoint: Literal["last", "best"] = "last",
-        seed: str = "",
-    ) -> None:
-        """Predict the classes of images with the student of a run.
+def _predict(
+    run: Folder,
+    files: tyro.conf.Positional[tuple[str, ...]],
+    top: int = 5,
+    json: bool = False,
+    checkpoint: Literal["last", "best"] = "last",
+    seed: str = "",
+) -> None:
+    """Predict the classes of images with the student of a run.
 
-        Args:
-            run: A finished run folder.
-            files: Image files, folders of images, or - for one image from standard
-                input.
-            top: Number of classes for each image.
-            json: One line of JSON for each image, in place of a table.
-            checkpoint: The last one, or the best on validation.
-            seed: One of the run's seeds, by default its first, or "ensemble".
-        """
-        if not files:
-            raise ConfigError("files", "at least one image", shown="none")
+    Args:
+        run: A finished run folder.
+        files: Image files, folders of images, or - for one image from standard
+            input.
+        top: Number of classes for each image.
+        json: One line of JSON for each image, in place of a table.
+        checkpoint: The last one, or the best on validation.
+        seed: One of the run's seeds, by default its first, or "ensemble".
+    """
+    if not files:
+        raise ConfigError("files", "at least one image", shown="none")
 
-        def go(jobs) -> None:
-            student = jobs.load(run, checkpoint=checkpoint, seed=_seed(seed))
-            paths = [sys.stdin.buffer.read() if x == "-" else x for x in files]
-            for found in jobs.predict(student, paths, top=top):
-                print(_format_prediction(found, json))
+    def go(jobs) -> None:
+        student = jobs.load(run, checkpoint=checkpoint, seed=_seed(seed))
+        paths = [sys.stdin.buffer.read() if x == "-" else x for x in files]
+        for found in jobs.predict(student, paths, top=top):
+            print(_format_prediction(found, json))
 
-        _start(go)
-
-    tyro.cli(options, prog="kdjax predict", args=args)
+    _start(go)
 
 
 def _seed(text: str) -> Any:
@@ -240,89 +206,78 @@ def _format_prediction(found: Any, as_json: bool) -> str:
     return "  ".join([found.file, *(f"{name} {p:.3f}" for name, p in pairs)])
 
 
-def _export(args: list[str]) -> None:
-    def options(
-        run: Folder,
-        format: Literal["stablehlo", "iree", "safetensors"] = "stablehlo",
-        out: str = "",
-        batch: int = 0,
-        checkpoint: Literal["last", "best"] = "last",
-        seed: str = "",
-    ) -> None:
-        """Write the student of a run for another runtime, with a card beside it.
+def _export(
+    run: Folder,
+    format: Literal["stablehlo", "iree", "safetensors"] = "stablehlo",
+    out: str = "",
+    batch: int = 0,
+    checkpoint: Literal["last", "best"] = "last",
+    seed: str = "",
+) -> None:
+    """Write the student of a run for another runtime, with a card beside it.
 
-        Args:
-            run: A finished run folder.
-            format: The file format.
-            out: Folder of the files; by default export in the run folder.
-            batch: Batch of the exported function; 0 for any.
-            checkpoint: The last one, or the best on validation.
-            seed: One of the run's seeds, by default its first, or "ensemble".
-        """
+    Args:
+        run: A finished run folder.
+        format: The file format.
+        out: Folder of the files; by default export in the run folder.
+        batch: Batch of the exported function; 0 for any.
+        checkpoint: The last one, or the best on validation.
+        seed: One of the run's seeds, by default its first, or "ensemble".
+    """
 
-        def go(jobs) -> None:
-            which = {"checkpoint": checkpoint, "seed": _seed(seed)}
-            print(jobs.export(run, format, out=out, batch=batch, **which))
+    def go(jobs) -> None:
+        which = {"checkpoint": checkpoint, "seed": _seed(seed)}
+        print(jobs.export(run, format, out=out, batch=batch, **which))
 
-        _start(go)
-
-    tyro.cli(options, prog="kdjax export", args=args)
+    _start(go)
 
 
-def _report(args: list[str]) -> None:
-    def options(
-        runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report"
-    ) -> None:
-        """One table and one figure over several run folders.
+def _report(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") -> None:
+    """One table and one figure over several run folders.
 
-        Args:
-            runs: Run folders, finished or not; or the folder of one sweep, or one with
-                a sweep's records.jsonl.
-            out: Folder for report.md and figures (a sweep's are in its own).
-        """
-        if not runs:
-            raise ConfigError("runs", "at least one run folder", shown="none")
-        from kdjax.experiments.records import is_packed, is_sweep
+    Args:
+        runs: Run folders, finished or not; or the folder of one sweep, or one with
+            a sweep's records.jsonl.
+        out: Folder for report.md and figures (a sweep's are in its own).
+    """
+    if not runs:
+        raise ConfigError("runs", "at least one run folder", shown="none")
+    from kdjax.experiments.records import is_packed, is_sweep
 
-        if len(runs) == 1 and is_sweep(runs[0]):
-            from kdjax import experiments
+    if len(runs) == 1 and is_sweep(runs[0]):
+        from kdjax import experiments
 
-            # A report beside checked-in records has prose of its own: left as it is.
-            to = out if is_packed(runs[0]) else ""
-            _start(lambda _: print(experiments.report_sweep(runs[0], to)))
-            return
-        # Single runs are reported without JAX.
-        from kdjax import reports
+        # A report beside checked-in records has prose of its own: left as it is.
+        to = out if is_packed(runs[0]) else ""
+        _start(lambda _: print(experiments.report_sweep(runs[0], to)))
+        return
+    # Single runs are reported without JAX.
+    from kdjax import reports
 
+    try:
+        print(reports.write_report(runs, out))
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _experiments(folder: Folder = "experiments") -> None:
+    """The experiments of a folder: claims, commands, costs, progress.
+
+    Args:
+        folder: Where the files of experiments are.
+    """
+    broken = []
+    for file in experiment_files(folder):
         try:
-            print(reports.write_report(runs, out))
-        except ValueError as error:
-            _fail(str(error))
-
-    tyro.cli(options, prog="kdjax report", args=args)
-
-
-def _experiments(args: list[str]) -> None:
-    def options(folder: Folder = "experiments") -> None:
-        """The experiments of a folder: claims, commands, costs, progress.
-
-        Args:
-            folder: Where the files of experiments are.
-        """
-        broken = []
-        for file in experiment_files(folder):
-            try:
-                experiment = load_experiment(file)
-                states = [_state(experiment, scale) for scale in experiment.durations]
-            except ConfigError as error:
-                broken.append(f"{file}: {error}")
-            else:
-                title = f"{experiment.name}: {experiment.claim}"
-                print("\n  ".join([title, *states]))
-        if broken:
-            _fail("\n  ".join(broken))
-
-    tyro.cli(options, prog="kdjax experiments", args=args)
+            experiment = load_experiment(file)
+            states = [_state(experiment, scale) for scale in experiment.durations]
+        except ConfigError as error:
+            broken.append(f"{file}: {error}")
+        else:
+            title = f"{experiment.name}: {experiment.claim}"
+            print("\n  ".join([title, *states]))
+    if broken:
+        _fail("\n  ".join(broken))
 
 
 def _state(experiment: Experiment, scale: str) -> str:
@@ -341,36 +296,89 @@ def _state(experiment: Experiment, scale: str) -> str:
     return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
 
 
-def _sweep(args: list[str]) -> None:
-    def options(
-        file: Folder,
-        scale: str = "digits",
-        seeds: int = 5,
-        workdir: str = "",
-        variants: tuple[str, ...] = (),
-        times: tuple[int, ...] = (),
-    ) -> None:
-        """Train every run of an experiment that is not finished, and judge them.
+def _sweep(
+    file: Folder,
+    scale: str = "digits",
+    seeds: int = 5,
+    workdir: str = "",
+    variants: tuple[str, ...] = (),
+    times: tuple[int, ...] = (),
+) -> None:
+    """Train every run of an experiment that is not finished, and judge them.
+
+    Args:
+        file: A file of experiments.
+        scale: One of the experiment's scales.
+        seeds: The number of seeds, trained side by side.
+        workdir: The folder of the run folders; by default runs/sweeps/NAME/SCALE.
+        variants: The variants to train now; all by default.
+        times: The durations to train now; all by default.
+    """
+    experiment = load_experiment(file)
+    part = {"variants": variants, "times": times, "workdir": workdir}
+
+    def go(_) -> None:
+        from kdjax.experiments import sweep
+
+        sweep(experiment, scale, seeds=seeds, **part)
+
+    _start(go)
+
+
+def _models(name: Folder = "") -> None:
+    """The names of the networks, for --model.name and --teacher.model.name.
+
+    Args:
+        name: A part of a name, such as resnet.
+    """
+    from kdjax.models.zoo import list_models
+
+    print(list_models(name))
+
+
+def _prepare(name: Folder, data_dir: str = "") -> None:
+    """Download a data set, and prepare it by TFDS.
+
+    Args:
+        name: A data set of TFDS, such as cifar10.
+        data_dir: Folder of the TFDS data sets; by default TFDS_DATA_DIR, or that of
+            TFDS.
+    """
+    from kdjax.data.prepare import prepare
+
+    print(prepare(name, data_dir))
+
+
+def _completion(args: list[str]) -> None:
+    # The lines for a shell pass the words of its command line after `words --`.
+    if args[:2] == ["words", "--"]:
+        print("\n".join(completion.complete(args[2:], FUNCTIONS)))
+        return
+
+    def options(shell: Folder) -> None:
+        """Print the lines that complete commands and options in a shell.
 
         Args:
-            file: A file of experiments.
-            scale: One of the experiment's scales.
-            seeds: The number of seeds, trained side by side.
-            workdir: The folder of the run folders; by default runs/sweeps/NAME/SCALE.
-            variants: The variants to train now; all by default.
-            times: The durations to train now; all by default.
+            shell: bash, zsh or fish. `source <(kdjax completion bash)` loads them.
         """
-        experiment = load_experiment(file)
-        part = {"variants": variants, "times": times, "workdir": workdir}
+        print(completion.script(shell))
 
-        def go(_) -> None:
-            from kdjax.experiments import sweep
+    call(options, "kdjax completion", args)
 
-            sweep(experiment, scale, seeds=seeds, **part)
 
-        _start(go)
-
-    tyro.cli(options, prog="kdjax sweep", args=args)
+# Commands that are functions of their arguments.
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "export": _export,
+    "report": _report,
+    "views": _views,
+    "experiments": _experiments,
+    "sweep": _sweep,
+    "losses": losses.run,
+    "models": _models,
+    "prepare": _prepare,
+}
 
 
 def _start_long(job: Callable, run: Run) -> None:

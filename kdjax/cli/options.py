@@ -1,53 +1,68 @@
 """Options of the commands that take a `Run`: its fields, by dotted path."""
 
 import dataclasses
-import difflib
+import sys
+from typing import Any
 
-import tyro
+from kdjax import presets
+from kdjax.cli import fields
+from kdjax.cli.help import print_all, print_help
+from kdjax.config import (
+    ConfigError,
+    Custom,
+    Run,
+    Term,
+    TrainFirst,
+    load_config,
+    require,
+    set_fields,
+)
 
-from kdjax.config import ConfigError, Run, load_config, require, set_fields
-
-_ADVICE = """Options are the fields of kdjax.config.Run. A later option wins.
---config FILE.py:FUNCTION or --config RUN/config.json replaces the defaults shown here.
---set PATH=VALUE sets any field.
-
-A new NAME in --terms.NAME.FIELD adds a term. --terms.NAME.options.OPTION sets an option
-of its loss; `kdjax losses NAME` shows them.
-
-A teacher is of kind run, weights, train, average or ensemble. A field of one kind, such
-as --teacher.run or --teacher.model.weights, chooses it. Help after such an option shows
-the fields of that kind.
-
---strategy.function FILE.py:FUNCTION names a strategy of your own, and
---strategy.options.OPTION sets its options."""
+HELP = ("-h", "--help", "--help-all")
 
 
-def parse_run(command: str, description: str, args: list[str], default: Run) -> Run:
-    """A checked `Run` from the options after a command; prints the text of --help.
+def parse_run(command: str, args: list[str]) -> Run:
+    """A checked `Run` from the words after a command; prints the text of --help.
+
+    The words are `[PRESET] [--FIELD VALUE ...]`. `--config` takes the place of the
+    preset.
 
     Raises:
       ConfigError: an option that is none, or of a value that is not possible.
     """
-    is_help = bool({"-h", "--help"} & {*args})
-    args, reference = _take_config([x for x in args if x not in ("-h", "--help")])
+    helps = [x for x in args if x in HELP]
+    args = [x for x in args if x not in HELP]
+    args, preset = _take_preset(args)
+    args, reference = _take_config(args)
+    require(not (preset and reference), "config", f"none with {preset}", reference)
+    labels = command == "train"
     if reference is not None:
         default = load_config(reference)
-    run = set_fields(default, _read_options(args))
-    if is_help:
-        _print_help(command, description, run)
+    else:
+        default = presets.find_preset(preset or "digits", labels=labels)
+    changes = _read_options(args)
+    run = _set_fields(default, changes)
+    if helps:
+        show = print_all if "--help-all" in helps else print_help
+        show(command, run)
+        raise SystemExit(0)
+    paths = [path.replace("-", "_") for path, _ in changes]
+    run = _fit_warmup(run, paths)
+    if reference is None and "name" not in paths:
+        run = dataclasses.replace(run, name=_method(run, default))
     run.check()
     return run
 
 
-def _print_help(command: str, description: str, run: Run) -> None:
-    tyro.cli(
-        Run,
-        prog=f"kdjax {command}",
-        description=f"{description}\n\n{_ADVICE}",
-        args=["--help"],
-        default=run,
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-    )
+def _take_preset(args: list[str]) -> tuple[list[str], str]:
+    """The arguments without a preset's name at their beginning, and that name."""
+    if not args or args[0].startswith("-"):
+        return args, ""
+    name = args[0]
+    if ":" in name or name.endswith((".json", ".py")):
+        hint = f"did you mean --config {name}?"
+        raise ConfigError("preset", f"one of {[*presets.PRESETS]}", name, hint=hint)
+    return args[1:], name
 
 
 def _take_config(args: list[str]) -> tuple[list[str], str | None]:
@@ -78,18 +93,76 @@ def _read_options(args: list[str]) -> list[tuple[str, list[str]]]:
             path, equals, value = text.partition("=")
             require(bool(path and equals), "set", "PATH=VALUE", text)
             words = [value]
-        else:
-            _check_option(path)
         changes.append((path, words))
     return changes
 
 
-def _check_option(path: str) -> None:
-    """Refuse an option whose first name is no field of `Run`."""
-    names = [field.name for field in dataclasses.fields(Run)]
-    first = path.partition(".")[0].replace("-", "_")
-    if first not in names:
-        near = difflib.get_close_matches(first, names, 1)
-        hint = f"did you mean --{near[0]}?" if near else ""
-        expected = "a field of Run (--help shows them)"
-        raise ConfigError(f"--{path}", expected, hint=hint, shown=f"--{path}")
+def _set_fields(default: Run, changes: list[tuple[str, list[str]]]) -> Run:
+    """`set_fields`, with the nearest options in the error of a path that is none."""
+    known = fields.fields_of(default)
+    for path, words in changes:
+        first = path.partition(".")[0].replace("-", "_")
+        if first not in known:
+            raise _unknown(path, default)
+        fields.require_leaf(path, words, default)
+    try:
+        return set_fields(default, changes)
+    except ConfigError as error:
+        paths = [path for path, _ in changes if path.startswith(error.field)]
+        near = fields.near_options(paths[0], default, 1) if paths else []
+        is_known = error.field.replace("-", "_") in known or str(error.got).isdigit()
+        if near and not (error.hint or is_known):
+            error.hint = f"did you mean {near[0]}?"
+        raise
+
+
+def _unknown(path: str, default: Run) -> ConfigError:
+    """The error of an option whose first name is no field of `Run`."""
+    near = fields.near_options(path, default)
+    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    expected = "an option (--help and --help-all show them)"
+    return ConfigError(f"--{path}", expected, hint=hint, shown=f"--{path}")
+
+
+def _fit_warmup(run: Run, paths: list[str]) -> Run:
+    """The run with warm-ups that fit into a number of steps set by an option.
+
+    One that is too long, and not set itself, becomes a tenth of the steps.
+    """
+    run = _shorten(run, paths, "")
+    if isinstance(run.teacher, TrainFirst):
+        teacher = _shorten(run.teacher, paths, "teacher.")
+        run = dataclasses.replace(run, teacher=teacher)
+    return run
+
+
+def _shorten(part: Any, paths: list[str], at: str) -> Any:
+    """The same part of a run, `Run` or `TrainFirst`, with a warm-up that fits."""
+    steps, warmup = part.steps, part.optim.warmup
+    set_by_option = f"{at}steps" in paths and f"{at}optim.warmup" not in paths
+    if warmup < steps or not set_by_option:
+        return part
+    shorter = steps // 10
+    text = f"{at}optim.warmup is {shorter} in place of {warmup}, for {steps} steps"
+    print(f"kdjax: {text}", file=sys.stderr)
+    return dataclasses.replace(
+        part, optim=dataclasses.replace(part.optim, warmup=shorter)
+    )
+
+
+def _method(run: Run, default: Run) -> str:
+    """The name of a run in tables: the default's, or that of its own method.
+
+    A strategy or losses that differ from the default's name it.
+    """
+    if isinstance(run.strategy, Custom):
+        return run.strategy.function.rpartition(":")[2] or run.name
+    if _losses(run) == _losses(default):
+        return run.name
+    return "+".join(_losses(run)) or run.name
+
+
+def _losses(run: Run) -> list[str]:
+    """The losses of a run that count, each once."""
+    terms: list[Term] = [term for term in run.terms.values() if term.counts]
+    return list(dict.fromkeys(str(x.loss).rpartition(":")[2] for x in terms))

@@ -8,14 +8,16 @@ from kdjax.config.checks import (
     ConfigError,
     beneath,
     is_number,
+    near_names,
     require,
     require_known,
     require_local,
+    suggest,
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, ModelConfig, Normalization
-from kdjax.config.paths import set_fields
+from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
     HARD,
@@ -84,6 +86,8 @@ __all__ = [
     "load_config",
     "load_function",
     "members_of",
+    "near_names",
+    "parse_words",
     "replace_cache",
     "replace_published",
     "replace_trained",
@@ -92,6 +96,7 @@ __all__ = [
     "require_local",
     "set_fields",
     "source_files",
+    "suggest",
     "to_dict",
     "trained_first",
 ]

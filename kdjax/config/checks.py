@@ -5,7 +5,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 # One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
@@ -14,6 +14,26 @@ LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
+# Names in use elsewhere, in compact form, with their names here.
+_SYNONYMS = {
+    "learningrate": "lr",
+    "weightdecay": "wd",
+    "batchsize": "batch",
+    "epochs": "steps",
+    "iterations": "steps",
+    "seedcount": "seeds",
+    "numseeds": "seeds",
+    "randomseed": "seed",
+    "temp": "temperature",
+    "tau": "temperature",
+    "alpha": "weight",
+    "warmupsteps": "warmup",
+    "imagesize": "resolution",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "eval": "validation",
+}
 
 
 class ConfigError(ValueError):
@@ -79,10 +99,50 @@ def require_known(
     """
     if name in names:
         return
-    near = difflib.get_close_matches(str(name), names, 3)
-    hint = f"did you mean {near[0]!r}?" if near else ""
+    near = near_names(str(name), names)
     expected = expected or f"one of {list_names(names, near)}"
-    raise ConfigError(field, expected, name, hint=hint)
+    raise ConfigError(field, expected, name, hint=suggest(near[:1]))
+
+
+def suggest(near: Sequence[str]) -> str:
+    """`did you mean 'A' or 'B'?`; empty without names."""
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def near_names(text: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """Names that a text may stand for, the nearest first.
+
+    Case, hyphens, underscores and dots are ignored. Common other words for a name, and
+    the beginning of one, lead to it.
+
+    >>> near_names("ResNet-56", ["resnet20", "resnet56"], 1)
+    ['resnet56']
+    >>> near_names("learning_rate", ["lr", "wd"]), near_names("validation", ["val"])
+    (['lr'], ['val'])
+    """
+    compact = {name: _compact(name) for name in names}
+    word = _compact(text)
+    same = {word, _compact(_SYNONYMS.get(word, word))}
+    exact = [
+        name
+        for name, its in compact.items()
+        if its in same or _compact(_SYNONYMS.get(its, its)) == word
+    ]
+    if exact:
+        return exact[:count]
+    matcher = difflib.get_close_matches(word, compact.values(), count)
+    close = [n for match in matcher for n, its in compact.items() if its == match]
+    begins = [
+        name
+        for name, its in compact.items()
+        if min(len(its), len(word)) > 2
+        and (its.startswith(word) or word.startswith(its))
+    ]
+    return list(dict.fromkeys([*close, *begins]))[:count]
+
+
+def _compact(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 def list_names(names: Collection[str], near: Sequence[str] = ()) -> str:

@@ -13,7 +13,7 @@ Mode = Literal["fixed", "independent", "consistent", "function_matching"]
 class Data:
     """A data set and its splits."""
 
-    name: Text = ""
+    name: str = ""
     """`digits`, `cifar10`, `imagenet2012` and others by name, `tfds:NAME`,
     `folder:PATH` (PATH/split/class/*.jpg), or `module:function` (`file.py:function`) of
     your own. The function returns {split: (uint8 images [n, height, width, channels],
@@ -59,6 +59,8 @@ class Data:
 
     def check(self, at: str = "data") -> None:
         """Raise `ConfigError` for fields that do not fit together."""
+        expected = "folder:PATH (PATH/train/CLASS/*.jpg), tfds:NAME or a set's name"
+        require(bool(self.name), f"{at}.name", expected, self.name)
         expected = "0 (from the data set) or >= 2"
         require(self.classes != 1, f"{at}.classes", expected, self.classes)
         ok = self.crop == "device" or self.pipeline == "host"

@@ -24,20 +24,10 @@ class ModelConfig:
     """
 
     name: str = ""
-    """`resnet` (CIFAR style, of `depth` and `width`); for small images resnet8,
-    resnet14, resnet20, resnet32, resnet44, resnet56, resnet110, the same with
-    parameter-free shortcuts as resnet20_pad, resnet32_pad, resnet44_pad, resnet56_pad,
-    resnet110_pad, resnet8x4, resnet32x4, resnet18_cifar, resnet34_cifar,
-    resnet50_cifar, wrn_16_1, wrn_16_2, wrn_16_8, wrn_28_4, wrn_28_10, wrn_40_1,
-    wrn_40_2, wrn_40_4, vgg8, vgg11, vgg13, vgg16, vgg19, mobilenet_v2_cifar,
-    shufflenet_v1_cifar, shufflenet_v2_cifar, shufflenet_v2_x1_5_cifar,
-    plain_cnn_teacher, plain_cnn_student; for large ones resnet18, resnet34, resnet50,
-    resnet50_keras, bit_r50x1, bit_r101x1, bit_r101x3, bit_r152x2, mobilenet_v3_small,
-    mobilenet_v3_large, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2,
-    efficientnet_lite3, efficientnet_lite4, vit_ti16, vit_s16, vit_s32, vit_b16,
-    vit_b32, deit_ti16, deit_s16, deit_b16. Or `module:function` of your own, called
-    with this config and the number of classes, returning a `kdjax.core.types.Model`.
-    Empty: the network of published `weights`."""
+    """A network of kdjax, such as `resnet20` (`kdjax models` lists all), or
+    `file.py:function` of your own, called with this config and the number of classes,
+    returning a `kdjax.core.types.Model`. `resnet` is the network of the digits, of
+    `depth` and `width`. Empty: the network of published `weights`."""
     depth: int = 8
     """Layers of `resnet`, 6n + 2."""
     width: AtLeastOne = 2

@@ -61,7 +61,7 @@ def _set(
 ) -> Any:
     """`value` with what `names` lead to set; `depth`: the number of names in `path`."""
     if not names:
-        return _parse(hint, words, path)
+        return parse_words(hint, words, path)
     at = ".".join(path.split(".")[: depth - len(names) + 1])
     name, *rest = names
     if get_origin(hint) in UNIONS:
@@ -131,8 +131,12 @@ def _names(table: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(table)]
 
 
-def _parse(hint: Any, words: list[str], at: str) -> Any:
-    """The value that words stand for in a field of type `hint`."""
+def parse_words(hint: Any, words: list[str], at: str) -> Any:
+    """The value that words stand for in a field of type `hint`.
+
+    Raises:
+      ConfigError: naming `at`, for words that stand for none.
+    """
     origin, members = get_origin(hint), get_args(hint)
     if origin in UNIONS and types.NoneType in members:
         if words in (["None"], ["none"], ["null"]):

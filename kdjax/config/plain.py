@@ -91,7 +91,9 @@ def convert(hint: Any, value: Any, at: str) -> Any:
         ats = [f"{at}.{i}" if has_fields else at for i in range(len(value))]
         return tuple(map(convert, [choices[0]] * len(value), value, ats))
     if origin is Literal:
-        require(value in choices, at, f"one of {list(choices)}", value)
+        names = [str(choice) for choice in choices]
+        if value not in choices:
+            require_known(value, names, at, f"one of {list(choices)}")
         return value
     if hint is float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)

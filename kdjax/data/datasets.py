@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.config import ConfigError, call, load_function, require
+from kdjax.config import (
+    ConfigError,
+    call,
+    load_function,
+    near_names,
+    require,
+    require_known,
+    suggest,
+)
 from kdjax.core.fingerprint import fingerprint_bytes
 from kdjax.data import folder, tfds_sets
 from kdjax.data.hugging_face import from_hugging_face
@@ -131,9 +139,13 @@ def _one_set(
         splits = call(load_function(name, field), field)
         check_splits(splits, field)
         return splits
-    forms = "module:function, tfds:NAME or folder:PATH"
-    choices = ", ".join(sorted([*SETS, *tfds_sets.PRESETS]))
-    raise ConfigError(field, f"{forms}, or one of {choices}", name)
+    names = [*SETS, *tfds_sets.PRESETS]
+    near = near_names(name, names)
+    forms = "folder:PATH, tfds:NAME, file.py:function or one of"
+    choices = ", ".join(near or sorted(names))
+    more = ", ..." if near else ""
+    expected = f"{forms} {choices}{more}"
+    raise ConfigError(field, expected, name, hint=suggest(near))
 
 
 def default_split(name: str, role: str) -> str:
@@ -233,7 +245,7 @@ def take_split(
     require(match is not None, field, forms, text)
     assert match is not None
     name, start, stop = match.groups()
-    require(name in splits, field, f"one of the splits {sorted(splits)}", name)
+    require_known(name, splits, field, f"one of the splits {sorted(splits)}")
     split_source = as_source(splits[name], f"{field} ({name})")
     n = len(split_source)
     bounds = []

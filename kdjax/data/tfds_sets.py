@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import ConfigError, require, require_local
+from kdjax.config import ConfigError, near_names, require, require_local, suggest
 from kdjax.core import runlog
 from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
@@ -75,7 +75,8 @@ def load(
     stored: Any = builder.info.file_format
     kind = stored.value
     ok = kind in ("array_record", "parquet")
-    require(ok, field, f"array_record files ({_how_to(tfds_name)})", kind)
+    expected = f"array_record files ({_prepare(tfds_name, data_dir)}, after a removal)"
+    require(ok, field, expected, kind)
     return {
         split: _split(builder, split, channels)
         for split, info in builder.info.splits.items()
@@ -102,20 +103,19 @@ def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
             raise ConfigError(field, f"{inner}/CONFIG, one of {configs}", name)
     versions = [p for p in versions if not version or p.name == version]
     if not versions:
+        names = [p.name for p in pathlib.Path(root).expanduser().glob("[a-z]*/")]
+        hint = suggest([x for x in near_names(name, names, 1) if x != name])
         text = (
-            f"expected {name} prepared by TFDS in {root}, found none. "
-            f"Nothing is downloaded here: {_how_to(name)}"
+            f"{hint and hint + ' '}expected {name} prepared by TFDS in {root}, found "
+            f"none; prepare it with: {_prepare(name, data_dir)}"
         )
         raise ConfigError(field, reason=text)
     return max(versions, key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)])
 
 
-def _how_to(name: str) -> str:
-    return (
-        'prepare it once with: python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder('{name}', file_format='array_record').download_and_prepare()\" "
-        "(for MNIST and CIFAR, TFDS needs TensorFlow at this step)"
-    )
+def _prepare(name: str, data_dir: str) -> str:
+    """The command that prepares a set."""
+    return f"kdjax prepare {name}{data_dir and f' --data-dir {data_dir}'}"
 
 
 def _split(builder: Any, split: str, channels: int) -> Source:

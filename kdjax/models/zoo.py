@@ -1,9 +1,9 @@
 """Models by name."""
 
 import dataclasses
-import difflib
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -72,10 +72,28 @@ def find_maker(config: configs.ModelConfig, field: str = "model") -> Callable[..
     make = MODELS.get(config.name) or cifar.wide(config.name)
     if make is not None:
         return make
-    near = difflib.get_close_matches(config.name, MODELS, 3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
-    expected = "a network's name (kdjax/models/README.md) or module:function"
+    hint = configs.suggest(configs.near_names(config.name, MODELS))
+    expected = "a network's name (`kdjax models` lists them) or file.py:function"
     raise configs.ConfigError(name, expected, config.name, hint=hint)
+
+
+def list_models(part: str = "") -> str:
+    """The names in `MODELS` that contain a text, by the images that they are for.
+
+    Raises `ConfigError` where none does.
+    """
+    names = [name for name in MODELS if part.lower() in name]
+    if not names:
+        configs.require_known(part, MODELS, "name")
+    lines = []
+    for title, group in (
+        ("small images (CIFAR)", {"resnet": _resnet, **cifar.MODELS}),
+        ("large images (ImageNet)", imagenet.MODELS),
+    ):
+        text = ", ".join(name for name in group if name in names)
+        indented = textwrap.fill(text, 88, initial_indent="  ", subsequent_indent="  ")
+        lines += [f"{title}:", indented] if text else []
+    return "\n".join(lines)
 
 
 def fingerprint_model(config: configs.ModelConfig, field: str = "model") -> str:

@@ -37,6 +37,7 @@ from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.
 FREE = {
+    "name": "a label in tables and figures",
     "workdir": "a folder may be moved",
     "compute": "the number of devices changes speed, not results",
     "trackers": "they receive a copy of the metrics",

@@ -13,7 +13,7 @@ from kdjax.config import (
     require,
 )
 from kdjax.core.types import Model, Strategy
-from kdjax.presets import digits, digits_labels
+from kdjax.presets import PRESETS, digits_labels
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
 from kdjax.strategies.user_code import guarded, parameters_of
@@ -51,7 +51,8 @@ def make_strategy(
 
 def _refuse_terms(terms: Mapping[str, Term], function: str) -> None:
     """Refuse terms of a run's own under a strategy that reads none."""
-    defaults = (digits().terms, digits_labels().terms, {"soft": SOFT})
+    defaults = [{"soft": SOFT}, digits_labels().terms]
+    defaults += [preset().terms for preset in PRESETS.values()]
     if terms in defaults:
         return
     known = [name for name, term in terms.items() if {name: term} in defaults]

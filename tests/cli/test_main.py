@@ -40,7 +40,7 @@ def fields(values, at=""):
 def test_help_shows_every_field_with_its_default(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
-        cli.main([command, "--help"])
+        cli.main([command, "--help-all"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
     default = to_dict(digits())

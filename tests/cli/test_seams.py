@@ -467,7 +467,7 @@ BAD = {
     ("train", "--strategy.functio", "x"): (
         "strategy.functio: did you mean 'function'? expected one of"
     ),
-    ("train", "--set", "optm.lr=1"): "optm: did you mean 'optim'? expected one of",
+    ("train", "--set", "optm.lr=1"): "--optm.lr: did you mean --optim.lr? expected an",
     ("train", "--set", "optim.lr"): "set: expected PATH=VALUE, got 'optim.lr'",
     ("train", "--terms.hard.weight"): "terms.hard.weight: expected a value, got",
 }

@@ -136,10 +136,11 @@ def test_a_share_of_a_shuffled_set(digits):
 
 
 def test_an_unknown_set_is_named():
-    with pytest.raises(
-        ConfigError, match="data.name: expected module:function, .*digits"
-    ):
-        datasets.load_splits("imagenet_of_dreams")
+    with pytest.raises(ConfigError, match="data.name: expected folder:PATH.*digits"):
+        datasets.load_splits("dreams")
+    hint = "data.name: did you mean 'cifar10' or 'cifar100'.* of cifar10, cifar100, ..."
+    with pytest.raises(ConfigError, match=hint):
+        datasets.load_splits("cifar")
 
 
 def test_a_set_of_the_users_own(tmp_path):

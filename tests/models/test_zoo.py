@@ -74,9 +74,9 @@ def test_unknown_names_are_refused_with_the_known_ones():
         make_model(config.ModelConfig(name="resnext", resolution=8), 3)
     message = str(error.value)
     assert message.startswith("model.name: ") and "'resnext'" in message
-    assert "kdjax/models/README.md" in message
+    assert "kdjax models" in message
     with pytest.raises(
-        config.ConfigError, match=r"you mean 'resnet20' .*got 'resnet_20"
+        config.ConfigError, match=r"you mean 'resnet20'\? .*got 'resnet_20"
     ):
         make_model(config.ModelConfig(name="resnet_20", resolution=8), 3)
     with pytest.raises(config.ConfigError, match="model.name: .*no_such_module"):
@@ -108,11 +108,17 @@ def test_errors_name_the_field_of_the_config_that_was_meant(fields, message):
         jax.eval_shape(model.init, jax.random.key(0), gray)
 
 
-def test_help_lists_every_name(capsys):
+def test_the_command_lists_every_name_once(capsys):
+    main(["models"])
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert all(words.count(name) == 1 for name in MODELS)
+    main(["models", "vgg1"])
+    assert capsys.readouterr().out.split() == [
+        *"small images (CIFAR): vgg11, vgg13, vgg16, vgg19".split()
+    ]
     with pytest.raises(SystemExit):
-        main(["distill", "--help"])
-    words = set(re.findall(r"\w+", capsys.readouterr().out))
-    assert set(MODELS) <= words
+        main(["models", "vgg12"])
+    assert "name: did you mean 'vgg" in capsys.readouterr().err
 
 
 def test_a_wide_resnet_of_any_size():
