@@ -216,7 +216,9 @@ def find_differences(old: Identity, new: Identity) -> list[str]:
     both_cached = all(map(_cache_path, tables))
     free = {*FREE, _CACHE_PATH} if both_cached else {*FREE}
     changed = find_changed_inputs(old, new)
-    return [f"{x}; use another --workdir" for x in changed] + _compare(*tables, free)
+    return [f"{x}; use another --workdir" for x in changed] + _compare(
+        tables[0], tables[1], free
+    )
 
 
 def find_changed_inputs(old: Identity, new: Identity) -> list[str]:

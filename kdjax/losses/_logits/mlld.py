@@ -127,8 +127,8 @@ def mlld(
             scale = weight * jnp.square(jnp.asarray(level, student.dtype))
             value += scale * divergence(log_teacher, log_student)
         if gram_weight:
-            shares = [_shares(x, level, valid) for x in (student, teacher)]
-            gaps = _batch_gaps(*shares) + _class_gap(*shares, classes)
+            ours, theirs = (_shares(x, level, valid) for x in (student, teacher))
+            gaps = _batch_gaps(ours, theirs) + _class_gap(ours, theirs, classes)
             value += gram_weight * gaps
     return jnp.where(valid, value, 0)
 
@@ -230,6 +230,6 @@ def mlld_class(
     del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
     checks.positive("temperature", temperature)
-    shares = [_shares(x, temperature, valid) for x in (student, teacher)]
+    ours, theirs = (_shares(x, temperature, valid) for x in (student, teacher))
     classes = _count_classes(student, teacher, valid)
-    return jnp.where(valid, _class_gap(*shares, classes), 0)
+    return jnp.where(valid, _class_gap(ours, theirs, classes), 0)
