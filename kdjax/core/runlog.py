@@ -143,19 +143,28 @@ def find_config(folder: Path) -> dict[str, Any] | None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The folder's summary; None where the run is not finished."""
+    """The folder's summary; None where the run is not finished.
+
+    A summary that is cut off counts as missing, so that the run is measured again.
+
+    Raises:
+      RunFolderError: it cannot be read, or has no results.
+    """
     path = pathlib.Path(folder) / "summary.json"
-    if not is_finished(folder):
+    if not path.is_file():
         return None
-    summary = decode(read_json(path))
-    if not isinstance(summary.get("test"), dict):
+    try:
+        summary = decode(json.loads(_read_bytes(path)))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(summary, dict) or not isinstance(summary.get("test"), dict):
         raise RunFolderError(f"{path}: expected the results on the test split in it")
     return summary
 
 
 def is_finished(folder: Path) -> bool:
-    """True once the run has written its summary, its last file."""
-    return (pathlib.Path(folder) / "summary.json").is_file()
+    """True once the run has written its summary, its last file, to the end."""
+    return read_summary(folder) is not None
 
 
 def contains_run(folder: Path) -> bool:

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -203,6 +204,10 @@ def _first_state(
         return sharding.create_sharded(*init), 0.0, 0
     state = checkpoints.restore(sharding.abstract_sharded(*init))
     lines = [x for x in runlog.read_metrics(run.folder) if x["step"] <= step]
+    last = max((line["step"] for line in lines), default=0)
+    if last < step - step % run.log_every:
+        text = f"{run.folder / 'metrics.jsonl'}: lines of steps {last + 1} to {step}"
+        warnings.warn(f"{text} are lost; figures lack them", stacklevel=2)
     return state, lines[-1]["seconds"] if lines else 0.0, step
 
 

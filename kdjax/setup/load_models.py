@@ -164,7 +164,8 @@ def load_trained(
     """
     summary = runlog.read_summary(folder)
     if summary is None:
-        reason = "expected a finished run, it has no summary.json"
+        reason = "expected a finished run, it has no whole summary.json (the command "
+        reason += "that began it goes on)"
         if field:
             raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
         raise ConfigError(str(folder), reason=reason)

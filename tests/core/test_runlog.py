@@ -184,6 +184,15 @@ def test_values_that_are_not_finite_are_valid_json_and_come_back(tmp_path):
     assert math.isnan(found["loss"])
 
 
+@pytest.mark.parametrize("cut", [0, 1, 20])
+def test_a_summary_that_is_cut_off_counts_as_missing(tmp_path, cut):
+    path = tmp_path / "summary.json"
+    runlog.write_json(path, {"test": {"accuracy": [0.5]}})
+    assert runlog.is_finished(tmp_path)
+    path.write_bytes(path.read_bytes()[:cut])
+    assert not runlog.is_finished(tmp_path) and runlog.read_summary(tmp_path) is None
+
+
 def test_summary_comes_back_with_its_texts(tmp_path):
     assert runlog.read_summary(tmp_path) is None
     assert not runlog.is_finished(tmp_path)

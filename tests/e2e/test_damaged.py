@@ -1,0 +1,92 @@
+"""Each file of a run folder, cut in half or emptied: read as before, or one line."""
+
+import dataclasses
+import re
+import shutil
+import warnings
+
+import pytest
+
+from kdjax import jobs, reports
+from kdjax.config import HARD, Compute
+from kdjax.core import runlog
+from kdjax.presets import digits
+from tests.e2e.linear_runs import linear
+
+# Many small runs: the full tier.
+pytestmark = [
+    pytest.mark.full,
+    # A broken read can leave one of Orbax's own coroutines behind.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+LAST = "checkpoints/6"
+WEIGHTS = f"{LAST}/default/params.student.w"
+FILES = {
+    # The run is measured again, or the file is written again or not needed.
+    "summary.json": "",
+    "report.md": "",
+    "curves.png": "",
+    f"{LAST}/_CHECKPOINT_METADATA": "",
+    f"{LAST}/commit_success.txt": "",
+    # One clear line.
+    "config.json": "config.json is not JSON",
+    "metrics.jsonl": "metrics.jsonl: lines of steps [1-5] to 6 are lost",
+    f"{LAST}/metrics/metrics": "checkpoints: cannot be opened",
+    f"{LAST}/default/_METADATA": f"{LAST}: expected a complete checkpoint",
+    f"{WEIGHTS}/zarr.json": f"{LAST}: expected a complete checkpoint",
+    f"{WEIGHTS}/c/0/0/0": f"{LAST}: expected a complete checkpoint",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = digits(
+        workdir=str(tmp_path_factory.mktemp("runs") / "run"),
+        teacher=None,
+        terms={"hard": HARD},
+        baselines=(),
+        optim=dataclasses.replace(digits().optim, warmup=1),
+        compute=Compute(data=1),
+        **dict(seeds=1, steps=6, batch=8, log_every=1),
+        **dict(evaluate_every=3, checkpoint_every=6),
+    )
+    jobs.train(run, model=linear())
+    return run
+
+
+def test_every_file_is_here(finished):
+    files = [p for p in finished.folder.rglob("*") if p.is_file()]
+    names = {p.relative_to(finished.folder).as_posix() for p in files}
+    rest = {x for x in names - {*FILES} if not x.startswith(f"{LAST}/default/")}
+    others = {x for x in rest if not x.startswith(("checkpoints/", ".kdjax"))}
+    assert {*FILES} <= names and not others
+
+
+@pytest.mark.parametrize("cut", [lambda x: x[: len(x) // 2], lambda x: b""])
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_file_is_written_again_or_named(finished, tmp_path, name, cut):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    expected = runlog.read_summary(folder)["test"]
+    (folder / name).write_bytes(cut((folder / name).read_bytes()))
+    run = dataclasses.replace(finished, workdir=str(folder))
+    # A run that is interrupted between its last checkpoint and its summary.
+    if name != "summary.json":
+        (folder / "summary.json").unlink()
+    lines = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            jobs.train(run, model=linear())
+            assert jobs.evaluate(folder, model=linear()) == expected
+            reports.write_report([folder], tmp_path / "report")
+        except (ValueError, RuntimeError) as error:
+            lines.append(str(error))
+    lines += [str(x.message) for x in caught if x.category is UserWarning]
+    if FILES[name]:
+        (line,) = lines
+        assert "\n" not in line
+        assert re.search(FILES[name], line), line
+    else:
+        assert lines == [] and runlog.read_summary(folder)["test"] == expected
