@@ -151,11 +151,8 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
       RunFolderError: it cannot be read, or has no results.
     """
     path = pathlib.Path(folder) / "summary.json"
-    if not path.is_file():
-        return None
-    try:
-        summary = decode(json.loads(_read_bytes(path)))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    summary = _parse_whole(path)
+    if summary is None:
         return None
     if not isinstance(summary, dict) or not isinstance(summary.get("test"), dict):
         raise RunFolderError(f"{path}: expected the results on the test split in it")
@@ -164,7 +161,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 def is_finished(folder: Path) -> bool:
     """True once the run has written its summary, its last file, to the end."""
-    return read_summary(folder) is not None
+    return _parse_whole(pathlib.Path(folder) / "summary.json") is not None
 
 
 def contains_run(folder: Path) -> bool:
@@ -233,6 +230,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RunFolderError(f"{path} is not a table of fields: {values!r:.80}")
     return values
+
+
+def _parse_whole(path: pathlib.Path) -> Any:
+    """The values of a JSON file; None where it is missing or cut off."""
+    try:
+        return decode(json.loads(_read_bytes(path))) if path.is_file() else None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
 
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:

@@ -318,7 +318,7 @@ def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path, monke
 def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
     folder = tmp_path / "early"
     runlog.open_run(folder, config.to_dict(tiny_run()))
-    text = f"^teacher.run: {folder}: expected a finished run, it has no summary.json$"
+    text = f"^teacher.run: {folder}: expected a finished run, it has no whole "
     with pytest.raises(ConfigError, match=text):
         kdjax.distill(tiny_run(teacher=FromRun(str(folder))))
     (folder / "summary.json").write_text("{}")

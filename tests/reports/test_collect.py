@@ -97,9 +97,11 @@ def test_collect_names_a_config_of_something_else(tmp_path, missing):
 
 def test_collect_names_a_broken_summary(tmp_path):
     folder = make_run(tmp_path / "a")
-    (folder / "summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match="a/summary.json is not JSON"):
+    (folder / "summary.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="a/summary.json: expected the results"):
         collect([folder])
+    (folder / "summary.json").write_text("{")
+    assert collect([folder])[0].summary is None
 
 
 @pytest.mark.parametrize(
