@@ -33,8 +33,8 @@ class Case(NamedTuple):
     min_rows: the smallest batch that the kernel accepts.
     teacher_gradient: whether values depend smoothly on the teacher.
     maskwise: names of `arrays` whose last axis is the one that `where` selects.
-    positive: inputs are made positive (attention weights that sum to 1, say) by this
-        function of the raw normal numbers; identity by default.
+    positive: makes inputs that the kernel accepts, such as attention weights that sum
+        to 1, of the raw normal numbers; identity by default.
     """
 
     name: str

@@ -17,6 +17,13 @@ def _weights(x):
     return e / e.sum(-1, keepdims=True)
 
 
+def _log_probabilities(x):
+    """Logarithms of probabilities with the sum 0.8, of any scores."""
+    x = np.asarray(x, np.float64)
+    top = x.max(-1, keepdims=True)
+    return x - top - np.log(np.exp(x - top).sum(-1, keepdims=True)) + np.log(0.8)
+
+
 def _kept(rng, rows):
     """Three different classes out of five for every example."""
     return {"teacher_indices": np.argsort(rng.normal(size=(rows, 5)))[:, :3]}
@@ -34,6 +41,7 @@ def _all_kept(rng, rows):
 _MAP = (2, 3, 4)
 _TOKENS = (3, 4)
 _TOP = {"student": (5,), "teacher": (3,), "zero_if_equal": False, "mask": None}
+_TOP["positive"] = _log_probabilities
 _INDICES = ("teacher_indices",)
 _BOTH = ("teacher_indices", "teacher_log_normalizer")
 
@@ -66,7 +74,13 @@ CASES = [
     _tail("uniform", _kept_and_normalized, _BOTH, temperature=2.0),
     _tail("bucket", _kept_and_normalized, _BOTH, temperature=2.0),
     _tail("renormalize", temperature=4.0),
-    Case("top_k_kl", arrays=_all_kept, rowwise=_INDICES, mask=None),
+    Case(
+        "top_k_kl",
+        arrays=_all_kept,
+        rowwise=_INDICES,
+        mask=None,
+        positive=_log_probabilities,
+    ),
     Case("adversarial_critic", zero_if_equal=False),
     Case(
         "adversarial_critic", knobs=(("variant", "least_squares"),), zero_if_equal=False
