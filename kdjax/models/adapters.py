@@ -152,7 +152,7 @@ def from_stateful(
 
     def start(key: Array, images: Array) -> PyTree:
         params, state = init(key, images)
-        return {"params": params, **({"state": state} if state else {})}
+        return copy({"params": params, **({"state": state} if state else {})})
 
     def apply(variables, images, *, train=False, rngs=None):
         key = next(iter(rngs.values())) if train and rngs else None
