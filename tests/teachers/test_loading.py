@@ -147,3 +147,30 @@ def test_a_function_on_the_host():
         jax.block_until_ready(wrong.apply(variables, images[0]))
     with pytest.raises(ValueError, match="^train: expected False"):
         model.apply(variables, images[0], train=True)
+
+
+READS = """
+from kdjax.core.types import Strategy
+
+
+def reads(student):
+    def init(key, batch):
+        return {"student": student.init(key, batch.inputs["image"])}
+
+    def loss(params, state, batch, schedules, key):
+        return {"student": batch.targets.logits.sum()}, (state, {})
+
+    return Strategy(init, loss)
+"""
+
+
+def test_a_strategy_without_the_teacher_that_it_reads_is_one_line(tmp_path):
+    (tmp_path / "reads.py").write_text(READS)
+    strategy = kdjax.config.Custom(f"{tmp_path}/reads.py:reads")
+    run = kdjax.presets.digits(teacher=None, baselines=(), strategy=strategy, batch=8)
+    linear = kdjax.from_function(
+        lambda w, x: x.reshape(len(x), -1) @ w, np.zeros((192, 10), np.float32)
+    )
+    line = "^strategy.function: this strategy reads a teacher's targets; `kdjax distill"
+    with pytest.raises(ConfigError, match=line):
+        setup.check_fit(run, train=source(()), student=linear, teacher=None)
