@@ -52,6 +52,7 @@ def show_views(
       folder of `out` cannot be made or written.
     """
     run.check()
+    run, _ = setup.complete_models(run)
     path = _output_path(run, out)
     require(count >= 1, "count", "at least 1 example", count)
     source = setup.load_source(run, "train", splits)
