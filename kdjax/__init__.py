@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdjax.jobs import cache_targets, distill, evaluate, load, report, show_views
     from kdjax.models import (
         from_function,
+        from_host,
         from_linen,
         from_nnx,
         from_stateful,
@@ -38,6 +39,7 @@ _PLACES = {
     "from_nnx": "kdjax.models",
     "from_function": "kdjax.models",
     "from_stateful": "kdjax.models",
+    "from_host": "kdjax.models",
     "make_model": "kdjax.models",
 }
 _MODULES = {
@@ -60,6 +62,7 @@ __all__ = [
     "evaluate",
     "experiments",
     "from_function",
+    "from_host",
     "from_linen",
     "from_nnx",
     "from_stateful",

@@ -19,6 +19,7 @@ from kdjax.config.training import Optim
 
 Precision = Literal["float32", "bfloat16"]
 Mean = Literal["logits", "probabilities"]
+Outputs = Literal["logits", "probabilities"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,9 @@ class FromRun:
     """Its run folder."""
     step: Count = 0
     """Step of the checkpoint; 0 takes the last."""
+    seed: int | None = None
+    """One of its seeds, which teaches all seeds. None: seed by seed where it has as
+    many as this run, else its first."""
     precision: Precision = "float32"
     """Floating-point type of its computation."""
     cache: Cache = Cache()
@@ -80,7 +84,7 @@ class FromRun:
 
 @dataclasses.dataclass(frozen=True)
 class FromWeights:
-    """A network with published weights, as they are."""
+    """A network with published weights, or a function that brings its own."""
 
     # The path that chooses this kind on the command line, without its name.
     chosen_by = "model.weights"
@@ -89,9 +93,13 @@ class FromWeights:
 
     model: ModelConfig = ModelConfig()
     """The network. `model.weights` names its weights, which are enough where they are
-    of a known publisher."""
+    of a known publisher. A function of your own may do without: its `init` then returns
+    its variables, whatever the key."""
     precision: Precision = "float32"
     """Floating-point type of its computation."""
+    outputs: Outputs = "logits"
+    """Outputs of the network. probabilities: their logarithm becomes the logits.
+    Log-probabilities are logits."""
     cache: Cache = Cache()
     kind: Literal["weights"] = "weights"
     """Names this kind of teacher."""
@@ -99,8 +107,9 @@ class FromWeights:
     def check(self, at: str) -> None:
         """Raise `ConfigError` for fields that do not fit together."""
         self.model.check(f"{at}.model")
-        weights = self.model.weights
-        require(bool(weights), f"{at}.model.weights", "published weights", weights)
+        weights, is_own = self.model.weights, ":" in self.model.name
+        ok = bool(weights) or is_own
+        require(ok, f"{at}.model.weights", "published weights", weights)
         adapt = self.model.adapt
         expected = "no head: the head of a teacher is not trained"
         require("head" not in adapt, f"{at}.model.adapt", expected, adapt)
@@ -120,6 +129,9 @@ class TrainFirst:
     views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)
     precision: Precision = "float32"
     """Floating-point type of its computation as a teacher."""
+    outputs: Outputs = "logits"
+    """Outputs of a network passed from Python, as in kind weights. One that is trained
+    here has logits."""
     cache: Cache = Cache()
     kind: Literal["train"] = "train"
     """Names this kind of teacher."""

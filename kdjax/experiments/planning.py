@@ -112,7 +112,8 @@ def check(task: Task) -> None:
         try:
             run.check()
             for field, model in _models(run):
-                zoo.find_maker(model, field)
+                if model.name:  # Else published weights bring it.
+                    zoo.find_maker(model, field)
         except ConfigError as error:
             raise error.at(f"{run.name}: {error.field}") from error
 

@@ -2,19 +2,18 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax import config as configs
 from kdjax import reports, setup
-from kdjax.config import require
+from kdjax.config import Run, require
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
-from kdjax.data.source import check_same_names
+from kdjax.data.source import Source, check_same_names, select
 from kdjax.jobs.start import Job
 from kdjax.setup.identity import (
     fingerprint_data,
@@ -22,6 +21,7 @@ from kdjax.setup.identity import (
     read_identity,
     warn_of_changes,
 )
+from kdjax.teachers.sanity import are_probabilities, find_permutation, spread_sample
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -87,34 +87,72 @@ def evaluate(
 
 
 def check_teacher(teacher: BoundModel, job: Job) -> None:
-    """Print the accuracy of a job's teacher on a few images; warn if it is near chance.
+    """Print the accuracy of a job's teacher on some validation images.
 
-    So it is with the wrong scale of pixels or the wrong order of classes.
+    Warns of accuracy near chance, of another order of the classes, and of
+    probabilities in place of logits.
 
-    Raises ConfigError for logits that are not finite.
+    Raises ConfigError for outputs that are not finite.
     """
-    run, source = job.run, job.data["validation"]
-    variables = teacher.variables
-    if teacher.axis is None:
-        variables = jax.tree.map(lambda x: jnp.asarray(x)[None], variables)
+    run, whole = job.run, job.data["validation"]
+    source = select(whole, spread_sample(len(whole), SAMPLE))
     seeds = run.seeds if teacher.axis == 0 else 1
-    measure = setup.make_measure(
-        teacher, None, seeds, job.mesh, run.views.evaluation_crop
-    )
-    metrics = measure(variables, source, limit=SAMPLE)
-    count = min(SAMPLE, len(source))
-    expected = f"logits that are numbers for the first {count} validation images"
-    finite = bool(np.isfinite(metrics["nll"]).all())
+    crop = run.views.evaluation_crop
+    outputs = setup.predict_all(teacher, source, seeds, job.mesh, crop)
+    count = len(source)
+    expected = f"logits that are numbers for {count} validation images"
+    finite = bool(np.isfinite(outputs).all())
     require(finite, "teacher", expected, "NaN or infinity")
-    accuracy = float(np.mean(metrics["accuracy"]))
-    text = f"teacher: {accuracy:.1%} of the first {count} validation images"
+    accuracy = float((outputs.argmax(-1) == source.labels).mean())
+    of = "all" if count == len(whole) else "an even sample of"
+    text = f"teacher: {accuracy:.1%} of {of} {count} validation images"
     job.console.print(text, highlight=False)
-    if accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):
-        job.console.print(
-            f"warning: near chance (1 in {source.classes}); are the teacher's pixels "
-            "(teacher.model.normalization) and the order of its classes right?",
-            style="yellow",
-            highlight=False,
+    stated = _stated_accuracy(run)
+    for line in _warnings(outputs, source, accuracy, stated):
+        job.console.print(f"warning: {line}", style="yellow", highlight=False)
+
+
+def _stated_accuracy(run: Run) -> float | None:
+    """The accuracy that the run of a single teacher reports on its test split."""
+    if not isinstance(run.teacher, configs.FromRun):
+        return None
+    summary = runlog.read_summary(setup.teacher_folder(run)) or {}
+    values = summary.get("test", {}).get("accuracy")
+    return float(np.mean(values)) if values else None
+
+
+def _warnings(
+    outputs: np.ndarray, source: Source, accuracy: float, stated: float | None
+) -> Iterator[str]:
+    """Signs of a wrong teacher in its outputs, a line each.
+
+    outputs: `[seeds, examples, classes]`.
+    stated: the accuracy that it should have, if that is known.
+    """
+    if are_probabilities(outputs):
+        yield (
+            "the teacher's outputs are probabilities, and are taken for logits: set "
+            "teacher.outputs probabilities, or end the network before its softmax"
+        )
+    permutation = find_permutation(outputs[0], source.labels)
+    if permutation is not None:
+        order = permutation.order
+        label = int(np.flatnonzero(order != np.arange(len(order)))[0])
+        name = f" ({source.names[label]})" if source.names else ""
+        yield (
+            f"the teacher has its classes in another order: what label {label}{name} "
+            f"is here is its class {order[label]}; reordered it would have "
+            f"{permutation.accuracy:.1%}"
+        )
+    elif accuracy < min(2 / source.classes, 0.5 + 0.5 / source.classes):
+        yield (
+            f"near chance (1 in {source.classes}); are the teacher's pixels "
+            "(teacher.model.normalization) and the order of its classes right?"
+        )
+    elif stated is not None and accuracy < stated - 0.1 - 1.5 / len(source) ** 0.5:
+        yield (
+            f"its own run reports {stated:.1%}; are these images of the same kind, and "
+            "in the same scale and order of classes?"
         )
 
 

@@ -54,6 +54,7 @@ def show_views(
     from kdjax.reports.view_grid import write_views
 
     run.check()
+    run, _ = setup.complete_models(run)
     path = _output_path(run, out)
     require(count >= 1, "count", "at least 1 example", count)
     source = setup.load_source(run, "train", splits)

@@ -3,7 +3,12 @@
 Every model returns its logits and its taps, named activations that feature losses read.
 """
 
-from kdjax.models.adapters import from_function, from_linen, from_stateful
+from kdjax.models.adapters import (
+    from_function,
+    from_host,
+    from_linen,
+    from_stateful,
+)
 from kdjax.models.nnx_adapter import from_nnx
 from kdjax.models.projectors import Projector, linear_projector
 from kdjax.models.resnet_cifar import ResNetCifar
@@ -15,6 +20,7 @@ __all__ = [
     "ResNetCifar",
     "count_parameters",
     "from_function",
+    "from_host",
     "from_linen",
     "from_nnx",
     "from_stateful",

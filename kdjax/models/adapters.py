@@ -1,10 +1,12 @@
 """Networks of Flax Linen, and plain functions, as a `kdjax.core.types.Model`."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
@@ -150,7 +152,7 @@ def from_stateful(
 
     def start(key: Array, images: Array) -> PyTree:
         params, state = init(key, images)
-        return {"params": params, **({"state": state} if state else {})}
+        return copy({"params": params, **({"state": state} if state else {})})
 
     def apply(variables, images, *, train=False, rngs=None):
         key = next(iter(rngs.values())) if train and rngs else None
@@ -164,6 +166,44 @@ def from_stateful(
         return make_output(output), state_of(variables) if kept is None else kept
 
     return Model(start, apply)
+
+
+def from_host(predict: Callable[[np.ndarray], Any], classes: int) -> Model:
+    """A teacher that is a function on the host: an ONNX model, a service.
+
+    It has no variables and no gradient, and it cannot be trained. Each call transfers
+    the images to the host, so a target cache (`kdjax cache-targets`) serves long runs.
+
+    Args:
+      predict: float32 images `[batch, height, width, channels]` -> `[batch, classes]`.
+        It must not call JAX.
+      classes: number of outputs.
+    """
+    if not callable(predict):
+        raise TypeError(format_expected("predict", "a function", predict))
+
+    def on_host(images: Any) -> np.ndarray:
+        images = np.asarray(images, np.float32)
+        lead = images.shape[:-3]
+        outputs = np.asarray(predict(images.reshape(-1, *images.shape[-3:])))
+        expected = (math.prod(lead), classes)
+        if outputs.shape != expected:
+            text = f"expected outputs of shape {expected}, got {outputs.shape}"
+            raise ValueError(f"predict: {text}")
+        return outputs.astype(np.float32).reshape(*lead, classes)
+
+    def init(key: Array, images: Array) -> PyTree:
+        return {"params": {}}
+
+    def apply(variables, images, *, train=False, rngs=None):
+        if train:
+            raise ValueError("train: expected False, a function on the host is frozen")
+        shape = jax.ShapeDtypeStruct((*images.shape[:-3], classes), jnp.float32)
+        # Seeds become a first axis of one call.
+        outputs = jax.pure_callback(on_host, shape, images, vmap_method="expand_dims")
+        return make_output(outputs), state_of(variables)
+
+    return Model(init, apply)
 
 
 def copy(tree: PyTree) -> PyTree:

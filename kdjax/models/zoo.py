@@ -17,7 +17,7 @@ from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
 from kdjax.models.normalization import normalize_inputs
 from kdjax.models.resnet_cifar import ResNetCifar
-from kdjax.models.weights import WeightsError, load_weights
+from kdjax.models.weights import WeightsError, load_weights, recognize
 
 
 def _resnet(
@@ -125,8 +125,9 @@ def load_pretrained(
     try:
         return _load_pretrained(config, classes, channels, field)
     except WeightsError as error:
-        hint = _norm_hint(config, classes, channels, field, error)
-        text = f"{error}{hint}"
+        text = _other_network(config, error)
+        if not text:
+            text = f"{error}{_norm_hint(config, classes, channels, field, error)}"
         raise configs.ConfigError(f"{field}.weights", reason=text) from error
 
 
@@ -137,6 +138,15 @@ def _load_pretrained(
     image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     return load_weights(shapes, config.weights, adapt=config.adapt)
+
+
+def _other_network(config: configs.ModelConfig, error: WeightsError) -> str:
+    """A line for weights of another network than the config names, else empty."""
+    published = recognize(config.weights) if error.mismatches else None
+    if published is None or published.name == config.name.removesuffix("_pad"):
+        return ""
+    found = f"{published.name} ({published.publisher})"
+    return f"expected weights of {config.name}, {config.weights} has {found}"
 
 
 def _norm_hint(

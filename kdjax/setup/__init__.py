@@ -21,7 +21,7 @@ from kdjax.setup.load_teachers import (
     teacher_folder,
     teacher_resolutions,
 )
-from kdjax.setup.measure import make_measure
+from kdjax.setup.measure import make_measure, predict_all
 from kdjax.setup.parts import Parts, make_parts
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "make_parts",
     "measure_step",
     "place_constants",
+    "predict_all",
     "read_run",
     "teacher_folder",
     "teacher_resolutions",

@@ -62,15 +62,25 @@ def check_fit(
         )
         _check_logits(parts, teacher)
         _trace_step(parts)
-    except ConfigError:
-        raise
     except Exception as error:
+        if teacher is None and store is None and _reads_targets(run, error):
+            reason = "this strategy reads a teacher's targets; `kdjax distill` has them"
+            raise ConfigError("strategy.function", reason=reason) from error
+        if isinstance(error, ConfigError):
+            raise
         text = str(error).strip().splitlines() or [""]
         reason = (
             "expected a model, data and terms that fit together, tracing one step "
             f"raised {type(error).__name__}: {text[0]}"
         )
         raise ConfigError(run.name, reason=reason) from error
+
+
+def _reads_targets(run: Run, error: Exception) -> bool:
+    """True for a strategy of the user's own that takes None for targets."""
+    cause = error.__cause__ if isinstance(error, ConfigError) else error
+    none = isinstance(cause, (AttributeError, TypeError)) and "NoneType" in str(cause)
+    return none and isinstance(run.strategy, configs.Custom) and run.teacher is None
 
 
 def _shapes_of_one_seed(variables: PyTree, axis: int | None) -> PyTree:

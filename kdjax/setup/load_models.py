@@ -206,20 +206,38 @@ def _warn_of_other_code(
 def load_pretrained(
     config: ModelConfig, classes: int, channels: int, field: str
 ) -> BoundModel:
-    """A model with the published weights that its config names.
+    """A model with the published weights that its config names, or with its own.
 
     field: the config's own, for errors.
     """
     name = config.weights
-    if "://" not in name and runlog.is_finished(weights.expand_path(name)):
+    is_local = bool(name) and "://" not in name
+    if is_local and runlog.is_finished(weights.expand_path(name)):
         run_field = f"{field.removesuffix('.model')}.run"
         expected = f"published weights (a run folder goes in {run_field})"
         raise ConfigError(f"{field}.weights", expected, name, shown=f"the run {name}")
     config = complete_model(config, field)
     model = zoo.make_model(config, classes, field=field)
-    variables = zoo.load_pretrained(config, classes, channels, field)
+    if name:
+        variables = zoo.load_pretrained(config, classes, channels, field)
+    else:
+        variables = _own_variables(model, config.resolution, channels, field)
     scale, code = (config.normalization,), (zoo.fingerprint_model(config, field),)
     return BoundModel(model, variables, None, config.resolution, scale, code)
+
+
+def _own_variables(model: Model, size: int, channels: int, field: str) -> PyTree:
+    """Variables that a model of the user's own brings with it.
+
+    Random ones, which differ from key to key, are refused: they would teach nothing.
+    """
+    image = jnp.zeros((1, size, size, channels), jnp.float32)
+    one, two = (model.init(jax.random.key(seed), image) for seed in range(2))
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True)
+    same = all(np.array_equal(a, b) for a, b in pairs)
+    expected = "weights, or a function whose init returns the same ones for every key"
+    require(same, f"{field}.weights", expected, "")
+    return one
 
 
 def load_initial(

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from kdjax.config import (
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
+from kdjax.models import weights
 from kdjax.models.normalization import normalize_inputs
 from kdjax.setup.load_models import (
     complete_model,
@@ -64,13 +66,16 @@ def load_teacher(
                 teacher = _load_weights(config, source, field)
             case FromRun():
                 folder = resolve_folder(config.run, run.folder)
-                teacher = _load_run(run, folder, config.step, source, mesh, field)
+                teacher = _load_run(run, folder, config, source, mesh, field)
             case TrainFirst() if passed is not None:
                 teacher = _bind(config.model, *passed, f"{field}.model")
             case TrainFirst() if not trained:
                 teacher = _trace_untrained(run, config, source, field)
             case TrainFirst():
-                teacher = _load_run(run, teacher_folder(run), 0, source, mesh, field)
+                folder, last = teacher_folder(run), FromRun()
+                teacher = _load_run(run, folder, last, source, mesh, field)
+        if getattr(config, "outputs", "logits") == "probabilities":
+            teacher = take_logarithm(teacher)
         teachers.append(cast(teacher, config.precision))
     if isinstance(run.teacher, Ensemble):
         _check_same_classes(teachers, source)
@@ -111,21 +116,55 @@ def teacher_resolutions(run: Run) -> tuple[int, ...]:
 
 def _load_weights(config: FromWeights, source: Source, field: str) -> BoundModel:
     classes, channels = source.classes, source.shape[-1]
-    return load_pretrained(config.model, classes, channels, f"{field}.model")
+    field = f"{field}.model"
+    if config.model.weights:
+        _check_published(config.model.weights, source, f"{field}.weights")
+    return load_pretrained(config.model, classes, channels, field)
+
+
+def _check_published(name: str, source: Source, field: str) -> None:
+    """Compare the classes of published weights with those of the data.
+
+    Raises ConfigError for another number or order, and warns of other names.
+    """
+    try:
+        published = weights.recognize(name)
+    except weights.WeightsError as error:
+        raise ConfigError(field, reason=str(error)) from error
+    if published is None:
+        return
+    expected = f"a network of {source.classes} classes, as the data has"
+    require(published.classes == source.classes, field, expected, published.classes)
+    theirs, ours = published.class_names, source.names
+    if not (theirs and ours) or all(name.isdigit() for name in ours):
+        return
+    if sorted(theirs) == sorted(ours):
+        expected = "the classes of the data in the order of these weights"
+        check_same_names(theirs, ours, field, expected)
+    elif theirs != ours:
+        text = f"{field}: its classes are {', '.join(theirs)}; those of the data, "
+        text += f"which must have the same order, are {', '.join(ours)}"
+        warnings.warn(text, stacklevel=2)
 
 
 def _load_run(
-    run: Run, folder: pathlib.Path, step: int, source: Source, mesh: Mesh, field: str
+    run: Run,
+    folder: pathlib.Path,
+    config: FromRun,
+    source: Source,
+    mesh: Mesh,
+    field: str,
 ) -> BoundModel:
     """The model of a finished run; step 0 is its last checkpoint."""
-    seeds = _read_run(folder, field).seeds
-    trained = load_trained(folder, mesh, step_number=step or None, field=field)
+    trained_run = _read_run(folder, field)
+    step = config.step or None
+    trained = load_trained(folder, mesh, step_number=step, field=field)
     summary = runlog.read_summary(folder) or {}
     names = tuple(summary.get("class_names", ())[: len(source.names)])
     if names and source.names:
         expected = "a teacher of the same classes in the same order"
         check_same_names(names, source.names, f"{field}.run", expected)
-    return fit_seeds(trained, seeds, run, f"{field}.run")
+    return fit_seeds(trained, trained_run, run, config.seed, field)
 
 
 def _read_run(folder: pathlib.Path, field: str) -> Run:
@@ -160,15 +199,30 @@ def _trace_untrained(
 
 
 def fit_seeds(
-    trained: BoundModel, seeds: int, run: Run, field: str = "teacher.run"
+    trained: BoundModel,
+    trained_run: Run,
+    run: Run,
+    seed: int | None = None,
+    field: str = "teacher",
 ) -> BoundModel:
-    """A model of `seeds` seeds for each seed of a run: its own, or one for all."""
-    if seeds == 1 and run.seeds > 1:
-        first = jax.tree.map(lambda x: x[0], trained.variables)
-        return trained._replace(variables=first, axis=None)
-    expected = f"a run of {run.seeds} seeds, or of 1 that all share"
-    require(seeds == run.seeds, field, expected, seeds)
-    return trained
+    """A trained model for each seed of a run: its own, or one for all.
+
+    Args:
+      trained: the model of `trained_run`, with an axis of seeds.
+      seed: the one that all share; None as in `FromRun.seed`, with a warning where the
+        first of several is taken.
+    """
+    first, count = trained_run.seed, trained_run.seeds
+    if seed is None and count == run.seeds:
+        return trained
+    if seed is None and count > 1:
+        text = f"{field}.run has {count} seeds, this run {run.seeds}: seed {first}"
+        warnings.warn(f"{text} teaches ({field}.seed takes another)", stacklevel=2)
+    index = 0 if seed is None else seed - first
+    expected = f"one of its seeds, {first} to {first + count - 1}"
+    require(0 <= index < count, f"{field}.seed", expected, seed)
+    shared = jax.tree.map(lambda x: x[index], trained.variables)
+    return trained._replace(variables=shared, axis=None)
 
 
 def _check_same_classes(members: list[BoundModel], source: Source) -> None:
@@ -223,6 +277,22 @@ def _with_axis(teacher: BoundModel, axis: int | None, seeds: int) -> PyTree:
         return jnp.broadcast_to(x, shape)
 
     return jax.tree.map(repeat, teacher.variables)
+
+
+def take_logarithm(teacher: BoundModel) -> BoundModel:
+    """The same model with the logarithms of its outputs, probabilities, as logits.
+
+    A probability of 0 becomes the smallest normal number of float32.
+    """
+    tiny = jnp.finfo(jnp.float32).tiny
+
+    def apply(variables, images, *, train=False, rngs=None):
+        result = teacher.model.apply(variables, images, train=train, rngs=rngs)
+        output, state = result
+        logits = output.logits.astype(jnp.float32)
+        return output._replace(logits=jnp.log(jnp.maximum(logits, tiny))), state
+
+    return teacher._replace(model=teacher.model._replace(apply=apply))
 
 
 def cast(teacher: BoundModel, precision: str) -> BoundModel:

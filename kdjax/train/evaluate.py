@@ -71,7 +71,7 @@ def make_evaluate(
         count = 0
         for images, labels in chunks:
             count += len(labels)
-            chunk = jax.tree.map(lambda x: _padded(x, batch), (images, labels))
+            chunk = jax.tree.map(lambda x: pad(x, batch), (images, labels))
             mask = np.arange(batch) < len(labels)
             on_devices = [
                 jax.tree.map(lambda x: sharding.put(mesh, x, 0), x)
@@ -90,7 +90,7 @@ def make_evaluate(
     return evaluate
 
 
-def _padded(x: np.ndarray, batch: int) -> np.ndarray:
+def pad(x: np.ndarray, batch: int) -> np.ndarray:
     """`x` padded with zeros to `[batch, ...]`."""
     spare = batch - len(x)
     return np.concatenate([x, np.zeros((spare, *x.shape[1:]), x.dtype)])

@@ -102,12 +102,11 @@ class First:
         mesh = None
         teacher = None
         if config.teacher is not None:
-            made = setup.make_parts(
-                teacher_run(config, pathlib.Path(folder) / "teacher"), train=train
-            )
+            trained = teacher_run(config, pathlib.Path(folder) / "teacher")
+            made = setup.make_parts(trained, train=train)
             mesh = made.mesh
             loaded = setup.load_trained(f"{folder}/teacher", mesh)
-            teacher = setup.fit_seeds(loaded, 1, config)
+            teacher = setup.fit_seeds(loaded, trained, config)
         parts = setup.make_parts(config, train=train, teacher=teacher)
         seeds = np.arange(1, dtype=np.int32)
         state = parts.make_state(seeds, None)

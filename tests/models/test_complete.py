@@ -115,3 +115,10 @@ def test_open_fields_have_defaults_without_weights():
     assert dataclasses.replace(ModelConfig("vgg8", weights="x"), weights="").norm
     with pytest.raises(ConfigError, match="^m.name: expected a name, got ''"):
         ModelConfig().check("m")
+
+
+def test_weights_of_another_network_are_one_line(resnet20):
+    config = ModelConfig("resnet8", weights=resnet20)
+    line = "^m.weights: expected weights of resnet8, .* has resnet20 .akamaster/.*[)]$"
+    with pytest.raises(ConfigError, match=line):
+        setup.load_pretrained(config, 10, 3, "m")

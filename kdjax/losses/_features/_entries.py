@@ -159,7 +159,8 @@ ENTRIES = (
         ),
         paper="ReviewKD (2104.09044)",
         weight="0.6 to 8 by pair, rising over 20 epochs",
-        tap="fused maps of every stage",
+        tap="fused maps of every stage; the fusion module (ABF) is not included, so a "
+        "term compares one stage as it is",
         invariances="one shift of student and teacher",
         aliases="reviewkd, hcl, knowledge review, hierarchical context",
         goals=(
