@@ -232,7 +232,7 @@ BAD = {
     ): "expected a value, got nothing",
     ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
     ("distill", "--views.area", "0.5", "1.2"): "views.area",
-    ("distill", "--steps", "0"): "steps: expected >= 1, got 0",
+    ("distill", "--steps", "0"): "steps: expected >= 1 and <= 100000000 steps, got 0",
     ("distill", "--config"): "config: expected FILE.py:FUNCTION",
     ("distill", "--config", "nowhere.py:f"): "config: expected a file that exists",
     (
