@@ -101,7 +101,7 @@ def test_bad_json_is_named(path, value, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (dict(seeds=0), "seeds: expected >= 1, got 0"),
+        (dict(seeds=0), "seeds: expected >= 1 and <= 65536, got 0"),
         (dict(steps="100"), "steps: expected a value of type int, got '100'"),
         (dict(steps=100.0), "steps: expected a value of type int, got 100.0"),
         (dict(views=Views(area=(0.5,))), "views.area: expected 2 values"),  # type: ignore
@@ -184,7 +184,7 @@ NO_HEAD = "no head: the head of a teacher is not trained"
 @pytest.mark.parametrize(
     "changes, field, expected, got",
     [
-        (dict(seeds=0), "seeds", ">= 1", 0),
+        (dict(seeds=0), "seeds", ">= 1 and <= 65536", 0),
         (dict(steps="100"), "steps", "a value of type int", "100"),
         (dict(views=Views(mode="x")), "views.mode", MODES, "x"),  # type: ignore
         (dict(optim=Optim(lr=-1.0)), "optim.lr", "a number >= 0", -1.0),
@@ -300,7 +300,7 @@ BOUNDS = [
         for name in ("seeds", "batch", "evaluate_every", "checkpoint_every")
     ],
     ("log_every", [1], [0], {}),
-    ("steps", [1], [0], {"optim.warmup": 0}),
+    ("steps", [1, 10**8], [0, 10**8 + 1], {"optim.warmup": 0}),
     ("optim.warmup", [0, 299], [-1, 300], LONG),
     ("optim.lr", [0.0], [-1e-9], {}),
     ("optim.wd", [0.0], [-1e-9], {}),
@@ -340,11 +340,18 @@ BOUNDS = [
         ("views.jitter", [[0.0] * 4, at(i, x)], [at(i, -1e-9), at(i, x + 0.001)], {})
         for i, x in enumerate([1.0, 1.0, 1.0, 0.5])
     ],
-    ("views.randaugment", [[0, 0], [1, 10]], [[-1, 5], [1, -1], [1, 11]], {}),
+    (
+        "views.randaugment",
+        [[0, 0], [1, 10], [100, 1]],
+        [[101, 1], [-1, 5], [1, -1], [1, 11]],
+        {},
+    ),
     ("views.evaluation_crop", [0.0, 1.0], [0.999, -1.0], {}),
     ("model.depth", [8, 14], [2, 7, 9], {}),
     ("model.width", [1], [0], {}),
-    ("model.resolution", [4], [3], {}),
+    ("model.resolution", [4, 2**14], [3, 2**14 + 1], {}),
+    ("model.width", [1, 2**16], [0, 2**16 + 1], {}),
+    ("data.store", [0, 2**14], [-1, 2**14 + 1], {}),
     ("teacher.steps", [1], [0], {"teacher.optim.warmup": 0}),
     ("teacher.optim.warmup", [0, 299], [-1, 300], {"teacher.steps": 300}),
     ("teacher.decay", [0.0, 0.9999], [-1e-9, 1.0], AVERAGE),

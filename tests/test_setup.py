@@ -321,6 +321,16 @@ def test_a_split_that_lacks_a_class_is_named():
     assert all({*source.labels} == {0, 1, 2} for source in data.values())
 
 
+def test_the_split_of_a_teacher_is_named_by_its_own_field():
+    data = {name: datasets.from_arrays(*sorted_set()["train"]) for name in SHARES}
+    data["train"] = datasets.take_split(sorted_set(), "train[:50]", "teacher.train")
+    run = dataclasses.replace(digits(), data=Data(**SHARES))
+    with pytest.warns(UserWarning) as caught:
+        setup.warn_of_missing_classes(run, data, {"train": "teacher.train"})
+    (text,) = (str(x.message) for x in caught)
+    assert text.startswith("teacher.train: 2 of 3 classes without an image: 1, 2 (")
+
+
 def test_a_class_that_no_split_has_is_meant():
     loaded(
         {"train": (np.zeros((360, 8, 8, 1), np.uint8), np.arange(360) % 3)}, classes=9

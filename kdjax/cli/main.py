@@ -394,6 +394,8 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         from kdjax.core import hosts
 
         hosts.join()
+    from jax.errors import JaxRuntimeError
+
     from kdjax import jobs
     from kdjax.cache.store import StoreError
     from kdjax.core.compilation import cache_programs
@@ -416,6 +418,14 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         os._exit(1)
     except Interrupted as error:
         _fail(str(error), 128 + error.number)
+    except (JaxRuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(
+            error
+        ):
+            raise
+        line = (str(error).splitlines() or ["no memory left"])[0]
+        advice = "a smaller --batch, --model.width or --model.resolution needs less"
+        _fail(f"out of memory ({line}); {advice}", 1)
 
 
 def _quiet() -> None:

@@ -9,7 +9,12 @@ LARGEST = 2**31 - 1
 
 Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
-Pixels = Annotated[int, Ge(0), Unit("pixels")]
+# Sizes that a program has a buffer or an operation for: a slip of the keys at these
+# would fill the memory, or compile for hours.
+Size = Annotated[int, Ge(1), Le(2**16)]
+# The learning rates of all steps are a table in memory.
+Length = Annotated[int, Ge(1), Le(10**8), Unit("steps")]
+Pixels = Annotated[int, Ge(0), Le(2**14), Unit("pixels")]
 Steps = Annotated[int, Ge(0), Unit("steps")]
 Devices = Annotated[int, Ge(0), Unit("devices")]
 Nonnegative = Annotated[float, Ge(0)]

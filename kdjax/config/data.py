@@ -126,8 +126,8 @@ class Views:
         want = "brightness, contrast, saturation in [0, 1], hue in [0, 0.5]"
         require(ok, f"{at}.jitter", want, self.jitter)
         count, magnitude = self.randaugment
-        ok = count >= 0 and 0 <= magnitude <= 10
-        want = "(operations >= 0, magnitude 0 to 10)"
+        ok = 0 <= count <= 100 and 0 <= magnitude <= 10
+        want = "(operations 0 to 100, magnitude 0 to 10)"
         require(ok, f"{at}.randaugment", want, self.randaugment)
         crop = self.evaluation_crop
         ok = crop == 0 or crop >= 1

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kdjax.config.bounds import AtLeastOne, Pixels
+from kdjax.config.bounds import Pixels, Size
 from kdjax.config.checks import require, require_local
 
 Adapt = Literal["head", "position", "stem"]
@@ -30,7 +30,7 @@ class ModelConfig:
     `depth` and `width`. Empty: the network of published `weights`."""
     depth: int = 8
     """Layers of `resnet`, 6n + 2."""
-    width: AtLeastOne = 2
+    width: Size = 2
     """Channels of the first stage of `resnet`. Its second and third stage have twice
     and four times as many."""
     norm: Literal["auto", "batch", "group"] = "auto"
@@ -82,8 +82,9 @@ class ModelConfig:
         ok = self.resolution == OPEN["resolution"] or self.resolution >= 4
         require(ok, f"{at}.resolution", ">= 4 pixels", self.resolution)
         if self.name == "resnet":
-            ok = self.depth >= 8 and (self.depth - 2) % 6 == 0
-            require(ok, f"{at}.depth", "6n + 2 with n >= 1", self.depth)
+            ok = 8 <= self.depth <= 10_004 and (self.depth - 2) % 6 == 0
+            expected = "6n + 2 with n >= 1, at most 10,004"
+            require(ok, f"{at}.depth", expected, self.depth)
         expected = "a file on this machine, or hf:owner/name"
         require_local(self.weights, f"{at}.weights", expected)
         ok = bool(self.weights) or not self.adapt

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Text
+from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Length, Size, Text
 from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
@@ -37,7 +37,7 @@ class Run:
     """Run folder: config, metrics, checkpoints, summary, curves, report."""
     seed: Count = 0
     """First seed."""
-    seeds: AtLeastOne = 1
+    seeds: Size = 1
     """Number of seeds, trained side by side in one program: seed, seed + 1, ..."""
     data: Data = Data()
     model: ModelConfig = ModelConfig()
@@ -53,7 +53,7 @@ class Run:
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
     optim: Optim = Optim()
-    steps: AtLeastOne = 0
+    steps: Length = 0
     """Steps of training."""
     batch: AtLeastOne = 64
     """Images a step, over all devices."""

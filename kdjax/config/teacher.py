@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from kdjax.config.bounds import (
-    AtLeastOne,
     BelowOne,
     Count,
+    Length,
     Nonnegative,
     Positive,
     Text,
@@ -123,7 +123,7 @@ class TrainFirst:
     model: ModelConfig = ModelConfig()
     train: Text = "train"
     """Training split of the teacher; its data set is that of the student."""
-    steps: AtLeastOne = 1_000
+    steps: Length = 1_000
     """Steps of its training."""
     optim: Optim = Optim()
     views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)

@@ -142,6 +142,9 @@ def _teacher_training(job: Job) -> Training:
     check_same_names(source.names, job.data["train"].names, field, expected)
     overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
     data = {**job.data, "train": source}
+    # Of the student's own split it was said before.
+    if run.data.train != job.run.data.train:
+        setup.warn_of_missing_classes(run, data, {"train": field})
     return Training(run, data, job.mesh, overrides, section=section)
 
 

@@ -175,6 +175,7 @@ def export(
     """
     require_known(name, FORMATS, "format")
     require_local(out, "out")
+    require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
     folder = pathlib.Path(folder).expanduser()
     student = load(folder, checkpoint=checkpoint, seed=seed)
     target = pathlib.Path(out).expanduser() if out else folder / "export"

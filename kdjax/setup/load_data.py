@@ -95,17 +95,24 @@ def _names_in_use(run: Run, only: str = "") -> set[str]:
     return {datasets.split_name(_text(run, x)) for x in ([only] if only else splits)}
 
 
-def warn_of_missing_classes(run: Run, data: Mapping[str, Source]) -> None:
+def warn_of_missing_classes(
+    run: Run, data: Mapping[str, Source], fields: Mapping[str, str] | None = None
+) -> None:
     """Warn of each split that lacks classes that another split has, in one line.
 
     A set that is sorted by class, cut in shares, has such splits; so has a folder
     whose splits have other class folders.
+
+    fields: of the splits to warn of, their names; by default of all, `data.train` and
+        so on.
     """
+    fields = {k: f"data.{k}" for k in data} if fields is None else fields
     counts = {split: _count_labels(source) for split, source in data.items()}
     size = max(map(len, counts.values()))
     present = {k: np.pad(x, (0, size - len(x))) > 0 for k, x in counts.items()}
     anywhere = np.any([*present.values()], axis=0)
-    for split, own in present.items():
+    for split, field in fields.items():
+        own = present[split]
         lacking = np.flatnonzero(anywhere & ~own)
         # Images without labels, to teach on, may be of any class.
         if not own.any() or not len(lacking):
@@ -113,7 +120,7 @@ def warn_of_missing_classes(run: Run, data: Mapping[str, Source]) -> None:
         names = data["train"].names
         shown = [names[i] if names else str(i) for i in lacking[:5]]
         count = f"{len(lacking)} of {anywhere.sum()} classes"
-        text = f"data.{split}: {count} without an image: "
+        text = f"{field}: {count} without an image: "
         text += ", ".join(shown) + ", ..." * (len(lacking) > 5)
         if "[" in _text(run, split):
             text += " (for a set sorted by class set data.shuffle_seed)"

@@ -300,7 +300,7 @@ def test_the_central_view_is_the_middle_of_a_stored_image():
     "change, message",
     [
         ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "views.jitter: expected brightness"),
-        ({"randaugment": (2, 11)}, "views.randaugment: expected .operations >= 0"),
+        ({"randaugment": (2, 11)}, "views.randaugment: expected .operations 0 to"),
         ({"mix": "blend"}, "views.mix: expected one of .'mixup', 'cutmix'"),
         ({"method": "area"}, "views.method: expected one of .'linear', 'cubic'"),
         (

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from jax.errors import JaxRuntimeError
 
 from kdjax.cli import main as cli
 from kdjax.config import Custom, Ensemble, FromRun, Scalar, Term, to_dict
@@ -231,7 +232,7 @@ BAD = {
     ): "expected a value, got nothing",
     ("distill", "--views.area", "0", "1"): "views.area: expected 0 < low <= high <= 1",
     ("distill", "--views.area", "0.5", "1.2"): "views.area",
-    ("distill", "--steps", "0"): "steps: expected >= 1, got 0",
+    ("distill", "--steps", "0"): "steps: expected >= 1 and <= 100000000 steps, got 0",
     ("distill", "--config"): "config: expected FILE.py:FUNCTION",
     ("distill", "--config", "nowhere.py:f"): "config: expected a file that exists",
     (
@@ -361,3 +362,19 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     assert done.returncode == 2 and (tmp_path / "a").read_text() == "kept"
     assert "workdir: " in done.stderr and "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"), MemoryError("9 GB")]
+)
+def test_a_full_memory_is_one_line(error, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_quiet", lambda: None)
+
+    def job(_):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli._start(job)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kdjax: out of memory (") and "9 GB); a smaller" in line

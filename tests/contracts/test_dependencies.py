@@ -57,6 +57,20 @@ def test_what_is_imported_is_asked_for():
     assert "huggingface_hub" in imported() and "torch" in imported()
 
 
+# Folders of one user or one machine.
+_OWN = re.compile(r"/(home|root|Users|mnt|media)/(?!_)\w")
+
+
+def test_no_file_names_a_folder_of_one_machine():
+    """Tests take paths from the environment, and are skipped without it."""
+    suffixes = {".py", ".md", ".toml", ".sh", ".txt", ".yml", ".yaml"}
+    folders = [ROOT / name for name in ("kdjax", "tests", "experiments", ".github")]
+    files = [p for x in folders for p in x.rglob("*") if p.suffix in suffixes]
+    assert len(files) > 300
+    wrong = [str(p) for p in files if _OWN.search(p.read_text())]
+    assert not wrong
+
+
 # Required though nothing imports them by these names: needs of tensorflow-datasets.
 UNDECLARED_NEEDS = {"importlib_resources"}
 

@@ -22,6 +22,12 @@ from tests.models.reference import fetch
 
 pytestmark = pytest.mark.data
 WEIGHTS = pathlib.Path(os.environ.get("KDJAX_WEIGHTS", ""))
+needs_weights = pytest.mark.skipif(
+    "KDJAX_WEIGHTS" not in os.environ, reason="KDJAX_WEIGHTS names no folder of weights"
+)
+needs_fetched = pytest.mark.skipif(
+    not fetch.IMAGES.is_dir(), reason=f"fetch them by python -m {fetch.__name__}"
+)
 
 
 def loaded(module, source, side):
@@ -47,11 +53,10 @@ def cifar10_test():
     return (images / np.float32(255) - mean) / std, labels
 
 
+@needs_weights
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("depth, accuracy", [(20, 91.73), (32, 92.63), (56, 93.39)])
 def test_resnets_for_cifar_reach_their_accuracy(cifar10_test, depth, accuracy):
-    if "KDJAX_WEIGHTS" not in os.environ:
-        pytest.skip("KDJAX_WEIGHTS names no folder of weights")
     images, labels = cifar10_test
     assert images.shape == (10_000, 32, 32, 3)
     file = WEIGHTS / f"cifar10_resnet{depth}.safetensors"
@@ -77,7 +82,7 @@ def central_crop(path):
 def imagenet_samples():
     """Foolbox's 20 images in [0, 255], and the labels in their names."""
     paths = sorted(fetch.IMAGES.glob("imagenet_*.jpg"))
-    assert len(paths) == 20, f"run python -m {fetch.__name__}"
+    assert len(paths) == 20
     labels = [int(re.fullmatch(r"imagenet_\d+_(\d+)", p.stem)[1]) for p in paths]
     return np.stack([central_crop(path) for path in paths]), np.array(labels)
 
@@ -88,12 +93,14 @@ def right(logits, labels, most):
     return int((top == labels[:, None]).any(1).sum())
 
 
+@needs_fetched
 def test_efficientnet_lite0_knows_the_samples(imagenet_samples):
     images, labels = imagenet_samples
     logits = loaded(EfficientNetLite(0), fetch.LITE0, 224)((images - 127) / 128)
     assert (right(logits, labels, 1), right(logits, labels, 5)) == (18, 19)
 
 
+@needs_fetched
 def test_resnet50_of_keras_knows_the_samples(imagenet_samples):
     images, labels = imagenet_samples
     mean = np.array([123.68, 116.779, 103.939], np.float32)
