@@ -230,6 +230,19 @@ def test_different_numbers_of_classes_are_refused():
             r"terms.x.loss: did you mean 'dkd'\? expected the name of a loss "
             r"\(`kdjax losses` lists all\) or file.py:function, got 'decoupled_kdd'",
         ),
+        (
+            Term("dkd", options={"temprature": 2.0}),
+            r"terms.x.options.temprature: did you mean terms.x.temperature\? expected "
+            r"one of \['alpha', 'axis', 'beta'\], got 'temprature'",
+        ),
+        (
+            Term("dkd", options={"bta": 2.0}),
+            r"terms.x.options.bta: did you mean 'beta'\?",
+        ),
+        (
+            Term("logit_mse", options={"temperature": 2.0}),
+            r"terms.x.options.temperature: expected one of \['axis', 'center'\]",
+        ),
         (Term("hint_l"), "terms.x.loss: did you mean 'hint_l2' or 'hint_l1'"),
         (
             Term("crd"),
