@@ -177,6 +177,7 @@ from kdjax.losses._sequences.tokens import per_sequence as per_sequence
 from kdjax.losses._sequences.tokens import sequence_nll as sequence_nll
 from kdjax.losses._sequences.tokens import token_jsd as token_jsd
 from kdjax.losses._sequences.tokens import token_kl as token_kl
+from kdjax.losses._sequences.top_k import top_k_jsd as top_k_jsd
 from kdjax.losses._sequences.top_k import top_k_kl as top_k_kl
 from kdjax.losses.registry import REGISTRY as REGISTRY
 from kdjax.losses.registry import RELATION as RELATION

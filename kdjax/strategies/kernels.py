@@ -1,6 +1,8 @@
 """Losses that a term can name: their taps, options and temperature, checked."""
 
 import contextlib
+import dataclasses
+import difflib
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,6 +116,7 @@ def find_kernel(term: Term, at: str) -> Kernel:
         kernel = _describe_entry(loss, entry)
     _check_taps(kernel, term, at)
     _check_temperature(kernel, term, at)
+    _check_not_fields(kernel, term, at)
     check_options(kernel.options, term.options, f"{at}.options")
     return kernel
 
@@ -216,6 +219,21 @@ def _check_temperature(kernel: Kernel, term: Term, at: str) -> None:
     elif value is None:
         ok = default_temperature(kernel) is not None
         require(ok, field, f"a number > 0, as {kernel.name} has no default", value)
+
+
+def _check_not_fields(kernel: Kernel, term: Term, at: str) -> None:
+    """Refuse an option that is meant as a field of the term, and name the field."""
+    fields = {field.name for field in dataclasses.fields(Term)}
+    if not kernel.tempered:
+        fields.remove("temperature")
+    names = sorted({*kernel.options, *fields})
+    for name in term.options:
+        near = difflib.get_close_matches(name, names, 1)
+        if near and name not in kernel.options and near[0] not in kernel.options:
+            field, expected = f"{at}.options.{name}", f"one of {sorted(kernel.options)}"
+            raise ConfigError(
+                field, expected, name, hint=f"did you mean {at}.{near[0]}?"
+            )
 
 
 def default_temperature(kernel: Kernel) -> float | None:

@@ -1,5 +1,6 @@
 """Offline distillation: a fixed teacher, a student, and weighted named terms."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,12 @@ from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.weighting import Weights
 
 STUDENT = "student"
+# Stands in where the targets are the teacher's top-k classes.
+_SPARSE: dict[str, Callable[..., Array]] = {
+    "softmax_kl": losses.top_k_kl,
+    "reverse_softmax_kl": functools.partial(losses.top_k_kl, direction="reverse"),
+    "jensen_shannon": losses.top_k_jsd,
+}
 
 
 def offline(
@@ -44,8 +51,9 @@ def offline(
       terms: by name. A term of constant weight 0 is skipped, with its computation. A
         term with a connector adds a network `"<name> connector"`, its projector.
       steps: length of the run, over which weights and temperatures are scheduled.
-      tail: the tail rule of `top_k_kl`, which stands in for `softmax_kl` where only the
-        top-k classes of the teacher are available.
+      tail: the tail rule of `top_k_kl` and `top_k_jsd`. They stand in for `softmax_kl`,
+        `reverse_softmax_kl` and `jensen_shannon` where only the teacher's top-k classes
+        are available.
       axis_name: the pmap or shard_map axis over which batches are split; the relation
         terms then gather the whole batch.
 
@@ -222,8 +230,9 @@ def _pair(
         raise ConfigError(f"{at}.teacher", reason=reason)
     teacher_taps = _taps(f"{at}.teacher", batch.targets, term.teacher)
     top = any(isinstance(x, TopTargets) for x in teacher_taps)
-    ok = not top or term.loss == "softmax_kl"
-    expected = "softmax_kl, as the targets are the teacher's top-k classes"
+    ok = not top or part.kernel.name in _SPARSE
+    names = ", ".join(_SPARSE)
+    expected = f"one of {names}, as the targets are the teacher's top-k classes"
     require(ok, f"{at}.loss", expected, term.loss)
     ok = not (top and term.projector)
     require(ok, f"{at}.projector", "False for logits", term.projector)
@@ -298,21 +307,26 @@ def _comparison(
 
     def compare(logits: Array | None = None) -> Array:
         if isinstance(teacher_taps[0], TopTargets):
-            return _top_value(
-                student_taps[0], teacher_taps[0], schedules["temperature"], part.tail
-            )
+            return _top_value(part, student_taps[0], teacher_taps[0], traced)
         these = tuple(map(rows, teacher_taps if logits is None else (logits,)))
         numbers = kernels.traced_options(kernel, term.options)
         if numbers:
             # Ranges are checked on numbers; traced values of the step pass unchecked.
             jax.eval_shape(lambda: call(these, {**traced, **numbers}))
-        first = call(these, traced)
+        value = call(these, traced)
         partner, weight = batch.partner_labels, batch.mix_weight
-        if term.teacher == "labels" and partner is not None and weight is not None:
-            first = weight * first + (1.0 - weight) * call((partner,), traced)
+        if partner is not None and weight is not None:
+            # Of mixed labels a loss of one label has the weighted sum for the two.
+            second = None
+            if term.teacher == "labels":
+                second = call((rows(partner),), traced)
+            elif "labels" in kernel.bound:
+                second = call(these, {**traced, "labels": rows(partner)})
+            if second is not None:
+                value = weight * value + (1.0 - weight) * second
         if kernel.custom:
-            kernels.check_values(kernel, first, len(batch.labels))
-        return first
+            kernels.check_values(kernel, value, len(batch.labels))
+        return value
 
     return compare
 
@@ -336,14 +350,16 @@ def _whole_rows(x: Array, axis_name: str | None) -> Array:
     return collectives.gather(rows, axis_name)
 
 
-def _top_value(logits, targets: TopTargets, temperature, tail: str) -> Array:
-    return losses.top_k_kl(
+def _top_value(
+    part: _Part, logits: Array, targets: TopTargets, options: Mapping[str, Any]
+) -> Array:
+    return _SPARSE[part.kernel.name](
         logits,
         targets.log_probs,
         teacher_indices=targets.indices,
         teacher_log_normalizer=targets.log_normalizer,
-        temperature=temperature,
-        tail=tail,
+        tail=part.tail,
+        **options,
     )
 
 

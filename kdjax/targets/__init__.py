@@ -6,6 +6,7 @@ Pure functions of arrays; importing them needs only jax.
 from kdjax.targets.activations import graph_fourier_basis, sample_activations
 from kdjax.targets.boxes import box_weights, imitation_mask
 from kdjax.targets.ensembling import ensemble_logits, teacher_weights
+from kdjax.targets.label_map import map_logits
 from kdjax.targets.modified_logits import (
     gumbel_softmax,
     permute_dark_knowledge,
@@ -30,6 +31,7 @@ __all__ = [
     "gumbel_softmax",
     "imitation_mask",
     "impression_concentration",
+    "map_logits",
     "neighbor_similarity",
     "noisy_votes",
     "permute_dark_knowledge",

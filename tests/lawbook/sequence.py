@@ -46,9 +46,9 @@ _INDICES = ("teacher_indices",)
 _BOTH = ("teacher_indices", "teacher_log_normalizer")
 
 
-def _tail(name, arrays=_kept, rowwise=_INDICES, **knobs):
+def _tail(name, arrays=_kept, rowwise=_INDICES, kernel="top_k_kl", **knobs):
     knobs = (("tail", name), *knobs.items())
-    return Case("top_k_kl", knobs=knobs, arrays=arrays, rowwise=rowwise, **_TOP)
+    return Case(kernel, knobs=knobs, arrays=arrays, rowwise=rowwise, **_TOP)
 
 
 CASES = [
@@ -81,6 +81,15 @@ CASES = [
         mask=None,
         positive=_log_probabilities,
     ),
+    _tail("uniform", direction="reverse"),
+    _tail(
+        *("bucket", _kept_and_normalized, _BOTH), direction="reverse", temperature=2.0
+    ),
+    _tail("renormalize", direction="reverse"),
+    _tail("uniform", kernel="top_k_jsd"),
+    _tail("bucket", _kept_and_normalized, _BOTH, kernel="top_k_jsd", temperature=2.0),
+    _tail("renormalize", kernel="top_k_jsd", beta=0.1),
+    _tail("uniform", kernel="top_k_jsd", beta=1.0),
     Case("adversarial_critic", zero_if_equal=False),
     Case(
         "adversarial_critic", knobs=(("variant", "least_squares"),), zero_if_equal=False

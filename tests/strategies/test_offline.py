@@ -141,6 +141,44 @@ def test_the_tail_of_the_cache_reaches_the_loss():
     assert len(set(totals)) == 3
 
 
+@pytest.mark.parametrize("loss", ["reverse_softmax_kl", "jensen_shannon"])
+def test_top_k_targets_have_their_divergence(loss):
+    """All classes kept, and so the dense divergence; the option reaches it."""
+    options = {"beta": 0.3} if loss == "jensen_shannon" else {}
+    terms = {"soft": Term(loss, temperature=Scalar(2.0), options=options)}
+    log_probs = jax.nn.log_softmax(TARGETS.logits)
+    kept, indices = jax.lax.top_k(log_probs, log_probs.shape[-1])
+    sparse = value(terms, targets=TopTargets(kept, indices, jnp.zeros(N), {}))
+    dense = value(terms)
+    np.testing.assert_allclose(sparse[0], dense[0], rtol=1e-5)
+    kernel = getattr(losses, loss)
+    expected = kernel(
+        student_logits(dense[3]), TARGETS.logits, temperature=2.0, **options
+    )
+    np.testing.assert_allclose(dense[0], expected.mean(), rtol=1e-5)
+
+
+def test_top_k_targets_have_no_other_loss():
+    targets = TopTargets(jnp.zeros((N, 1)), LABELS[:, None], jnp.zeros(N), {})
+    with pytest.raises(
+        ConfigError, match="terms.soft.loss: expected one of softmax_kl"
+    ):
+        value({"soft": Term("logit_mse")}, targets=targets)
+
+
+def test_a_loss_with_labels_is_mixed():
+    """The weighted sum of its values for the two labels of each image."""
+    terms = {"dkd": Term("dkd", options={"beta": 2.0})}
+    _, metrics, _, params = value(terms, MIXED)
+    first, second = (
+        losses.dkd(student_logits(params), TARGETS.logits, labels=labels, beta=2.0)
+        for labels in (LABELS, MIXED.partner_labels)
+    )
+    expected = 0.3 * first.mean() + 0.7 * second.mean()
+    np.testing.assert_allclose(metrics["dkd"], expected, rtol=1e-5)
+    assert abs(expected - first.mean()) > 1e-3
+
+
 def test_a_term_of_weight_zero_is_not_computed():
     """Its tap need not exist, and its network is not made."""
     off = Term("hint_l2", Scalar(0.0), student="nowhere", teacher="x", projector=True)
@@ -191,6 +229,19 @@ def test_different_numbers_of_classes_are_refused():
             Term("decoupled_kdd"),
             r"terms.x.loss: did you mean 'dkd'\? expected the name of a loss "
             r"\(`kdjax losses` lists all\) or file.py:function, got 'decoupled_kdd'",
+        ),
+        (
+            Term("dkd", options={"temprature": 2.0}),
+            r"terms.x.options.temprature: did you mean terms.x.temperature\? expected "
+            r"one of \['alpha', 'axis', 'beta'\], got 'temprature'",
+        ),
+        (
+            Term("dkd", options={"bta": 2.0}),
+            r"terms.x.options.bta: did you mean 'beta'\?",
+        ),
+        (
+            Term("logit_mse", options={"temperature": 2.0}),
+            r"terms.x.options.temperature: expected one of \['axis', 'center'\]",
         ),
         (Term("hint_l"), "terms.x.loss: did you mean 'hint_l2' or 'hint_l1'"),
         (

@@ -16,9 +16,12 @@ ENTRIES = (
         invariances="shift of student or teacher",
         aliases=(
             "kd, hinton, vanilla kd, kl, soft targets, kullback leibler, function "
-            "matching, funmatch"
+            "matching, funmatch, deep mutual learning, dml, codistillation"
         ),
-        goals="match logits, soft targets, classification, default",
+        goals=(
+            "match logits, soft targets, classification, default, mutual learning, "
+            "online distillation, peers, born again networks"
+        ),
         kernel=True,
         term=recipe(weight=0.9),
     ),

@@ -161,9 +161,11 @@ def dkd(
     Args:
         student_logits: `[..., classes]`, before any softmax.
         teacher_logits: the same shape.
-        labels: integer class ids `[...]`; under mixup, those of the larger share. A
-            negative id, or one of a class that takes no part, marks an example
-            without label: it gives 0.
+        labels: integer class ids `[...]`. A negative id, or one of a class that takes
+            no part, marks an example without label: it gives 0. Of labels that mixup
+            blends, `c` of one and `1 - c` of another, the loss is `c dkd(labels=a) +
+            (1 - c) dkd(labels=b)`: like cross-entropy, it is linear in the label. A
+            term of a run does so.
         alpha: weight of the part about the label.
         beta: weight of the part about the other classes. The defaults are those of
             ResNet32x4 pairs on CIFAR-100; published are 2, 6 and 8 there by pair, and

@@ -126,13 +126,28 @@ ENTRIES = (
         "KL divergence to a top-k teacher (sparse logits)",
         formula=(
             "T^2 KL with a teacher of K log-probabilities; tail uniform, bucket or "
-            "renormalized"
+            'renormalized; `"reverse"`: KL(q, p)'
         ),
         paper="Hinton (1503.02531), Sparse Logit Sampling (2503.16870)",
         weight="as `softmax_kl`",
         tap="logits; the teacher's top K from a store",
         invariances="constant added to the student's logits; order of the K",
         aliases="top k, sparse logits, cached logits, specialists",
+        goals="match logits, stored targets, large vocabulary, language model",
+        kernel=True,
+        needs="top-k indices",
+    ),
+    entry(
+        "top_k_jsd",
+        "Jensen-Shannon divergence to a top-k teacher (GKD, sparse logits)",
+        formula=(
+            "`jensen_shannon` with a teacher of K log-probabilities; tail as `top_k_kl`"
+        ),
+        paper="GKD (2306.13649)",
+        weight="as `jensen_shannon`",
+        tap="logits; the teacher's top K from a store",
+        invariances="constant added to the student's logits; order of the K",
+        aliases="top k jsd, sparse jsd",
         goals="match logits, stored targets, large vocabulary, language model",
         kernel=True,
         needs="top-k indices",

@@ -5,8 +5,8 @@ How the tokens of a sequence become one value is the option `variant`:
 
 - `"tokens"`: such that the plain mean over the batch is the mean over all real tokens
   of the batch, the custom of language models. A value then holds the number of real
-  tokens of the global batch; under `jax.pmap` or `jax.shard_map` use `"sum"` and
-  divide by a count summed over the devices.
+  tokens of the batch at hand. For a mean over microbatches, devices or hosts pass
+  `denominator`, their count of real tokens together, and add up their losses.
 - `"sequence"`: the mean over the sequence's own real tokens, so that short sequences
   weigh as much as long ones.
 - `"sum"`: the sum over the sequence's real tokens, the log-likelihood of the whole.
@@ -31,7 +31,11 @@ DIRECTIONS = ("forward", "reverse")
 
 
 def per_sequence(
-    values: Array, *, variant: str = "tokens", where: Array | None = None
+    values: Array,
+    *,
+    variant: str = "tokens",
+    denominator: float | Array | None = None,
+    where: Array | None = None,
 ) -> Array:
     """One value per sequence from one value per token.
 
@@ -41,6 +45,10 @@ def per_sequence(
     Args:
         values: `[batch, tokens]`.
         variant: `"tokens"`, `"sequence"` or `"sum"`; see the module's text.
+        denominator: of `"tokens"`, a number of tokens above 0 in place of the real
+            tokens of `values`: the plain mean of the result is their sum divided by
+            it. The losses of microbatches with the count of all of them add up to the
+            mean over all tokens; so do those of devices (by `psum`).
         where: bool, broadcastable to `[batch, tokens]`; the real tokens.
 
     Returns:
@@ -48,7 +56,8 @@ def per_sequence(
 
     Raises:
         ValueError: if the values are not floating, not of rank 2 or empty, the mask
-            does not fit, or the variant is unknown.
+            does not fit, the variant is unknown or has no denominator, or the
+            denominator is not above 0.
 
     Example:
         >>> values = jnp.array([[1.0, 2, 3], [4, 0, 0]])
@@ -57,8 +66,13 @@ def per_sequence(
         [3. 2.]
         >>> print(per_sequence(values, where=real, variant="sequence"))
         [2. 4.]
+        >>> print(per_sequence(values, where=real, denominator=8).mean())
+        1.25
     """
     checks.one_of("variant", variant, VARIANTS)
+    if denominator is not None:
+        checks.positive("denominator", denominator)
+        checks.one_of("variant", variant, ("tokens",))
     checks.floating("values", values)
     checks.rank("values", values, 2)
     checks.not_empty("values", values)
@@ -71,7 +85,9 @@ def per_sequence(
     if variant == "sum":
         return total
     batch = jnp.asarray(values.shape[0], total.dtype)
-    return total * (batch / masked_count(values, None, where))
+    if denominator is None:
+        denominator = masked_count(values, None, where)
+    return total * (batch / jnp.asarray(denominator, total.dtype))
 
 
 def _token_mask(student: Array, axis: int, where: Array | None) -> Array | None:
@@ -119,6 +135,7 @@ def token_kl(
     temperature: float | Array = 1.0,
     direction: str = "forward",
     variant: str = "tokens",
+    denominator: float | Array | None = None,
     axis: int = -1,
     class_axis_name: str | None = None,
     where: Array | None = None,
@@ -138,6 +155,7 @@ def token_kl(
         variant: how tokens become one value: `"tokens"`, `"sequence"` or `"sum"`,
             see the module's text. The default is `"tokens"`, with which weights of
             language models were tuned.
+        denominator: as in `per_sequence`.
         axis: the axis of the vocabulary.
         class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
             if any; see `softmax_kl`.
@@ -172,7 +190,7 @@ def token_kl(
         log_student, log_teacher = log_teacher, log_student
     values = scale * divergence(log_teacher, log_student, axis, where, class_axis_name)
     real = _real(where, log_student, axis, class_axis_name)
-    return per_sequence(values, variant=variant, where=real)
+    return per_sequence(values, variant=variant, denominator=denominator, where=real)
 
 
 def token_jsd(
@@ -182,6 +200,7 @@ def token_jsd(
     beta: float | Array = 0.5,
     temperature: float | Array = 1.0,
     variant: str = "tokens",
+    denominator: float | Array | None = None,
     axis: int = -1,
     class_axis_name: str | None = None,
     where: Array | None = None,
@@ -201,6 +220,7 @@ def token_jsd(
         beta: the share of the teacher in the mixture, in [0, 1].
         temperature: a scalar above 0.
         variant: how tokens become one value, as in `token_kl`.
+        denominator: as in `per_sequence`.
         axis: the axis of the vocabulary.
         class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
             if any; see `softmax_kl`.
@@ -231,7 +251,9 @@ def token_jsd(
         log_student, log_teacher, beta, axis, where, class_axis_name
     )
     real = _real(where, log_student, axis, class_axis_name)
-    return per_sequence(scale * values, variant=variant, where=real)
+    return per_sequence(
+        scale * values, variant=variant, denominator=denominator, where=real
+    )
 
 
 def sequence_nll(
@@ -239,6 +261,7 @@ def sequence_nll(
     teacher_tokens: Array,
     *,
     variant: str = "tokens",
+    denominator: float | Array | None = None,
     axis: int = -1,
     class_axis_name: str | None = None,
     where: Array | None = None,
@@ -256,6 +279,7 @@ def sequence_nll(
             for example) marks padding: it is neither summed nor counted.
         variant: how tokens become one value, as in `token_kl`; `"sum"` is the
             negative log-likelihood of the whole sequence.
+        denominator: as in `per_sequence`.
         axis: the axis of the vocabulary.
         class_axis_name: the axis of `shard_map` or `pmap` that divides the vocabulary,
             if any; see `softmax_kl`.
@@ -304,4 +328,4 @@ def sequence_nll(
     log_student = tempered_log_softmax(student_logits, 1.0, axis, keep, class_axis_name)
     log_chosen = jnp.take_along_axis(log_student, chosen, axis)
     values = -masked_sum(log_chosen, axis, mine, class_axis_name)
-    return per_sequence(values, variant=variant, where=real)
+    return per_sequence(values, variant=variant, denominator=denominator, where=real)

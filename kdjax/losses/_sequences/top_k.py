@@ -1,15 +1,20 @@
-"""KL divergence to a teacher stored as top-k log-probabilities."""
+"""Divergences from a teacher stored as top-k log-probabilities."""
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 
 from kdjax.core import checks
+from kdjax.core.logits import divergence
 from kdjax.core.numerics import promote_together, tempered_log_softmax
-from kdjax.core.reduce import masked_count, masked_mean
+from kdjax.core.reduce import masked_count
 from kdjax.core.types import Array
+from kdjax.losses._logits.kl import mixture_divergence
+from kdjax.losses._sequences.tokens import DIRECTIONS
 
 TAILS = ("bucket", "renormalize", "uniform")
 
@@ -105,22 +110,118 @@ def _log_tail(log_teacher, normalizer, temperature, rest):
     return log_teacher, _log_rest(_lse(log_teacher))
 
 
-def _cost(log_p: Array, log_q: Array) -> Array:
-    """`p (log p - log q)`, 0 where p is 0."""
-    share = jnp.exp(log_p)
-    none = share == 0
-    gap = jnp.where(none, 0, log_p) - jnp.where(none, 0, log_q)
-    return jnp.where(none, 0, share * gap)
+class _Part(NamedTuple):
+    """Log-probabilities of some of the classes, or of their sum as one class.
+
+    teacher, student, where: of one shape, classes last. `where` has those that take
+    part; the student's others are finite, so that no gradient is NaN.
+    """
+
+    teacher: Array
+    student: Array
+    where: Array
 
 
-def _top(log_student: Array, indices: Array) -> tuple[Array, Array]:
-    """The student's entries at the indices, and which classes these leave out."""
-    student_top = jnp.take_along_axis(log_student, indices, -1, mode="fill")
-    in_tail = jnp.ones(log_student.shape, bool)
-    in_tail = jnp.put_along_axis(
-        in_tail, indices, False, -1, inplace=False, mode="drop"
+def _part(teacher: Array, student: Array, where: Array) -> _Part:
+    return _Part(teacher, jnp.where(where, student, 0), where)
+
+
+def _take(x: Array, indices: Array) -> Array:
+    """Entries of the last axis; NaN at an index out of range."""
+    return jnp.take_along_axis(x, indices, -1, mode="fill")
+
+
+def _compare(
+    divide: Callable[[_Part], Array],
+    student_logits: Array,
+    teacher_log_probs: Array,
+    *,
+    teacher_indices: Array,
+    teacher_log_normalizer: Array | None,
+    temperature: float | Array,
+    tail: str,
+    floor: bool | Array,
+) -> Array:
+    """`T^2` times the sum of a divergence over the parts of all classes.
+
+    floor: whether the tail has a mass of at least the rounding of 1.
+    """
+    checks.one_of("tail", tail, TAILS)
+    checks.positive("temperature", temperature)
+    _check_top_k(
+        student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
     )
-    return student_top, in_tail
+    checks.classes("student_logits", student_logits, -1)
+    student, teacher = promote_together(student_logits, teacher_log_probs)
+    classes = student.shape[-1]
+    indices = jnp.asarray(teacher_indices).astype(jnp.int32)
+    # A negative index would count from the end; out of range is what it is.
+    indices = jnp.where(indices < 0, classes, indices)
+    scale = jnp.asarray(temperature, student.dtype)
+    if tail == "renormalize":
+        parts = [_renormalized(student, teacher, indices, scale)]
+    elif student.shape == teacher.shape:
+        parts = [_without_tail(student, teacher, indices, scale)]
+    else:
+        normalizer = _normalizer(teacher_log_normalizer, temperature, tail, scale)
+        parts = _with_tail(student, teacher, indices, normalizer, scale, tail, floor)
+    return jnp.square(scale) * sum(map(divide, parts[1:]), divide(parts[0]))
+
+
+def _renormalized(student, teacher, indices, temperature) -> _Part:
+    """The kept classes alone."""
+    kept = ~jnp.isneginf(teacher)
+    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
+    log_student = tempered_log_softmax(_take(student, indices), temperature, -1, kept)
+    return _part(log_teacher, log_student, kept)
+
+
+def _without_tail(student, teacher, indices, temperature) -> _Part:
+    """A teacher of which no class is left out; one of no mass may name none."""
+    log_student = tempered_log_softmax(student, temperature)
+    log_teacher = tempered_log_softmax(teacher, temperature)
+    named = ~jnp.isneginf(teacher) | (indices < student.shape[-1])
+    return _part(log_teacher, _take(log_student, indices), named)
+
+
+def _with_tail(
+    student, teacher, indices, normalizer, temperature, tail, floor
+) -> list[_Part]:
+    """The kept classes, and all others one by one or as one."""
+    log_student = tempered_log_softmax(student, temperature)
+    kept = ~jnp.isneginf(teacher)
+    # A class that is kept with no mass is one of the others.
+    indices = jnp.where(kept, indices, student.shape[-1])
+    in_tail = jnp.put_along_axis(
+        *(jnp.ones(student.shape, bool), indices, False, -1),
+        inplace=False,
+        mode="drop",
+    )
+    # The student's padding of a vocabulary has no share of the teacher's tail.
+    in_tail = in_tail & ~jnp.isneginf(student)
+    count = masked_count(student, -1, in_tail)
+    log_top, log_rest = _log_tail(teacher, normalizer, temperature, count)
+    # One minus the kept mass has no more digits than the rounding of 1.
+    least = jnp.maximum(log_rest, math.log(jnp.finfo(student.dtype).eps))
+    log_rest = jnp.where(floor, least, log_rest)[..., None]
+    top = _part(log_top, _take(log_student, indices), kept)
+    if tail == "bucket":
+        student_rest = _lse(jnp.where(in_tail, log_student, -jnp.inf))[..., None]
+        rest = _part(log_rest, student_rest, jnp.any(in_tail, -1, keepdims=True))
+    else:
+        each = jnp.broadcast_to(log_rest - jnp.log(count)[..., None], student.shape)
+        rest = _part(each, log_student, in_tail)
+    return [top, rest]
+
+
+def _normalizer(normalizer, temperature, tail, scale) -> Array | None:
+    if normalizer is not None:
+        return jnp.asarray(normalizer).astype(scale.dtype)
+    unit = not isinstance(temperature, Tracer) and float(temperature) == 1
+    if tail == "bucket" and not unit:
+        reason = "tail='bucket' needs it unless the temperature is the number 1"
+        checks.refuse("teacher_log_normalizer", f"an array ({reason})", None)
+    return None
 
 
 def top_k_kl(
@@ -130,12 +231,14 @@ def top_k_kl(
     teacher_indices: Array,
     teacher_log_normalizer: Array | None = None,
     temperature: float | Array = 1.0,
+    direction: str = "forward",
     tail: str = "uniform",
 ) -> Array:
     """Sparse KD: KL divergence to a teacher stored as top-k log-probabilities.
 
-    `T^2 KL(p || q)`, `q = softmax(student_logits / T)`, where `p` puts the kept
-    log-probabilities on their classes and for the rest of its mass follows `tail`:
+    `T^2 KL(p || q)`, or `T^2 KL(q || p)` in the `"reverse"` direction, with
+    `q = softmax(student_logits / T)`. Here `p` puts the kept log-probabilities on
+    their classes and for the rest of its mass follows `tail`:
 
     - `"uniform"`: spread evenly over the classes not kept. The default: it says
       something of every class, and is close to the full divergence where the
@@ -146,7 +249,12 @@ def top_k_kl(
       common form (tunix, MaxText); nothing keeps the student from putting mass
       elsewhere.
 
-    With K equal to the number of classes all three are `softmax_kl`.
+    With K equal to the number of classes all three are `softmax_kl`, or
+    `reverse_softmax_kl`.
+
+    In the reverse direction the rest has a mass of at least the rounding of 1 (1e-7 in
+    float32): the difference of 1 and the kept mass has no more digits, and a mass of 0
+    would cost infinitely much.
 
     An index out of range that has any mass is refused, and so is one that repeats;
     traced, the former gives NaN, and under `jax.experimental.checkify.checkify` both
@@ -168,6 +276,7 @@ def top_k_kl(
             temperature but 1 (there it is 0); `"uniform"` has the tail's mass at T
             from it, and without it tempers the spread tail.
         temperature: a scalar above 0.
+        direction: `"forward"` or `"reverse"`.
         tail: `"uniform"`, `"bucket"` or `"renormalize"`.
 
     Returns:
@@ -194,63 +303,80 @@ def top_k_kl(
         Hinton, Vinyals, Dean, 2015, arXiv 1503.02531 (the divergence); Anshumann et
         al., "Sparse Logit Sampling", 2025, arXiv 2503.16870 (the bias of top-K).
     """
-    checks.one_of("tail", tail, TAILS)
-    checks.positive("temperature", temperature)
-    _check_top_k(
-        student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
+    checks.one_of("direction", direction, DIRECTIONS)
+    forward = direction == "forward"
+
+    def divide(part: _Part) -> Array:
+        pair = (part.teacher, part.student)
+        return divergence(*(pair if forward else pair[::-1]), -1, part.where)
+
+    return _compare(
+        divide,
+        student_logits,
+        teacher_log_probs,
+        teacher_indices=teacher_indices,
+        teacher_log_normalizer=teacher_log_normalizer,
+        temperature=temperature,
+        tail=tail,
+        floor=not forward,
     )
-    checks.classes("student_logits", student_logits, -1)
-    student, teacher = promote_together(student_logits, teacher_log_probs)
-    indices = jnp.asarray(teacher_indices).astype(jnp.int32)
-    # A negative index would count from the end; out of range is what it is.
-    indices = jnp.where(indices < 0, student.shape[-1], indices)
-    scale = jnp.asarray(temperature, student.dtype)
-    if tail == "renormalize":
-        return jnp.square(scale) * _renormalized(student, teacher, indices, scale)
-    if student.shape == teacher.shape:
-        return jnp.square(scale) * _without_tail(student, teacher, indices, scale)
-    normalizer = _normalizer(teacher_log_normalizer, temperature, tail, scale)
-    log_student = tempered_log_softmax(student, scale)
-    student_top, in_tail = _top(log_student, indices)
-    # The student's padding of a vocabulary has no share of the teacher's tail.
-    in_tail = in_tail & ~jnp.isneginf(student)
-    rest = masked_count(log_student, -1, in_tail)
-    log_top, log_rest = _log_tail(teacher, normalizer, scale, rest)
-    if tail == "bucket":
-        student_log_tail = _lse(jnp.where(in_tail, log_student, -jnp.inf))
-    else:
-        student_log_tail = masked_mean(log_student, -1, in_tail) + jnp.log(rest)
-    values = jnp.sum(_cost(log_top, student_top), -1) + _cost(
-        log_rest, student_log_tail
+
+
+def top_k_jsd(
+    student_logits: Array,
+    teacher_log_probs: Array,
+    *,
+    teacher_indices: Array,
+    teacher_log_normalizer: Array | None = None,
+    beta: float | Array = 0.5,
+    temperature: float | Array = 1.0,
+    tail: str = "uniform",
+) -> Array:
+    """Sparse GKD: generalized Jensen-Shannon divergence (JSD) to a top-k teacher.
+
+    `T^2 (b KL(p || m) + (1 - b) KL(q || m))` with `m = b p + (1 - b) q`, as in
+    `jensen_shannon`, and `p` as in `top_k_kl`: `b = 0` is `top_k_kl`, `b = 1` its
+    reverse direction. With K equal to the number of classes it is `jensen_shannon`.
+
+    Args:
+        student_logits: `[..., classes]`, before any softmax.
+        teacher_log_probs: as in `top_k_kl`, `[..., K]`.
+        teacher_indices: as in `top_k_kl`.
+        teacher_log_normalizer: as in `top_k_kl`.
+        beta: `b`, the teacher's share of the mixture, a scalar in [0, 1].
+        temperature: a scalar above 0.
+        tail: `"uniform"`, `"bucket"` or `"renormalize"`.
+
+    Returns:
+        `[...]`, one value in nats per example or token, at least float32. Its weight
+        is that of `jensen_shannon`.
+
+    Raises:
+        ValueError: as in `top_k_kl`, or if `beta` lies outside [0, 1].
+
+    Example:
+        >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
+        >>> kept = jnp.log(jnp.array([[0.7, 0.2], [0.8, 0.1]]))
+        >>> indices = jnp.array([[0, 1], [1, 2]])
+        >>> values = top_k_jsd(student, kept, teacher_indices=indices)
+        >>> print(f"{values.mean():.4f}")
+        0.1735
+
+    Reference:
+        Agarwal et al., "On-Policy Distillation of Language Models: Learning from
+        Self-Generated Mistakes" (GKD), 2024, arXiv 2306.13649.
+    """
+
+    def divide(part: _Part) -> Array:
+        return mixture_divergence(part.student, part.teacher, beta, -1, part.where)
+
+    return _compare(
+        divide,
+        student_logits,
+        teacher_log_probs,
+        teacher_indices=teacher_indices,
+        teacher_log_normalizer=teacher_log_normalizer,
+        temperature=temperature,
+        tail=tail,
+        floor=beta == 1,
     )
-    return jnp.square(scale) * values
-
-
-def _normalizer(normalizer, temperature, tail, scale) -> Array | None:
-    if normalizer is not None:
-        return jnp.asarray(normalizer).astype(scale.dtype)
-    unit = not isinstance(temperature, Tracer) and float(temperature) == 1
-    if tail == "bucket" and not unit:
-        reason = "tail='bucket' needs it unless the temperature is the number 1"
-        checks.refuse("teacher_log_normalizer", f"an array ({reason})", None)
-    return None
-
-
-def _without_tail(student, teacher, indices, temperature) -> Array:
-    """Divergence to a teacher of which no class is left out."""
-    kept = ~jnp.isneginf(teacher)
-    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
-    log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
-    log_student = tempered_log_softmax(student, temperature)
-    student_top = jnp.take_along_axis(log_student, indices, -1, mode="fill")
-    return jnp.sum(_cost(log_teacher, student_top), -1)
-
-
-def _renormalized(student, teacher, indices, temperature) -> Array:
-    """Divergence within the kept classes alone."""
-    kept = ~jnp.isneginf(teacher)
-    log_teacher = tempered_log_softmax(teacher, temperature, -1, kept)
-    log_teacher = jnp.where(kept, log_teacher, -jnp.inf)
-    student_top = jnp.take_along_axis(student, indices, -1, mode="fill")
-    log_student = tempered_log_softmax(student_top, temperature, -1, kept)
-    return jnp.sum(_cost(log_teacher, log_student), -1)
