@@ -309,7 +309,7 @@ def _experiments(args: list[str]) -> None:
         Args:
             folder: Where the files of experiments are.
         """
-        broken = []
+        broken, unmeasured = [], False
         for file in experiment_files(folder):
             try:
                 experiment = load_experiment(file)
@@ -319,6 +319,9 @@ def _experiments(args: list[str]) -> None:
             else:
                 title = f"{experiment.name}: {experiment.claim}"
                 print("\n  ".join([title, *states]))
+                unmeasured |= any("hours not measured" in state for state in states)
+        if unmeasured:
+            print("One finished run (--variants NAME --times N) measures the hours.")
         if broken:
             _fail("\n  ".join(broken))
 
@@ -326,17 +329,18 @@ def _experiments(args: list[str]) -> None:
 
 
 def _state(experiment: Experiment, scale: str) -> str:
-    """An experiment's command at a scale, what it costs and how far it is."""
+    """An experiment's command at a scale, its hours and its progress."""
+    from kdjax.experiments.costs import describe_costs
+
     place = os.path.relpath(experiment.path)
-    runs = [
-        (variant, experiment.run(variant, scale, times), times)
+    folders = [
+        run_folder(variant, times)
         for variant in experiment.variants
         for times in experiment.times(scale)
     ]
     root = experiment.folder(scale)
-    done = sum((root / run_folder(v, t) / "summary.json").is_file() for v, _, t in runs)
-    steps = sum(run.steps for _, run, _ in runs)
-    cost = f"{len(runs)} runs, {steps:,} steps a seed"
+    done = sum((root / name / "summary.json").is_file() for name in folders)
+    cost = describe_costs(experiment, scale)
     state = f"{done} finished" if done else "not begun"
     return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
 

@@ -106,11 +106,11 @@ def _estimate(training: Training) -> Estimate:
     done = _last_step(run)
     last = bool(run.steps % run.evaluate_every)
     evaluations = run.steps // run.evaluate_every + last - done // run.evaluate_every
-    live = teacher is not None and "teacher" in parts.constants
+    live = teacher if "teacher" in parts.constants else None
     return Estimate(
         name=run.name,
         student=_size(bound, train.shape[-1]),
-        teacher=_size(teacher, train.shape[-1]) if live else None,
+        teacher=None if live is None else _size(live, train.shape[-1]),
         steps=run.steps,
         epochs=run.steps * run.batch / len(train),
         done=done,
