@@ -183,9 +183,8 @@ def _evaluate(args: list[str]) -> None:
         """
 
         def go(jobs) -> None:
-            found = jobs.evaluate(run, split=split, checkpoint=checkpoint)
-            for name, values in found.items():
-                print(f"{name:18}", "  ".join(f"{v:.6f}" for v in values))
+            which = {"split": split, "checkpoint": checkpoint}
+            print(jobs.format_results(run, jobs.evaluate(run, **which), **which))
 
         _start(go)
 
