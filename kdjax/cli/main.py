@@ -89,7 +89,7 @@ _HELP = """usage: kdjax COMMAND [OPTIONS]
   export RUN     write the student for another runtime
   report RUN...  one table and one figure over several run folders, or of a sweep
   views RUN      a picture of what teacher and student see
-  experiments    list experiments: claims, commands, costs, progress
+  experiments    list experiments: claims, commands, hours, progress
   sweep FILE     train every run of an experiment that is not finished, and judge them
   losses [NAME]  a table of the losses; one of them in full; --goal WORDS to choose
 
@@ -303,7 +303,7 @@ def _report(args: list[str]) -> None:
 
 def _experiments(args: list[str]) -> None:
     def options(folder: Folder = "experiments") -> None:
-        """The experiments of a folder: claims, commands, costs, progress.
+        """The experiments of a folder: claims, commands, hours, progress.
 
         Args:
             folder: Where the files of experiments are.
