@@ -18,7 +18,7 @@ COMMANDS = {
     "export": "write the student for another runtime",
     "report": "one table and one figure over run folders, or of a sweep",
     "views": "a picture of what teacher and student see",
-    "experiments": "list experiments: claims, commands, costs, progress",
+    "experiments": "list experiments: claims, commands, hours, progress",
     "sweep": "train the unfinished runs of an experiment, and judge them",
     "losses": "the losses; one of them in full; --goal WORDS to choose",
     "models": "the names of the networks",

@@ -154,9 +154,8 @@ def _evaluate(
     """
 
     def go(jobs) -> None:
-        found = jobs.evaluate(run, split=split, checkpoint=checkpoint)
-        for name, values in found.items():
-            print(f"{name:18}", "  ".join(f"{v:.6f}" for v in values))
+        which = {"split": split, "checkpoint": checkpoint}
+        print(jobs.format_results(run, jobs.evaluate(run, **which), **which))
 
     _start(go)
 
@@ -261,12 +260,12 @@ def _report(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") ->
 
 
 def _experiments(folder: Folder = "experiments") -> None:
-    """The experiments of a folder: claims, commands, costs, progress.
+    """The experiments of a folder: claims, commands, hours, progress.
 
     Args:
         folder: Where the files of experiments are.
     """
-    broken = []
+    broken, unmeasured = [], False
     for file in experiment_files(folder):
         try:
             experiment = load_experiment(file)
@@ -276,22 +275,26 @@ def _experiments(folder: Folder = "experiments") -> None:
         else:
             title = f"{experiment.name}: {experiment.claim}"
             print("\n  ".join([title, *states]))
+            unmeasured |= any("hours not measured" in state for state in states)
+    if unmeasured:
+        print("One finished run (--variants NAME --times N) measures the hours.")
     if broken:
         _fail("\n  ".join(broken))
 
 
 def _state(experiment: Experiment, scale: str) -> str:
-    """An experiment's command at a scale, what it costs and how far it is."""
+    """An experiment's command at a scale, its hours and its progress."""
+    from kdjax.experiments.costs import describe_costs
+
     place = os.path.relpath(experiment.path)
-    runs = [
-        (variant, experiment.run(variant, scale, times), times)
+    folders = [
+        run_folder(variant, times)
         for variant in experiment.variants
         for times in experiment.times(scale)
     ]
     root = experiment.folder(scale)
-    done = sum((root / run_folder(v, t) / "summary.json").is_file() for v, _, t in runs)
-    steps = sum(run.steps for _, run, _ in runs)
-    cost = f"{len(runs)} runs, {steps:,} steps a seed"
+    done = sum((root / name / "summary.json").is_file() for name in folders)
+    cost = describe_costs(experiment, scale)
     state = f"{done} finished" if done else "not begun"
     return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
 

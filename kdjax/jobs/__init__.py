@@ -4,7 +4,7 @@ from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
-from kdjax.jobs.measuring import evaluate, report
+from kdjax.jobs.measuring import evaluate, format_results, report
 from kdjax.jobs.visualizing import show_views
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "export",
+    "format_results",
     "load",
     "predict",
     "report",

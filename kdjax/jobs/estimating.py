@@ -3,6 +3,7 @@
 import datetime
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,8 +83,8 @@ def estimate(
             with stage(job.console, f"{training.run.name}: measuring a step"):
                 estimates.append(_estimate(training))
     job.console.print(_table(estimates))
-    total = datetime.timedelta(seconds=round(sum(x.seconds for x in estimates)))
-    text = f"to go: {total} on {machine()}, without compilation"
+    total = _duration(sum(x.seconds for x in estimates))
+    text = f"time to go: {total} on {machine()}, without compilation"
     job.console.print(text, highlight=False, soft_wrap=True)
     return estimates
 
@@ -110,7 +111,7 @@ def _estimate(training: Training) -> Estimate:
     return Estimate(
         name=run.name,
         student=_size(bound, train.shape[-1]),
-        teacher=_size(live, train.shape[-1]) if live is not None else None,
+        teacher=None if live is None else _size(live, train.shape[-1]),
         steps=run.steps,
         epochs=run.steps * run.batch / len(train),
         done=done,
@@ -162,23 +163,35 @@ def _last_step(run: Run) -> int:
 
 def _table(estimates: list[Estimate]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.caption = "M/image: millions of multiplications and additions, forward"
+    table.caption = "FLOPs are of products and convolutions, forward, for one image"
     table.caption_justify = "left"
-    heads = ("steps", "epochs", "student", "M/image", "teacher", "M/image")
-    heads += ("memory", "ms/step", "to go")
-    table.add_column("run", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("run")
     for x in estimates:
-        left = datetime.timedelta(seconds=round(x.seconds))
-        numbers = [f"{x.steps - x.done:,}", f"{x.epochs:,.1f}"]
-        numbers += [*_cells(x.student), *_cells(x.teacher)]
-        numbers += [decimal(x.step.memory), f"{1e3 * x.step.seconds:,.1f}", str(left)]
-        table.add_row(x.name, *numbers)
+        table.add_column(x.name, justify="right", overflow="fold")
+    for head, show in _ROWS.items():
+        table.add_row(head, *map(show, estimates))
     return table
 
 
-def _cells(size: Size | None) -> tuple[str, str]:
-    if size is None:
-        return "–", "–"
-    return f"{size.parameters:,}", f"{size.flops / 1e6:,.2f}"
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def _number(size: int | None, divisor: float = 1, digits: int = 0) -> str:
+    return "–" if size is None else f"{size / divisor:,.{digits}f}"
+
+
+_ROWS: dict[str, Callable[[Estimate], str]] = {
+    "student: parameters": lambda x: _number(x.student.parameters),
+    "student: MFLOPs": lambda x: _number(x.student.flops, 1e6, 2),
+    "teacher: parameters": lambda x: _number(x.teacher and x.teacher.parameters),
+    "teacher: MFLOPs": lambda x: _number(x.teacher and x.teacher.flops, 1e6, 2),
+    "steps": lambda x: f"{x.steps:,}",
+    "steps to go": lambda x: f"{x.steps - x.done:,}",
+    "epochs": lambda x: f"{x.epochs:,.1f}",
+    "device memory": lambda x: decimal(x.step.memory) if x.step.memory else "–",
+    "to compile": lambda x: f"{x.step.compile_seconds:,.1f} s",
+    "a step": lambda x: f"{1e3 * x.step.seconds:,.1f} ms",
+    "an evaluation": lambda x: f"{x.evaluation_seconds:,.1f} s",
+    "time to go": lambda x: _duration(x.seconds),
+}

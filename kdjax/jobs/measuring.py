@@ -86,6 +86,40 @@ def evaluate(
     return measure(student.variables, source)
 
 
+# What each metric is, for people.
+MEANINGS = {
+    "accuracy": "fraction whose most probable class is the label",
+    "top_5": "fraction whose label is among the 5 most probable classes",
+    "nll": "mean negative log-likelihood of the label, nats",
+    "calibration_error": "expected calibration error, 15 bins",
+    "agreement": "fraction whose most probable class is the teacher's",
+    "kl": "mean KL(teacher || student) at temperature 1, nats",
+}
+
+
+def format_results(
+    folder: str | pathlib.Path,
+    results: dict[str, list[float]],
+    *,
+    split: str,
+    checkpoint: str,
+) -> str:
+    """The results of `evaluate` as a table: a column a seed, and each metric's meaning.
+
+    Its first line names the split and the checkpoint.
+    """
+    run = setup.read_run(pathlib.Path(folder).expanduser())
+    name = getattr(run.data, split)
+    seeds = (f"seed {run.seed + i}" for i in range(run.seeds))
+    heads = " ".join(f"{seed:>9}" for seed in seeds)
+    lines = [f"# {split} split ({name}), {checkpoint} checkpoint", f"# {'':16} {heads}"]
+    for metric, values in results.items():
+        numbers = " ".join(f"{value:9.6f}" for value in values)
+        meaning = f"  # {MEANINGS[metric]}" if metric in MEANINGS else ""
+        lines.append(f"{metric:18} {numbers}{meaning}")
+    return "\n".join(lines)
+
+
 def check_teacher(teacher: BoundModel, job: Job) -> None:
     """Print the accuracy of a job's teacher on some validation images.
 

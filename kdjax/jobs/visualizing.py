@@ -18,8 +18,9 @@ from kdjax.data.source import Source
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 
-# Top-k classes that are written under a view.
+# Top-k classes that are written under a view, and the characters of a name.
 TOP = 2
+NAME = 16
 
 
 def show_views(
@@ -31,10 +32,10 @@ def show_views(
 ) -> pathlib.Path:
     """Draw the first training views of a run, for its teachers and its student.
 
-    Each column is an example of the first step; with mixup, it is mixed with its
-    neighbor. The statistics of the training split stand below. For a finished run, the
-    top-k classes of its teacher and its student (of the first seed) stand under the
-    views.
+    Each column is an example of the first step, with its class. With mixup it is mixed
+    with its neighbor, and the shares of the two classes stand above. The statistics of
+    the training split stand below. For a finished run, the top-k classes of its teacher
+    and its student (of the first seed) stand under the views.
 
     Args:
       run: the run, or one read from a run folder.
@@ -62,6 +63,7 @@ def show_views(
     runlog.make_writable(path.parent, "out: ")
     indices, epochs = order.batch_at(0, n=len(source), batch=run.batch, seed=run.seed)
     rows = streamed.load_images(source, indices)
+    rows["label"] = source.labels[indices]
     view = _first_view(run, source, rows, source.ids[indices], epochs)
     student, teachers = view.student[:count], [x[:count] for x in view.teacher]
     predictions, lines = _predictions(run, source, student, teachers)
@@ -70,16 +72,36 @@ def show_views(
     images += list(zip(names, teachers, strict=False))
     images.append(("student", student))
     summary = statistics.describe(source)
-    labels = source.labels[indices[:count]]
     write_views(
         path,
         [(name, np.asarray(x)[:count]) for name, x in images],
-        captions=["no label" if x < 0 else f"class {x}" for x in labels],
+        captions=_captions(view, source.names)[:count],
         notes=predictions,
         lines=[*statistics.format_statistics(summary), *lines],
         counts=summary.counts,
     )
     return path
+
+
+def _captions(view: View, names: tuple[str, ...]) -> list[str]:
+    """The class of each example; with mixup also its partner's, and their shares."""
+    labels = [_class_name(label, names) for label in np.asarray(view.labels)]
+    if view.partner_labels is None or view.mix_weight is None:
+        return labels
+    partners = [_class_name(label, names) for label in np.asarray(view.partner_labels)]
+    share = float(view.mix_weight)
+    return [
+        f"{100 * share:.0f} % {own}\n{100 - 100 * share:.0f} % {other}"
+        for own, other in zip(labels, partners, strict=True)
+    ]
+
+
+def _class_name(label: int, names: tuple[str, ...]) -> str:
+    """A class by its name, shortened, or by its number where names are not known."""
+    if label < 0:
+        return "no label"
+    name = names[label] if label < len(names) else f"class {label}"
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
 
 
 def _first_view(
@@ -100,7 +122,7 @@ def _first_view(
         return views.apply_views(
             draw,
             rows["image"],
-            jnp.zeros(run.batch, jnp.int32),
+            rows["label"],
             student_size=run.model.resolution,
             teacher_size=sizes,
             method=run.views.method,
@@ -126,19 +148,22 @@ def _predictions(
         teacher = setup.load_teacher(run, source, mesh)
     except ConfigError as error:
         return {}, [f"no predictions: {error}"]
-    texts = {"student": _format_top(student, student_images)}
+    names = source.names
+    texts = {"student": _format_top(student, student_images, names)}
     if teacher is None:
         return texts, []
     if isinstance(teacher.resolution, tuple):
         # The mean of several teachers stands under the last of them.
         last = f"teacher {len(teacher_images) - 1}"
-        texts[last] = _format_top(teacher, tuple(teacher_images))
+        texts[last] = _format_top(teacher, tuple(teacher_images), names)
     else:
-        texts["teacher"] = _format_top(teacher, teacher_images[0])
+        texts["teacher"] = _format_top(teacher, teacher_images[0], names)
     return texts, []
 
 
-def _format_top(trained: BoundModel, images: PyTree) -> list[str]:
+def _format_top(
+    trained: BoundModel, images: PyTree, names: tuple[str, ...]
+) -> list[str]:
     """The top-k classes of each example with their probabilities, as text."""
     variables = trained.variables
     if trained.axis == 0:
@@ -152,7 +177,9 @@ def _format_top(trained: BoundModel, images: PyTree) -> list[str]:
     probabilities = np.asarray(predict(variables, images))
     top = np.argsort(-probabilities, axis=1)[:, :TOP]
     return [
-        "\n".join(f"{index}: {100 * row[index]:.0f} %" for index in indices)
+        "\n".join(
+            f"{100 * row[index]:.0f} % {_class_name(index, names)}" for index in indices
+        )
         for row, indices in zip(probabilities, top, strict=True)
     ]
 

@@ -32,7 +32,8 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
     assert told.out == (
         "own/b_good: good\n"
         "  kdjax sweep own/b_good.py --scale tiny"
-        "  (2 runs, 50 steps a seed; not begun)\n"
+        "  (2 runs, 50 steps, hours not measured; not begun)\n"
+        "One finished run (--variants NAME --times N) measures the hours.\n"
     )
     assert told.err == (
         "kdjax: own/a_broken.py: variants['a']: expected a Run, got 3\n"

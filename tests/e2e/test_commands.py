@@ -144,8 +144,12 @@ def test_a_stopped_run_continues_bitwise(finished, shell, monkeypatch, capsys):
 
 def test_evaluate_repeats_the_summary(finished, capsys):
     run("evaluate", "run")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    shown = {name: [float(x) for x in values] for name, *values in lines}
+    split, seeds, *lines = capsys.readouterr().out.splitlines()
+    assert split.startswith("# test split (") and split.endswith("last checkpoint")
+    assert seeds.split()[:3] == ["#", "seed", "0"]
+    texts = [line.partition("#")[0].split() for line in lines]
+    shown = {name: [float(x) for x in values] for name, *values in texts}
+    assert "fraction whose most probable class is the label" in lines[0]
     summary = runlog.read_summary(finished)["test"]
     assert shown.keys() >= {"accuracy", "agreement", "kl"}
     for name, values in shown.items():

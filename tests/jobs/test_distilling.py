@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import kdjax
+from kdjax import setup
 from kdjax.config import HARD, ConfigError, Ensemble, FromRun
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.runlog import RunFolderError
@@ -92,6 +93,19 @@ def test_errors_of_a_teachers_training_name_its_fields(tiny_run):
         check_trainings([wrong])
     with pytest.raises(ConfigError, match=r"^optim.warmup: expected fewer"):
         check_trainings([wrong._replace(section="")])
+
+
+def test_a_run_that_has_begun_is_not_checked_again(tiny_run, monkeypatch):
+    """It passed with the same config, and a restart is to be quick."""
+    run, traced = tiny_run(), []
+    monkeypatch.setattr(setup, "check_fit", lambda run, **_: traced.append(run.name))
+    trainings = plan(run, student=linear(), teacher=TEACHER)
+    check_trainings(trainings)
+    assert traced == ["tiny"]
+    with lock_folder(run.folder, trainings[0].identity):
+        pass
+    check_trainings(trainings)
+    assert traced == ["tiny"]
 
 
 def test_a_member_that_is_trained_first_has_its_own_section(tiny_run, tmp_path):
