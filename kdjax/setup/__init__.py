@@ -2,7 +2,8 @@
 
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import check_fit
-from kdjax.setup.load_data import load_source
+from kdjax.setup.early import check_names
+from kdjax.setup.load_data import load_source, open_splits
 from kdjax.setup.load_models import (
     InitialVariables,
     load_initial,
@@ -27,6 +28,7 @@ __all__ = [
     "Parts",
     "cast",
     "check_fit",
+    "check_names",
     "ensemble_teachers",
     "fit_seeds",
     "load_initial",
@@ -37,6 +39,7 @@ __all__ = [
     "make_batches",
     "make_measure",
     "make_parts",
+    "open_splits",
     "place_constants",
     "read_run",
     "teacher_folder",
