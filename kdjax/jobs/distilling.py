@@ -102,6 +102,10 @@ def _prepare(outline: Job) -> tuple[Job, list[Training]]:
     All trainings are checked before images are decoded, and before the first of them
     writes anything.
     """
+    # The student alone first: a step of a teacher's training takes longer to trace.
+    train = outline.data["train"]
+    shape = train.classes, train.shape[-1]
+    setup.trace_model(outline.run, *shape, outline.student)
     trainings = plan_trainings(outline)
     check_trainings(trainings)
     job = load_data(outline)
@@ -254,14 +258,9 @@ def _errors_of(training: Training) -> AbstractContextManager[None]:
 def _check_fit(training: Training) -> None:
     if runlog.is_finished(training.run.folder):
         return
-    train = training.data["train"]
-    if training.student is not None:
-        # Its own errors are named as those of the model.
-        shape = train.classes, train.shape[-1]
-        setup.trace_model(training.run, *shape, training.student)
     setup.check_fit(
         training.run,
-        train=train,
+        train=training.data["train"],
         student=training.student,
         teacher=training.teacher,
         initial=training.initial,
