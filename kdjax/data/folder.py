@@ -81,6 +81,9 @@ def _split(
         both = f"both ({files[0].name} beside {inner[0].name})"
         raise ConfigError(str(split), "images or class folders", shown=both)
     labels = [UNLABELED] * len(files)
+    other = next((kind.name for kind in inner if kind.name not in number), "")
+    expected = f"class folders of the splits in use ({_shorten(number)})"
+    require(not other, str(split), expected, other)
     for kind in inner:
         class_files = _images(kind)
         if not class_files:

@@ -57,8 +57,10 @@ def test_a_teacher_with_values_is_part_of_the_identity_and_loaded_once(tiny_run)
 def test_the_folder_of_every_training_is_compared_before_the_first_is_trained(tiny_run):
     """A baseline's folder of another run: neither teacher nor student begins."""
     run = tiny_run(baselines=("labels",))
-    baseline = plan(run, student=linear())[1]
+    _, baseline, student = plan(run, student=linear())
     other = dataclasses.replace(baseline.identity, content={"model": "another"})
+    with lock_folder(run.folder, student.identity):
+        pass
     with lock_folder(baseline.run.folder, other):
         pass
     before = sorted(run.folder.rglob("*"))
@@ -121,3 +123,13 @@ def test_a_member_that_is_trained_first_has_its_own_section(tiny_run, tmp_path):
     run = dataclasses.replace(trainings[0].run, model=broken)
     with pytest.raises(ConfigError, match="^teacher.members.1.model.depth: expected"):
         check_trainings([trainings[0]._replace(run=run)])
+
+
+def test_a_training_prints_its_table_and_the_path_of_its_report(tiny_run):
+    run = tiny_run(name="alone", teacher=None, terms={"hard": HARD})
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    kdjax.jobs.train(run, model=linear(), console=console)
+    lines = output.getvalue().splitlines()
+    assert lines[-1] == f"report: {run.folder / 'report.md'}"
+    assert any("alone" in line and "640" in line for line in lines)
