@@ -1,35 +1,25 @@
-"""CIFAR-10 as a config: a published ResNet-56 teaches a ResNet-20.
+"""CIFAR-10 as a config: a preset, changed in Python.
 
     kdjax distill --config experiments/examples/cifar10.py:run
 
-Needs the data as TFDS prepares it. The environment variable KDJAX_WEIGHTS names the
-folder of `cifar10_resnet56.safetensors`. An accelerator is advisable.
+A published ResNet-56 teaches ResNet-20 in batches of 512. The environment variable
+KDJAX_WEIGHTS names the folder of `cifar10_resnet56.safetensors`.
 """
 
-from kdjax.config import Data, FromWeights, ModelConfig, Optim, Run, Term, Views
+import dataclasses
 
-TEACHER = ModelConfig(
-    "resnet56",
-    norm="batch",
-    resolution=32,
-    weights="$KDJAX_WEIGHTS/cifar10_resnet56.safetensors",
-    normalization="imagenet",
-)
+from kdjax.config import FromWeights, Run
+from kdjax.presets import cifar10, cifar10_teacher
+
+WEIGHTS = "$KDJAX_WEIGHTS/cifar10_resnet56.safetensors"
 
 
 def run() -> Run:
     """Function matching for 300 epochs of 45,000 images."""
-    steps = 300 * 45_000 // 512
-    return Run(
-        name="cifar10",
-        workdir="runs/cifar10",
-        data=Data("cifar10", "train[:45000]", "train[45000:]", "test"),
-        model=ModelConfig("resnet20", norm="batch", resolution=32),
-        teacher=FromWeights(TEACHER),
-        views=Views(mode="function_matching", area=(0.25, 1.0)),
-        terms={"soft": Term("softmax_kl", temperature=2.0)},
-        optim=Optim(lr=3e-3, warmup=1_000),
-        steps=steps,
+    teacher = dataclasses.replace(cifar10_teacher().model, weights=WEIGHTS)
+    return cifar10(
+        teacher=FromWeights(teacher),
+        steps=300 * 45_000 // 512,
         batch=512,
         evaluate_every=1_000,
         checkpoint_every=1_000,

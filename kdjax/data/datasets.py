@@ -81,6 +81,7 @@ def load_splits(
     channels: int = 0,
     store: int = 0,
     labeled: bool = True,
+    read_labels: bool = True,
     field: str = "data.name",
     used: Collection[str] = (),
 ) -> Splits:
@@ -92,6 +93,8 @@ def load_splits(
       channels: 1 or 3 for every image; 0 keeps those of the set.
       store: side of the square that every image is resized to; 0 does not resize.
       labeled: False takes the images alone, so that sets of other classes join.
+      read_labels: False may leave labels at 0 where reading them takes a pass over
+        all examples, as for the sets of TFDS.
       field: the name of `name` in errors.
       used: names of the splits in use, which define the classes of a folder; by
         default all.
@@ -103,8 +106,10 @@ def load_splits(
     is_path = pathlib.Path(path[0] or path[2]).exists()
     names = [name] if is_path else [part.strip() for part in name.split("+")]
     if len(names) == 1 and labeled and not (channels or store):
-        return _one_set(names[0], data_dir, channels, field, used)
-    sets = [_one_set(part, data_dir, channels, field, used) for part in names]
+        return _one_set(names[0], data_dir, channels, field, used, read_labels)
+    sets = [
+        _one_set(part, data_dir, channels, field, used, read_labels) for part in names
+    ]
     shared = [split for split in sets[0] if all(split in one for one in sets)]
     require(bool(shared), field, "sets with a split in common", name)
 
@@ -120,6 +125,12 @@ def load_splits(
     return LazySplits(shared, join_parts)
 
 
+def is_own(name: str) -> bool:
+    """True for a set in memory: digits, or what a function of the user's returns."""
+    files = name.startswith(("folder:", "tfds:")) or "+" in name
+    return name in SETS or (":" in name and not files)
+
+
 def convert(source: Source, channels: int, store: int) -> Source:
     """The same examples with some channels, as squares of `store` pixels; 0 leaves
     either as it is."""
@@ -127,12 +138,18 @@ def convert(source: Source, channels: int, store: int) -> Source:
 
 
 def _one_set(
-    name: str, data_dir: str, channels: int, field: str, used: Collection[str]
+    name: str,
+    data_dir: str,
+    channels: int,
+    field: str,
+    used: Collection[str],
+    read_labels: bool,
 ) -> Splits:
     if name in SETS:
         return SETS[name]()
     if name in tfds_sets.PRESETS or name.startswith("tfds:"):
-        return tfds_sets.load(name.removeprefix("tfds:"), data_dir, channels, field)
+        name = name.removeprefix("tfds:")
+        return tfds_sets.load(name, data_dir, channels, field, read_labels=read_labels)
     if name.startswith("folder:"):
         return folder.load(name.removeprefix("folder:"), channels, field, used)
     if ":" in name:

@@ -58,6 +58,17 @@ def decode_all(
     )
 
 
+def blank(source: Source) -> Source:
+    """The same source with images of zeros, which take no memory, for shapes alone."""
+    shape, n = source.shape, len(source)
+    return dataclasses.replace(
+        source,
+        read=lambda index: np.zeros(shape, np.uint8),
+        images=np.broadcast_to(np.uint8(0), (n, *shape)),
+        sizes=np.broadcast_to(np.int32(1), (n, 2)) if source.resizes else None,
+    )
+
+
 def select_decodable(
     source: Source, *, on_error: OnCorrupt = "raise", workers: int = 4
 ) -> Source:

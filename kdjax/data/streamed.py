@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -165,6 +164,9 @@ def stream(
         decoding holds Python's lock. They use only CPU devices.
     """
     require(ahead >= 0, "ahead", ">= 0 batches", ahead)
+    # Only runs that stream import it.
+    import grain
+
     options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
     make = functools.partial(_without_accelerator, assemble) if processes else assemble
     batches = grain.MapDataset.range(start, stop).map(make)

@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
 from kdjax.data.source import (
     UNLABELED,
+    LazySplits,
     Source,
     class_names,
     first_shape,
@@ -47,14 +49,20 @@ CHUNK = 1_000
 
 
 def load(
-    name: str, data_dir: str = "", channels: int = 0, field: str = "data.name"
-) -> dict[str, Source]:
+    name: str,
+    data_dir: str = "",
+    channels: int = 0,
+    field: str = "data.name",
+    *,
+    read_labels: bool = True,
+) -> Mapping[str, Source]:
     """A source for each split of a preset or of any TFDS set with `image` features.
 
     Args:
       name: of a preset, or as TFDS writes it: `name`, `name/config`, `name:version`.
       data_dir: where TFDS keeps its sets; empty for TFDS_DATA_DIR or its default.
       channels: 1 or 3; 0 keeps those of the set.
+      read_labels: False leaves every label at 0, which reads headers alone.
 
     Raises:
       ConfigError: it is not prepared here as array_record; the text says how to.
@@ -77,11 +85,11 @@ def load(
     ok = kind in ("array_record", "parquet")
     expected = f"array_record files ({_prepare(tfds_name, data_dir)}, after a removal)"
     require(ok, field, expected, kind)
-    return {
-        split: _split(builder, split, channels)
-        for split, info in builder.info.splits.items()
-        if info.num_examples
-    }
+    splits = builder.info.splits.items()
+    return LazySplits(
+        [split for split, info in splits if info.num_examples],
+        lambda split: _split(builder, split, channels, read_labels),
+    )
 
 
 def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
@@ -118,7 +126,7 @@ def _prepare(name: str, data_dir: str) -> str:
     return f"kdjax prepare {name}{data_dir and f' --data-dir {data_dir}'}"
 
 
-def _split(builder: Any, split: str, channels: int) -> Source:
+def _split(builder: Any, split: str, channels: int, read_labels: bool) -> Source:
     import tensorflow_datasets as tfds
 
     features, info = builder.info.features, builder.info.splits[split]
@@ -148,7 +156,10 @@ def _split(builder: Any, split: str, channels: int) -> Source:
     if "label" in features:
         classes = int(features["label"].num_classes)
         names = class_names(features["label"])
-        labels = _labels(records, n, about, files)
+        if read_labels:
+            labels = _labels(records, n, about, files)
+        else:
+            labels = np.zeros(n, np.int32)
     return Source(
         read=read,
         labels=labels,

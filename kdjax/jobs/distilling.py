@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -23,11 +24,11 @@ from kdjax.config import (
 from kdjax.core import hosts, runlog
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
-from kdjax.data.source import check_same_names
+from kdjax.data.source import Source, check_same_names
 from kdjax.jobs.measuring import check_teacher
-from kdjax.jobs.start import Job, lock_folder, start
+from kdjax.jobs.start import Job, load_data, lock_folder, open_job
 from kdjax.jobs.trainer import Training, train_one
-from kdjax.setup.identity import identify, refuse_other
+from kdjax.setup.identity import identify, make_identity, refuse_other
 from kdjax.train.progress import stage
 
 
@@ -49,10 +50,11 @@ def train(
       The run folder.
     """
     run = dataclasses.replace(run, teacher=None, baselines=())
-    job = start(run, splits, model, None, console)
-    trainings = prepare(job)
+    job, trainings = prepare(open_job(run, splits, model, None, console))
     for training in trainings:
         train_one(training, job.console)
+    if hosts.is_first():
+        _print_report(job, [run.folder])
     return run.folder
 
 
@@ -80,9 +82,9 @@ def distill(
     Returns:
       The run folder, with `report.md` and `curves.png` over all trainings.
     """
-    job = start(run, splits, student, teacher, console)
-    require(run.teacher is not None, "teacher", "a teacher to distil from", run.teacher)
-    trainings = prepare(job)
+    expected = "a teacher to distill from"
+    require(run.teacher is not None, "teacher", expected, run.teacher)
+    job, trainings = prepare(open_job(run, splits, student, teacher, console))
     teacher_model = trainings[-1].teacher
     begun = runlog.contains_run(run.folder)
     if teacher_model is not None and not trainings[0].section and not begun:
@@ -96,19 +98,31 @@ def distill(
     return run.folder
 
 
-def prepare(job: Job) -> list[Training]:
-    """The trainings of a job, all checked before the first of them writes anything."""
-    with stage(job.console, "loading models"):
-        trainings = plan_trainings(job)
-    with stage(job.console, "checking that all parts fit together"):
+def prepare(outline: Job) -> tuple[Job, list[Training]]:
+    """A job with its data and its trainings, from its outline.
+
+    All trainings are checked before images are decoded, and before the first of them
+    writes anything.
+    """
+    with stage(outline.console, "loading models"):
+        trainings = plan_trainings(outline)
+    with stage(outline.console, "checking that all parts fit together"):
         check_trainings(trainings)
-    return trainings
+    job = load_data(outline)
+    trainings = [_with_data(training, job) for training in trainings]
+    for training in trainings:
+        with _errors_of(training):
+            refuse_other(training.run.folder, training.identity)
+            if training.run.cache.path:
+                _check_fit(training)
+    return job, trainings
 
 
 def plan_trainings(job: Job) -> list[Training]:
     """The trainings of a job in order: teacher, baselines, student.
 
-    The teacher is among them only where the config has it trained first.
+    The teacher is among them only where the config has it trained first. Those of an
+    outline have no fingerprints of their inputs yet.
     """
     run, train = job.run, job.data["train"]
     load = functools.partial(setup.load_teacher, run, train, job.mesh, job.teacher)
@@ -128,6 +142,8 @@ def plan_trainings(job: Job) -> list[Training]:
             load_teacher=load if trains_teacher else lambda: teacher,
         )
         trainings.append(training)
+    if job.is_outline:
+        return [_without_fingerprints(training) for training in trainings]
     return [_with_identity(training) for training in trainings]
 
 
@@ -136,16 +152,35 @@ def _teacher_training(job: Job) -> Training:
     members = configs.members_of(job.run.teacher)
     section = next(field for field, x in members if isinstance(x, TrainFirst))
     run = teacher_run(job.run, setup.teacher_folder(job.run))
-    field = f"{section}.train"
-    source = setup.load_source(run, "train", job.splits, field)
+    overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
+    data = _teacher_data(run, section, job)
+    return Training(run, data, job.mesh, overrides, section=section)
+
+
+def _teacher_data(run: Run, section: str, job: Job) -> dict[str, Source]:
+    """The examples of a teacher that is trained first, on a split of its own."""
+    field, outline = f"{section}.train", job.is_outline
+    source = setup.load_source(run, "train", job.own, field, outline=outline)
     expected = "the classes of data.train in the same order"
     check_same_names(source.names, job.data["train"].names, field, expected)
-    overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
     data = {**job.data, "train": source}
     # Of the student's own split it was said before.
-    if run.data.train != job.run.data.train:
+    if not outline and run.data.train != job.run.data.train:
         setup.warn_of_missing_classes(run, data, {"train": field})
-    return Training(run, data, job.mesh, overrides, section=section)
+    return data
+
+
+def _with_data(training: Training, job: Job) -> Training:
+    """A training of an outline with the data of its job."""
+    data = job.data
+    if training.section:
+        data = _teacher_data(training.run, training.section, job)
+    return _with_identity(training._replace(data=data))
+
+
+def _without_fingerprints(training: Training) -> Training:
+    identity = make_identity(training.run, training.overrides)
+    return training._replace(identity=identity)
 
 
 def _with_identity(training: Training) -> Training:
@@ -212,19 +247,35 @@ def check_trainings(trainings: list[Training]) -> None:
     Traces a step of each run that has not begun; computes and writes nothing. A run
     that has begun passed with the same config.
     """
-    # Errors of a teacher's training name the fields of its section.
-    fields = {name: name for name in ("model", "optim", "views", "steps")}
     for training in trainings:
-        with beneath(training.section, fields if training.section else {}):
+        with _errors_of(training):
             refuse_other(training.run.folder, training.identity)
-            if not runlog.contains_run(training.run.folder):
-                setup.check_fit(
-                    training.run,
-                    train=training.data["train"],
-                    student=training.student,
-                    teacher=training.teacher,
-                    initial=training.initial,
-                )
+            # A cache is compared with the data.
+            if not training.run.cache.path:
+                _check_fit(training)
+
+
+def _errors_of(training: Training) -> AbstractContextManager[None]:
+    """Errors of a teacher's training name the fields of its section."""
+    fields = {name: name for name in ("model", "optim", "views", "steps")}
+    return beneath(training.section, fields if training.section else {})
+
+
+def _check_fit(training: Training) -> None:
+    if runlog.contains_run(training.run.folder):
+        return
+    train = training.data["train"]
+    if training.student is not None:
+        # Its own errors are named as those of the model.
+        shape = train.classes, train.shape[-1]
+        setup.trace_model(training.run, *shape, training.student)
+    setup.check_fit(
+        training.run,
+        train=train,
+        student=training.student,
+        teacher=training.teacher,
+        initial=training.initial,
+    )
 
 
 def _report(job: Job, trainings: list[Training]) -> None:
@@ -234,6 +285,11 @@ def _report(job: Job, trainings: list[Training]) -> None:
     if isinstance(job.run.teacher, FromRun):
         folders.insert(0, setup.teacher_folder(job.run))
     reports.write_report(folders, root)
+    _print_report(job, folders)
+
+
+def _print_report(job: Job, folders: list[pathlib.Path]) -> None:
+    """Print the table over some runs, and the path of the report."""
     job.console.print(reports.terminal_table(reports.collect(folders)))
-    text = f"report: {root / 'report.md'}"
+    text = f"report: {job.run.folder / 'report.md'}"
     job.console.print(text, highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import prepare
-from kdjax.jobs.start import start
+from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import Training, machine, make_plan
 from kdjax.models.zoo import count_parameters
 from kdjax.setup.measure import BATCH
@@ -76,9 +76,10 @@ def estimate(
     Returns:
       The cost of each training that is not finished, in their order.
     """
-    job = start(run, splits, student, teacher, console)
+    outline = open_job(run, splits, student, teacher, console)
+    job, trainings = prepare(outline)
     estimates = []
-    for training in prepare(job):
+    for training in trainings:
         if not runlog.is_finished(training.run.folder):
             with stage(job.console, f"{training.run.name}: measuring a step"):
                 estimates.append(_estimate(training))

@@ -22,22 +22,28 @@ from kdjax.train import sharding
 from kdjax.train.progress import stage
 from kdjax.train.trackers import check_installed
 
+SPLITS = ("train", "validation", "test")
+
 
 class Job(NamedTuple):
     """Checked inputs of a job.
 
     splits, student, teacher: objects passed from Python, in place of the config's.
+    own: the splits of a data set in memory; None for one of files.
     data: examples by split: "train", "validation", "test".
     mesh: the devices of its trainings.
+    is_outline: images and labels are not read yet; their shapes and classes are right.
     """
 
     run: Run
     splits: Splits | None
     student: Model | None
     teacher: tuple[Model, Any] | None
+    own: Splits | None
     data: dict[str, Source]
     mesh: Mesh
     console: Console
+    is_outline: bool = False
 
     @property
     def overrides(self) -> dict[str, str]:
@@ -58,6 +64,17 @@ def start(
 
     Nothing is traced, computed or written.
     """
+    return load_data(open_job(run, splits, student, teacher, console))
+
+
+def open_job(
+    run: Run,
+    splits: Splits | None = None,
+    student: Model | None = None,
+    teacher: tuple[Model, Any] | None = None,
+    console: Console | None = None,
+) -> Job:
+    """The outline of a job: as `start`, but of its data only headers are read."""
     run.check()
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
@@ -65,13 +82,22 @@ def start(
     for line in completed:
         console.print(line, highlight=False, soft_wrap=True)
     check_installed(run.trackers)
+    setup.check_names(run, student, teacher)
     mesh = sharding.make_mesh(run.compute, run.batch)
-    names = ("train", "validation", "test")
-    with stage(console, "reading data"):
-        data = {name: setup.load_source(run, name, splits) for name in names}
-    _check_splits(data)
+    own = setup.call_own(run) if splits is None else splits
+    data = {x: setup.load_source(run, x, own, outline=True) for x in SPLITS}
+    _check_shapes(data)
+    return Job(run, splits, student, teacher, own, data, mesh, console, True)
+
+
+def load_data(job: Job) -> Job:
+    """A job with the data of its outline."""
+    run = job.run
+    with stage(job.console, "reading data"):
+        data = {name: setup.load_source(run, name, job.own) for name in SPLITS}
+    _check_labels(data)
     setup.warn_of_missing_classes(run, data)
-    return Job(run, splits, student, teacher, data, mesh, console)
+    return job._replace(data=data, is_outline=False)
 
 
 def _check_passed(run: Run, student: Any, teacher: Any) -> None:
@@ -91,14 +117,21 @@ def _check_passed(run: Run, student: Any, teacher: Any) -> None:
         require(ok, "teacher.kind", expected, run.teacher.kind)
 
 
-def _check_splits(data: dict[str, Source]) -> None:
-    """Refuse validation and test splits of other images or classes than `train`."""
+def _check_shapes(data: dict[str, Source]) -> None:
+    """Refuse validation and test splits of other images than `train`."""
+    train = data["train"]
+    for name in ("validation", "test"):
+        expected = f"images as in data.train {train.shape}"
+        ok = data[name].shape == train.shape
+        require(ok, f"data.{name}", expected, data[name].shape)
+
+
+def _check_labels(data: dict[str, Source]) -> None:
+    """Refuse validation and test splits of other classes than `train`."""
     train = data["train"]
     for name in ("validation", "test"):
         source, field = data[name], f"data.{name}"
         check_labeled(source, field)
-        expected = f"images as in data.train {train.shape}"
-        require(source.shape == train.shape, field, expected, source.shape)
         highest = int(source.labels.max())
         expected = f"labels below {train.classes} (the classes of data.train)"
         require(highest < train.classes, field, expected, highest)

@@ -13,33 +13,55 @@ from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 
 
+def call_own(run: Run) -> Splits | None:
+    """The splits of a data set in memory, for `load_source`; None for one of files.
+
+    A function of the user's own that makes them is called once.
+    """
+    data = run.data
+    if not datasets.is_own(data.name):
+        return None
+    return datasets.load_splits(data.name, data_dir=data.data_dir)
+
+
 def load_source(
-    run: Run, split: str, splits: Splits | None = None, field: str = ""
+    run: Run,
+    split: str,
+    splits: Splits | None = None,
+    field: str = "",
+    *,
+    outline: bool = False,
 ) -> Source:
     """The examples of the run's `train`, `validation` or `test` split.
 
     Training images without labels have the classes of the other two.
 
     Args:
-      splits: arrays by split from Python, in place of the data set of `run.data`.
+      splits: arrays or sources by split, in place of the data set of `run.data`.
       field: the field named by errors; by default `data.train` and so on.
+      outline: read the headers of files alone. Images are blank, and labels may be 0;
+        their numbers, shapes and classes are right.
     """
     data, field = run.data, field or f"data.{split}"
     if split == "train" and data.train_name:
         other = dataclasses.replace(data, name=data.train_name)
         other = dataclasses.replace(run, data=other)
-        source = _load(other, split, None, field, unlabeled=True)
+        source = _load(other, split, None, field, unlabeled=True, outline=outline)
     else:
-        source = _load(run, split, splits, field)
+        source = _load(run, split, splits, field, outline=outline)
     if split == "train" and not source.classes:
         names = ("validation", "test")
-        labeled = [_load(run, name, splits, f"data.{name}") for name in names]
+        labeled = [
+            _load(run, name, splits, f"data.{name}", outline=outline) for name in names
+        ]
         source = sources.with_classes_of(source, labeled)
-    elif split == "train":
+    elif split == "train" and not outline:
         _warn_of_gaps(source, data.classes, field)
     if split == "train" and source.classes == 1:
         got = f"1 ({', '.join(source.names) or 'every label is 0'})"
         raise ConfigError(field, "images of at least 2 classes", shown=got)
+    if outline:
+        return memory.blank(source)
     options = {"on_error": data.on_error, "workers": data.workers}
     streamed = split == "train" and data.pipeline == "host"
     select = memory.select_decodable if streamed else memory.decode_all
@@ -58,6 +80,7 @@ def _load(
     splits: Splits | None,
     field: str,
     unlabeled: bool = False,
+    outline: bool = False,
 ) -> Source:
     """One split as arrays or files, not yet decoded.
 
@@ -72,6 +95,7 @@ def _load(
             data.name,
             data_dir=data.data_dir,
             labeled=not unlabeled,
+            read_labels=not outline,
             field="data.train_name" if unlabeled else "data.name",
             used=_names_in_use(run, split if unlabeled else ""),
             **options,

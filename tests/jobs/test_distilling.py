@@ -57,8 +57,10 @@ def test_a_teacher_with_values_is_part_of_the_identity_and_loaded_once(tiny_run)
 def test_the_folder_of_every_training_is_compared_before_the_first_is_trained(tiny_run):
     """A baseline's folder of another run: neither teacher nor student begins."""
     run = tiny_run(baselines=("labels",))
-    baseline = plan(run, student=linear())[1]
+    _, baseline, student = plan(run, student=linear())
     other = dataclasses.replace(baseline.identity, content={"model": "another"})
+    with lock_folder(run.folder, student.identity):
+        pass
     with lock_folder(baseline.run.folder, other):
         pass
     before = sorted(run.folder.rglob("*"))

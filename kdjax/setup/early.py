@@ -1,0 +1,60 @@
+"""Checks that need no data: names and files of a config."""
+
+from typing import Any
+
+from kdjax.config import (
+    ConfigError,
+    Custom,
+    FromRun,
+    FromWeights,
+    ModelConfig,
+    Run,
+    load_function,
+    members_of,
+    require,
+)
+from kdjax.core import runlog
+from kdjax.models import weights, zoo
+from kdjax.setup.load_teachers import resolve_folder
+from kdjax.strategies import kernels
+
+
+def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
+    """Refuse names of models, weights, runs, losses and strategies that are none.
+
+    Reads no data, and traces nothing.
+
+    Args:
+      student, teacher: objects from Python, in place of those that the config names.
+
+    Raises:
+      ConfigError: naming the field.
+    """
+    if student is None:
+        _check_model(run.model, "model")
+    for field, member in members_of(run.teacher):
+        if isinstance(member, FromRun):
+            folder = resolve_folder(member.run, run.folder)
+            exists = (folder / "config.json").is_file()
+            require(exists, f"{field}.run", "a run folder", str(folder))
+            expected = "a finished run (with a summary.json)"
+            finished = runlog.is_finished(folder)
+            require(finished, f"{field}.run", expected, str(folder))
+        elif isinstance(member, FromWeights) or teacher is None:
+            _check_model(member.model, f"{field}.model")
+    if isinstance(run.strategy, Custom):
+        load_function(run.strategy.function, "strategy.function")
+        return
+    for name, term in run.terms.items():
+        kernels.find_kernel(term, f"terms.{name}")
+
+
+def _check_model(config: ModelConfig, field: str) -> None:
+    """Refuse a network's name that is none, and weights that are not there."""
+    if config.name:
+        zoo.find_maker(config, field)
+    if config.weights and "://" not in config.weights:
+        try:
+            weights.find(config.weights)
+        except weights.WeightsError as error:
+            raise ConfigError(f"{field}.weights", reason=str(error)) from error
