@@ -55,8 +55,8 @@ def _find_command(name: str) -> Callable[[list[str]], None]:
         "train": _train,
         "distill": _distill,
         "cache-targets": _cache_targets,
-        "completion": _completion,
         **{k: functools.partial(_call, k, x) for k, x in FUNCTIONS.items()},
+        "completion": _completion,
     }
     if name not in commands:
         near = near_names(name, commands, 1)

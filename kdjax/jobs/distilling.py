@@ -104,7 +104,12 @@ def prepare(outline: Job) -> tuple[Job, list[Training]]:
     All trainings are checked before images are decoded, and before the first of them
     writes anything.
     """
+    train, begun = outline.data["train"], runlog.contains_run(outline.run.folder)
     with stage(outline.console, "loading models"):
+        if not begun:
+            # The student alone first: a teacher's step takes longer to trace.
+            shape = train.classes, train.shape[-1]
+            setup.trace_model(outline.run, *shape, outline.student)
         trainings = plan_trainings(outline)
     with stage(outline.console, "checking that all parts fit together"):
         check_trainings(trainings)
@@ -264,14 +269,9 @@ def _errors_of(training: Training) -> AbstractContextManager[None]:
 def _check_fit(training: Training) -> None:
     if runlog.contains_run(training.run.folder):
         return
-    train = training.data["train"]
-    if training.student is not None:
-        # Its own errors are named as those of the model.
-        shape = train.classes, train.shape[-1]
-        setup.trace_model(training.run, *shape, training.student)
     setup.check_fit(
         training.run,
-        train=train,
+        train=training.data["train"],
         student=training.student,
         teacher=training.teacher,
         initial=training.initial,

@@ -29,6 +29,7 @@ __all__ = [
     "InitialVariables",
     "Parts",
     "StepCost",
+    "call_own",
     "cast",
     "check_fit",
     "check_names",
