@@ -123,3 +123,13 @@ def test_a_member_that_is_trained_first_has_its_own_section(tiny_run, tmp_path):
     run = dataclasses.replace(trainings[0].run, model=broken)
     with pytest.raises(ConfigError, match="^teacher.members.1.model.depth: expected"):
         check_trainings([trainings[0]._replace(run=run)])
+
+
+def test_a_training_prints_its_table_and_the_path_of_its_report(tiny_run):
+    run = tiny_run(name="alone", teacher=None, terms={"hard": HARD})
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    kdjax.jobs.train(run, model=linear(), console=console)
+    lines = output.getvalue().splitlines()
+    assert lines[-1] == f"report: {run.folder / 'report.md'}"
+    assert any("alone" in line and "640" in line for line in lines)
