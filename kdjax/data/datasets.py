@@ -162,7 +162,9 @@ def _one_set(
     choices = ", ".join(near or sorted(names))
     more = ", ..." if near else ""
     expected = f"{forms} {choices}{more}"
-    raise ConfigError(field, expected, name, hint=suggest(near))
+    is_folder = bool(name) and pathlib.Path(name).expanduser().is_dir()
+    hint = suggest([f"folder:{name}"] if is_folder else near)
+    raise ConfigError(field, expected, name, hint=hint)
 
 
 def default_split(name: str, role: str) -> str:
