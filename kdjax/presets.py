@@ -97,10 +97,8 @@ def cifar10_teacher(**changes: Any) -> TrainFirst:
 
     changes: fields of `TrainFirst` to replace.
     """
-    # Weights of this table are published for the pixel scale of ImageNet. A teacher
-    # that is trained here can have any scale.
     model = ModelConfig(
-        "resnet56", norm="batch", resolution=32, normalization="imagenet"
+        "resnet56", norm="batch", resolution=32, normalization="cifar10"
     )
     teacher = TrainFirst(
         model,

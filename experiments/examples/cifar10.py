@@ -6,19 +6,17 @@ A published ResNet-56 teaches ResNet-20 in batches of 512. The environment varia
 KDJAX_WEIGHTS names the folder of `cifar10_resnet56.safetensors`.
 """
 
-import dataclasses
-
-from kdjax.config import FromWeights, Run
-from kdjax.presets import cifar10, cifar10_teacher
+from kdjax.config import FromWeights, ModelConfig, Run
+from kdjax.presets import cifar10
 
 WEIGHTS = "$KDJAX_WEIGHTS/cifar10_resnet56.safetensors"
 
 
 def run() -> Run:
     """Function matching for 300 epochs of 45,000 images."""
-    teacher = dataclasses.replace(cifar10_teacher().model, weights=WEIGHTS)
     return cifar10(
-        teacher=FromWeights(teacher),
+        # The weights bring network, norm, resolution and pixel scale.
+        teacher=FromWeights(ModelConfig(weights=WEIGHTS)),
         steps=300 * 45_000 // 512,
         batch=512,
         evaluate_every=1_000,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kdjax import presets
 from kdjax.cli import arguments, fields
-from kdjax.cli.help import COMMANDS
+from kdjax.cli.help import COMMANDS, DRY
 from kdjax.config import require_known
 
 RUNS = ("distill", "train", "cache-targets")
@@ -53,7 +53,8 @@ def _of_run(command: str, words: list[str]) -> list[str]:
     if last.startswith("-"):
         leaves = [x for x, hint in known.items() if not fields.is_table(hint)]
         options = [f"--{x.replace('_', '-')}" for x in leaves]
-        return ["--config", "--set", "--help", "--help-all", *options]
+        more = ["--config", "--set", "--help", "--help-all"]
+        return [*more, *(["--dry-run"] if command in DRY else []), *options]
     if not before:
         return [*presets.PRESETS]
     return fields.choices(known.get(before[-1].lstrip("-").replace("-", "_")))

@@ -65,6 +65,11 @@ _OPTIONS = (
     ("--seeds", "N", "seeds, trained side by side"),
     ("--baselines", "[NAMES]", "label-only runs"),
 )
+# Commands with --dry-run.
+DRY = ("distill", "train")
+_DRY_RUN = (
+    "  --dry-run                      measure a step, and print the cost of the run"
+)
 # What only a run with a teacher has.
 _WITH = ("teacher", "baselines")
 _EXAMPLES = {
@@ -136,6 +141,7 @@ def screen(command: str, run: Run) -> list[str]:
             lines.append(_row(option, form, text, _lookup(values, path)))
     lines += [
         "  --config FILE.py:FUNCTION, --config RUN/config.json  in place of a preset",
+        *([_DRY_RUN] if command in DRY else []),
         "",
         "examples:",
         *(f"  {example}" for example in _EXAMPLES[command]),

@@ -125,11 +125,10 @@ def load_splits(
     return LazySplits(shared, join_parts)
 
 
-def is_of_tfds(name: str) -> bool:
-    """True for a name of which a part is a set of TFDS, whose labels are in its
-    records."""
-    parts = [part.strip() for part in name.split("+")]
-    return any(x in tfds_sets.PRESETS or x.startswith("tfds:") for x in parts)
+def is_own(name: str) -> bool:
+    """True for a set in memory: digits, or what a function of the user's returns."""
+    files = name.startswith(("folder:", "tfds:")) or "+" in name
+    return name in SETS or (":" in name and not files)
 
 
 def convert(source: Source, channels: int, store: int) -> Source:
@@ -163,7 +162,9 @@ def _one_set(
     choices = ", ".join(near or sorted(names))
     more = ", ..." if near else ""
     expected = f"{forms} {choices}{more}"
-    raise ConfigError(field, expected, name, hint=suggest(near))
+    is_folder = bool(name) and pathlib.Path(name).expanduser().is_dir()
+    hint = suggest([f"folder:{name}"] if is_folder else near)
+    raise ConfigError(field, expected, name, hint=hint)
 
 
 def default_split(name: str, role: str) -> str:

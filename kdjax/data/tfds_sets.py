@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.data import images as pictures
 from kdjax.data.source import (
     UNLABELED,
+    LazySplits,
     Source,
     class_names,
     first_shape,
@@ -53,7 +55,7 @@ def load(
     field: str = "data.name",
     *,
     read_labels: bool = True,
-) -> dict[str, Source]:
+) -> Mapping[str, Source]:
     """A source for each split of a preset or of any TFDS set with `image` features.
 
     Args:
@@ -83,11 +85,11 @@ def load(
     ok = kind in ("array_record", "parquet")
     expected = f"array_record files ({_prepare(tfds_name, data_dir)}, after a removal)"
     require(ok, field, expected, kind)
-    return {
-        split: _split(builder, split, channels, read_labels)
-        for split, info in builder.info.splits.items()
-        if info.num_examples
-    }
+    splits = builder.info.splits.items()
+    return LazySplits(
+        [split for split, info in splits if info.num_examples],
+        lambda split: _split(builder, split, channels, read_labels),
+    )
 
 
 def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:

@@ -84,8 +84,7 @@ def distill(
     """
     expected = "a teacher to distill from"
     require(run.teacher is not None, "teacher", expected, run.teacher)
-    outline = open_job(run, splits, student, teacher, console)
-    job, trainings = prepare(outline)
+    job, trainings = prepare(open_job(run, splits, student, teacher, console))
     teacher_model = trainings[-1].teacher
     begun = runlog.contains_run(run.folder)
     if teacher_model is not None and not trainings[0].section and not begun:
@@ -105,11 +104,12 @@ def prepare(outline: Job) -> tuple[Job, list[Training]]:
     All trainings are checked before images are decoded, and before the first of them
     writes anything.
     """
-    # The student alone first: a step of a teacher's training takes longer to trace.
-    train = outline.data["train"]
-    shape = train.classes, train.shape[-1]
+    train, begun = outline.data["train"], runlog.contains_run(outline.run.folder)
     with stage(outline.console, "loading models"):
-        setup.trace_model(outline.run, *shape, outline.student)
+        if not begun:
+            # The student alone first: a teacher's step takes longer to trace.
+            shape = train.classes, train.shape[-1]
+            setup.trace_model(outline.run, *shape, outline.student)
         trainings = plan_trainings(outline)
     with stage(outline.console, "checking that all parts fit together"):
         check_trainings(trainings)
@@ -157,10 +157,35 @@ def _teacher_training(job: Job) -> Training:
     members = configs.members_of(job.run.teacher)
     section = next(field for field, x in members if isinstance(x, TrainFirst))
     run = teacher_run(job.run, setup.teacher_folder(job.run))
-    source = _teacher_source(run, section, job)
     overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
-    data = {**job.data, "train": source}
+    data = _teacher_data(run, section, job)
     return Training(run, data, job.mesh, overrides, section=section)
+
+
+def _teacher_data(run: Run, section: str, job: Job) -> dict[str, Source]:
+    """The examples of a teacher that is trained first, on a split of its own."""
+    field, outline = f"{section}.train", job.is_outline
+    source = setup.load_source(run, "train", job.own, field, outline=outline)
+    expected = "the classes of data.train in the same order"
+    check_same_names(source.names, job.data["train"].names, field, expected)
+    data = {**job.data, "train": source}
+    # Of the student's own split it was said before.
+    if not outline and run.data.train != job.run.data.train:
+        setup.warn_of_missing_classes(run, data, {"train": field})
+    return data
+
+
+def _with_data(training: Training, job: Job) -> Training:
+    """A training of an outline with the data of its job."""
+    data = job.data
+    if training.section:
+        data = _teacher_data(training.run, training.section, job)
+    return _with_identity(training._replace(data=data))
+
+
+def _without_fingerprints(training: Training) -> Training:
+    identity = make_identity(training.run, training.overrides)
+    return training._replace(identity=identity)
 
 
 def _teacher_source(run: Run, section: str, job: Job) -> Source:

@@ -76,7 +76,8 @@ def estimate(
     Returns:
       The cost of each training that is not finished, in their order.
     """
-    job, trainings = prepare(open_job(run, splits, student, teacher, console))
+    outline = open_job(run, splits, student, teacher, console)
+    job, trainings = prepare(outline)
     estimates = []
     for training in trainings:
         if not runlog.is_finished(training.run.folder):

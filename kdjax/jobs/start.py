@@ -29,7 +29,7 @@ class Job(NamedTuple):
     """Checked inputs of a job.
 
     splits, student, teacher: objects passed from Python, in place of the config's.
-    opened: all splits of its data set, not yet decoded.
+    own: the splits of a data set in memory; None for one of files.
     data: examples by split: "train", "validation", "test".
     mesh: the devices of its trainings.
     is_outline: images and labels are not read yet; their shapes and classes are right.
@@ -39,7 +39,7 @@ class Job(NamedTuple):
     splits: Splits | None
     student: Model | None
     teacher: tuple[Model, Any] | None
-    opened: Splits
+    own: Splits | None
     data: dict[str, Source]
     mesh: Mesh
     console: Console
@@ -84,22 +84,20 @@ def open_job(
     check_installed(run.trackers)
     setup.check_names(run, student, teacher)
     mesh = sharding.make_mesh(run.compute, run.batch)
-    opened = setup.open_splits(run, splits, outline=True)
-    data = {x: setup.load_source(run, x, opened, outline=True) for x in SPLITS}
+    own = setup.call_own(run) if splits is None else splits
+    data = {x: setup.load_source(run, x, own, outline=True) for x in SPLITS}
     _check_shapes(data)
-    return Job(run, splits, student, teacher, opened, data, mesh, console, True)
+    return Job(run, splits, student, teacher, own, data, mesh, console, True)
 
 
 def load_data(job: Job) -> Job:
     """A job with the data of its outline."""
-    run, opened = job.run, job.opened
+    run = job.run
     with stage(job.console, "reading data"):
-        if job.splits is None and is_of_tfds(run.data.name):
-            opened = setup.open_splits(run)
-        data = {name: setup.load_source(run, name, opened) for name in SPLITS}
+        data = {name: setup.load_source(run, name, job.own) for name in SPLITS}
     _check_labels(data)
     setup.warn_of_missing_classes(run, data)
-    return job._replace(opened=opened, data=data, is_outline=False)
+    return job._replace(data=data, is_outline=False)
 
 
 def _check_passed(run: Run, student: Any, teacher: Any) -> None:

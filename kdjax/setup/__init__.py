@@ -3,7 +3,7 @@
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import StepCost, check_fit, image_flops, measure_step
 from kdjax.setup.early import check_names
-from kdjax.setup.load_data import load_source, open_splits, warn_of_missing_classes
+from kdjax.setup.load_data import call_own, load_source, warn_of_missing_classes
 from kdjax.setup.load_models import (
     InitialVariables,
     complete_model,
@@ -29,6 +29,7 @@ __all__ = [
     "InitialVariables",
     "Parts",
     "StepCost",
+    "call_own",
     "cast",
     "check_fit",
     "check_names",

@@ -13,26 +13,15 @@ from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 
 
-def open_splits(
-    run: Run, splits: Splits | None = None, *, outline: bool = False
-) -> Splits:
-    """All splits of a run's data set, not yet decoded, for `load_source`.
+def call_own(run: Run) -> Splits | None:
+    """The splits of a data set in memory, for `load_source`; None for one of files.
 
-    Args:
-      splits: arrays by split from Python, which take its place.
-      outline: as for `load_source`.
+    A function of the user's own that makes them is called once.
     """
     data = run.data
-    if splits is not None:
-        return splits
-    return datasets.load_splits(
-        data.name,
-        data_dir=data.data_dir,
-        channels=data.channels,
-        store=data.store,
-        read_labels=not outline,
-        used=_names_in_use(run),
-    )
+    if not datasets.is_own(data.name):
+        return None
+    return datasets.load_splits(data.name, data_dir=data.data_dir)
 
 
 def load_source(

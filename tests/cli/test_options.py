@@ -213,6 +213,8 @@ COMPLETED = {
     ("dist",): ["distill"],
     ("distill", "ci"): ["cifar10"],
     ("distill", "--views.mod"): ["--views.mode"],
+    ("train", "--dry"): ["--dry-run"],
+    ("cache-targets", "--dry"): [],
     ("distill", "--views.mode", "f"): ["fixed", "function_matching"],
     ("distill", "cifar10", "--views.flip", ""): ["True", "False"],
     ("distill", "--baselines", "labels", "labels_"): [],

@@ -143,6 +143,11 @@ def test_an_unknown_set_is_named():
         datasets.load_splits("cifar")
 
 
+def test_a_folder_without_its_prefix_is_named_with_it(tmp_path):
+    with pytest.raises(ConfigError, match=f"did you mean 'folder:{tmp_path}'?"):
+        datasets.load_splits(str(tmp_path))
+
+
 def test_a_set_of_the_users_own(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"

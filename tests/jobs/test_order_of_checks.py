@@ -56,7 +56,9 @@ def network(**changes):
 BEFORE_DATA = {
     "model.name: did you mean 'resnet20'": {"model": network(name="resnet-20")},
     "model.weights: nowhere.npz: expected": {"model": network(weights="nowhere.npz")},
-    "model.name: expected a file that exists": {"model": network(name="nowhere.py:f")},
+    "model.name: .*expected a file that exists": {
+        "model": network(name="nowhere.py:f")
+    },
     "teacher.model.weights: nowhere.npz: ": {
         "teacher": FromWeights(network(weights="nowhere.npz"))
     },
