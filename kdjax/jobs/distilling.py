@@ -188,33 +188,6 @@ def _without_fingerprints(training: Training) -> Training:
     return training._replace(identity=identity)
 
 
-def _teacher_source(run: Run, section: str, job: Job) -> Source:
-    """The training examples of a teacher that is trained first."""
-    field, outline = f"{section}.train", job.is_outline
-    source = setup.load_source(run, "train", job.opened, field, outline=outline)
-    expected = "the classes of data.train in the same order"
-    check_same_names(source.names, job.data["train"].names, field, expected)
-    return source
-
-
-def _with_data(training: Training, job: Job) -> Training:
-    """A training of an outline with the data of its job."""
-    data = job.data
-    if training.section:
-        source = _teacher_source(training.run, training.section, job)
-        data = {**data, "train": source}
-        # Of the student's own split it was said before.
-        if training.run.data.train != job.run.data.train:
-            field = {"train": f"{training.section}.train"}
-            setup.warn_of_missing_classes(training.run, data, field)
-    return _with_identity(training._replace(data=data))
-
-
-def _without_fingerprints(training: Training) -> Training:
-    identity = make_identity(training.run, training.overrides)
-    return training._replace(identity=identity)
-
-
 def _with_identity(training: Training) -> Training:
     identity = identify(
         training.run,

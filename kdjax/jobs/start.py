@@ -15,7 +15,7 @@ from kdjax.config import Run, require, trained_first
 from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
-from kdjax.data.datasets import Splits, is_of_tfds
+from kdjax.data.datasets import Splits
 from kdjax.data.source import Source, check_labeled
 from kdjax.setup.identity import Identity, open_folder
 from kdjax.train import sharding

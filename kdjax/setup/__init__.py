@@ -47,7 +47,6 @@ __all__ = [
     "make_measure",
     "make_parts",
     "measure_step",
-    "open_splits",
     "place_constants",
     "predict_all",
     "read_run",
