@@ -52,7 +52,7 @@ def from_linen(
         expected = "a flax.linen.Module instance"
         raise TypeError(format_expected("module", expected, module))
     calls.flags(module, True, train_arg)
-    sown = {*taps, *([_CAPTURED] if capture_intermediates else [])}
+    sown = sorted({*taps, *([_CAPTURED] if capture_intermediates else [])})
     options: dict[str, Any] = {"capture_intermediates": capture_intermediates}
     warn = calls.make_warn_once(module)
     no_state: dict[str, bool] = {}

@@ -32,7 +32,7 @@ from kdjax.core.fingerprint import (
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source, fingerprint
 from kdjax.models import zoo
-from kdjax.setup.load_models import trace_model
+from kdjax.setup.load_models import complete_models, trace_model
 from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.
@@ -75,7 +75,15 @@ def make_identity(
 
     content: fingerprints, as the functions `fingerprint_...` of this module make them.
     """
-    return Identity(configs.to_dict(run), overrides, content or {})
+    return Identity(configs.to_dict(_complete(run)), overrides, content or {})
+
+
+def _complete(run: Run) -> Run:
+    """The run as its folder has it; as it is where its weights are not here."""
+    try:
+        return complete_models(run)[0]
+    except ConfigError:
+        return run
 
 
 def identify(
@@ -282,18 +290,19 @@ def _compare(
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += _compare(a, b, free, f"{field}.")
-        elif a != b and not _is_open(name, a, b):
+        elif a != b and not _is_open(field, a, b):
             a, b = ("nothing" if x is _NOTHING else json.dumps(x) for x in (a, b))
             lines.append(f"{field}: folder has {a}, this run has {b}")
     return lines
 
 
-def _is_open(name: str, a: Any, b: Any) -> bool:
+def _is_open(field: str, a: Any, b: Any) -> bool:
     """True for a field of a model that one of the runs leaves to published weights.
 
     Weights are compared by their fingerprints.
     """
-    return name in OPEN and OPEN[name] in (a, b)
+    parent, _, name = field.rpartition(".")
+    return parent.endswith("model") and name in OPEN and OPEN[name] in (a, b)
 
 
 def refuse_other(

@@ -61,6 +61,10 @@ def load_teacher(
     """
     teachers = []
     for field, config in members_of(run.teacher):
+        if isinstance(config, TrainFirst) and passed is None:
+            expected = "logits, of a teacher that is trained here"
+            ok = config.outputs == "logits"
+            require(ok, f"{field}.outputs", expected, config.outputs)
         match config:
             case FromWeights():
                 teacher = _load_weights(config, source, field)

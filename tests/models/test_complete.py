@@ -13,6 +13,7 @@ from kdjax.models.weights import save_weights
 from kdjax.models.weights.files import write_arrays
 from kdjax.models.zoo import make_model
 from kdjax.presets import digits
+from kdjax.setup import identity
 from tests.models.weights import trees
 
 
@@ -122,3 +123,21 @@ def test_weights_of_another_network_are_one_line(resnet20):
     line = "^m.weights: expected weights of resnet8, .* has resnet20 .akamaster/.*[)]$"
     with pytest.raises(ConfigError, match=line):
         setup.load_pretrained(config, 10, 3, "m")
+
+
+def test_a_folder_is_that_of_the_config_that_left_fields_open(resnet20):
+    published = FromWeights(ModelConfig(weights=resnet20))
+    for teacher in (published, Ensemble((published, published))):
+        run = digits(teacher=teacher)
+        completed, _ = setup.complete_models(run)
+        folder, planned = (identity.make_identity(x) for x in (completed, run))
+        assert identity.find_differences(folder, planned) == []
+    gone = digits(teacher=FromWeights(ModelConfig(weights="nowhere.npz")))
+    assert len(identity.find_differences(folder, identity.make_identity(gone))) > 0
+    scale = dataclasses.replace(published.model, normalization="unit")
+    other = digits(teacher=FromWeights(scale))
+    with pytest.warns(UserWarning, match="is unit"):
+        other = identity.make_identity(other)
+    folder = identity.make_identity(digits(teacher=published))
+    (line,) = identity.find_differences(folder, other)
+    assert line.startswith('teacher.model.normalization: folder has "imagenet"')

@@ -149,6 +149,13 @@ def test_a_function_on_the_host():
         model.apply(variables, images[0], train=True)
 
 
+def test_a_teacher_that_is_trained_here_has_logits():
+    teacher = kdjax.presets.digits_teacher(outputs="probabilities")
+    run = kdjax.presets.digits(seeds=1, teacher=teacher)
+    with pytest.raises(ConfigError, match="^teacher.outputs: expected logits, of a te"):
+        load_teacher(run, source(()), None, trained=False)
+
+
 READS = """
 from kdjax.core.types import Strategy
 

@@ -73,7 +73,8 @@ def recognize(source: str | os.PathLike) -> Published | None:
     """The published network in a file of weights; None for one of no known family.
 
     Only headers are read, so that it takes milliseconds. A file of timm's on the
-    Hugging Face hub has a `config.json` beside it, which is read too.
+    Hugging Face hub has a `config.json` beside it, and one of `kdjax export` a
+    `card.json`, which are read too.
 
     Args:
       source: as `load_weights` takes it.
@@ -89,6 +90,9 @@ def recognize(source: str | os.PathLike) -> Published | None:
       None
     """
     path = hub.resolve(source)
+    own = _from_card(path)
+    if own is not None:
+        return own
     published = find_family(read_shapes(path))
     return published and _with_config(published, _timm_config(source, path))
 
@@ -346,6 +350,34 @@ def _of_imagenet(published: Published, normalization: str) -> Published:
     return published._replace(choices=(f"{normalization} (as published)",))
 
 
+# --- card.json of `kdjax export` -----------------------------------------------------
+
+
+def _from_card(path: pathlib.Path) -> Published | None:
+    """The network of an exported student, as the card beside it states."""
+    card = _read_json(path.parent / "card.json")
+    model, names = card.get("model"), tuple(card.get("classes") or ())
+    if card.get("file") != path.name or not isinstance(model, dict):
+        return None
+    fields = ("name", "norm", "resolution", "normalization", "depth", "width")
+    if ":" in model.get("name", ":") or not set(fields) <= set(model):
+        return None  # A network of the user's own is named by its file.
+    values = {name: model[name] for name in fields}
+    named = () if all(name.isdigit() for name in names) else names
+    return Published(
+        "kdjax export", classes=len(names), class_names=named, choices=(), **values
+    )
+
+
+def _read_json(file: pathlib.Path) -> dict[str, Any]:
+    """The table in a JSON file; empty without one."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 # --- timm's config.json -------------------------------------------------------------
 
 
@@ -359,11 +391,7 @@ def _timm_config(source: Any, path: pathlib.Path) -> dict[str, Any]:
             file = hub.resolve(f"hf:{location.repo}{revision}:config.json")
         except WeightsError:
             return {}  # Not every repository has one.
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    config = content.get("pretrained_cfg") if isinstance(content, dict) else None
+    config = _read_json(file).get("pretrained_cfg")
     return config if isinstance(config, dict) else {}
 
 

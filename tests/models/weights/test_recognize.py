@@ -151,3 +151,20 @@ def test_timms_config_tells_the_scale(mean, scale, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
     published = recognize(file)
     assert (published.normalization, bool(published.choices)) == (scale, not scale)
+
+
+def test_an_exported_student_brings_its_card(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    write_arrays(file, {"params/Dense_0/bias": np.zeros(3, np.float32)})
+    assert recognize(file) is None
+    fields = {"name": "resnet", "depth": 14, "width": 4, "norm": "batch"}
+    fields |= {"resolution": 8, "normalization": "unit"}
+    card = {"file": file.name, "classes": ["a", "b", "c"], "model": fields}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    published = recognize(file)
+    assert published.fields == fields and published.classes == 3
+    assert published.class_names == ("a", "b", "c")
+    # The card of another file, and a network that a file of the user's names.
+    for changes in ({"file": "other"}, {"model": {**fields, "name": "net.py:make"}}):
+        (tmp_path / "card.json").write_text(json.dumps({**card, **changes}))
+        assert recognize(file) is None
