@@ -13,6 +13,7 @@ when the function is compiled.
 
 import contextlib
 import contextvars
+import itertools
 import math
 import operator
 from collections.abc import Callable, Collection, Iterator
@@ -151,12 +152,26 @@ def broadcasts(name: str, x: Any, target: tuple[int, ...]) -> None:
 
 
 def mask(name: str, x: Any, target: tuple[int, ...]) -> None:
-    """Refuse a mask that is not boolean or does not broadcast to shape `target`."""
+    """Refuse a mask that is not boolean, or that may mean other axes of `target`.
+
+    One of a lower rank is of the last axes. It is refused where it fits others too, as
+    the mask `[N]` of N examples of N classes does.
+    """
     if x is None:
         return
     if not _has_dtype(x, jnp.bool_):
         refuse(name, "an array of bool", _describe(x))
     broadcasts(name, x, target)
+    # Along an axis of size 1 a mask is the same, whichever axis that is.
+    fitting = {
+        tuple(i for i, n in zip(axes, x.shape, strict=True) if n != 1)
+        for axes in itertools.combinations(range(len(target)), len(x.shape))
+        if all(n in (1, target[i]) for i, n in zip(axes, x.shape, strict=True))
+    }
+    if len(fitting) > 1:
+        several = sorted(fitting)
+        expected = f"rank {len(target)}, since it fits axes {several} of {target}"
+        refuse(name, expected, f"shape {tuple(x.shape)}")
 
 
 def classes(name: str, x: Any, axis: int, axis_name: str | None = None) -> None:

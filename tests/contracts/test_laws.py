@@ -343,6 +343,8 @@ def test_bad_input_is_refused_by_name(case):
     if case.mask is not None:
         refuse("^where: expected .*bool.*int32", *plain, where=np.ones(3, np.int32))
         refuse(r"^where: expected .*\(77,\)", *plain, where=np.ones(77, bool))
+        more = np.ones((1,) * (student.ndim + 1), bool)
+        refuse("^where: expected .*got", *plain, where=more)
     if "axis" in parameters:
         refuse("^axis: expected", *plain, axis=9)
     if "temperature" in parameters:

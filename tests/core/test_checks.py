@@ -115,3 +115,37 @@ def test_values_that_were_checked_before_leave_no_guard():
     assert text(trusted) == first != text(guarded)
     with pytest.raises(ValueError, match="value: expected a finite number above 0"):
         trusted(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [
+        ((4, 9), (4, 9)),
+        ((1, 9), (4, 9)),
+        ((4, 1), (4, 9)),
+        ((9,), (4, 9)),
+        ((5, 5), (2, 3, 5, 5)),
+        ((5, 1), (4, 5, 9)),
+        ((1, 9), (4, 5, 9)),
+        ((1,), (4, 9)),
+        ((), (4, 9)),
+    ],
+)
+def test_masks_that_fit_one_run_of_axes(shape, target):
+    checks.mask("where", np.ones(shape, bool), target)
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [
+        ((9,), (9, 9)),  # examples or classes
+        ((4, 1), (4, 4, 9)),  # sequences or tokens
+        ((5, 5), (5, 3, 5, 5)),  # the first axis may be the batch's
+        ((4,), (4, 9)),
+        ((1, 4, 9), (4, 9)),
+        ((3, 9), (4, 9)),
+    ],
+)
+def test_masks_of_several_axes_or_of_none(shape, target):
+    with pytest.raises(ValueError, match=r"^where: expected .*got shape"):
+        checks.mask("where", np.ones(shape, bool), target)

@@ -66,7 +66,11 @@ def test_mean_over_heads_takes_other_numbers_of_heads(float64):
     p, q = _softmax(teacher[:, :2], True), _softmax(student, True)
     expected = _row_kl(p.mean(1), q.mean(1)).sum(-1).mean(-1)
     value = attention_map_kl(
-        student, teacher[:, :2], inputs="scores", heads="mean", where=np.ones(4, bool)
+        student,
+        teacher[:, :2],
+        inputs="scores",
+        heads="mean",
+        where=np.ones((4, 4), bool),
     )
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     value = attention_map_mse(q, p, heads="mean")

@@ -137,7 +137,7 @@ def test_selectivity_masks(kernel):
     """Positions of sides of unlike widths, and channels of alike ones."""
     student, teacher = _random(teacher_channels=3)
     rows = np.array([True, False, True])
-    values = nst(student, teacher, kernel=kernel, where=rows[:, None, None])
+    values = nst(student, teacher, kernel=kernel, where=rows[None, :, None, None])
     expected = nst(student[:, rows], teacher[:, rows], kernel=kernel)
     np.testing.assert_allclose(values, expected, rtol=1e-9)
     student, teacher = _random()
@@ -155,7 +155,7 @@ def test_selectivity_masks(kernel):
 def test_gradients_against_differences(kernel):
     student, teacher = _random((2, 2, 3, 3))
     _differentiable(kernel, student, teacher)
-    mask = np.array([True, False])[:, None, None]
+    mask = np.array([True, False])[None, :, None, None]
     _differentiable(lambda s, t: kernel(s, t, where=mask), student, teacher)
 
 

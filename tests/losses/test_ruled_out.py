@@ -113,6 +113,28 @@ def test_a_mask_of_the_tokens_binds_to_the_tokens():
     np.testing.assert_allclose(values, np.where(mask[:, 0], full, 0), rtol=1e-6)
 
 
+SQUARE = np.random.default_rng(1).normal(size=(2, 4, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", ["softmax_kl", "logit_mse", "dist_inter", "hint_l2", "sigmoid_kl"]
+)
+def test_a_mask_of_examples_or_of_classes_is_one_of_both(name):
+    """Four examples of four classes: `[4]` may be either, `[4, 1]` and `[1, 4]` not."""
+    kernel, mask = getattr(losses, name), np.array([True, True, True, False])
+    with pytest.raises(
+        ValueError, match=r"^where: expected rank 2, .*got shape \(4,\)"
+    ):
+        kernel(*SQUARE, where=mask)
+    values = kernel(*SQUARE, where=mask[:, None])
+    np.testing.assert_allclose(values[:3], kernel(*SQUARE)[:3], rtol=1e-5)
+    assert values[3] == 0
+    cut = kernel(*SQUARE[..., :3])
+    np.testing.assert_allclose(kernel(*SQUARE, where=mask[None]), cut, rtol=1e-5)
+    three = kernel(*SQUARE[:, :3], where=mask)
+    np.testing.assert_allclose(three, cut[:3], rtol=1e-5)
+
+
 ONE = jnp.ones((2, 1))
 
 

@@ -307,8 +307,10 @@ def top_k_kl(
     forward = direction == "forward"
 
     def divide(part: _Part) -> Array:
-        pair = (part.teacher, part.student)
-        return divergence(*(pair if forward else pair[::-1]), -1, part.where)
+        first, second = part.teacher, part.student
+        if not forward:
+            first, second = second, first
+        return divergence(first, second, -1, part.where)
 
     return _compare(
         divide,
