@@ -98,7 +98,7 @@ MISSPELLED = {
     "pack_c.own:smal": "did you mean 'small'? expected a function in pack_c.own, one",
     "pack_c:f": "expected a function in pack_c, which has none; its modules are ['own",
     "pack_c.on:f": "did you mean 'pack_c.own'? expected a module that exists, got ",
-    "own_module:f": "expected a module that exists, got 'own_module'",
+    "zzzz:f": "expected a module that exists, got 'zzzz'",
     "on.py:small": "did you mean 'own.py'? expected a file that exists, got 'on.py'",
     "pack_c/on.py:f": "did you mean 'pack_c/own.py'? expected a file that exists, got ",
     "no/own.py:f": "expected a file that exists, got 'no/own.py'",

@@ -112,13 +112,15 @@ def test_a_damaged_array_is_refused(checkpoints, damage):
     checkpoints.save(make_state(), 1)
     checkpoints.wait()
     array = checkpoints.path / "1" / "default" / "params.student.kernel"
+    # Of several arrays, Orbax leaves the reads of the others behind when one fails.
+    kernel = {"params": {"kernel": make_state().params["student"]["kernel"]}}
     files = [p for p in array.rglob("*") if p.is_file()]
     assert len(files) == 2
     for file in files:
         whole = file.read_bytes()
         file.write_bytes(damage(whole))
         with pytest.raises(CheckpointError, match="a complete checkpoint") as error:
-            checkpoints.restore(make_state())
+            checkpoints.restore_network(kernel, "student")
         assert "\n" not in str(error.value) and "TensorStore(" not in str(error.value)
         file.write_bytes(whole)
     checkpoints.restore(make_state())
