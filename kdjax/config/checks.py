@@ -138,7 +138,8 @@ def near_names(text: str, names: Iterable[str], count: int = 3) -> list[str]:
         if min(len(its), len(word)) > 2
         and (its.startswith(word) or word.startswith(its))
     ]
-    return list(dict.fromkeys([*close, *begins]))[:count]
+    near = [*close, *begins] or difflib.get_close_matches(text, compact, count)
+    return list(dict.fromkeys(near))[:count]
 
 
 def _compact(text: str) -> str:

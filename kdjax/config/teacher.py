@@ -67,12 +67,12 @@ class FromRun:
     """Its run folder."""
     step: Count = 0
     """Step of the checkpoint; 0 takes the last."""
-    seed: int | None = None
-    """One of its seeds, which teaches all seeds. None: seed by seed where it has as
-    many as this run, else its first."""
     precision: Precision = "float32"
     """Floating-point type of its computation."""
     cache: Cache = Cache()
+    seed: int | None = None
+    """One of its seeds, which teaches all seeds. None: seed by seed where it has as
+    many as this run, else its first."""
     kind: Literal["run"] = "run"
     """Names this kind of teacher."""
 
@@ -97,10 +97,10 @@ class FromWeights:
     its variables, whatever the key."""
     precision: Precision = "float32"
     """Floating-point type of its computation."""
+    cache: Cache = Cache()
     outputs: Outputs = "logits"
     """Outputs of the network. probabilities: their logarithm becomes the logits.
     Log-probabilities are logits."""
-    cache: Cache = Cache()
     kind: Literal["weights"] = "weights"
     """Names this kind of teacher."""
 
@@ -129,10 +129,10 @@ class TrainFirst:
     views: Views = Views(mode="consistent", area=(0.5, 1.0), flip=False)
     precision: Precision = "float32"
     """Floating-point type of its computation as a teacher."""
+    cache: Cache = Cache()
     outputs: Outputs = "logits"
     """Outputs of a network passed from Python, as in kind weights. One that is trained
     here has logits."""
-    cache: Cache = Cache()
     kind: Literal["train"] = "train"
     """Names this kind of teacher."""
 

@@ -78,11 +78,11 @@ def open_job(
     run.check()
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
+    setup.check_names(run, student, teacher)
     run, completed = setup.complete_models(run)
     for line in completed:
         console.print(line, highlight=False, soft_wrap=True)
     check_installed(run.trackers)
-    setup.check_names(run, student, teacher)
     mesh = sharding.make_mesh(run.compute, run.batch)
     own = setup.call_own(run) if splits is None else splits
     data = {x: setup.load_source(run, x, own, outline=True) for x in SPLITS}

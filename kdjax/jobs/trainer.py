@@ -22,7 +22,7 @@ from kdjax import reports, setup
 from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
-from kdjax.core.memory import peak_memory
+from kdjax.core.peak_memory import peak_memory
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.jobs.start import lock_folder

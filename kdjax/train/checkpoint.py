@@ -184,7 +184,11 @@ def _handler() -> ocp.PyTreeCheckpointHandler:
 def _line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     # The details are the whole specification of an array, over many lines.
-    return text.splitlines()[0].partition(" See full TensorStore details")[0][:300]
+    return (
+        text.splitlines()[0]
+        .partition(" See full TensorStore details")[0][:300]
+        .rstrip(".")
+    )
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:

@@ -102,7 +102,9 @@ def test_what_cannot_be_loaded_is_named(folder, tmp_path):
         kdjax.load(folder, seed=0)
     with pytest.raises(ConfigError, match="checkpoint: expected last or best"):
         kdjax.load(folder, checkpoint="first")  # type: ignore[arg-type]
-    with pytest.raises(runlog.RunFolderError, match="config.json"):
+    with pytest.raises(
+        runlog.RunFolderError, match="no run in .*: the folder is empty"
+    ):
         kdjax.load(tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_a_number_is_a_value_of_the_step_and_a_name_is_not():
     known = kernels.find_kernel(Term("token_jsd"), "x").options
     options = {"beta": 0.2, "variant": "tokens"}
     kernel = kernels.find_kernel(Term("token_jsd", options=options), "x")
-    assert set(known) == {"beta", "variant", "axis"}
+    assert set(known) == {"beta", "variant", "axis", "denominator"}
     assert kernels.traced_options(kernel, options) == {"beta": 0.2}
     assert kernels.static_options(kernel, options) == {"variant": "tokens"}
     rank = {"neighbors": 3, "alpha": 1}

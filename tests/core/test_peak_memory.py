@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from kdjax.core import memory
+from kdjax.core import peak_memory as memory
 
 STATUS = pathlib.Path("/proc/self/status")
 
