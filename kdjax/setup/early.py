@@ -11,10 +11,10 @@ from kdjax.config import (
     Run,
     load_function,
     members_of,
-    require,
 )
 from kdjax.core import runlog
 from kdjax.models import weights, zoo
+from kdjax.setup.load_models import UNFINISHED
 from kdjax.setup.load_teachers import resolve_folder
 from kdjax.strategies import kernels
 
@@ -35,11 +35,13 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
     for field, member in members_of(run.teacher):
         if isinstance(member, FromRun):
             folder = resolve_folder(member.run, run.folder)
-            exists = (folder / "config.json").is_file()
-            require(exists, f"{field}.run", "a run folder", str(folder))
-            expected = "a finished run (with a summary.json)"
-            finished = runlog.is_finished(folder)
-            require(finished, f"{field}.run", expected, str(folder))
+            try:
+                runlog.read_config(folder)
+            except runlog.RunFolderError as error:
+                raise ConfigError(f"{field}.run", reason=str(error)) from error
+            if not runlog.is_finished(folder):
+                reason = f"{folder}: {UNFINISHED}"
+                raise ConfigError(f"{field}.run", reason=reason)
         elif isinstance(member, FromWeights) or teacher is None:
             _check_model(member.model, f"{field}.model")
     if isinstance(run.strategy, Custom):

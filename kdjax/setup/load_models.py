@@ -26,6 +26,11 @@ from kdjax.models import weights, zoo
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
+UNFINISHED = (
+    "expected a finished run, it has no whole summary.json (the command that began it "
+    "goes on)"
+)
+
 
 class InitialVariables(NamedTuple):
     """Variables that a student starts from.
@@ -164,11 +169,9 @@ def load_trained(
     """
     summary = runlog.read_summary(folder)
     if summary is None:
-        reason = "expected a finished run, it has no whole summary.json (the command "
-        reason += "that began it goes on)"
         if field:
-            raise ConfigError(f"{field}.run", reason=f"{folder}: {reason}")
-        raise ConfigError(str(folder), reason=reason)
+            raise ConfigError(f"{field}.run", reason=f"{folder}: {UNFINISHED}")
+        raise ConfigError(str(folder), reason=UNFINISHED)
     shape = summary["classes"], summary["channels"]
     run = read_run(folder)
     abstract = trace_model(run, *shape, model)

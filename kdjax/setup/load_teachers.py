@@ -133,8 +133,8 @@ def _check_published(name: str, source: Source, field: str) -> None:
     """
     try:
         published = weights.recognize(name)
-    except weights.WeightsError as error:
-        raise ConfigError(field, reason=str(error)) from error
+    except weights.WeightsError:
+        return  # Loading it raises the error of the file.
     if published is None:
         return
     expected = f"a network of {source.classes} classes, as the data has"

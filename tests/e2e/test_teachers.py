@@ -271,7 +271,9 @@ def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
         jobs.train(run)
 
 
-def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
+def test_a_member_of_other_classes_is_named(tiny_run, tmp_path, monkeypatch):
+    for name in ("config.json", "summary.json"):
+        runlog.write_json(tmp_path / name, {"steps": 1})
     wide = from_function(
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
         init=lambda key, x: {"w": jax.numpy.zeros((x[0].size, 7))},
@@ -280,7 +282,7 @@ def test_a_member_of_other_classes_is_named(tiny_run, monkeypatch):
         wide, wide.init(jax.random.key(0), np.zeros((1, 8, 8, 1))), None, 8
     )
     monkeypatch.setattr(load_teachers, "_load_run", lambda *args: other)
-    run = tiny_run(teacher=Ensemble((digits_teacher(), FromRun("runs/seven"))))
+    run = tiny_run(teacher=Ensemble((digits_teacher(), FromRun(str(tmp_path)))))
     message = "teacher.members.1: expected 10 classes, as the first member has, got 7"
     with pytest.raises(ConfigError, match=message):
         kdjax.distill(run, teacher=(linear(), variables(1)))

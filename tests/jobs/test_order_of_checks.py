@@ -62,7 +62,7 @@ BEFORE_DATA = {
     "teacher.model.weights: nowhere.npz: ": {
         "teacher": FromWeights(network(weights="nowhere.npz"))
     },
-    "teacher.run: expected a run folder": {"teacher": FromRun("nowhere")},
+    "teacher.run: no run in nowhere: there is no": {"teacher": FromRun("nowhere")},
     "batch: expected a multiple of 3 devices": {"compute": Compute(data=3)},
     "data.name: order_sets:broken raised|data.name: broken raised": {},
 }
