@@ -18,6 +18,7 @@ from kdjax.config import Run
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
+from kdjax.data.source import select
 from kdjax.jobs.distilling import prepare
 from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import Training, machine, make_plan
@@ -146,9 +147,10 @@ def _measure_evaluation(
     run, source = training.run, training.data["validation"]
     crop = run.views.evaluation_crop
     measure = setup.make_measure(student, teacher, run.seeds, training.mesh, crop)
-    measure(student.variables, source, limit=BATCH)
+    sample = select(source, slice(BATCH))
+    measure(student.variables, sample)
     begun = time.perf_counter()
-    measure(student.variables, source, limit=BATCH)
+    measure(student.variables, sample)
     return (time.perf_counter() - begun) * math.ceil(len(source) / BATCH)
 
 

@@ -94,7 +94,7 @@ def test_parameters_are_counted_without_state():
     "fields, message",
     [
         (dict(name="resnext"), "name: did you mean"),
-        (dict(name="no_such_module:make"), "name: cannot import"),
+        (dict(name="no_such_module:make"), "name: expected a module"),
         (dict(name="bit_r50x1", norm="batch"), "norm: expected group"),
         (dict(name="vit_ti16"), "resolution: expected height and width in multiples"),
         (dict(normalization="cifar10"), "normalization: expected images of 3 channels"),
