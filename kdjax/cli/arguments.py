@@ -1,8 +1,9 @@
 """Arguments of the commands that are functions: checked, then passed."""
 
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -43,6 +44,12 @@ def call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
             expected = f"{prog} {name.upper()} (--help)"
             raise ConfigError(name, expected, shown="nothing")
     function(**values)
+
+
+def fail(text: str, status: int = 2) -> NoReturn:
+    """Print one line on what is wrong, and end the process."""
+    print(f"kdjax: {text}", file=sys.stderr)
+    raise SystemExit(status)
 
 
 def complete(function: Callable[..., Any], words: list[str]) -> list[str]:

@@ -1,11 +1,12 @@
 """`kdjax losses`: a table of the losses, one of them in full, or those for a goal."""
 
 import inspect
-import sys
 import textwrap
 from typing import Annotated
 
 import tyro
+
+from kdjax.cli.arguments import fail
 
 
 def run(name: Annotated[str, tyro.conf.Positional] = "", goal: str = "") -> None:
@@ -16,7 +17,7 @@ def run(name: Annotated[str, tyro.conf.Positional] = "", goal: str = "") -> None
         goal: Words for the purpose, such as "match features of other width".
     """
     if name and goal:
-        _fail("goal: expected no goal with a name, got both")
+        fail("goal: expected no goal with a name, got both")
     if name:
         _print_named(name)
     else:
@@ -28,7 +29,7 @@ def _print_named(text: str) -> None:
 
     entries = losses.find(text)
     if not entries:
-        _fail(f"name: expected a loss, method or paper, got {text!r}{_hint(text)}")
+        fail(f"name: expected a loss, method or paper, got {text!r}{_hint(text)}")
     # An exact name comes first, where other losses have it as a second name.
     alone = len(entries) == 1 or entries[0].name == text
     print(describe(entries[0]) if alone else _table(entries))
@@ -42,7 +43,7 @@ def _print_table(goal: str) -> None:
     entries = registry.find_goal(goal) if goal else everything
     if not entries:
         goals = textwrap.fill("; ".join(registry.goals()), 88)
-        _fail(f"goal: expected words of one of these goals, got {goal!r}\n{goals}")
+        fail(f"goal: expected words of one of these goals, got {goal!r}\n{goals}")
     print(_table(entries))
 
 
@@ -119,8 +120,3 @@ def _hint(text: str) -> str:
 
     near = registry.nearest(text, losses.REGISTRY)
     return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
-def _fail(text: str) -> None:
-    print(f"kdjax: {text}", file=sys.stderr)
-    raise SystemExit(2)

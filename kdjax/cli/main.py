@@ -14,17 +14,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from kdjax import presets
-from kdjax.cli import completion, losses
-from kdjax.cli.arguments import call
+from kdjax.cli import completion, listing, losses
+from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
 from kdjax.cli.options import parse_run
 from kdjax.config import ConfigError, Run, load_config, near_names, require, suggest
-from kdjax.experiments import (
-    Experiment,
-    experiment_files,
-    load_experiment,
-    run_folder,
-)
+from kdjax.experiments import load_experiment
 
 Folder = Annotated[str, tyro.conf.Positional]
 
@@ -41,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _find_command(args[0])(args[1:])
     except ConfigError as error:
-        _fail(str(error))
+        fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
     except BrokenPipeError:
         # The reader of a pipe closed it (`| head`): print nothing more, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,11 +73,6 @@ def _version() -> str:
         return metadata.version("kdjax")
     except metadata.PackageNotFoundError:
         return "not installed (run from its source)"
-
-
-def _fail(text: str, status: int = 2) -> None:
-    print(f"kdjax: {text}", file=sys.stderr)
-    raise SystemExit(status)
 
 
 def _train(args: list[str]) -> None:
@@ -256,47 +246,7 @@ def _report(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") ->
     try:
         print(reports.write_report(runs, out))
     except ValueError as error:
-        _fail(str(error))
-
-
-def _experiments(folder: Folder = "experiments") -> None:
-    """The experiments of a folder: claims, commands, hours, progress.
-
-    Args:
-        folder: Where the files of experiments are.
-    """
-    broken, unmeasured = [], False
-    for file in experiment_files(folder):
-        try:
-            experiment = load_experiment(file)
-            states = [_state(experiment, scale) for scale in experiment.durations]
-        except ConfigError as error:
-            broken.append(f"{file}: {error}")
-        else:
-            title = f"{experiment.name}: {experiment.claim}"
-            print("\n  ".join([title, *states]))
-            unmeasured |= any("hours not measured" in state for state in states)
-    if unmeasured:
-        print("One finished run (--variants NAME --times N) measures the hours.")
-    if broken:
-        _fail("\n  ".join(broken))
-
-
-def _state(experiment: Experiment, scale: str) -> str:
-    """An experiment's command at a scale, its hours and its progress."""
-    from kdjax.experiments.costs import describe_costs
-
-    place = os.path.relpath(experiment.path)
-    folders = [
-        run_folder(variant, times)
-        for variant in experiment.variants
-        for times in experiment.times(scale)
-    ]
-    root = experiment.folder(scale)
-    done = sum((root / name / "summary.json").is_file() for name in folders)
-    cost = describe_costs(experiment, scale)
-    state = f"{done} finished" if done else "not begun"
-    return f"kdjax sweep {place} --scale {scale}  ({cost}; {state})"
+        fail(str(error))
 
 
 def _sweep(
@@ -328,30 +278,6 @@ def _sweep(
     _start(go)
 
 
-def _models(name: Folder = "") -> None:
-    """The names of the networks, for --model.name and --teacher.model.name.
-
-    Args:
-        name: A part of a name, such as resnet.
-    """
-    from kdjax.models.zoo import list_models
-
-    print(list_models(name))
-
-
-def _prepare(name: Folder, data_dir: str = "") -> None:
-    """Download a data set, and prepare it by TFDS.
-
-    Args:
-        name: A data set of TFDS, such as cifar10.
-        data_dir: Folder of the TFDS data sets; by default TFDS_DATA_DIR, or that of
-            TFDS.
-    """
-    from kdjax.data.prepare import prepare
-
-    print(prepare(name, data_dir))
-
-
 def _completion(args: list[str]) -> None:
     # The lines for a shell pass the words of its command line after `words --`.
     if args[:2] == ["words", "--"]:
@@ -376,11 +302,11 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "export": _export,
     "report": _report,
     "views": _views,
-    "experiments": _experiments,
+    "experiments": listing.experiments,
     "sweep": _sweep,
     "losses": losses.run,
-    "models": _models,
-    "prepare": _prepare,
+    "models": listing.models,
+    "prepare": listing.prepare_data,
 }
 
 
@@ -412,15 +338,15 @@ def _start(job: Callable, several_processes: bool = False) -> None:
         with cache_programs():
             job(jobs)
     except (ConfigError, RunFolderError, StoreError, ImageError) as error:
-        _fail(str(error))
+        fail(str(error))
     except (NonFiniteError, SweepError) as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     except CheckpointError as error:
         print(f"kdjax: {error}", file=sys.stderr, flush=True)
         # Orbax's threads may wait for ever for what could not be written.
         os._exit(1)
     except Interrupted as error:
-        _fail(str(error), 128 + error.number)
+        fail(str(error), 128 + error.number)
     except (JaxRuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(
             error
@@ -428,7 +354,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
             raise
         line = (str(error).splitlines() or ["no memory left"])[0]
         advice = "a smaller --batch, --model.width or --model.resolution needs less"
-        _fail(f"out of memory ({line}); {advice}", 1)
+        fail(f"out of memory ({line}); {advice}", 1)
 
 
 def _quiet() -> None:

@@ -20,6 +20,7 @@ PENDING = ("kdjax/data/content.py",)
 SHARED = {
     "check": "core checks arrays, config checks fields; neither imports the other",
     "entrie": "the loss registry: one module of this role in each room of losses",
+    "memory": "core measures that of a process, data keeps images in it",
     "main": "`python -m kdjax` starts the command line",
 }
 
