@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from kdjax import jobs
+from kdjax.config import Compute
 from tests.e2e.linear_runs import TEACHER, linear
 
 
@@ -27,6 +28,17 @@ def test_a_dry_run_measures_and_writes_nothing(tiny_run):
     text = out.getvalue()
     assert "student: parameters" in text and "640" in text and "0.00" in text
     assert "time to go: 0:00:0" in text
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["jit", "pmap"])
+def test_a_dry_run_over_devices(tiny_run, how):
+    """Sizes are of one seed and one copy, however the step is compiled."""
+    run = tiny_run(seeds=2, compute=Compute(how=how, data=2))
+    quiet = Console(quiet=True)
+    (found,) = jobs.estimate(run, student=linear(), teacher=TEACHER, console=quiet)
+    assert found.student == found.teacher == (640, 1280)
+    assert found.step.seconds > 0
 
 
 @pytest.mark.full
