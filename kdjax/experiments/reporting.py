@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from kdjax.core import runlog
 from kdjax.experiments.experiment import Experiment
-from kdjax.experiments.figures import write_figures
 from kdjax.experiments.hypothesis import Hypothesis
 from kdjax.experiments.judging import LEVEL, judge, judged_at
 from kdjax.experiments.records import Runs, finished_runs, is_packed, pack, read_sweep
@@ -61,6 +60,9 @@ def write_sweep_report(
     for name in experiment.select_on_validation:
         table = selection_table(experiment, name, finished, scale)
         parts.append(f"## Choice of {name} (validation accuracy, %)\n\n{table}")
+    # Every command imports this module, and matplotlib takes as long as JAX to import.
+    from kdjax.experiments.figures import write_figures
+
     captions = write_figures(experiment, runs, finished, scale, target)
     parts += [f"![{caption}]({name})" for name, caption in captions.items()]
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"

@@ -101,6 +101,25 @@ def test_help_never_starts_jax():
     assert seconds < 15
 
 
+@pytest.mark.full
+def test_a_wrong_name_imports_nothing_that_it_does_not_need():
+    """Plots, streams and data sets take as long to import as JAX."""
+    code = (
+        "import sys\n"
+        "from kdjax.cli.main import main\n"
+        "try: main(['distill', 'cifar10', '--model.name', 'resnet21'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'matplotlib', 'grain', 'tensorflow_datasets', 'sklearn'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert "model.name: did you mean" in done.stderr
+    assert done.stdout.rstrip().endswith("HEAVY []"), done.stdout
+
+
 @pytest.fixture
 def parsed(monkeypatch):
     """What a command would run, without running it."""
