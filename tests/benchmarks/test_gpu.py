@@ -57,6 +57,7 @@ def numbers(row: dict) -> list[float]:
     return [x for x in row["values"].values() if isinstance(x, int | float)]
 
 
+@pytest.mark.full
 def test_a_dry_run_measures_every_row_of_every_part(tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy"
     process = start(out, "--dry", "--copy", copy)
