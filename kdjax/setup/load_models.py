@@ -131,7 +131,6 @@ def trace_model(
 
     model: passed from Python, in place of the one of `run.model`.
     """
-    run = dataclasses.replace(run, model=complete_model(run.model, "model"))
     code = "" if model else zoo.fingerprint_model(run.model)
     model = model or zoo.make_model(run.model, classes)
     size = run.model.resolution
@@ -219,7 +218,6 @@ def load_pretrained(
         run_field = f"{field.removesuffix('.model')}.run"
         expected = f"published weights (a run folder goes in {run_field})"
         raise ConfigError(f"{field}.weights", expected, name, shown=f"the run {name}")
-    config = complete_model(config, field)
     model = zoo.make_model(config, classes, field=field)
     if name:
         variables = zoo.load_pretrained(config, classes, channels, field)

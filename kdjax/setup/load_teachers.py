@@ -29,7 +29,6 @@ from kdjax.data.source import Source, check_same_names
 from kdjax.models import weights
 from kdjax.models.normalization import normalize_inputs
 from kdjax.setup.load_models import (
-    complete_model,
     load_pretrained,
     load_trained,
     read_run,
@@ -113,8 +112,7 @@ def teacher_resolutions(run: Run) -> tuple[int, ...]:
             folder = resolve_folder(config.run, run.folder)
             sizes.append(_read_run(folder, field).model.resolution)
         else:
-            model = complete_model(config.model, f"{field}.model")
-            sizes.append(model.resolution)
+            sizes.append(config.model.resolution)
     return tuple(sizes)
 
 

@@ -32,7 +32,6 @@ from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
 from kdjax.setup.load_models import (
     InitialVariables,
-    complete_model,
     load_initial,
 )
 from kdjax.strategies.choose import make_strategy
@@ -105,7 +104,6 @@ def make_parts(
     Raises ConfigError naming a field, and StoreError for the cache of another run.
     """
     run.check()
-    run = dataclasses.replace(run, model=complete_model(run.model, "model"))
     require(run.batch <= len(train), "batch", f"<= {len(train)} examples", run.batch)
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     model = student or zoo.make_model(run.model, train.classes, axis_name)

@@ -56,7 +56,7 @@ def test_a_run_is_completed_with_a_line_for_each_model(resnet20):
     completed, lines = setup.complete_models(run)
     assert completed.model == run.model
     assert [x.model.resolution for x in completed.teacher.members] == [32, 64]
-    assert setup.teacher_resolutions(run) == (32, 64)
+    assert setup.teacher_resolutions(completed) == (32, 64)
     first, second = lines
     assert first == (
         "teacher.members.0.model: name resnet20, norm batch, resolution 32, "

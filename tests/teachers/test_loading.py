@@ -72,7 +72,8 @@ def published(tmp_path):
     file = tmp_path / "resnet20.safetensors"
     write_arrays(file, trees.akamaster(20))
     model = ModelConfig(weights=str(file), resolution=8)
-    return kdjax.presets.digits(seeds=1, teacher=FromWeights(model))
+    run = kdjax.presets.digits(seeds=1, teacher=FromWeights(model))
+    return setup.complete_models(run)[0]
 
 
 def test_classes_of_published_weights_are_compared(published):
