@@ -79,10 +79,12 @@ def turn_hue(images: Array, turn: Array) -> Array:
     spread = high - low
     safe = jnp.where(spread > 0, spread, 1.0)
     red, green, blue = (images[..., i : i + 1] for i in range(3))
+    # Channels are compared with each other, not with `high`: a compiler may compute one
+    # of them twice, with another rounding.
     sixth = jnp.where(
-        high == red,
+        (red >= green) & (red >= blue),
         (green - blue) / safe,
-        jnp.where(high == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+        jnp.where(green >= blue, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
     )
     # How far each channel lies below the highest, by its distance on the circle.
     position = jnp.mod(

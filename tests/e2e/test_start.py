@@ -11,7 +11,6 @@ from kdjax import jobs, setup
 from kdjax.config import Compute, ConfigError, ModelConfig, labels_only, to_dict
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
-from kdjax.jobs import visualizing
 from kdjax.models.weights import save_weights
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
@@ -119,8 +118,7 @@ def test_every_seed_begins_from_its_own(early, monkeypatch):
     # The picture of its views says what the first seed takes them for.
     shown = {}
     monkeypatch.setattr(
-        visualizing,
-        "write_views",
+        "kdjax.reports.view_grid.write_views",
         lambda path, rows, **rest: shown.update(rest, rows=rows),
     )
     jobs.show_views(setup.read_run(folder), count=3)
@@ -130,5 +128,5 @@ def test_every_seed_begins_from_its_own(early, monkeypatch):
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for row, text in zip(shares, shown["notes"]["student"], strict=True):
         best = int(row.argmax())
-        assert text.startswith(f"{best}: {100 * row[best]:.0f} %\n")
+        assert text.startswith(f"{100 * row[best]:.0f} % class {best}\n")
     assert list(shown["notes"]) == ["student"] and len(images) == 3

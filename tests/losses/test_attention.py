@@ -213,7 +213,12 @@ def test_gradients_are_those_of_finite_differences(float64):
     for kernel, arrays in (
         (lambda s, t: attention_map_mse(s, t, where=CAUSAL), (student, teacher)),
         (lambda s, t: attention_map_kl(s, t, inputs="scores"), (student, teacher)),
-        (lambda s, t: attention_map_kl(s, t, heads="mean", where=CAUSAL[3]), weights),
+        (
+            lambda s, t: attention_map_kl(
+                s, t, heads="mean", where=CAUSAL[None, None, 3:]
+            ),
+            weights,
+        ),
         (lambda s, t: value_relation(s, t, where=_padding(1)), (student, teacher)),
         (lambda s, t: hidden_state_mse(s, t, variant="pkd"), (student, teacher)),
     ):

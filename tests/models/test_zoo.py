@@ -167,4 +167,6 @@ def test_weights_of_the_other_norm_name_the_option_that_fits(tmp_path):
     gone = asking("group", weights=str(tmp_path / "nowhere.npz"))
     assert "norms" not in said(gone)
     other = config.ModelConfig(name="bit_r50x1", resolution=32, weights=batch)
-    assert "norms" not in said(other)
+    line = "^teacher.model.weights: expected weights of bit_r50x1, .* has resnet"
+    with pytest.raises(config.ConfigError, match=line):
+        zoo.load_pretrained(other, 10, 3, "teacher.model")
