@@ -148,8 +148,8 @@ MUTANTS = [
     ),
     Mutant(
         "losses: DIST correlates over the classes where it ought to over the batch",
-        "_correlation_gap(student, teacher, eps, 0, valid[:, None])",
-        "_correlation_gap(student, teacher, eps, -1, valid[:, None])",
+        "_correlation_gap(student, teacher, eps, 0, where)",
+        "_correlation_gap(student, teacher, eps, -1, where)",
         "tests/losses/test_dist_mlld.py",
         "test_dist_fixtures",
     ),
@@ -169,8 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "strategies: the labels of mixup have each other's weight",
-        "weight * first + (1.0 - weight) * call((partner,), traced)",
-        "(1.0 - weight) * first + weight * call((partner,), traced)",
+        "value = weight * value + (1.0 - weight) * second",
+        "value = (1.0 - weight) * value + weight * second",
         "tests/strategies",
         "mixed_labels",
     ),
