@@ -12,7 +12,7 @@ from kdjax.export import Student
 from kdjax.jobs import exporting
 from kdjax.presets import digits
 
-URLS = ["s3://b/run", "gs://b/run", "http://h/run", "file:///tmp/run", "hdfs:/b"]
+URLS = ["s3://b/run", "gs://b/run", "http://h/run", "file:///b/run", "hdfs:/b"]
 LOCAL = "expected a folder on this machine (a bucket can be mounted as one)"
 WEIGHTS = "expected a file on this machine, or hf:owner/name"
 

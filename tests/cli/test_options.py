@@ -203,10 +203,12 @@ def test_the_defaults_of_the_help_are_those_of_the_preset():
 
 
 def test_every_example_of_the_help_can_be_run(monkeypatch):
-    monkeypatch.setattr(cli, "_start", lambda *_: None)
-    for examples in help._EXAMPLES.values():
-        for example in examples:
-            cli.main(example.split()[1:])
+    started = []
+    monkeypatch.setattr(cli, "_start", lambda *job: started.append(job))
+    examples = [x for several in help._EXAMPLES.values() for x in several]
+    for example in examples:
+        cli.main(example.split()[1:])
+    assert len(started) == len(examples) == 9
 
 
 COMPLETED = {

@@ -1,7 +1,5 @@
 """Modules of every kind: other flags, sown values, lifted ones, array attributes."""
 
-import warnings
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,19 +41,10 @@ def moves(model, variables):
     return not all(jax.tree.leaves(same)), drawn
 
 
-def silent():
-    context = warnings.catch_warnings()
-    context.__enter__()
-    warnings.simplefilter("error")
-    return context
-
-
 def test_any_name_of_the_flag():
     model = kdjax.from_linen(Switched(), train_arg="is_trian")
     variables = model.init(KEY, IMAGES)
-    context = silent()
     assert moves(model, variables) == (True, True)
-    context.__exit__(None, None, None)
     one, _ = model.apply(variables, IMAGES)
     two, _ = model.apply(variables, IMAGES, train=False, rngs=DROPOUT)
     np.testing.assert_array_equal(one.logits, two.logits)
@@ -64,9 +53,7 @@ def test_any_name_of_the_flag():
 def test_a_mode_that_never_switches_is_a_warning_once():
     model = kdjax.from_linen(Switched())
     variables = model.init(KEY, IMAGES)
-    context = silent()
     model.apply(variables, IMAGES)
-    context.__exit__(None, None, None)
     line = "^Switched: a call in training moves no running statistics and draws no dro"
     with pytest.warns(UserWarning, match=line) as found:
         assert moves(model, variables) == (False, False)
@@ -261,9 +248,7 @@ class Still(nnx.Module):
 def test_nnx_flags_of_any_name():
     model = kdjax.from_nnx(Still, train_arg="learning")
     variables = model.init(KEY, IMAGES)
-    context = silent()
     _, state = model.apply(variables, IMAGES, train=True, rngs=DROPOUT)
-    context.__exit__(None, None, None)
     assert (state["state"]["norm"]["mean"] != 0).all()
     still = kdjax.from_nnx(Still)
     line = "^Still: a call in training moves no running statistics and draws no dropout"
@@ -274,7 +259,7 @@ def test_nnx_flags_of_any_name():
 
 
 def test_ordinary_modules_are_silent():
-    context = silent()
+    # A warning is an error in all tests (pyproject.toml).
     for model in (
         kdjax.from_linen(Net()),
         kdjax.from_linen(nn.Sequential([flat, nn.Dense(2)])),
@@ -284,7 +269,6 @@ def test_ordinary_modules_are_silent():
         images = jnp.ones((2, 4, 4, 1))
         variables = model.init(KEY, images)
         model.apply(variables, images, train=True, rngs=DROPOUT)
-    context.__exit__(None, None, None)
 
 
 def test_a_stateful_function():
