@@ -181,9 +181,19 @@ def export(
     target = pathlib.Path(out).expanduser() if out else folder / "export"
     path = write_export(student, name, target, batch=batch)
     card = make_card(folder, student, path, name)
+    # The summary has the metrics of the last checkpoint, seed by seed.
+    if checkpoint == "last" and seed != "ensemble":
+        card["test"] = _test_metrics(folder, seed)
     runlog.write_json(target / "card.json", card)
     (target / "card.md").write_text(format_card(card))
     return path
+
+
+def _test_metrics(folder: pathlib.Path, seed: int | None) -> dict[str, float]:
+    """The test metrics of one seed, by default the first, at the last checkpoint."""
+    run, summary = setup.read_run(folder), runlog.read_summary(folder) or {}
+    at = 0 if seed is None else seed - run.seed
+    return {name: float(x[at]) for name, x in summary.get("test", {}).items()}
 
 
 def make_card(
@@ -203,8 +213,7 @@ def make_card(
         "model": configs.to_dict(run)["model"],
         "parameters": count_parameters(student.variables),
         "flops": _flops(student),
-        "test": summary.get("test", {}),
-        "seeds": summary.get("seeds", []),
+        "test": {},
         "data": run.data.name,
         "teacher": configs.to_dict(run)["teacher"],
         "milliseconds": {str(n): _latency(student, n) for n in (1, 64)},
@@ -245,7 +254,6 @@ def _latency(student: Student, batch: int, repeats: int = 20) -> float:
 
 def format_card(card: dict[str, Any]) -> str:
     """A card as Markdown."""
-    test = {k: float(np.mean(v)) for k, v in card["test"].items()}
     rows = {
         "format": f"{card['format']}, `{card['file']}`, {card['bytes']:,} bytes",
         "input": f"`{card['input']}`",
@@ -253,7 +261,7 @@ def format_card(card: dict[str, Any]) -> str:
         "model": card["model"]["name"],
         "parameters": f"{card['parameters']:,}",
         "FLOPs per image": f"{card['flops']:,.0f}" if card["flops"] else "not known",
-        **{f"test {name}": f"{value:.4f}" for name, value in test.items()},
+        **{f"test {name}": f"{value:.4f}" for name, value in card["test"].items()},
         "milliseconds": json.dumps(card["milliseconds"])
         + ", by batch, on this machine",
         "data": card["data"],

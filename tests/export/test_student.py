@@ -209,6 +209,17 @@ def test_stablehlo_in_a_fresh_process(folder, tmp_path):
     assert "| parameters | 640 |" in (tmp_path / "out/card.md").read_text()
 
 
+def test_the_card_has_the_metrics_of_the_exported_seed(folder, tmp_path):
+    for seed, name in ((None, "first"), (4, "second")):
+        jobs.export(folder, "safetensors", out=tmp_path / name, seed=seed)
+        card = json.loads((tmp_path / name / "card.json").read_text())
+        student = kdjax.load(folder, seed=seed)
+        assert card["test"]["accuracy"] == pytest.approx(accuracy(student))
+    # Those of an ensemble were never measured.
+    jobs.export(folder, "safetensors", out=tmp_path / "all", seed="ensemble")
+    assert json.loads((tmp_path / "all" / "card.json").read_text())["test"] == {}
+
+
 def test_safetensors_by_the_library(folder, tmp_path):
     from safetensors.numpy import load_file
 
