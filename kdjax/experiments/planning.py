@@ -22,7 +22,7 @@ from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.experiments.refs import refs_in, resolve_refs
 from kdjax.jobs.distilling import teacher_run
 from kdjax.models import weights, zoo
-from kdjax.setup.identity import make_identity, refuse_other
+from kdjax.setup.identity import identify_planned, refuse_other
 
 
 class Task(NamedTuple):
@@ -100,7 +100,7 @@ def _name_teacher(training: Run, root: pathlib.Path, teachers: dict[str, Run]) -
 
 def _has_config(folder: pathlib.Path, run: Run) -> bool:
     try:
-        refuse_other(folder, make_identity(run))
+        refuse_other(folder, identify_planned(run))
     except RunFolderError:
         return False
     return True

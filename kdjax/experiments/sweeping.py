@@ -28,7 +28,7 @@ from kdjax.experiments.reporting import write_sweep_report
 from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.start import BusyFolderError, lock_folder
-from kdjax.setup.identity import make_identity, parse_identity, refuse_other
+from kdjax.setup.identity import identify_planned, parse_identity, refuse_other
 from kdjax.train.loop import Interrupted
 
 
@@ -92,7 +92,7 @@ def sweep(
     for task in tasks:
         check(task)
         for run in task.before:
-            refuse_other(run.folder, make_identity(run))
+            refuse_other(run.folder, identify_planned(run))
     _refuse_other_runs(root, tasks, finished_runs(experiment, root, scale))
     for task in part:
         check_weights(task)
@@ -171,7 +171,7 @@ def _refuse_other_runs(root: pathlib.Path, tasks: list[Task], records: Runs) -> 
     for task in tasks:
         record = records.get((task.variant, task.times))
         old = parse_identity(record.config) if record else None
-        refuse_other(root / task.run.folder.name, make_identity(task.run), old)
+        refuse_other(root / task.run.folder.name, identify_planned(task.run), old)
 
 
 def _refuse_other_sweep(root: pathlib.Path, about: dict[str, Any]) -> None:

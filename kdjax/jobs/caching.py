@@ -25,7 +25,7 @@ from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
 from kdjax.data.datasets import Splits
 from kdjax.jobs.measuring import check_teacher
-from kdjax.jobs.start import Job, start
+from kdjax.jobs.start import Job, load_data, open_job
 from kdjax.setup.batches import scalars
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar, stage
@@ -61,7 +61,7 @@ def cache_targets(
     assert run.teacher is not None
     path = run.cache.path
     require(bool(path), "teacher.cache.path", "a folder or URL", path)
-    job = start(run, splits, student, teacher, console)
+    job = load_data(open_job(run, splits, student, teacher, console))
     writer, store = _prepare(job)
     missing = store.missing()
     hosts.wait_for_all(f"checked {path}")

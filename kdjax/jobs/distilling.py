@@ -22,13 +22,13 @@ from kdjax.config import (
     trained_first,
 )
 from kdjax.core import hosts, runlog
-from kdjax.core.types import Model
+from kdjax.core.types import Model, PyTree
 from kdjax.data.datasets import Splits
-from kdjax.data.source import Source, check_same_names
+from kdjax.data.source import Source
 from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, load_data, lock_folder, open_job
 from kdjax.jobs.trainer import Training, train_one
-from kdjax.setup.identity import identify, make_identity, refuse_other
+from kdjax.setup.identity import fingerprint_data, identify, refuse_other
 from kdjax.train.progress import stage
 
 
@@ -104,32 +104,25 @@ def prepare(outline: Job) -> tuple[Job, list[Training]]:
     All trainings are checked before images are decoded, and before the first of them
     writes anything.
     """
-    train, begun = outline.data["train"], runlog.contains_run(outline.run.folder)
     with stage(outline.console, "loading models"):
-        if not begun:
-            # The student alone first: a teacher's step takes longer to trace.
-            shape = train.classes, train.shape[-1]
-            setup.trace_model(outline.run, *shape, outline.student)
         trainings = plan_trainings(outline)
     with stage(outline.console, "checking that all parts fit together"):
         check_trainings(trainings)
     job = load_data(outline)
     trainings = [_with_data(training, job) for training in trainings]
-    for training in trainings:
-        with _errors_of(training):
-            refuse_other(training.run.folder, training.identity)
-            if training.run.cache.path:
-                _check_fit(training)
+    check_trainings(trainings, has_data=True)
     return job, trainings
 
 
 def plan_trainings(job: Job) -> list[Training]:
     """The trainings of a job in order: teacher, baselines, student.
 
-    The teacher is among them only where the config has it trained first. Those of an
-    outline have no fingerprints of their inputs yet.
+    The teacher is among them only where the config has it trained first. Their
+    identities have no fingerprints of the data yet.
     """
     run, train = job.run, job.data["train"]
+    # The student first: a teacher takes longer to load.
+    shapes = setup.trace_model(run, train.classes, train.shape[-1], job.student)
     load = functools.partial(setup.load_teacher, run, train, job.mesh, job.teacher)
     trains_teacher = job.teacher is None and trained_first(run.teacher) is not None
     teacher = load(trained=not trains_teacher)
@@ -147,9 +140,7 @@ def plan_trainings(job: Job) -> list[Training]:
             load_teacher=load if trains_teacher else lambda: teacher,
         )
         trainings.append(training)
-    if job.is_outline:
-        return [_without_fingerprints(training) for training in trainings]
-    return [_with_identity(training) for training in trainings]
+    return [_with_identity(training, shapes.variables) for training in trainings]
 
 
 def _teacher_training(job: Job) -> Training:
@@ -158,46 +149,45 @@ def _teacher_training(job: Job) -> Training:
     section = next(field for field, x in members if isinstance(x, TrainFirst))
     run = teacher_run(job.run, setup.teacher_folder(job.run))
     overrides = {k: v for k, v in job.overrides.items() if k == "splits"}
-    data = _teacher_data(run, section, job)
-    return Training(run, data, job.mesh, overrides, section=section)
-
-
-def _teacher_data(run: Run, section: str, job: Job) -> dict[str, Source]:
-    """The examples of a teacher that is trained first, on a split of its own."""
-    field, outline = f"{section}.train", job.is_outline
-    source = setup.load_source(run, "train", job.own, field, outline=outline)
-    expected = "the classes of data.train in the same order"
-    check_same_names(source.names, job.data["train"].names, field, expected)
-    data = {**job.data, "train": source}
-    # Of the student's own split it was said before.
-    if not outline and run.data.train != job.run.data.train:
-        setup.warn_of_missing_classes(run, data, {"train": field})
-    return data
+    return Training(
+        run=run,
+        data=_own_split(run, section, job),
+        mesh=job.mesh,
+        overrides=overrides,
+        section=section,
+    )
 
 
 def _with_data(training: Training, job: Job) -> Training:
-    """A training of an outline with the data of its job."""
-    data = job.data
-    if training.section:
-        data = _teacher_data(training.run, training.section, job)
-    return _with_identity(training._replace(data=data))
+    """A training of an outline with the data of its job, and their fingerprints."""
+    run, section, data = training.run, training.section, job.data
+    if section:
+        data = _own_split(run, section, job)
+        # Of the student's own split it was said before.
+        if run.data.train != job.run.data.train:
+            setup.warn_of_missing_classes(run, data, {"train": f"{section}.train"})
+    identity = training.identity.add(fingerprint_data(data))
+    return training._replace(data=data, identity=identity)
 
 
-def _without_fingerprints(training: Training) -> Training:
-    identity = make_identity(training.run, training.overrides)
-    return training._replace(identity=identity)
-
-
-def _with_identity(training: Training) -> Training:
+def _with_identity(training: Training, shapes: PyTree) -> Training:
+    """A training with its identity. shapes: of the variables of its student."""
     identity = identify(
         training.run,
-        training.data,
-        student=training.student,
+        student=None if training.student is None else shapes,
         teacher=training.teacher,
         start=training.initial.variables,
         overrides=training.overrides,
     )
     return training._replace(identity=identity)
+
+
+def _own_split(run: Run, section: str, job: Job) -> dict[str, Source]:
+    """The data of a teacher that is trained first, with a training split of its own."""
+    field, names = f"{section}.train", job.data["train"].names
+    options = {"outline": job.is_outline, "class_names": names}
+    train = setup.load_source(run, "train", job.own, field, **options)
+    return {**job.data, "train": train}
 
 
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
@@ -211,7 +201,7 @@ def teacher_run(run: Run, folder: pathlib.Path) -> Run:
         name="teacher",
         workdir=str(folder),
         data=dataclasses.replace(run.data, train=config.train, train_name=""),
-        model=config.model,
+        model=config.model.filled({}),
         teacher=None,
         views=config.views,
         optim=config.optim,
@@ -246,36 +236,31 @@ def _live_teacher(run: Run) -> TeacherConfig | None:
     return configs.replace_trained(teacher, "../teacher")
 
 
-def check_trainings(trainings: list[Training]) -> None:
+def check_trainings(trainings: list[Training], *, has_data: bool = False) -> None:
     """Refuse folders of other runs, and configs whose parts do not fit together.
 
     Traces a step of each run that has not begun; computes and writes nothing. A run
-    that has begun passed with the same config.
+    that has begun passed with the same config. One that reads a cache is traced only
+    when it `has_data`, with which its cache is compared.
     """
     for training in trainings:
+        run = training.run
         with _errors_of(training):
-            refuse_other(training.run.folder, training.identity)
-            # A cache is compared with the data.
-            if not training.run.cache.path:
-                _check_fit(training)
+            refuse_other(run.folder, training.identity)
+            if bool(run.cache.path) == has_data and not runlog.contains_run(run.folder):
+                setup.check_fit(
+                    run,
+                    train=training.data["train"],
+                    student=training.student,
+                    teacher=training.teacher,
+                    initial=training.initial,
+                )
 
 
 def _errors_of(training: Training) -> AbstractContextManager[None]:
     """Errors of a teacher's training name the fields of its section."""
     fields = {name: name for name in ("model", "optim", "views", "steps")}
     return beneath(training.section, fields if training.section else {})
-
-
-def _check_fit(training: Training) -> None:
-    if runlog.contains_run(training.run.folder):
-        return
-    setup.check_fit(
-        training.run,
-        train=training.data["train"],
-        student=training.student,
-        teacher=training.teacher,
-        initial=training.initial,
-    )
 
 
 def _report(job: Job, trainings: list[Training]) -> None:

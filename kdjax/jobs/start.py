@@ -20,7 +20,6 @@ from kdjax.data.source import Source, check_labeled
 from kdjax.setup.identity import Identity, open_folder
 from kdjax.train import sharding
 from kdjax.train.progress import stage
-from kdjax.train.trackers import check_installed
 
 SPLITS = ("train", "validation", "test")
 
@@ -53,20 +52,6 @@ class Job(NamedTuple):
         return {name: f"a {name} of the caller's" for name in present}
 
 
-def start(
-    run: Run,
-    splits: Splits | None = None,
-    student: Model | None = None,
-    teacher: tuple[Model, Any] | None = None,
-    console: Console | None = None,
-) -> Job:
-    """Check the config and the arguments of a job, and load its data.
-
-    Nothing is traced, computed or written.
-    """
-    return load_data(open_job(run, splits, student, teacher, console))
-
-
 def open_job(
     run: Run,
     splits: Splits | None = None,
@@ -74,7 +59,10 @@ def open_job(
     teacher: tuple[Model, Any] | None = None,
     console: Console | None = None,
 ) -> Job:
-    """The outline of a job: as `start`, but of its data only headers are read."""
+    """Check the config and the arguments of a job: its outline.
+
+    Of the data only headers are read. Nothing is traced, computed or written.
+    """
     run.check()
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
@@ -82,7 +70,6 @@ def open_job(
     run, completed = setup.complete_models(run)
     for line in completed:
         console.print(line, highlight=False, soft_wrap=True)
-    check_installed(run.trackers)
     mesh = sharding.make_mesh(run.compute, run.batch)
     own = setup.call_own(run) if splits is None else splits
     data = {x: setup.load_source(run, x, own, outline=True) for x in SPLITS}

@@ -27,7 +27,7 @@ from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.jobs.start import lock_folder
 from kdjax.models import zoo
-from kdjax.setup.identity import Identity, add_teacher
+from kdjax.setup.identity import Identity, fingerprint_teacher
 from kdjax.train import compiled, loop, sharding
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.progress import Bar, stage
@@ -81,7 +81,10 @@ def train_one(training: Training, console: Console) -> None:
         mesh=training.mesh,
         initial=training.initial,
     )
-    with lock_folder(folder, add_teacher(training.identity, teacher)):
+    identity = training.identity
+    if "teacher" not in identity.content:
+        identity = identity.add(fingerprint_teacher(teacher))
+    with lock_folder(folder, identity):
         targets = describe_targets(run, parts.train)
         if targets:
             console.print(f"{run.name}: targets: {targets}", highlight=False)

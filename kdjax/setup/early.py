@@ -17,12 +17,13 @@ from kdjax.models import weights, zoo
 from kdjax.setup.load_models import UNFINISHED
 from kdjax.setup.load_teachers import resolve_folder
 from kdjax.strategies import kernels
+from kdjax.train.trackers import check_installed
 
 
 def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
     """Refuse names of models, weights, runs, losses and strategies that are none.
 
-    Reads no data, and traces nothing.
+    Packages of trackers must be installed. Reads no data, and traces nothing.
 
     Args:
       student, teacher: objects from Python, in place of those that the config names.
@@ -30,6 +31,7 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
     Raises:
       ConfigError: naming the field.
     """
+    check_installed(run.trackers)
     if student is None:
         _check_model(run.model, "model")
     for field, member in members_of(run.teacher):

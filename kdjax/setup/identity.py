@@ -29,10 +29,10 @@ from kdjax.core.fingerprint import (
     fingerprint_shapes,
     is_abstract,
 )
-from kdjax.core.types import BoundModel, Model, PyTree
+from kdjax.core.types import BoundModel, PyTree
 from kdjax.data.source import Source, fingerprint
 from kdjax.models import zoo
-from kdjax.setup.load_models import complete_models, trace_model
+from kdjax.setup.load_models import complete_models
 from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.
@@ -65,6 +65,10 @@ class Identity:
     overrides: Mapping[str, str] | None = None
     content: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def add(self, content: Mapping[str, str]) -> "Identity":
+        """The same identity with further fingerprints."""
+        return dataclasses.replace(self, content={**self.content, **content})
+
 
 def make_identity(
     run: Run,
@@ -73,48 +77,38 @@ def make_identity(
 ) -> Identity:
     """The identity of a run; without further arguments its config alone is compared.
 
+    run: with every field of its models, as `complete_models` returns it.
     content: fingerprints, as the functions `fingerprint_...` of this module make them.
     """
-    return Identity(configs.to_dict(_complete(run)), overrides, content or {})
+    return Identity(configs.to_dict(run), overrides, content or {})
 
 
-def _complete(run: Run) -> Run:
-    """The run as its folder has it; as it is where its weights are not here."""
+def identify_planned(run: Run) -> Identity:
+    """The identity of a run whose published weights may not be here yet."""
     try:
-        return complete_models(run)[0]
+        return make_identity(complete_models(run)[0])
     except ConfigError:
-        return run
+        return make_identity(run)
 
 
 def identify(
     run: Run,
-    data: Mapping[str, Source],
     *,
-    student: Model | None = None,
+    student: PyTree = None,
     teacher: BoundModel | None = None,
     start: PyTree = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Identity:
-    """The identity of a run with fingerprints of all its inputs.
+    """The identity of a run with fingerprints of all its inputs but the data.
 
     Args:
-      data: examples by split.
-      student: a model passed from Python.
+      student: the shapes of the variables of a model passed from Python.
       teacher: its teacher; one of shapes, yet to be trained, has no fingerprint.
       start: initial weights of the student; None where the seeds draw them.
       overrides: a line for each object passed from Python.
     """
-    content = fingerprint_data(data) | fingerprint_teacher(teacher)
-    content |= fingerprint_student(run, data["train"], student, start)
+    content = fingerprint_teacher(teacher) | fingerprint_student(run, student, start)
     return make_identity(run, overrides or {}, content)
-
-
-def add_teacher(identity: Identity, teacher: BoundModel | None) -> Identity:
-    """The identity of a run whose teacher was trained after `identify`."""
-    if "teacher" in identity.content:
-        return identity
-    content = {**identity.content, **fingerprint_teacher(teacher)}
-    return dataclasses.replace(identity, content=content)
 
 
 def parse_identity(values: Mapping[str, Any]) -> Identity:
@@ -145,21 +139,18 @@ def fingerprint_teacher(teacher: BoundModel | None) -> dict[str, str]:
     return {"teacher": " ".join([fingerprint_arrays(teacher.variables), *code])}
 
 
-def fingerprint_student(
-    run: Run, train: Source, student: Model | None, start: PyTree
-) -> dict[str, str]:
+def fingerprint_student(run: Run, student: PyTree, start: PyTree) -> dict[str, str]:
     """Fingerprints of the model that a run trains, and of user code in its loss.
 
     Args:
-      train: the training examples.
-      student: a model passed from Python; only the shapes of its variables count.
+      student: the shapes of the variables of a model passed from Python; None for the
+        model of the config.
       start: initial weights, as "start"; None where the seeds draw them.
     """
     if student is None:
         model = zoo.fingerprint_model(run.model)
     else:
-        abstract = trace_model(run, train.classes, train.shape[-1], student)
-        model = fingerprint_shapes(abstract.variables)
+        model = fingerprint_shapes(student)
     content = {"model": model} if model else {}
     if start is not None:
         content["start"] = fingerprint_arrays(start)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ def load_source(
     field: str = "",
     *,
     outline: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> Source:
     """The examples of the run's `train`, `validation` or `test` split.
 
@@ -41,6 +42,7 @@ def load_source(
       field: the field named by errors; by default `data.train` and so on.
       outline: read the headers of files alone. Images are blank, and labels may be 0;
         their numbers, shapes and classes are right.
+      class_names: the classes that it must have, in their order.
     """
     data, field = run.data, field or f"data.{split}"
     if split == "train" and data.train_name:
@@ -57,6 +59,9 @@ def load_source(
         source = sources.with_classes_of(source, labeled)
     elif split == "train" and not outline:
         _warn_of_gaps(source, data.classes, field)
+    if class_names is not None:
+        expected = "the classes of data.train in the same order"
+        sources.check_same_names(source.names, class_names, field, expected)
     if split == "train" and source.classes == 1:
         got = f"1 ({', '.join(source.names) or 'every label is 0'})"
         raise ConfigError(field, "images of at least 2 classes", shown=got)

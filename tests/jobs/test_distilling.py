@@ -13,8 +13,8 @@ from kdjax import setup
 from kdjax.config import HARD, ConfigError, Ensemble, FromRun
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.runlog import RunFolderError
-from kdjax.jobs.distilling import check_trainings, plan_trainings
-from kdjax.jobs.start import lock_folder, start
+from kdjax.jobs.distilling import check_trainings, plan_trainings, prepare
+from kdjax.jobs.start import lock_folder, open_job
 from kdjax.models import from_function
 from tests.e2e.linear_runs import TEACHER, linear
 
@@ -22,12 +22,18 @@ DATA = {"train", "validation", "test"}
 
 
 def plan(run, **passed):
-    return plan_trainings(start(run, console=Console(file=io.StringIO()), **passed))
+    """The trainings of a run, without fingerprints of its data."""
+    return plan_trainings(open_job(run, console=Console(file=io.StringIO()), **passed))
+
+
+def plan_with_data(run, **passed):
+    console = Console(file=io.StringIO())
+    return prepare(open_job(run, console=console, **passed))[1]
 
 
 def test_a_teacher_is_trained_first_and_the_student_last(tiny_run):
     run = tiny_run(baselines=("labels", "labels_mixup"))
-    trainings = plan(run, student=linear())
+    trainings = plan_with_data(run, student=linear())
     root = run.folder
     folders = [root / "teacher", root / "labels", root / "labels_mixup", root]
     assert [training.run.folder for training in trainings] == folders
@@ -45,7 +51,7 @@ def test_a_teacher_is_trained_first_and_the_student_last(tiny_run):
 
 def test_a_teacher_with_values_is_part_of_the_identity_and_loaded_once(tiny_run):
     run = tiny_run(baselines=("labels",))
-    trainings = plan(run, student=linear(), teacher=TEACHER)
+    trainings = plan_with_data(run, student=linear(), teacher=TEACHER)
     assert [training.run.name for training in trainings] == ["labels", run.name]
     for training in trainings:
         assert training.identity.content.keys() == DATA | {"model", "teacher"}

@@ -16,9 +16,14 @@ from kdjax.config import Compute, Data, Optim
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.experiments import load_experiment, sweep
-from kdjax.jobs.start import BusyFolderError, lock_folder, start
+from kdjax.jobs.start import BusyFolderError, load_data, lock_folder, open_job
 from kdjax.presets import digits, digits_teacher
-from kdjax.setup.identity import find_differences, identify, read_identity
+from kdjax.setup.identity import (
+    find_differences,
+    fingerprint_data,
+    identify,
+    read_identity,
+)
 
 OTHER = """
 import sys, time
@@ -152,8 +157,9 @@ def test_a_run_is_of_the_images_of_every_split(tmp_path, split):
     run = digits(workdir=str(tmp_path / "run"), batch=2, data=data, compute=one)
 
     def identity(splits):
-        job = start(run, splits, console=Console(file=io.StringIO()))
-        return identify(run, job.data, overrides=job.overrides)
+        job = load_data(open_job(run, splits, console=Console(file=io.StringIO())))
+        identity = identify(run, overrides=job.overrides)
+        return identity.add(fingerprint_data(job.data))
 
     first = identity(splits)
     with lock_folder(run.folder, first):

@@ -130,14 +130,14 @@ def test_a_folder_is_that_of_the_config_that_left_fields_open(resnet20):
     for teacher in (published, Ensemble((published, published))):
         run = digits(teacher=teacher)
         completed, _ = setup.complete_models(run)
-        folder, planned = (identity.make_identity(x) for x in (completed, run))
+        folder, planned = (identity.identify_planned(x) for x in (completed, run))
         assert identity.find_differences(folder, planned) == []
     gone = digits(teacher=FromWeights(ModelConfig(weights="nowhere.npz")))
-    assert len(identity.find_differences(folder, identity.make_identity(gone))) > 0
+    assert len(identity.find_differences(folder, identity.identify_planned(gone))) > 0
     scale = dataclasses.replace(published.model, normalization="unit")
     other = digits(teacher=FromWeights(scale))
     with pytest.warns(UserWarning, match="is unit"):
-        other = identity.make_identity(other)
-    folder = identity.make_identity(digits(teacher=published))
+        other = identity.identify_planned(other)
+    folder = identity.identify_planned(digits(teacher=published))
     (line,) = identity.find_differences(folder, other)
     assert line.startswith('teacher.model.normalization: folder has "imagenet"')
