@@ -93,7 +93,9 @@ def test_vmap_over_groups_equals_a_loop(case):
     stacked = jax.tree.map(lambda *x: np.stack(x), *groups)
     values = jax.jit(jax.vmap(lambda s, t, a: call(case, s, t, a)))(*stacked)
     loop = [results(case, *group)[0] for group in groups]
-    np.testing.assert_allclose(values, np.stack(loop), rtol=1e-4, atol=1e-6)
+    # MLLD multiplies divergences, with their rounding, by squares of temperatures.
+    atol = 1e-5 if case.name == "mlld" else 1e-6
+    np.testing.assert_allclose(values, np.stack(loop), rtol=1e-4, atol=atol)
 
 
 @masked

@@ -14,7 +14,7 @@ from kdjax.train import checkpoint, state
 from kdjax.train.checkpoint import CheckpointError, Checkpoints
 
 # A broken read can leave one of Orbax's own coroutines behind, which Python reports
-# when it collects it.
+# when it collects it: then or in the next test.
 broken = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -147,6 +147,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
     made.close()
 
 
+@broken
 def test_a_checkpoint_of_an_earlier_release_is_read(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_handler", ocp.PyTreeCheckpointHandler)

@@ -22,8 +22,13 @@ def _median(values: Array, where: Array) -> Array:
     """The median of the selected values, 0 where there is none."""
     ordered = jnp.sort(jnp.where(where, values, jnp.inf).ravel())
     count = jnp.sum(where, dtype=jnp.int32)
-    middle = ordered[jnp.maximum(count - 1, 0) // 2] + ordered[count // 2]
-    return jnp.where(count == 0, 0, middle) / 2
+    # Indices that are traced have no gradient on Explicit meshes in JAX 0.12.
+    at = jnp.arange(ordered.size, dtype=jnp.int32)
+    middle = [
+        jnp.sum(jnp.where(at == index, ordered, 0))
+        for index in (jnp.maximum(count - 1, 0) // 2, count // 2)
+    ]
+    return jnp.where(count == 0, 0, sum(middle)) / 2
 
 
 def _neighbors(features: Array, valid: Array, count: int) -> tuple[Array, Array]:
