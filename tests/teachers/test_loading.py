@@ -13,8 +13,8 @@ from kdjax import setup
 from kdjax.config import ConfigError, FromRun, FromWeights, ModelConfig
 from kdjax.core.types import BoundModel
 from kdjax.data.datasets import from_arrays
+from kdjax.models.weights.families import CIFAR10
 from kdjax.models.weights.files import write_arrays
-from kdjax.models.weights.recognize import CIFAR10
 from kdjax.setup.load_teachers import load_teacher
 from tests.models.weights import trees
 

@@ -1,10 +1,11 @@
 """Published weights, by their names, into this project's networks and back."""
 
 from kdjax.models.weights.errors import WeightsError
+from kdjax.models.weights.families import Published
 from kdjax.models.weights.hub import expand_path, find
 from kdjax.models.weights.load import find_mismatches, load_weights, save_weights
 from kdjax.models.weights.mismatch import format_mismatches
-from kdjax.models.weights.recognize import Published, recognize
+from kdjax.models.weights.recognize import recognize
 from kdjax.models.weights.schemes import SCHEMES
 
 __all__ = [

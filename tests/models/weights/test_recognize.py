@@ -5,8 +5,8 @@ import pytest
 from safetensors import numpy as safetensors
 
 from kdjax.models.weights import SCHEMES, WeightsError, recognize
+from kdjax.models.weights.families import CIFAR10, find_family
 from kdjax.models.weights.files import read_arrays, read_shapes, write_arrays
-from kdjax.models.weights.recognize import CIFAR10, find_family
 from tests.models.weights import trees
 
 BATCH = {"norm": "batch"}
