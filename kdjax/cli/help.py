@@ -22,6 +22,7 @@ COMMANDS = {
     "sweep": "train the unfinished runs of an experiment, and judge them",
     "losses": "the losses; one of them in full; --goal WORDS to choose",
     "models": "the names of the networks",
+    "strategies": "the strategies by name, or one of them in full",
     "prepare": "download a data set and prepare it by TFDS",
     "completion": "completion of commands and options in a shell",
 }
@@ -30,6 +31,7 @@ _ARGUMENTS = {
     "train": "[PRESET]",
     "cache-targets": "[PRESET]",
     "models": "[NAME]",
+    "strategies": "[NAME]",
     "evaluate": "RUN",
     "predict": "RUN FILES...",
     "export": "RUN",
@@ -57,7 +59,7 @@ _OPTIONS = (
     ("--views.mode", "MODE", "views of teacher and student"),
     ("--terms.soft.loss", "NAME", "`kdjax losses` lists the losses"),
     ("--terms.soft.temperature", "T", "its temperature"),
-    ("--strategy.function", "FILE.py:F", "strategy of your own; --strategy.options.X"),
+    ("--strategy.function", "NAME", "`kdjax strategies`, or FILE.py:FUNCTION"),
     ("--optim.lr", "RATE", "peak learning rate; also .wd, .warmup"),
     ("--optim.name", "NAME", "adam, sgd, muon"),
     ("--steps", "N", "steps of training"),
@@ -106,7 +108,7 @@ A teacher is of kind run, weights, train, average or ensemble. A field of one ki
 as --teacher.run or --teacher.model.weights, chooses it. Help after such an option shows
 the fields of that kind.
 
---strategy.function FILE.py:FUNCTION names a strategy of your own, and
+--strategy.function names a strategy (`kdjax strategies`) or FILE.py:FUNCTION, and
 --strategy.options.OPTION sets its options."""
 WIDTH = 88
 

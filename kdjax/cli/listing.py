@@ -68,6 +68,17 @@ def models(name: Name = "") -> None:
     print(list_models(name))
 
 
+def strategies(name: Name = "") -> None:
+    """The strategies for --strategy.function.
+
+    Args:
+        name: One of them, to be described in full.
+    """
+    from kdjax.strategies import registry
+
+    print(registry.describe(name) if name else registry.list_strategies())
+
+
 def prepare_data(name: Name, data_dir: str = "") -> None:
     """Download a data set, and prepare it by TFDS.
 

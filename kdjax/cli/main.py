@@ -306,6 +306,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "sweep": _sweep,
     "losses": losses.run,
     "models": listing.models,
+    "strategies": listing.strategies,
     "prepare": listing.prepare_data,
 }
 

@@ -10,6 +10,7 @@ from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Length, Size, Text
 from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
+from kdjax.config.network import Network
 from kdjax.config.plain import check_types, from_plain, to_plain
 from kdjax.config.strategy import Custom, Offline
 from kdjax.config.teacher import Cache, Ensemble, TeacherConfig
@@ -49,6 +50,8 @@ class Run:
     """The loss: named terms, weighted and added."""
     strategy: Offline | Custom = Offline()
     """Training of the networks: by these terms, or by a function of your own."""
+    networks: dict[str, Network] = dataclasses.field(default_factory=dict)
+    """Networks of the strategy beside the student and the teacher, by name."""
     baselines: tuple[Baseline, ...] = ()
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
@@ -80,6 +83,7 @@ class Run:
             self.teacher.check("teacher")
         self._check_cache()
         self.strategy.check()
+        self._check_networks()
         self._check_terms()
         self._check_temperature()
 
@@ -98,6 +102,16 @@ class Run:
         ok = not (is_fixed and cache.epochs)
         require(ok, "teacher.cache.epochs", expected, cache.epochs)
         self._check_apart(cache.path)
+
+    def _check_networks(self) -> None:
+        for name, network in self.networks.items():
+            ok = isinstance(self.strategy, Custom)
+            expected = "none, without a strategy that trains them (strategy.function)"
+            require(ok, f"networks.{name}", expected, network.model.name)
+            ok = name not in ("student", "teacher")
+            expected = "another name (the student is `model`, the teacher `teacher`)"
+            require(ok, f"networks.{name}", expected, name)
+            network.check(f"networks.{name}", self.steps)
 
     def _check_terms(self) -> None:
         require(bool(self.terms), "terms", "at least one term", self.terms)
@@ -179,7 +193,8 @@ def _temperature(term: Term) -> float | None:
 
 def labels_only(run: Run, **changes: Any) -> Run:
     """The same run on labels alone; `changes` replace further fields."""
-    plain = {"terms": {"hard": HARD}, "strategy": Offline(), "baselines": ()}
+    plain = {"terms": {"hard": HARD}, "strategy": Offline(), "networks": {}}
+    plain["baselines"] = ()
     return dataclasses.replace(run, **{**plain, **changes})
 
 

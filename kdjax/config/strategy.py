@@ -20,19 +20,20 @@ class Offline:
 
 @dataclasses.dataclass(frozen=True)
 class Custom:
-    """A strategy of your own; the run's `terms` are not used.
+    """A strategy by name, or of your own; most do not use the run's `terms`.
 
     `kdjax/strategies/README.md` describes the function.
     """
 
     function: str = ""
-    """`file.py:function` or `module:function`, `(student, **options) -> Strategy`."""
+    """A name such as `mutual` (`kdjax strategies` lists them), or `file.py:function` or
+    `module:function` of your own, `(student, **options) -> Strategy`."""
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Its options by name, as plain values."""
     kind: Literal["custom"] = "custom"
     """Names this kind of strategy in `config.json`."""
 
     def check(self, at: str = "strategy") -> None:
-        ok = ":" in self.function
-        require(ok, f"{at}.function", "file.py:function", self.function)
+        expected = "the name of a strategy (`kdjax strategies`) or file.py:function"
+        require(bool(self.function), f"{at}.function", expected, self.function)
         check_options(self.options, f"{at}.options")

@@ -13,6 +13,7 @@ from kdjax.config.bounds import (
     Devices,
     Nonnegative,
     Steps,
+    Text,
 )
 from kdjax.config.checks import is_number, require
 
@@ -54,6 +55,9 @@ class Optim:
     """`steps` only: the fractions of the run after which the rate falls by gamma."""
     gamma: Nonnegative = 0.1
     """`steps` only: the factor."""
+    parameters: tuple[Text, ...] = ()
+    """Patterns of the parameters that move, such as `stage1/*` or `*/bias`. The others
+    keep their values, and do not decay. Empty: all."""
 
     def check(self, at: str = "optim", steps: int | None = None) -> None:
         """Raise `ConfigError` for fields that do not fit together, or `steps`."""

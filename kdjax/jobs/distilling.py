@@ -176,7 +176,7 @@ def _with_identity(training: Training, shapes: PyTree) -> Training:
         training.run,
         student=None if training.student is None else shapes,
         teacher=training.teacher,
-        start=training.initial.variables,
+        start={name: x.variables for name, x in training.initial.items()},
         overrides=training.overrides,
     )
     return training._replace(identity=identity)

@@ -44,7 +44,7 @@ class Training(NamedTuple):
     overrides: a line for each object passed from Python.
     identity: of the run and its inputs, without a teacher that is yet to be trained.
     student: a model from Python, in place of the one of `run.model`.
-    initial: variables that the student starts from.
+    initial: variables that its networks start from.
     teacher: its teacher; shapes in place of values while that is yet to be trained.
     load_teacher: returns the teacher with values, once it is trained.
     section: of the config, where its fields stand: "teacher" for that of the teacher,
@@ -57,7 +57,7 @@ class Training(NamedTuple):
     overrides: dict[str, str]
     identity: Identity = Identity()
     student: Model | None = None
-    initial: setup.InitialVariables = setup.InitialVariables()
+    initial: dict[str, setup.InitialVariables] = {}
     teacher: BoundModel | None = None
     load_teacher: Callable[[], BoundModel | None] = lambda: None
     section: str = ""

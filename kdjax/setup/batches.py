@@ -23,11 +23,11 @@ def place_constants(parts: Parts) -> dict[str, Any]:
     constants["data"] = {}
     if parts.pipeline == "device":
         constants["data"] = resident.shard(parts.train, mesh)
-    if "teacher" in constants:
-        lead = 1 if parts.constant_axes["teacher"] == 0 else 0
-        teacher = constants["teacher"]
-        shardings = sharding.state_sharding(mesh, teacher, lead=lead)
-        constants["teacher"] = jax.device_put(teacher, shardings)
+    for name in parts.frozen:
+        if name in constants:
+            lead = 1 if parts.constant_axes[name] == 0 else 0
+            shardings = sharding.state_sharding(mesh, constants[name], lead=lead)
+            constants[name] = jax.device_put(constants[name], shardings)
     if "targets" in constants:
         replicated = sharding.replicated(mesh)
         constants["targets"] = jax.device_put(constants["targets"], replicated)

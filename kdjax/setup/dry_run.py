@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ def check_fit(
     train: Source,
     student: Model | None,
     teacher: BoundModel | None,
-    initial: InitialVariables | None = None,
+    initial: Mapping[str, InitialVariables] | None = None,
 ) -> None:
     """Trace one step of a run for one seed, computing nothing.
 
@@ -37,7 +38,7 @@ def check_fit(
       train: the training examples.
       student: a model from Python, in place of the one of `run.model`.
       teacher: the teacher; its variables may be shapes.
-      initial: variables that the student starts from; None loads those of the config.
+      initial: variables that networks start from; None loads those of the config.
 
     Raises ConfigError naming the field or the term, what was expected and what came.
     """
@@ -48,7 +49,10 @@ def check_fit(
         variables = _shapes_of_one_seed(teacher.variables, teacher.axis)
         teacher = teacher._replace(variables=variables, axis=None)
     if initial is not None:
-        initial = InitialVariables(_shapes_of_one_seed(*initial))
+        initial = {
+            name: InitialVariables(_shapes_of_one_seed(*x))
+            for name, x in initial.items()
+        }
     try:
         if teacher is not None:
             _check_variables(teacher, train.shape[-1])

@@ -9,7 +9,6 @@ from kdjax.config import (
     FromWeights,
     ModelConfig,
     Run,
-    load_function,
     members_of,
 )
 from kdjax.core import runlog
@@ -17,6 +16,7 @@ from kdjax.models import weights, zoo
 from kdjax.setup.load_models import UNFINISHED
 from kdjax.setup.load_teachers import resolve_folder
 from kdjax.strategies import kernels
+from kdjax.strategies.choose import find_strategy
 from kdjax.train.trackers import check_installed
 
 
@@ -34,6 +34,8 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
     check_installed(run.trackers)
     if student is None:
         _check_model(run.model, "model")
+    for name, network in run.networks.items():
+        _check_model(network.model, f"networks.{name}.model")
     for field, member in members_of(run.teacher):
         if isinstance(member, FromRun):
             folder = resolve_folder(member.run, run.folder)
@@ -47,7 +49,7 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
         elif isinstance(member, FromWeights) or teacher is None:
             _check_model(member.model, f"{field}.model")
     if isinstance(run.strategy, Custom):
-        load_function(run.strategy.function, "strategy.function")
+        find_strategy(run.strategy.function)
         return
     for name, term in run.terms.items():
         kernels.find_kernel(term, f"terms.{name}")

@@ -32,7 +32,7 @@ from kdjax.core.fingerprint import (
 from kdjax.core.types import BoundModel, PyTree
 from kdjax.data.source import Source, fingerprint
 from kdjax.models import zoo
-from kdjax.setup.load_models import complete_models
+from kdjax.setup.load_models import STUDENT, complete_models
 from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.
@@ -58,7 +58,8 @@ class Identity:
     config: the fields of a `Run`, as plain values.
     overrides: a line for each object passed from Python: "splits", "model", "teacher".
     content: fingerprints of the inputs: "train", "validation", "test", "teacher",
-        "model", "start" (initial weights), "terms.NAME.loss" and other user code.
+        "model", "start" (initial weights of the student), "terms.NAME.loss" and other
+        user code, "networks.NAME" (initial weights of other networks).
     """
 
     config: Mapping[str, Any] | None = None
@@ -96,7 +97,7 @@ def identify(
     *,
     student: PyTree = None,
     teacher: BoundModel | None = None,
-    start: PyTree = None,
+    start: Mapping[str, PyTree] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Identity:
     """The identity of a run with fingerprints of all its inputs but the data.
@@ -104,10 +105,11 @@ def identify(
     Args:
       student: the shapes of the variables of a model passed from Python.
       teacher: its teacher; one of shapes, yet to be trained, has no fingerprint.
-      start: initial weights of the student; None where the seeds draw them.
+      start: initial weights by network, where the seeds do not draw them.
       overrides: a line for each object passed from Python.
     """
-    content = fingerprint_teacher(teacher) | fingerprint_student(run, student, start)
+    content = fingerprint_teacher(teacher)
+    content |= fingerprint_student(run, student, start or {})
     return make_identity(run, overrides or {}, content)
 
 
@@ -139,21 +141,28 @@ def fingerprint_teacher(teacher: BoundModel | None) -> dict[str, str]:
     return {"teacher": " ".join([fingerprint_arrays(teacher.variables), *code])}
 
 
-def fingerprint_student(run: Run, student: PyTree, start: PyTree) -> dict[str, str]:
-    """Fingerprints of the model that a run trains, and of user code in its loss.
+def fingerprint_student(
+    run: Run, student: PyTree, start: Mapping[str, PyTree]
+) -> dict[str, str]:
+    """Fingerprints of the networks that a run trains, and of user code in its loss.
 
     Args:
       student: the shapes of the variables of a model passed from Python; None for the
         model of the config.
-      start: initial weights, as "start"; None where the seeds draw them.
+      start: initial weights by network, where the seeds do not draw them.
     """
     if student is None:
         model = zoo.fingerprint_model(run.model)
     else:
         model = fingerprint_shapes(student)
     content = {"model": model} if model else {}
-    if start is not None:
-        content["start"] = fingerprint_arrays(start)
+    for name, variables in start.items():
+        field = "start" if name == STUDENT else f"networks.{name}"
+        content[field] = fingerprint_arrays(variables)
+    for name, network in run.networks.items():
+        field = f"networks.{name}.model"
+        code = zoo.fingerprint_model(network.model, field)
+        content |= {field: code} if code else {}
     return content | fingerprint_functions(run)
 
 

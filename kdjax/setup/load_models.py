@@ -15,6 +15,7 @@ from kdjax.config import (
     ConfigError,
     ModelConfig,
     Run,
+    beneath,
     replace_published,
     require,
     require_local,
@@ -32,8 +33,12 @@ UNFINISHED = (
 )
 
 
+# The name of `run.model` among the networks of a run.
+STUDENT = "student"
+
+
 class InitialVariables(NamedTuple):
-    """Variables that a student starts from.
+    """Variables that a network starts from.
 
     variables: one set for all seeds, or one for each; None where the seeds draw them.
     axis: 0 where they have an axis of seeds, else None.
@@ -68,8 +73,15 @@ def complete_models(run: Run) -> tuple[Run, list[str]]:
         return completed
 
     model = complete(run.model, "model")
+    networks = {
+        name: dataclasses.replace(
+            network, model=complete(network.model, f"networks.{name}.model")
+        )
+        for name, network in run.networks.items()
+    }
     teacher = replace_published(run.teacher, complete)
-    return dataclasses.replace(run, model=model, teacher=teacher), lines
+    run = dataclasses.replace(run, model=model, networks=networks, teacher=teacher)
+    return run, lines
 
 
 def complete_model(config: ModelConfig, field: str) -> ModelConfig:
@@ -243,20 +255,34 @@ def _own_variables(model: Model, size: int, channels: int, field: str) -> PyTree
 
 def load_initial(
     run: Run, train: Source, mesh: Mesh, student: Model | None = None
-) -> InitialVariables:
-    """The variables that the model of a run starts from, where its config names some.
+) -> dict[str, InitialVariables]:
+    """The variables that the networks of a run start from, where its config names some.
 
-    A `student` passed from Python draws its own.
+    They are by network; that of `run.model` is `STUDENT`. A `student` passed from
+    Python draws its own. A model's `weights` name published weights, which all seeds
+    share, or the folder of a finished run. Each seed starts from the same seed of that
+    run, or all from its only one.
 
-    `run.model.weights` names published weights, which all seeds share, or the folder
-    of a finished run. Each seed starts from the same seed of that run, or all from its
-    only one.
-
-    Raises ConfigError naming `model.weights` where they do not fit the model.
+    Raises ConfigError naming the `weights` that do not fit their model.
     """
+    initial = {}
+    if run.model.weights and student is None:
+        initial[STUDENT] = _load_initial(run, train, mesh)
+    for name, network in run.networks.items():
+        own = dataclasses.replace(run, model=network.model)
+        with beneath(f"networks.{name}", {"model": "model"}):
+            if network.model.weights:
+                initial[name] = _load_initial(own, train, mesh)
+            elif network.frozen:
+                shape = train.classes, train.shape[-1]
+                bound = load_pretrained(network.model, *shape, "model")
+                initial[name] = InitialVariables(bound.variables)
+    return initial
+
+
+def _load_initial(run: Run, train: Source, mesh: Mesh) -> InitialVariables:
+    """The variables that `run.model.weights` names."""
     folder = run.model.weights
-    if not folder or student is not None:
-        return InitialVariables()
     classes, channels = train.classes, train.shape[-1]
     folder = folder if "://" in folder else weights.expand_path(folder)
     if "://" in folder or not runlog.is_finished(folder):

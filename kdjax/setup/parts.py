@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
 from kdjax.setup.load_models import (
+    STUDENT,
     InitialVariables,
     load_initial,
 )
@@ -49,7 +50,8 @@ class Parts(NamedTuple):
     teacher: the source of targets; None where no term reads them.
     constants: arrays that no step changes, by name; those of the data come later.
     constant_axes: by name 0, where there is an array for each seed, or None.
-    start: initial variables of the student, as in `InitialVariables`.
+    frozen: names of the constants that are variables of frozen networks.
+    start: initial variables by network, where the seeds do not draw them.
     pipeline: the input pipeline, "device" (resident images) or "host" (streamed).
     host_crop: the crops that the host makes; None where the devices do.
     store: targets that come with each batch; None without.
@@ -66,8 +68,9 @@ class Parts(NamedTuple):
     step: step.Step
     constants: dict[str, Any]
     constant_axes: dict[str, int | None]
+    frozen: tuple[str, ...]
     make_state: Callable[..., TrainState]
-    start: PyTree
+    start: dict[str, PyTree]
     pipeline: pipeline.Pipeline
     host_crop: HostCrop | None
     store: Store | None
@@ -89,7 +92,7 @@ def make_parts(
     teacher: BoundModel | None = None,
     store: Store | None = None,
     mesh: Mesh | None = None,
-    initial: InitialVariables | None = None,
+    initial: Mapping[str, InitialVariables] | None = None,
 ) -> Parts:
     """The parts of a run, from its config.
 
@@ -99,7 +102,7 @@ def make_parts(
       teacher: the teacher; shapes of its variables are enough.
       store: its target cache, open; by default the one that the run names.
       mesh: the devices; by default those that the run names.
-      initial: the student's initial variables, or shapes; by default the run's.
+      initial: initial variables by network, or shapes; by default the run's.
 
     Raises ConfigError naming a field, and StoreError for the cache of another run.
     """
@@ -108,7 +111,15 @@ def make_parts(
     axis_name = compiled.PMAP_AXIS if run.compute.how == "pmap" else None
     model = student or zoo.make_model(run.model, train.classes, axis_name)
     teacher_model = teacher.model if teacher else None
-    strategy = make_strategy(run, model, teacher_model, train.classes, axis_name)
+    networks = {
+        name: zoo.make_model(
+            network.model, train.classes, axis_name, field=f"networks.{name}.model"
+        )
+        for name, network in run.networks.items()
+    }
+    strategy = make_strategy(
+        run, model, teacher_model, train.classes, axis_name, networks=networks
+    )
     if strategy.labels:
         check_labeled(train, "data.train")
     mesh = mesh or sharding.make_mesh(run.compute, run.batch)
@@ -117,7 +128,15 @@ def make_parts(
     if store is None:
         store = reader.open_if_named(run, train, teacher)
     teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, strategy)
-    example = _Example(run, train, model, teacher, teacher_fn, store, strategy.student)
+    fixed = {k: initial[k] for k, network in run.networks.items() if network.frozen}
+    constants |= {name: x.variables for name, x in fixed.items()}
+    axes |= {name: x.axis for name, x in fixed.items()}
+    # A baseline has the student alone of the networks that were loaded.
+    learning = {STUDENT, *run.networks} - {*fixed}
+    start = {name: x for name, x in initial.items() if name in learning}
+    example = _Example(
+        run, train, model, teacher, teacher_fn, store, strategy.student, fixed
+    )
     update, rates = _make_optimizer(strategy, example)
     budget = pipeline.device_budget(mesh)
     feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
@@ -132,12 +151,20 @@ def make_parts(
         view=view,
         teacher=teacher_fn,
         step=step.make_train_step(
-            strategy, update, view=view, teacher=teacher_fn, axis_name=axis_name
+            strategy,
+            update,
+            view=view,
+            teacher=teacher_fn,
+            axis_name=axis_name,
+            frozen=("teacher", *fixed),
         ),
         constants=constants,
         constant_axes=axes,
-        make_state=_make_init(strategy, example, update, initial.axis),
-        start=initial.variables,
+        frozen=("teacher", *fixed),
+        make_state=_make_init(
+            strategy, example, update, {k: x.axis for k, x in start.items()}
+        ),
+        start={k: x.variables for k, x in start.items()},
         pipeline=feed,
         host_crop=_make_host_crop(run, teacher) if feed == "host" else None,
         store=None if store is None or targets.is_fixed(store) else store,
@@ -158,6 +185,7 @@ class _Example:
     teacher_fn: Teacher | None
     store: Store | None
     network: str
+    fixed: Mapping[str, InitialVariables]
 
     def __call__(self) -> Batch:
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes)
@@ -175,10 +203,11 @@ class _Example:
         )
         zero = jnp.zeros(1, jnp.int32)
         view = View(student_images, teacher_images, zero, index=zero)
+        frozen = {name: _blank(x.variables, x.axis) for name, x in self.fixed.items()}
         if self.teacher_fn is None:
-            return make_batch(view, None, {})
+            return make_batch(view, None, frozen)
         constants = self._constants()
-        frozen = {k: x for k, x in constants.items() if k == "teacher"}
+        frozen |= {k: x for k, x in constants.items() if k == "teacher"}
         return make_batch(view, self._targets(view, constants), frozen)
 
     def _constants(self) -> dict[str, Any]:
@@ -186,11 +215,7 @@ class _Example:
             return {"targets": targets.blank_example(self.store)}
         if self.teacher is None:
             return {}
-        lead = 1 if self.teacher.axis == 0 else 0
-        blank = jax.tree.map(
-            lambda x: jnp.zeros(x.shape[lead:], x.dtype), self.teacher.variables
-        )
-        return {"teacher": blank}
+        return {"teacher": _blank(self.teacher.variables, self.teacher.axis)}
 
     def _targets(self, view: View, constants: dict[str, Any]) -> Any:
         assert self.teacher_fn is not None
@@ -201,6 +226,12 @@ class _Example:
             variables = self.student.init(jax.random.key(0), view.student)
             carried = self.teacher_fn.init({self.network: variables})
         return self.teacher_fn.targets(carried, view, {"rows": rows}, constants)
+
+
+def _blank(variables: PyTree, axis: int | None) -> PyTree:
+    """Zeros with the shapes of the variables of one seed."""
+    lead = 1 if axis == 0 else 0
+    return jax.tree.map(lambda x: jnp.zeros(x.shape[lead:], x.dtype), variables)
 
 
 def _make_teacher(
@@ -235,24 +266,36 @@ def _make_optimizer(strategy: Strategy, example: _Example):
     turns.check_networks(strategy, networks)
     trained = [name for name, x in networks.items() if "params" in x]
     run = example.run
-    optims = {name: strategy.optim.get(name, run.optim) for name in trained}
-    each = {name: optimizer.make_optimizer(optim) for name, optim in optims.items()}
+    for name, network in run.networks.items():
+        known = (*run.networks, *networks)
+        ok = network.frozen or name in trained
+        expected = f"a network that the strategy trains, of {sorted(trained)}"
+        require(ok, f"networks.{name}", expected, sorted(known))
+    own = {name: network.optim for name, network in run.networks.items()}
+    optims = {
+        name: strategy.optim.get(name) or own.get(name) or run.optim for name in trained
+    }
+    each = {name: optimizer.make_optimizer(x, name) for name, x in optims.items()}
     return optimizer.by_network(each), optimizer.network_rates(optims, run.steps)
 
 
 def _make_init(
-    strategy: Strategy, example: _Example, update: Any, start_axis: int | None
+    strategy: Strategy,
+    example: _Example,
+    update: Any,
+    start_axes: dict[str, int | None],
 ) -> Callable[..., TrainState]:
     """`(seeds, start) -> state` of all seeds, before the first step."""
 
-    def init_one(seed: Array, start: PyTree) -> TrainState:
+    def init_one(seed: Array, start: dict[str, PyTree]) -> TrainState:
         networks = strategy.init(keys.purpose_key(seed, "init"), example())
-        if start is not None:
-            networks[strategy.student] = jax.tree.map(jnp.asarray, start)
+        for name, variables in start.items():
+            network = strategy.student if name == STUDENT else name
+            networks[network] = jax.tree.map(jnp.asarray, variables)
         return state.create_state(networks, update, example.teacher_fn)
 
     # Mapped on CPU too: what is left of an initialization has no convolution.
-    return map_seeds(init_one, (0, start_axis), example.run.seeds, unroll=False)
+    return map_seeds(init_one, (0, start_axes), example.run.seeds, unroll=False)
 
 
 def _make_host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:

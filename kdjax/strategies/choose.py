@@ -1,6 +1,7 @@
 """Choice of the strategy of a run."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from kdjax.config import (
     SOFT,
@@ -11,15 +12,17 @@ from kdjax.config import (
     Term,
     load_function,
     require,
+    require_known,
 )
 from kdjax.core.types import Model, Strategy
 from kdjax.presets import PRESETS, digits_labels
 from kdjax.strategies import kernels
 from kdjax.strategies.offline import offline
+from kdjax.strategies.registry import STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
 
 # Arguments, besides options, for which a user's function may have a parameter.
-CONTEXT = ("teacher", "steps", "classes", "axis_name", "terms")
+CONTEXT = ("teacher", "steps", "classes", "axis_name", "terms", "networks")
 
 
 def make_strategy(
@@ -28,8 +31,10 @@ def make_strategy(
     teacher: Model | None,
     classes: int,
     axis_name: str | None = None,
+    *,
+    networks: Mapping[str, Model] | None = None,
 ) -> Strategy:
-    """The strategy of a run: its terms, or a function of the user's own.
+    """The strategy of a run: its terms, a strategy of kdjax, or a function of a user's.
 
     Args:
       run: the run, with its `strategy` and `terms`.
@@ -37,16 +42,29 @@ def make_strategy(
       teacher: the model whose variables are `batch.frozen["teacher"]`; None without.
       classes: of the data.
       axis_name: the pmap axis over which batches are split.
+      networks: the models of `run.networks` by name.
 
     Raises:
       ConfigError: naming the field of the strategy or term that cannot be used.
     """
     if isinstance(run.strategy, Custom):
-        context = (teacher, run.steps, classes, axis_name, run.terms)
+        networks = dict(networks or {})
+        learning = {k: x for k, x in networks.items() if not run.networks[k].frozen}
+        learning = {"student": student, **learning}
+        context = (teacher, run.steps, classes, axis_name, run.terms, learning)
         arguments = dict(zip(CONTEXT, context, strict=True))
-        return _custom(run.strategy, student, arguments)
+        return _custom(run.strategy, student, networks, arguments)
     tail = run.cache.tail
     return offline(student, run.terms, steps=run.steps, tail=tail, axis_name=axis_name)
+
+
+def find_strategy(name: str, field: str = "strategy.function") -> Callable[..., Any]:
+    """A strategy of kdjax by its name, or a function of the user's own."""
+    if ":" in name:
+        return load_function(name, field)
+    expected = "the name of a strategy (`kdjax strategies`) or file.py:function"
+    require_known(name, STRATEGIES, field, expected)
+    return STRATEGIES[name].function
 
 
 def _refuse_terms(terms: Mapping[str, Term], function: str) -> None:
@@ -61,23 +79,37 @@ def _refuse_terms(terms: Mapping[str, Term], function: str) -> None:
     raise ConfigError(field, expected, terms, shown=f"the terms {[*terms]}")
 
 
-def _custom(config: Custom, student: Model, context: dict) -> Strategy:
+def _custom(
+    config: Custom, student: Model, networks: Mapping[str, Model], context: dict
+) -> Strategy:
     field, steps = "strategy.function", context["steps"]
-    function: Callable = load_function(config.function, field)
+    function = find_strategy(config.function, field)
     parameters = list(parameters_of(function).values())
-    expected = "a function whose first parameter is the student"
+    expected = "a function whose first parameter is the student, or `networks`"
     require(bool(parameters), field, expected, config.function)
-    _, *more = parameters
-    accepted = {p.name: p for p in more if p.name not in CONTEXT}
+    first, *more = parameters
+    given = {**networks, **context}
+    one = context["networks"] if first.name == "networks" else student
+    accepted = {p.name: p for p in more if p.name not in given}
+    known = STRATEGIES.get(config.function)
+    for name in known.networks if known else ():
+        expected = f"a network, as {config.function} trains it beside the student"
+        require(name in networks, f"networks.{name}", expected, "none")
     kernels.check_options(accepted, config.options, "strategy.options")
-    if not any(p.name == "terms" for p in more):
+    used = {p.name for p in parameters}
+    if "terms" not in used:
         _refuse_terms(context["terms"], config.function)
-    context = {p.name: context[p.name] for p in more if p.name in CONTEXT}
+    for unused in () if "networks" in used else networks:
+        own = known.networks if known else sorted(used - {*CONTEXT})
+        names = ", ".join(own) or "none beside the student"
+        expected = f"a network that {config.function} takes: {names}"
+        require_known(unused, used, f"networks.{unused}", expected)
+    arguments = {p.name: given[p.name] for p in more if p.name in given}
     options = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()
     }
     name = getattr(function, "__name__", config.function)
-    strategy = guarded(function, field, name)(student, **context, **options)
+    strategy = guarded(function, field, name)(one, **arguments, **options)
     expected = "a function returning a Strategy"
     require(isinstance(strategy, Strategy), field, expected, strategy)
     parts = {part: getattr(strategy, part) for part in ("init", "loss", "schedules")}

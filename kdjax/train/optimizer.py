@@ -1,6 +1,7 @@
 """Optimizers and schedules of the recipes, as optax transforms."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+import fnmatch
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from kdjax.config import Optim
+from kdjax.config import Optim, require
 from kdjax.core.types import PyTree
 
 
@@ -59,8 +60,57 @@ def kernel_mask(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def make_optimizer(optim: Optim) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(
+    optim: Optim, network: str = ""
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer of one network; `update` takes `rates=` of `make_rates`.
+
+    Parameters that none of `optim.parameters` matches stay as they are.
+
+    network: its name, where the parameters are `{network: params}`.
+    """
+    recipe = _make_recipe(optim)
+    if not optim.parameters:
+        return recipe
+    groups: dict[Hashable, Any] = {"moves": recipe, "stays": optax.set_to_zero()}
+
+    def label(params: PyTree) -> PyTree:
+        return label_parameters(params, optim.parameters, network)
+
+    return optax.partition(groups, label)
+
+
+def label_parameters(
+    params: PyTree, patterns: Sequence[str], network: str = ""
+) -> PyTree:
+    """Labels of parameters by their paths: "moves" for those of a pattern, or "stays".
+
+    Args:
+      patterns: of paths such as `stage1/conv/kernel`, as `fnmatch` takes them.
+      network: the first name in the paths, which patterns leave out.
+
+    Raises:
+      ConfigError: a pattern that no parameter has.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator="/").removeprefix(
+            f"{network}/"
+        )
+        for path, _ in leaves
+    ]
+    for pattern in patterns:
+        shown = ", ".join(paths[:3]) + ", ..." * (len(paths) > 3)
+        expected = f"a pattern of parameters, which are {shown}"
+        matched = fnmatch.filter(paths, pattern)
+        require(bool(matched), "optim.parameters", expected, pattern)
+    moving = [any(fnmatch.fnmatchcase(x, p) for p in patterns) for x in paths]
+    labels = ["moves" if moves else "stays" for moves in moving]
+    return jax.tree.unflatten(structure, labels)
+
+
+def _make_recipe(optim: Optim) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of all parameters of a network.
 
     `adam`: w -= m * (lr * adam(g) + wd * w), gradient clipped at global norm
     `clip`, first moment in bfloat16, wd on kernels only (arXiv 2106.05237; in the

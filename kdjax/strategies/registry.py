@@ -1,0 +1,79 @@
+"""Registry of the strategies that `--strategy.function` takes by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kdjax.config import require_known
+from kdjax.core.types import Strategy
+from kdjax.strategies.critic_on_logits import critic_on_logits
+from kdjax.strategies.mutual import mutual
+from kdjax.strategies.online import online
+
+
+class Entry(NamedTuple):
+    """A strategy by name.
+
+    function: makes it, from models and options.
+    method: the name of the method in words.
+    paper: arXiv number or DOI; empty for a definition of no paper's own.
+    networks: names that `Run.networks` must have for it.
+    teacher: it reads a teacher, which `kdjax distill` provides.
+    """
+
+    function: Callable[..., Strategy]
+    method: str
+    paper: str = ""
+    networks: tuple[str, ...] = ()
+    teacher: bool = False
+
+
+STRATEGIES: dict[str, Entry] = {
+    entry.function.__name__: entry
+    for entry in (
+        Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
+        Entry(online, "Online distillation", networks=("large",)),
+        Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
+    )
+}
+
+
+def list_strategies() -> str:
+    """A table of the strategies: name, method, paper, and what each needs."""
+    rows = [("name", "method", "paper", "needs")]
+    for name, entry in STRATEGIES.items():
+        needs = ", ".join(_needs(entry)) or "–"
+        rows.append((name, entry.method, entry.paper or "–", needs))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([x.ljust(w) for x, w in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in padded)
+
+
+def describe(name: str) -> str:
+    """One strategy in full: method, options with defaults, and a command.
+
+    Raises ConfigError for a name that is none.
+    """
+    require_known(name, STRATEGIES, "name")
+    entry = STRATEGIES[name]
+    text = inspect.cleandoc(entry.function.__doc__ or "")
+    parameters = inspect.signature(entry.function).parameters.values()
+    options = [p for p in parameters if p.default is not inspect.Parameter.empty]
+    shown = ", ".join(f"{p.name} = {p.default!r}" for p in options)
+    lines = [text, "", f"options: {shown or 'none'}", f"command: {_command(entry)}"]
+    return "\n".join(lines)
+
+
+def _needs(entry: Entry) -> list[str]:
+    teacher = ["a teacher"] if entry.teacher else []
+    return [*teacher, *(f"networks.{name}" for name in entry.networks)]
+
+
+def _command(entry: Entry) -> str:
+    """A command that trains it on the digits."""
+    job = "distill" if entry.teacher else "train"
+    words = [f"kdjax {job} --strategy.function {entry.function.__name__}"]
+    for name in entry.networks:
+        model = f"--networks.{name}.model"
+        words.append(f"{model}.name resnet {model}.width 8")
+    return " ".join(words)
