@@ -17,8 +17,16 @@ from kdjax import presets
 from kdjax.cli import completion, listing, losses
 from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
-from kdjax.cli.options import parse_run
-from kdjax.config import ConfigError, Run, load_config, near_names, require, suggest
+from kdjax.cli.options import parse_job, parse_run
+from kdjax.config import (
+    ConfigError,
+    Run,
+    Stages,
+    load_config,
+    near_names,
+    require,
+    suggest,
+)
 from kdjax.experiments import load_experiment
 
 Folder = Annotated[str, tyro.conf.Positional]
@@ -89,7 +97,12 @@ def _train(args: list[str]) -> None:
 
 def _distill(args: list[str]) -> None:
     dry, args = _take_dry_run(args)
-    run = parse_run("distill", args)
+    run = parse_job("distill", args)
+    if isinstance(run, Stages):
+        require(not dry, "dry-run", "a single run", "stages")
+        stages, first = run, next(iter(run.runs.values()))
+        _start_long(lambda jobs: jobs.run_stages(stages), first)
+        return
     _start_long(lambda jobs: (jobs.estimate if dry else jobs.distill)(run), run)
 
 
@@ -120,7 +133,11 @@ def _views(run: Folder, count: int = 8, out: str = "") -> None:
     if is_preset:
         found = presets.find_preset(run)
     else:
-        found = load_config(str(folder / "config.json") if is_folder else run)
+        config = load_config(str(folder / "config.json") if is_folder else run)
+        expected = "a function returning a Run, not stages"
+        require(isinstance(config, Run), "run", expected, run)
+        assert isinstance(config, Run)
+        found = config
     if is_folder:
         found = dataclasses.replace(found, workdir=run)
 

@@ -11,6 +11,7 @@ from kdjax.config import (
     ConfigError,
     Custom,
     Run,
+    Stages,
     Term,
     TrainFirst,
     load_config,
@@ -22,7 +23,18 @@ HELP = ("-h", "--help", "--help-all")
 
 
 def parse_run(command: str, args: list[str]) -> Run:
+    """`parse_job` of a command that runs no stages."""
+    run = parse_job(command, args)
+    if isinstance(run, Stages):
+        reason = "these are stages; `kdjax distill` runs them"
+        raise ConfigError("config", reason=reason)
+    return run
+
+
+def parse_job(command: str, args: list[str]) -> Run | Stages:
     """A checked `Run` from the words after a command; prints the text of --help.
+
+    `Stages` where `--config` names a function that returns them.
 
     The words are `[PRESET] [--FIELD VALUE ...]`. `--config` takes the place of the
     preset.
@@ -41,6 +53,8 @@ def parse_run(command: str, args: list[str]) -> Run:
     else:
         default = presets.find_preset(preset or "digits", labels=labels)
     changes = _read_options(args)
+    if isinstance(default, Stages):
+        return _set_stages(default, changes)
     run = _set_fields(default, changes)
     if helps:
         show = print_all if "--help-all" in helps else print_help
@@ -122,6 +136,25 @@ def _unknown(path: str, default: Run) -> ConfigError:
     hint = f"did you mean {' or '.join(near)}?" if near else ""
     expected = "an option (--help and --help-all show them)"
     return ConfigError(f"--{path}", expected, hint=hint, shown=f"--{path}")
+
+
+def _set_stages(stages: Stages, changes: list[tuple[str, list[str]]]) -> Stages:
+    """Stages with options set: `--NAME.FIELD` of one stage, `--FIELD` of all."""
+    folders = [words for path, words in changes if path == "workdir"]
+    runs = {}
+    for name, run in stages.runs.items():
+        own = []
+        for path, words in changes:
+            first, _, rest = path.partition(".")
+            if first == name:
+                own.append((rest, words))
+            elif first not in stages.runs and path != "workdir":
+                own.append((path, words))
+        runs[name] = _fit_warmup(_set_fields(run, own), [path for path, _ in own])
+    workdir = " ".join(folders[-1]) if folders else stages.workdir
+    stages = dataclasses.replace(stages, runs=runs, workdir=workdir)
+    stages.check()
+    return stages
 
 
 def _fit_warmup(run: Run, paths: list[str]) -> Run:

@@ -30,6 +30,7 @@ from kdjax.config.run import (
     labels_only,
     to_dict,
 )
+from kdjax.config.stages import Stages
 from kdjax.config.strategy import Custom, Offline
 from kdjax.config.teacher import (
     Cache,
@@ -74,6 +75,7 @@ __all__ = [
     "Option",
     "Run",
     "Scalar",
+    "Stages",
     "TeacherConfig",
     "Term",
     "Tracker",

@@ -17,6 +17,7 @@ from typing import Any
 
 from kdjax.config.checks import ConfigError, list_names, require, require_known
 from kdjax.config.run import Run, from_dict
+from kdjax.config.stages import Stages
 
 
 def load_module(name: str, field: str) -> types.ModuleType:
@@ -190,8 +191,11 @@ def format_exception(error: BaseException, file: str, line: int = 0) -> str:
     return f"{type(error).__name__}: {text} ({shown}:{last})"
 
 
-def load_config(reference: str) -> Run:
-    """A `Run` from `file.py:function` or from a run folder's `config.json`."""
+def load_config(reference: str) -> Run | Stages:
+    """A `Run` from `file.py:function` or from a run folder's `config.json`.
+
+    A function may also return `Stages`.
+    """
     if reference.endswith(".json"):
         path = pathlib.Path(reference)
         require(path.is_file(), "config", "a file that exists", reference)
@@ -203,5 +207,6 @@ def load_config(reference: str) -> Run:
         require(isinstance(values, dict), "config", "a table of fields", values)
         return from_dict(values)
     run = call(load_function(reference, "config"), "config")
-    require(isinstance(run, Run), "config", "a function returning a Run", run)
+    expected = "a function returning a Run or Stages"
+    require(isinstance(run, Run | Stages), "config", expected, run)
     return run

@@ -5,6 +5,7 @@ from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
 from kdjax.jobs.measuring import evaluate, format_results, report
+from kdjax.jobs.staging import run_stages
 from kdjax.jobs.visualizing import show_views
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "load",
     "predict",
     "report",
+    "run_stages",
     "show_views",
     "train",
 ]

@@ -1,0 +1,111 @@
+"""Several runs one after another: `kdjax distill --config FILE.py:FUNCTION`."""
+
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Callable
+
+from kdjax.config.bounds import Text
+from kdjax.config.checks import beneath, require, require_known
+from kdjax.config.model import ModelConfig
+from kdjax.config.run import Run
+from kdjax.config.teacher import Ensemble, FromRun, TeacherConfig
+
+PREFIX = "stage:"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Runs one after another, where a later one begins with an earlier one.
+
+    `stage:NAME` stands for the run folder of an earlier stage: as `teacher.run`, or as
+    `weights` of a model. Each stage has the folder WORKDIR/NAME.
+    """
+
+    runs: dict[str, Run]
+    """The runs by name, in order. Their `workdir` and `name` are set by the stage."""
+    workdir: Text = "runs/stages"
+    """Folder of the stages, and of one report over all."""
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """`workdir`, with ~ replaced by the user's home."""
+        return pathlib.Path(self.workdir).expanduser()
+
+    def check(self) -> None:
+        """Raise `ConfigError` for the first field that cannot be run."""
+        require(bool(self.runs), "runs", "at least one stage", "none")
+        for name, run in self.resolve().items():
+            ok = re.fullmatch(r"[\w-]+", name) is not None
+            require(ok, "runs", "names of letters, digits, - and _", name)
+            with beneath(f"runs.{name}"):
+                run.check()
+
+    def resolve(self) -> dict[str, Run]:
+        """The runs with their folders, and those of earlier stages that they name.
+
+        Raises ConfigError for a stage that names itself, a later one, or none.
+        """
+        resolved: dict[str, Run] = {}
+        for name, run in self.runs.items():
+
+            def folder(text: str, field: str, own: str = name) -> str:
+                at = f"runs.{own}.{field}"
+                earlier = [*resolved]
+                expected = f"an earlier stage, of {earlier}"
+                require_known(text.removeprefix(PREFIX), earlier, at, expected)
+                return str(self.folder / text.removeprefix(PREFIX))
+
+            resolved[name] = dataclasses.replace(
+                _replace_references(run, folder),
+                name=name,
+                workdir=os.path.join(self.workdir, name),
+            )
+        return resolved
+
+    def earlier(self, name: str) -> list[str]:
+        """The stages that a stage names, in the order of its fields."""
+        found: list[str] = []
+
+        def note(text: str, field: str) -> str:
+            found.append(text.removeprefix(PREFIX))
+            return text
+
+        _replace_references(self.runs[name], note)
+        return found
+
+
+def _replace_references(run: Run, replace: Callable[[str, str], str]) -> Run:
+    """A run with other texts where it names a stage.
+
+    replace: `(text, field) -> text`.
+    """
+
+    def model(config: ModelConfig, field: str) -> ModelConfig:
+        if not config.weights.startswith(PREFIX):
+            return config
+        weights = replace(config.weights, f"{field}.weights")
+        return dataclasses.replace(config, weights=weights)
+
+    def teacher(config: TeacherConfig | None, field: str) -> TeacherConfig | None:
+        if isinstance(config, Ensemble):
+            members = enumerate(config.members)
+            new = (teacher(member, f"{field}.members.{i}") for i, member in members)
+            return dataclasses.replace(config, members=tuple(new))
+        if not isinstance(config, FromRun) or not config.run.startswith(PREFIX):
+            return config
+        return dataclasses.replace(config, run=replace(config.run, f"{field}.run"))
+
+    networks = {
+        name: dataclasses.replace(
+            network, model=model(network.model, f"networks.{name}.model")
+        )
+        for name, network in run.networks.items()
+    }
+    return dataclasses.replace(
+        run,
+        model=model(run.model, "model"),
+        networks=networks,
+        teacher=teacher(run.teacher, "teacher"),
+    )
