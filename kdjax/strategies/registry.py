@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
-from kdjax.strategies.critic_on_logits import critic_on_logits
-from kdjax.strategies.mutual import mutual
-from kdjax.strategies.online import online
+from kdjax.strategies.methods.critic_on_logits import critic_on_logits
+from kdjax.strategies.methods.mutual import mutual
+from kdjax.strategies.methods.online import online
 
 
 class Entry(NamedTuple):

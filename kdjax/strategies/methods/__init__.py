@@ -1,0 +1,1 @@
+"""Strategies of the literature, a file each; `kdjax.strategies.registry` names them."""
