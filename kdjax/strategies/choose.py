@@ -1,6 +1,6 @@
 """Choice of the strategy of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kdjax.config import (
@@ -82,44 +82,58 @@ def _refuse_terms(terms: Mapping[str, Term], function: str) -> None:
 def _custom(
     config: Custom, student: Model, networks: Mapping[str, Model], context: dict
 ) -> Strategy:
-    field, steps = "strategy.function", context["steps"]
+    """The strategy that a function makes of the student, and of what it has
+    parameters for."""
+    field = "strategy.function"
     function = find_strategy(config.function, field)
-    parameters = list(parameters_of(function).values())
+    parameters = parameters_of(function)
     expected = "a function whose first parameter is the student, or `networks`"
     require(bool(parameters), field, expected, config.function)
-    first, *more = parameters
+    _check_networks(config.function, parameters, networks)
     given = {**networks, **context}
-    one = context["networks"] if first.name == "networks" else student
-    accepted = {p.name: p for p in more if p.name not in given}
-    known = STRATEGIES.get(config.function)
-    for name in known.networks if known else ():
-        expected = f"a network, as {config.function} trains it beside the student"
-        require(name in networks, f"networks.{name}", expected, "none")
+    first, *more = parameters
+    accepted = {name: parameters[name] for name in more if name not in given}
     kernels.check_options(accepted, config.options, "strategy.options")
-    used = {p.name for p in parameters}
-    if "terms" not in used:
+    if "terms" not in parameters:
         _refuse_terms(context["terms"], config.function)
-    for unused in () if "networks" in used else networks:
-        own = known.networks if known else sorted(used - {*CONTEXT})
-        names = ", ".join(own) or "none beside the student"
-        expected = f"a network that {config.function} takes: {names}"
-        require_known(unused, used, f"networks.{unused}", expected)
-    arguments = {p.name: given[p.name] for p in more if p.name in given}
+    one = context["networks"] if first == "networks" else student
+    arguments = {name: given[name] for name in more if name in given}
     options = {
         k: tuple(v) if isinstance(v, list) else v for k, v in config.options.items()
     }
     name = getattr(function, "__name__", config.function)
     strategy = guarded(function, field, name)(one, **arguments, **options)
-    expected = "a function returning a Strategy"
-    require(isinstance(strategy, Strategy), field, expected, strategy)
+    _check_parts(strategy, context["steps"])
     parts = {part: getattr(strategy, part) for part in ("init", "loss", "schedules")}
-    for part, value in parts.items():
+    return strategy._replace(
+        **{k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
+    )
+
+
+def _check_networks(
+    function: str, parameters: Collection[str], networks: Mapping[str, Model]
+) -> None:
+    """Refuse networks that a strategy does not take, and one that it lacks."""
+    known = STRATEGIES.get(function)
+    own = known.networks if known else [x for x in parameters if x not in CONTEXT]
+    if "networks" not in parameters:
+        expected = f"a network that {function} takes: {', '.join(own) or 'none'}"
+        for name in networks:
+            require_known(name, own, f"networks.{name}", expected)
+    for name in known.networks if known else ():
+        expected = f"a network, as {function} trains it beside the student"
+        require(name in networks, f"networks.{name}", expected, "none")
+
+
+def _check_parts(strategy: Any, steps: int) -> None:
+    """Refuse what is no strategy, or has parts of other kinds."""
+    field, expected = "strategy.function", "a function returning a Strategy"
+    require(isinstance(strategy, Strategy), field, expected, strategy)
+    for part in ("init", "loss", "schedules"):
+        value = getattr(strategy, part)
         expected = f"a Strategy with a function as its {part}"
         require(callable(value), field, expected, value)
     for network, optim in strategy.optim.items():
         at = f"strategy.optim.{network}"
         require(isinstance(optim, Optim), at, "a kdjax.config.Optim", optim)
         optim.check(at, steps)
-    return strategy._replace(
-        **{k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
-    )

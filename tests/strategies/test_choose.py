@@ -136,7 +136,7 @@ def test_a_wrong_signature_has_the_line_of_the_definition(make):
         (
             "no_student",
             "strategy.function: expected a function whose first parameter is the "
-            "student, got 'mine.py:no_student'",
+            "student, or `networks`, got 'mine.py:no_student'",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax.config import Optim
+from kdjax.config import ConfigError, Optim
 from kdjax.train import optimizer
 
 CONSTANT = Optim(lr=0.01, wd=1e-3, warmup=0, schedule="constant")
@@ -185,3 +185,39 @@ def test_one_step_of_muon():
     np.testing.assert_allclose(new["kernel"], want, atol=2e-5)
     # (0.9 * 0.05 / 0.19 + 0.1 * 0.5 / 0.1) / 0.5
     np.testing.assert_allclose(new["bias"], 1 - 0.01 * (0.09 / 0.19 + 1), atol=1e-6)
+
+
+PARAMS = {
+    "stage1": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    "head": {"kernel": jnp.ones((2, 1))},
+}
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
+def test_parameters_outside_the_patterns_do_not_move_nor_decay(name):
+    """The others move as if they were alone: the gradient is clipped without them."""
+    optim = dataclasses.replace(CONSTANT, name=name, wd=0.1)
+    grads = jax.tree.map(lambda x: 3.0 * x, PARAMS)
+    some = dataclasses.replace(optim, parameters=("stage1/*",))
+    new = one_update(some, PARAMS, grads)
+    np.testing.assert_array_equal(new["head"]["kernel"], PARAMS["head"]["kernel"])
+    alone = {"stage1": PARAMS["stage1"]}, {"stage1": grads["stage1"]}
+    want = one_update(optim, *alone)
+    for leaf in ("kernel", "bias"):
+        np.testing.assert_array_equal(new["stage1"][leaf], want["stage1"][leaf])
+        assert not np.array_equal(new["stage1"][leaf], PARAMS["stage1"][leaf])
+
+
+def test_patterns_leave_out_the_name_of_the_network():
+    labels = optimizer.label_parameters({"student": PARAMS}, ("head/*",), "student")
+    assert labels["student"]["head"]["kernel"] == "moves"
+    assert set(jax.tree.leaves(labels["student"]["stage1"])) == {"stays"}
+
+
+def test_a_pattern_of_no_parameter_is_refused():
+    text = (
+        "^optim.parameters: expected a pattern of parameters, which are head/kernel, "
+        "stage1/bias, stage1/kernel, got 'stage2/\\*'$"
+    )
+    with pytest.raises(ConfigError, match=text):
+        one_update(dataclasses.replace(CONSTANT, parameters=("stage2/*",)), PARAMS, {})
