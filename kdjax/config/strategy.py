@@ -11,6 +11,9 @@ from kdjax.config.training import Option, check_options
 class Offline:
     """A fixed teacher, one student, and the weighted sum of the run's `terms`."""
 
+    gradient_norms: bool = False
+    """Log the norm of each weighted term's gradient in the student. Each term takes a
+    backward pass of its own."""
     kind: Literal["offline"] = "offline"
     """Names this kind of strategy in `config.json`."""
 

@@ -54,8 +54,14 @@ def make_strategy(
         context = (teacher, run.steps, classes, axis_name, run.terms, learning)
         arguments = dict(zip(CONTEXT, context, strict=True))
         return _custom(run.strategy, student, networks, arguments)
-    tail = run.cache.tail
-    return offline(student, run.terms, steps=run.steps, tail=tail, axis_name=axis_name)
+    return offline(
+        student,
+        run.terms,
+        steps=run.steps,
+        tail=run.cache.tail,
+        axis_name=axis_name,
+        gradient_norms=run.strategy.gradient_norms,
+    )
 
 
 def find_strategy(name: str, field: str = "strategy.function") -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from kdjax.core.types import (
 from kdjax.models import projectors
 from kdjax.strategies import kernels, weighting
 from kdjax.strategies.kernels import Kernel
+from kdjax.strategies.networks import apply_network
 from kdjax.strategies.weighting import Weights
 
 STUDENT = "student"
@@ -43,6 +44,7 @@ def offline(
     steps: int,
     tail: str = "uniform",
     axis_name: str | None = None,
+    gradient_norms: bool = False,
 ) -> Strategy:
     """Offline distillation: trains `student` by the weighted sum of `terms`.
 
@@ -56,6 +58,8 @@ def offline(
         are available.
       axis_name: the pmap or shard_map axis over which batches are split; the relation
         terms then gather the whole batch.
+      gradient_norms: also measure `gradient of NAME`, the norm of each weighted term's
+        gradient in the student's parameters.
 
     Returns:
       A `Strategy` whose metrics are the unweighted terms and, with a teacher, the share
@@ -93,23 +97,39 @@ def offline(
                 networks[part.projector] = {"params": params}
         return networks
 
-    def loss(params, state, batch, schedules, key):
-        variables = {"params": params[STUDENT], **state[STUDENT]}
-        output, new = student.apply(
-            variables, batch.inputs["image"], train=True, rngs={"dropout": key}
-        )
+    def forward(params, state, batch, schedules, key):
+        """Values of the terms, one an example, the student's output and state."""
+        image = batch.inputs["image"]
+        applied = apply_network(STUDENT, student, params, state, image, key)
+        output, state = applied
         values = {
             part.name: _value(part, params, output, batch, schedules[part.name])
             for part in parts
         }
+        return values, output, state
+
+    def loss(params, state, batch, schedules, key):
+        values, output, new = forward(params, state, batch, schedules, key)
         weights = {name: schedules[name]["weight"] for name in values}
         with checks.without_guards():
             total, means = losses.combine(values, weights)
         if batch.targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
             means = {**means, "agreement": jnp.mean(agree)}
+        if gradient_norms:
+
+            def weighted(own):
+                inner = {**constants, STUDENT: own}
+                found, _, _ = forward(inner, state, batch, schedules, key)
+                return {name: weights[name] * jnp.mean(x) for name, x in found.items()}
+
+            constants = jax.lax.stop_gradient(params)
+            gradients = jax.jacrev(weighted)(constants[STUDENT])
+            gradients = collectives.mean(gradients, axis_name)
+            norms = {k: optax.tree.norm(x) for k, x in gradients.items()}
+            means |= {f"gradient of {name}": norm for name, norm in norms.items()}
         # Projectors share the student's loss, so they need no scalar of their own.
-        return {STUDENT: total}, ({**state, STUDENT: new}, means)
+        return {STUDENT: total}, (new, means)
 
     def schedules(step: int) -> dict[str, dict[str, Any]]:
         return {name: at(step) for name, at in numbers.items()}

@@ -296,3 +296,32 @@ def test_terms_that_do_not_fit_are_named(term, message):
 def test_a_term_that_asks_an_absent_teacher_is_refused():
     with pytest.raises(ConfigError, match="terms.s.teacher: expected a teacher"):
         value({"s": SOFT}, targets=None)
+
+
+def test_gradient_norms_are_those_of_each_weighted_term():
+    """By themselves, in the student's parameters; the loss does not change."""
+    terms = {
+        "soft": Term("softmax_kl", weight=0.5),
+        "hint": Term("hint_l2", student="hidden", teacher="hidden", projector=True),
+    }
+    strategy = offline(STUDENT, terms, steps=11, gradient_norms=True)
+    batch = PLAIN._replace(targets=TARGETS)
+    variables = strategy.init(jax.random.key(0), batch)
+    params = {p: v["params"] for p, v in variables.items()}
+    state = {p: {} for p in params}
+    schedules = strategy.schedules(0)
+
+    def loss(params):
+        values, (_, metrics) = strategy.loss(
+            params, state, batch, schedules, jax.random.key(1)
+        )
+        return values["student"], metrics
+
+    (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    want, _, plain, _ = value(terms)
+    np.testing.assert_allclose(total, want, rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, grads, plain)
+    for name, term in terms.items():
+        _, _, alone, _ = value({name: term})
+        norm = np.sqrt(sum(np.sum(np.square(x)) for x in alone["student"].values()))
+        np.testing.assert_allclose(metrics[f"gradient of {name}"], norm, rtol=1e-5)
