@@ -262,7 +262,7 @@ def replaced(value, names, new):
 
 
 # Tables by the user's names, lists and sums have no one path.
-TABLES = ("terms", "strategy", "teacher")
+TABLES = ("terms", "strategy", "teacher", "networks")
 CHOICES = [x for x in literals(Run) if not x.startswith(TABLES)]
 
 
@@ -528,3 +528,15 @@ def test_integers_beyond_int32_are_refused(field, value):
 
 def test_every_integer_is_found():
     assert {"steps", "data.store", "model.depth", "optim.warmup"} < {*INTEGERS}
+
+
+@pytest.mark.parametrize(
+    "scalar, text",
+    [
+        (Scalar(1.0, over=(0.0, 0.5)), r"at.over: expected \(0, 1\) with schedule"),
+        (Scalar(1.0, 0.0, "linear", (0.6, 0.5)), "at.over: expected a beginning"),
+    ],
+)
+def test_a_part_of_the_run_that_is_none_is_refused(scalar, text):
+    with pytest.raises(ConfigError, match=f"^{text}"):
+        scalar.check("at")

@@ -14,6 +14,7 @@ from kdjax.config.bounds import (
     Nonnegative,
     Steps,
     Text,
+    UnitInterval,
 )
 from kdjax.config.checks import is_number, require
 
@@ -81,6 +82,9 @@ class Scalar:
     """Value at the last step; None stays at `value`."""
     schedule: Level = "constant"
     """The path between the two."""
+    over: tuple[UnitInterval, UnitInterval] = (0.0, 1.0)
+    """The part of the run in which it moves, as fractions of its steps: (0, 0.1) is a
+    warm-up, and (0.5, 0.5) a jump in the middle."""
 
     @classmethod
     def from_number(cls, value: float) -> "Scalar":
@@ -99,6 +103,9 @@ class Scalar:
             "a number with schedule linear or cosine, and none with constant",
             self.end,
         )
+        ok, (first, last) = moves or self.over == (0.0, 1.0), self.over
+        require(ok, f"{at}.over", "(0, 1) with schedule constant", self.over)
+        require(first <= last, f"{at}.over", "a beginning before the end", self.over)
 
 
 def check_options(options: Mapping[str, Option], at: str) -> None:

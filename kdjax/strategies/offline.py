@@ -388,10 +388,14 @@ def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:
     start, end, last = scalar.value, scalar.end, max(1, steps - 1)
     if scalar.schedule == "constant" or end is None:
         return lambda step: start
+    first, final = (round(part * last) for part in scalar.over)
+    length = final - first
+    if not length:
+        return lambda step: start if step < first else end
     if scalar.schedule == "linear":
-        path = optax.linear_schedule(1.0, 0.0, last)
+        path = optax.linear_schedule(1.0, 0.0, length)
     else:
-        path = optax.cosine_decay_schedule(1.0, last)
+        path = optax.cosine_decay_schedule(1.0, length)
     # Computed for all steps now: later calls would wait for the device that trains.
-    fractions = np.asarray(jax.jit(path)(jnp.arange(last + 1)), float)
-    return lambda step: end + (start - end) * fractions[min(step, last)]
+    shares = np.asarray(jax.jit(path)(jnp.arange(length + 1)), float)
+    return lambda step: end + (start - end) * shares[min(max(step - first, 0), length)]

@@ -196,6 +196,10 @@ def test_a_term_of_weight_zero_is_not_computed():
         (Scalar(4.0, 1.0, "linear"), [4, 2.5, 1]),
         (Scalar(4.0, 1.0, "cosine"), [4, 2.5, 1]),
         (Scalar(0.0, 2.0, "cosine"), [0, 1, 2]),
+        (Scalar(0.0, 2.0, "linear", (0.0, 0.5)), [0, 2, 2]),
+        (Scalar(0.0, 2.0, "linear", (0.5, 1.0)), [0, 0, 2]),
+        (Scalar(0.0, 2.0, "linear", (0.25, 0.75)), [0, 1, 2]),
+        (Scalar(1.0, 3.0, "linear", (0.5, 0.5)), [1, 3, 3]),
     ],
 )
 def test_weights_and_temperatures_follow_their_schedules(scalar, want):
