@@ -1,0 +1,31 @@
+"""Networks that learn together: peers, a learning teacher, early exits."""
+
+import functools
+
+from experiments.methods import common
+from kdjax.experiments import Experiment, above
+
+WEAK = "no number for digits; DML on CIFAR-100: 68.99 to 71.19 (arXiv 1706.00384)"
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Networks that learn together end above the same student on labels alone "
+        "(deep mutual learning, arXiv 1706.00384; Be Your Own Teacher, 1905.08094)"
+    ),
+    variants={
+        "labels": common.labels,
+        "hinton": common.hinton,
+        "mutual 2": functools.partial(common.alone, name="mutual", peers=2),
+        "mutual 4": functools.partial(common.alone, name="mutual", peers=4),
+        "online": functools.partial(common.beside_large, name="online"),
+        "exits": functools.partial(common.alone, name="deep_to_shallow", norm="group"),
+    },
+    durations=common.DURATIONS,
+    hypotheses=(
+        above("two peers above labels", "mutual 2", "labels", paper=WEAK),
+        above("four peers above two", "mutual 4", "mutual 2"),
+        above("a learning teacher above labels", "online", "labels"),
+        above("a fixed teacher above a learning one", "hinton", "online"),
+        above("early exits above labels", "exits", "labels"),
+    ),
+)
