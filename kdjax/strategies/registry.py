@@ -9,6 +9,7 @@ from kdjax.core.types import Strategy
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
+from kdjax.strategies.methods.vid import vid
 
 
 class Entry(NamedTuple):
@@ -34,6 +35,7 @@ STRATEGIES: dict[str, Entry] = {
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
+        Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
     )
 }
 
