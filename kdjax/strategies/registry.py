@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
+from kdjax.strategies.methods.crd import crd
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
@@ -35,6 +36,7 @@ STRATEGIES: dict[str, Entry] = {
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
+        Entry(crd, "Contrastive representation (CRD)", "1910.10699", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
     )
 }

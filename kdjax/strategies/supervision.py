@@ -29,7 +29,6 @@ def label_loss(logits: Array, batch: Batch) -> Array:
 def task_loss(
     logits: Array,
     batch: Batch,
-    *,
     label_weight: float,
     soft_weight: float,
     temperature: float,

@@ -91,13 +91,8 @@ def vid(
             mean = regressor(y.shape[-1]).apply(own, x)
             log_variance = params["log variances"][tap]
             terms[f"vid {tap}"] = losses.vid(mean, y, log_variance=log_variance).mean()
-        task = task_loss(
-            output.logits,
-            batch,
-            label_weight=label_weight,
-            soft_weight=soft_weight,
-            temperature=temperature,
-        )
+        weights = label_weight, soft_weight, temperature
+        task = task_loss(output.logits, batch, *weights)
         total = task + weight * jnp.sum(jnp.stack([*terms.values()]))
         return {"student": total}, (state, {"task": task, **terms})
 
