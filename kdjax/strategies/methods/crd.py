@@ -24,7 +24,7 @@ def crd(
     student: Model,
     *,
     examples: int,
-    axis_name: str | None = None,
+    axis_name: str | None,
     tap: str = "embedding",
     teacher_tap: str = "",
     weight: float = 0.8,

@@ -71,9 +71,9 @@ def made(name, student=None, teacher=None, optim=None, **options):
 
 def start(strategy, batch, seed=1):
     """Parameters and state of its networks, checked as a run checks them."""
-    one = jax.tree.map(lambda x: x[:1], batch._replace(frozen={}))
-    one = one._replace(frozen=batch.frozen)
-    variables = strategy.init(jax.random.key(seed), one)
+    plain = batch._replace(frozen={}, partner_labels=None, mix_weight=None)
+    one = jax.tree.map(lambda x: x[:1], plain)._replace(frozen=batch.frozen)
+    variables = jax.jit(strategy.init)(jax.random.key(seed), one)
     turns.check_networks(strategy, variables)
     params = {k: x["params"] for k, x in variables.items() if "params" in x}
     state = {
@@ -84,12 +84,15 @@ def start(strategy, batch, seed=1):
 
 def loss_of(strategy, params, state, batch, schedules=None):
     """The sum of the losses, the new state and metrics."""
-    values, aux = strategy.loss(
-        params, state, batch, schedules or {}, jax.random.key(2)
-    )
-    turns.check_losses(values, params)
-    turns.check_state(aux, state)
-    return sum(values.values()), aux
+
+    @jax.jit
+    def call(*arguments):
+        values, aux = strategy.loss(*arguments)
+        turns.check_losses(values, params)
+        turns.check_state(aux, state)
+        return sum(values.values()), aux
+
+    return call(params, state, batch, schedules or {}, jax.random.key(2))
 
 
 def wide(tree):

@@ -149,7 +149,7 @@ def test_devices_share_one_memory():
     whole = whole._replace(index=jnp.arange(5))
     whole = jax.tree.map(lambda x: x[:4], whole._replace(frozen={}))
     options = {**OPTIONS, "examples": EXAMPLES}
-    one = crd(tapped(), **options)
+    one = crd(tapped(), axis_name=None, **options)
     params, state = start(one, whole)
     graded = jax.value_and_grad(
         lambda p, s, b, strategy: loss_of(strategy, p, s, b), has_aux=True
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_one_line(tiny_run):
     run = tiny_run(data=Data("digits", train="train[:8]"), strategy=Custom("crd"))
     with pytest.raises(ConfigError, match="^batch: expected <= 8 examples, got 16$"):
         setup.make_parts(run, train=setup.load_source(run, "train"))
-    small = crd(tapped(), examples=CLASSES)
+    small = crd(tapped(), examples=CLASSES, axis_name=None)
     assert refused(loss_of, small, *start(small, batch), batch).startswith(
         "batch: expected <= 3 examples"
     )
