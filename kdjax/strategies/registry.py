@@ -12,6 +12,7 @@ from kdjax.strategies.methods.input_gradients import (
     attention_transfer_gradient,
     jacobian_matching,
 )
+from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
@@ -49,6 +50,7 @@ STRATEGIES: dict[str, Entry] = {
         ),
         Entry(jacobian_matching, "Jacobian matching", "1803.00443", teacher=True),
         Entry(crd, "Contrastive representation (CRD)", "1910.10699", teacher=True),
+        Entry(irg, "Instance relationship graph (IRG)", teacher=True),
         Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
     )
