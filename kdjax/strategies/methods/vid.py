@@ -88,7 +88,7 @@ def vid(
         terms = {}
         for tap, (x, y) in pairs(output, batch).items():
             own = {"params": params["regressors"][tap]}
-            mean = regressor(y.shape[-1]).apply(own, x)
+            mean = regressor(y.shape[-1]).bind(own)(x)
             log_variance = params["log variances"][tap]
             terms[f"vid {tap}"] = losses.vid(mean, y, log_variance=log_variance).mean()
         weights = label_weight, soft_weight, temperature
@@ -102,7 +102,7 @@ def vid(
     )
 
 
-def regressor(width: int) -> nn.Module:
+def regressor(width: int) -> nn.Sequential:
     """Three linear maps of the channels, without bias, and ReLU between them."""
     layers = [nn.Dense(width, use_bias=False) for _ in range(3)]
     return nn.Sequential([layers[0], nn.relu, layers[1], nn.relu, layers[2]])
