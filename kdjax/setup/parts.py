@@ -118,7 +118,13 @@ def make_parts(
         for name, network in run.networks.items()
     }
     strategy = make_strategy(
-        run, model, teacher_model, train.classes, axis_name, networks=networks
+        run,
+        model,
+        teacher_model,
+        train.classes,
+        axis_name,
+        networks=networks,
+        examples=len(train),
     )
     if strategy.labels:
         check_labeled(train, "data.train")

@@ -22,7 +22,16 @@ from kdjax.strategies.registry import STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
 
 # Arguments, besides options, for which a user's function may have a parameter.
-CONTEXT = ("teacher", "steps", "classes", "axis_name", "terms", "networks")
+CONTEXT = (
+    "teacher",
+    "steps",
+    "classes",
+    "axis_name",
+    "terms",
+    "networks",
+    "examples",
+    "optim",
+)
 
 
 def make_strategy(
@@ -33,6 +42,7 @@ def make_strategy(
     axis_name: str | None = None,
     *,
     networks: Mapping[str, Model] | None = None,
+    examples: int = 0,
 ) -> Strategy:
     """The strategy of a run: its terms, a strategy of kdjax, or a function of a user's.
 
@@ -43,6 +53,7 @@ def make_strategy(
       classes: of the data.
       axis_name: the pmap axis over which batches are split.
       networks: the models of `run.networks` by name.
+      examples: number of training examples; `batch.index` is below it.
 
     Raises:
       ConfigError: naming the field of the strategy or term that cannot be used.
@@ -51,7 +62,16 @@ def make_strategy(
         networks = dict(networks or {})
         learning = {k: x for k, x in networks.items() if not run.networks[k].frozen}
         learning = {"student": student, **learning}
-        context = (teacher, run.steps, classes, axis_name, run.terms, learning)
+        context = (
+            teacher,
+            run.steps,
+            classes,
+            axis_name,
+            run.terms,
+            learning,
+            examples,
+            run.optim,
+        )
         arguments = dict(zip(CONTEXT, context, strict=True))
         return _custom(run.strategy, student, networks, arguments)
     return offline(

@@ -24,6 +24,7 @@ from kdjax.config import (
 from kdjax.core import checks
 from kdjax.core.types import Array
 from kdjax.losses import registry
+from kdjax.strategies.registry import STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
 
 EMPTY = inspect.Parameter.empty
@@ -125,7 +126,9 @@ def _unusable(loss: str, field: str) -> ConfigError:
     """The error of a name that is no loss of a term, with the reason or near names."""
     entry = losses.REGISTRY.get(losses.ALIASES.get(loss, loss))
     if entry is not None:
-        return ConfigError(field, reason=entry.missing)
+        own = f", or train by --strategy.function {entry.name}"
+        own = own if entry.name in STRATEGIES else ""
+        return ConfigError(field, reason=entry.missing + own)
     if loss in losses.MOVED:
         reason = f"{loss} is no loss: it is kdjax.targets.{losses.MOVED[loss]}"
         return ConfigError(field, reason=reason)

@@ -6,9 +6,17 @@ from typing import NamedTuple
 
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
+from kdjax.strategies.methods.crd import crd
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
+from kdjax.strategies.methods.input_gradients import (
+    attention_transfer_gradient,
+    jacobian_matching,
+)
+from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
+from kdjax.strategies.methods.review_kd import review_kd
+from kdjax.strategies.methods.vid import vid
 
 
 class Entry(NamedTuple):
@@ -34,6 +42,17 @@ STRATEGIES: dict[str, Entry] = {
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
+        Entry(
+            attention_transfer_gradient,
+            "Attention transfer (AT), gradients",
+            "1612.03928",
+            teacher=True,
+        ),
+        Entry(jacobian_matching, "Jacobian matching", "1803.00443", teacher=True),
+        Entry(crd, "Contrastive representation (CRD)", "1910.10699", teacher=True),
+        Entry(irg, "Instance relationship graph (IRG)", teacher=True),
+        Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
+        Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
     )
 }
 

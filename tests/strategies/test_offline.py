@@ -251,7 +251,8 @@ def test_different_numbers_of_classes_are_refused():
         (
             Term("crd"),
             r"terms.x.loss: crd is a loss, but no term can supply memory "
-            r"\(student_memory, .*; call kdjax.losses.crd in a loss, a strategy",
+            r"\(student_memory, .*; call kdjax.losses.crd in a loss, a strategy "
+            r"or .*, or train by --strategy.function crd",
         ),
         (Term("variational_information"), "vid is a loss, but no term can supply"),
         (Term("mhgd"), r"no term can supply several taps, attention heads \(.*sender"),
