@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
+from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
@@ -34,6 +35,7 @@ STRATEGIES: dict[str, Entry] = {
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
+        Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),
     )
 }
 
