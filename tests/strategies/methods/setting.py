@@ -73,6 +73,16 @@ def gradients(strategy, batch, name=None, seed=1):
     return jax.jit(jax.grad(loss))(params)
 
 
+def jacobian(strategy, batch):
+    """Gradient of every loss in the parameters of all networks, by loss."""
+    params, state = start(strategy, batch)
+
+    def loss(params):
+        return strategy.loss(params, state, batch, {}, jax.random.key(1))[0]
+
+    return jax.jit(jax.jacrev(loss))(params)
+
+
 def is_zero(tree):
     """True where all numbers of a tree are 0."""
     return all(not np.any(np.asarray(x)) for x in jax.tree.leaves(tree))
@@ -105,10 +115,10 @@ def kl(teacher, student, temperature=1.0):
     return temperature**2 * (np.exp(p) * (p - q)).sum(-1).mean()
 
 
-def mlp(params, x):
-    """Layers of `critics.mlp_critic`, with ReLU between them."""
+def mlp(params, x, np=np):
+    """Layers of `critics.mlp_critic`, with ReLU between them; np: or jax.numpy."""
     layers = sorted(params, key=lambda name: int(name.rpartition("_")[2]))
     for name in layers[:-1]:
-        x = np.maximum(x @ params[name]["kernel"] + params[name]["bias"], 0)
+        x = np.maximum(x @ params[name]["kernel"] + params[name]["bias"][None], 0)
     last = params[layers[-1]]
-    return x @ last["kernel"] + last["bias"]
+    return x @ last["kernel"] + last["bias"][None]
