@@ -8,6 +8,8 @@ from kdjax.config import require_known
 from kdjax.core.types import Strategy
 from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
+from kdjax.strategies.methods.feature_map_online import feature_map_online
+from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
 
@@ -36,6 +38,13 @@ STRATEGIES: dict[str, Entry] = {
         Entry(online, "Online distillation", networks=("large",)),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
         Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),
+        Entry(meal, "MEAL", "1812.02425", teacher=True),
+        Entry(
+            feature_map_online,
+            "Feature-map-level online adversarial KD",
+            "2002.01775",
+            networks=("peer",),
+        ),
     )
 }
 
