@@ -9,6 +9,7 @@ from kdjax.core.types import Strategy
 from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.feature_map_online import feature_map_online
+from kdjax.strategies.methods.kdgan import kdgan
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
@@ -45,6 +46,7 @@ STRATEGIES: dict[str, Entry] = {
             "2002.01775",
             networks=("peer",),
         ),
+        Entry(kdgan, "KDGAN", networks=("large", "critic")),
     )
 }
 

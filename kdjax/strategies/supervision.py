@@ -1,5 +1,7 @@
 """Labels and teacher outputs of a batch, and taps by name, as strategies read them."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -40,6 +42,23 @@ def require_teacher(batch: Batch, classes: int) -> None:
     width = targets.logits.shape[-1]
     expected = f"as many classes as the student ({classes})"
     require(width == classes, "teacher", expected, width)
+
+
+def require_same_classes(
+    networks: Mapping[str, Model], variables: Mapping[str, PyTree], inputs: PyTree
+) -> None:
+    """Refuse networks with other numbers of classes than the student.
+
+    Raises ConfigError of `networks.NAME.model`.
+    """
+    widths = {
+        name: trace_output(model, variables[name], inputs).logits.shape[-1]
+        for name, model in networks.items()
+    }
+    expected = f"as many classes as the student ({widths['student']})"
+    for name, width in widths.items():
+        ok = width == widths["student"]
+        require(ok, f"networks.{name}.model", expected, width)
 
 
 def find_tap(output: Output, name: str, field: str) -> Array:

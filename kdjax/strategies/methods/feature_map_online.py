@@ -11,7 +11,12 @@ from kdjax.core.types import Model, Output, Strategy
 from kdjax.models import Projector, linear_projector
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_networks, init_networks
-from kdjax.strategies.supervision import find_tap, label_loss, trace_output
+from kdjax.strategies.supervision import (
+    find_tap,
+    label_loss,
+    require_same_classes,
+    trace_output,
+)
 
 
 def feature_map_online(
@@ -57,6 +62,7 @@ def feature_map_online(
     def init(key, batch):
         image = batch.inputs["image"]
         made = init_networks(networks, key, image)
+        require_same_classes(networks, made, image)
         features = maps(
             {name: trace_output(networks[name], made[name], image) for name in names}
         )
