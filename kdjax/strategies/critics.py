@@ -1,6 +1,7 @@
-"""Critics (discriminators): small networks that separate two sources of activations.
+"""Critics (discriminators), and checks of critics and generators.
 
-A critic's score is high for the teacher's, or for real images; see `losses.gan`.
+A critic is a small network that separates two sources of activations or images. Its
+score is high for the teacher's, or for real images; see `losses.adversarial_critic`.
 """
 
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.config import Optim, require, require_known
+from kdjax.config import ConfigError, Optim, require, require_known
 from kdjax.core.types import Array, Model, PyTree
 from kdjax.losses._generative.gan import CRITIC_VARIANTS
 from kdjax.models import from_linen
 from kdjax.models.layers import mean_pool
+from kdjax.strategies.supervision import trace_output
 
 
 def mlp_critic(width: int = 64, outputs: int = 1, layers: int = 2) -> Model:
@@ -64,3 +66,22 @@ def require_steps(student_steps: int) -> None:
 def require_variant(variant: str) -> None:
     """Refuse a GAN loss of an unknown name."""
     require_known(variant, CRITIC_VARIANTS, "strategy.options.variant")
+
+
+def require_generator(
+    generator: Model, variables: PyTree, codes: Array, shape: tuple[int, ...]
+) -> None:
+    """Refuse a network that makes no images of that shape, without the batch axis.
+
+    Raises ConfigError of `networks.generator.model`.
+    """
+    field = "networks.generator.model"
+    expected = "a generator with the tap image, such as class_generator"
+    try:
+        taps = trace_output(generator, variables, codes).taps
+    except Exception as error:
+        reason = f"expected {expected}, its call raised {type(error).__name__}"
+        raise ConfigError(f"{field}.name", reason=reason) from error
+    require("image" in taps, f"{field}.name", expected, sorted(taps))
+    got, expected = taps["image"].shape[1:], f"images of shape {shape}"
+    require(got == shape, f"{field}.resolution", expected, got)
