@@ -93,7 +93,12 @@ def describe(name: str) -> str:
     parameters = inspect.signature(entry.function).parameters.values()
     options = [p for p in parameters if p.default is not inspect.Parameter.empty]
     shown = ", ".join(f"{p.name} = {p.default!r}" for p in options)
-    lines = [text, "", f"options: {shown or 'none'}", f"command: {entry.command or _command(entry)}"]
+    lines = [
+        text,
+        "",
+        f"options: {shown or 'none'}",
+        f"command: {entry.command or _command(entry)}",
+    ]
     return "\n".join(lines)
 
 
