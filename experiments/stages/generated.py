@@ -7,6 +7,7 @@ The stages `augment` and `replace` differ in the share of generated images, and 
 has none. TSC-GAN (arXiv 1812.02271) mixes real and generated images.
 """
 
+import dataclasses
 from typing import Any
 
 from kdjax.config import (
@@ -67,12 +68,8 @@ def _stages(changes: dict[str, Any]) -> Stages:
         "teacher": labels_only(run(model=teacher.model), teacher=None),
         "gan": gan,
     }
-    weights = {"weights": "stage:gan"}
-    frozen = Network(
-        ModelConfig(GENERATOR.name, width=1, resolution=8, **weights),
-        network="generator",
-        frozen=True,
-    )
+    trained = dataclasses.replace(GENERATOR, weights="stage:gan")
+    frozen = Network(trained, network="generator", frozen=True)
     for name, share in SHARES.items():
         runs[name] = run(
             teacher=FromRun("stage:teacher"),

@@ -53,8 +53,7 @@ def kdgan(
       gumbel_end: at the last; it falls geometrically.
       straight_through: samples are one-hot for the critic, as the labels are, with the
         gradient of the relaxed ones.
-      student_steps: steps of student and large network for one of the critic.
-      rate: the critic's learning rate.
+      student_steps: steps of both networks for one of the critic, whose rate is `rate`.
 
     Raises:
       ConfigError: an option out of its range.
@@ -93,7 +92,7 @@ def kdgan(
         constants = jax.lax.stop_gradient(logits)
         shares = {"student": share, "large": 1 - share}
         weights = {"student": student_weight, "large": large_weight}
-        values, metrics = {"critic": 0.0}, {}
+        values, metrics, sources = {}, {}, []
         for name, peer in (("student", "large"), ("large", "student")):
             hard = label_loss(logits[name], batch)
             against = losses.adversarial_student(fake[name], variant="saturating")
@@ -106,8 +105,9 @@ def kdgan(
                 + weights[name] * soft.mean()
             )
             source = losses.adversarial_critic(fake[name], true).mean()
-            values["critic"] += shares[name] * source
+            sources.append(shares[name] * source)
             metrics |= {f"hard of {name}": hard, f"soft of {name}": soft.mean()}
+        values["critic"] = jnp.sum(jnp.stack(sources))
         return values, (state, metrics)
 
     return Strategy(
