@@ -18,6 +18,9 @@ class Network:
     """The network. `weights` are those that it starts from."""
     optim: Optim | None = None
     """Its optimizer and schedule; None: those of the run."""
+    network: str = ""
+    """Its name among the networks of the run that `model.weights` names. Empty: the
+    network that was evaluated."""
     frozen: bool = False
     """It does not learn. Its variables are `batch.frozen[NAME]`."""
 
@@ -27,5 +30,8 @@ class Network:
         if self.optim is not None:
             require(not self.frozen, f"{at}.optim", "none, as it is frozen", self.optim)
             self.optim.check(f"{at}.optim", steps)
+        ok = bool(self.model.weights) or not self.network
+        expected = "none, without a run as the weights of its model"
+        require(ok, f"{at}.network", expected, self.network)
         ok = bool(self.model.weights) or ":" in self.model.name or not self.frozen
         require(ok, f"{at}.model.weights", "weights, as it is frozen", "none")

@@ -18,6 +18,7 @@ from kdjax.config import (
     beneath,
     replace_published,
     require,
+    require_known,
     require_local,
 )
 from kdjax.core import runlog
@@ -170,6 +171,7 @@ def load_trained(
     model: Model | None = None,
     step_number: int | None = None,
     field: str = "",
+    network: str = "",
 ) -> BoundModel:
     """The trained model of a finished run's folder, on the devices of a mesh.
 
@@ -177,6 +179,7 @@ def load_trained(
       model: in place of the one that the folder's config names.
       step_number: a checkpoint's step; None takes the last.
       field: the config section whose `run` and `step` errors name.
+      network: one of its `networks`; by default the one that it evaluates.
     """
     summary = runlog.read_summary(folder)
     if summary is None:
@@ -185,8 +188,11 @@ def load_trained(
         raise ConfigError(str(folder), reason=UNFINISHED)
     shape = summary["classes"], summary["channels"]
     run = read_run(folder)
+    if network:
+        require_known(network, run.networks, "network")
+        run = dataclasses.replace(run, model=run.networks[network].model)
     abstract = trace_model(run, *shape, model)
-    if model is None:
+    if model is None and not network:
         _warn_of_other_code(folder, run.model, abstract.code[0])
     like = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -199,7 +205,7 @@ def load_trained(
         ok = step_number is None or step_number in steps
         expected = f"a step whose checkpoint {folder} has, of {steps}"
         require(ok, f"{field}.step" if field else "step_number", expected, step_number)
-        network = summary.get("network", "student")
+        network = network or summary.get("network", "student")
         variables = checkpoints.restore_network(like, network, step_number)
     finally:
         checkpoints.close()
@@ -270,9 +276,10 @@ def load_initial(
         initial[STUDENT] = _load_initial(run, train, mesh)
     for name, network in run.networks.items():
         own = dataclasses.replace(run, model=network.model)
-        with beneath(f"networks.{name}", {"model": "model"}):
+        names = {"model": "model", "network": "network"}
+        with beneath(f"networks.{name}", names):
             if network.model.weights:
-                initial[name] = _load_initial(own, train, mesh)
+                initial[name] = _load_initial(own, train, mesh, network.network)
             elif network.frozen:
                 shape = train.classes, train.shape[-1]
                 bound = load_pretrained(network.model, *shape, "model")
@@ -280,14 +287,16 @@ def load_initial(
     return initial
 
 
-def _load_initial(run: Run, train: Source, mesh: Mesh) -> InitialVariables:
-    """The variables that `run.model.weights` names."""
+def _load_initial(
+    run: Run, train: Source, mesh: Mesh, network: str = ""
+) -> InitialVariables:
+    """The variables that `run.model.weights` names; network: as in `load_trained`."""
     folder = run.model.weights
     classes, channels = train.classes, train.shape[-1]
     folder = folder if "://" in folder else weights.expand_path(folder)
     if "://" in folder or not runlog.is_finished(folder):
         return InitialVariables(zoo.load_pretrained(run.model, classes, channels))
-    variables = load_trained(folder, mesh).variables
+    variables = load_trained(folder, mesh, network=network).variables
     abstract = trace_model(run, classes, channels).variables
     mismatches = weights.find_mismatches(
         *(jax.tree.map(_of_one_seed, tree) for tree in (abstract, variables))

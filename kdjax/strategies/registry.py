@@ -6,13 +6,19 @@ from typing import NamedTuple
 
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
+from kdjax.strategies.methods.acgan import acgan
 from kdjax.strategies.methods.crd import crd
+from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
+from kdjax.strategies.methods.feature_map_online import feature_map_online
+from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
     attention_transfer_gradient,
     jacobian_matching,
 )
 from kdjax.strategies.methods.irg import irg
+from kdjax.strategies.methods.kdgan import kdgan
+from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
@@ -27,6 +33,7 @@ class Entry(NamedTuple):
     paper: arXiv number or DOI; empty for a definition of no paper's own.
     networks: names that `Run.networks` must have for it.
     teacher: it reads a teacher, which `kdjax distill` provides.
+    command: one that trains it, where networks of `resnet` do not.
     """
 
     function: Callable[..., Strategy]
@@ -34,8 +41,10 @@ class Entry(NamedTuple):
     paper: str = ""
     networks: tuple[str, ...] = ()
     teacher: bool = False
+    command: str = ""
 
 
+GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -53,6 +62,30 @@ STRATEGIES: dict[str, Entry] = {
         Entry(irg, "Instance relationship graph (IRG)", teacher=True),
         Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
+        Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),
+        Entry(meal, "MEAL", "1812.02425", teacher=True),
+        Entry(
+            feature_map_online,
+            "Feature-map-level online adversarial KD",
+            "2002.01775",
+            networks=("peer",),
+        ),
+        Entry(kdgan, "KDGAN", networks=("large", "critic")),
+        Entry(
+            acgan,
+            "Auxiliary classifier GAN (AC-GAN)",
+            "1610.09585",
+            networks=("generator",),
+            command=GENERATED,
+        ),
+        Entry(
+            generated,
+            "Distillation on generated images (TSC-GAN)",
+            "1812.02271",
+            networks=("generator",),
+            teacher=True,
+            command=GENERATED,
+        ),
     )
 }
 
@@ -79,7 +112,12 @@ def describe(name: str) -> str:
     parameters = inspect.signature(entry.function).parameters.values()
     options = [p for p in parameters if p.default is not inspect.Parameter.empty]
     shown = ", ".join(f"{p.name} = {p.default!r}" for p in options)
-    lines = [text, "", f"options: {shown or 'none'}", f"command: {_command(entry)}"]
+    lines = [
+        text,
+        "",
+        f"options: {shown or 'none'}",
+        f"command: {entry.command or _command(entry)}",
+    ]
     return "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """Labels and teacher outputs of a batch, and taps by name, as strategies read them."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 
@@ -90,6 +92,23 @@ def require_live_teacher(teacher: Model | None, batch: Batch) -> tuple[Model, Py
     ours, theirs = (x.shape[1:] for x in (batch.inputs["image"], images))
     require(ours == theirs, "teacher", f"images of the student's {ours}", theirs)
     return teacher, batch.frozen["teacher"]
+
+
+def require_same_classes(
+    networks: Mapping[str, Model], variables: Mapping[str, PyTree], inputs: PyTree
+) -> None:
+    """Refuse networks with other numbers of classes than the student.
+
+    Raises ConfigError of `networks.NAME.model`.
+    """
+    widths = {
+        name: trace_output(model, variables[name], inputs).logits.shape[-1]
+        for name, model in networks.items()
+    }
+    expected = f"as many classes as the student ({widths['student']})"
+    for name, width in widths.items():
+        ok = width == widths["student"]
+        require(ok, f"networks.{name}.model", expected, width)
 
 
 def find_tap(output: Output, name: str, field: str) -> Array:
