@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Loss = str | Callable[..., Any]
 else:
     Loss = str
-Option = bool | int | float | str | tuple[int | float, ...]
+Option = bool | int | float | str | tuple[int | float | str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kdjax.config import require_known
 from kdjax.core.types import Strategy
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
+from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.online import online
 
@@ -33,6 +34,7 @@ STRATEGIES: dict[str, Entry] = {
     for entry in (
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
+        Entry(deep_to_shallow, "Be Your Own Teacher (BYOT), early exits", "1905.08094"),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
     )
 }
