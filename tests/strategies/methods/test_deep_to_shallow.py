@@ -1,7 +1,5 @@
 """Be Your Own Teacher, against its formula in float64."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from kdjax.models import from_function
 from kdjax.presets import digits
 from kdjax.strategies import make_strategy
 from tests.e2e.saved import saved
+from tests.strategies.methods.resumption import check_resumes_bitwise
 
 N, CLASSES, WIDTH = 5, 3, 4
 RNG = np.random.default_rng(0)
@@ -155,34 +154,14 @@ def test_a_tap_that_the_student_has_not_is_refused(option):
 @pytest.mark.full
 def test_a_run_resumes_bitwise_and_exports_the_network_alone(tiny_run, tmp_path):
     """The exits are networks of the run, and no part of the student."""
-    run = labels_only(
-        tiny_run(checkpoint_every=4, evaluate_every=4),
-        teacher=None,
-        strategy=Custom("deep_to_shallow"),
-    )
-    begun = dataclasses.replace(run, workdir=str(tmp_path / "begun"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runlog, "append_metrics", crash_at(6))
-        with pytest.raises(RuntimeError, match="a crash"):
-            jobs.train(begun)
-    folders = jobs.train(begun), jobs.train(run)
-    resumed, whole = (saved(folder) for folder in folders)
-    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    changes = {"teacher": None, "strategy": Custom("deep_to_shallow")}
+    run = labels_only(tiny_run(checkpoint_every=4, evaluate_every=4), **changes)
+    folder = check_resumes_bitwise(jobs.train, run, tmp_path / "begun", crash_at=6)
+    names = saved(folder)
     for name in ("student", "exit1", "exit2"):
-        assert any(f"['{name}']" in key for key in whole)
-    student = kdjax.load(folders[0])
+        assert any(f"['{name}']" in key for key in names)
+    student = kdjax.load(folder)
     assert set(student.variables) == {"params"}
     assert "Dense_0" in student.variables["params"]
-    line = [x for x in runlog.read_metrics(folders[0]) if x["kind"] == "train"][-1]
+    line = [x for x in runlog.read_metrics(folder) if x["kind"] == "train"][-1]
     assert {"accuracy of exit1", "accuracy of the ensemble"} <= set(line)
-
-
-def crash_at(step):
-    append = runlog.append_metrics
-
-    def crash(folder, line):
-        append(folder, line)
-        if line["step"] == step:
-            raise RuntimeError("a crash")
-
-    return crash

@@ -1,18 +1,24 @@
 """Deep mutual learning: fixtures, identical peers, and peers in one mapped call."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.config import ConfigError, Custom, ModelConfig, Network
+from kdjax import jobs
+from kdjax.config import ConfigError, Custom, ModelConfig, Network, labels_only
 from kdjax.core.types import Batch
 from kdjax.models import from_function, from_linen
 from kdjax.presets import digits
 from kdjax.strategies import make_strategy
 from kdjax.strategies.networks import apply_copies, apply_networks, init_networks
 from kdjax.train import turns
+from tests.e2e.linear_runs import linear
+from tests.e2e.saved import saved
+from tests.strategies.methods.resumption import check_resumes_bitwise
 
 # Logits of two examples, their labels, and losses computed in float64 apart from kdjax.
 FIRST, SECOND = [[1.0, 2, 3], [0.5, 0.5, 0]], [[2.0, 1, 0], [0, 3, 1]]
@@ -168,3 +174,15 @@ def test_a_wrong_number_of_peers_is_refused():
         ConfigError, match="^strategy.options.peers: .*0, as `networks`"
     ):
         make(constant(), {"other": constant()}, peers=2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_run_of_three_peers_resumes_bitwise(tiny_run, tmp_path, in_turn):
+    strategy = Custom("mutual", options={"peers": 3, "in_turn": in_turn})
+    run = tiny_run(checkpoint_every=4, evaluate_every=4, seeds=2)
+    run = labels_only(run, teacher=None, strategy=strategy)
+    job = functools.partial(jobs.train, model=linear())
+    folder = check_resumes_bitwise(job, run, tmp_path / "begun", crash_at=6)
+    weights = [x for key, x in saved(folder).items() if "['params']" in key]
+    assert len(weights) == 3 and len({x.tobytes() for x in weights}) == 3
