@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 import kdjax
-from experiments.examples import cifar10, features, one_loss, sharded_relation
+from experiments.examples import (
+    cifar10,
+    early_exits,
+    features,
+    one_loss,
+    sharded_relation,
+)
 from kdjax.config import Compute, ConfigError, ModelConfig, Optim, TrainFirst, to_dict
 from kdjax.core import runlog
 from kdjax.models import from_function
@@ -82,3 +88,16 @@ def test_cifar10(tmp_path, monkeypatch):
     variables = model.init(jax.random.key(1), np.zeros((1, 32, 32, 3), np.float32))
     kdjax.distill(run, splits=splits, student=maps(2), teacher=(model, variables))
     assert runlog.read_config(tmp_path / "run")["views"] == to_dict(run)["views"]
+
+
+@pytest.mark.full
+def test_early_exits(tmp_path):
+    """The last exit is the exported student; more confidence costs no fewer FLOPs."""
+    run = shortened(early_exits.run(), tmp_path / "run")
+    folder = kdjax.jobs.train(run)
+    rows = early_exits.main(str(folder))
+    test = kdjax.evaluate(str(folder), split="test")
+    assert rows["exit 3"][0] == pytest.approx(test["accuracy"][0], abs=1e-6)
+    costs = [cost for name, (_, cost) in rows.items() if "confidence" in name]
+    assert costs == sorted(costs) and costs[0] == rows["exit 1"][1]
+    assert rows["confidence > 1.0"] == rows["exit 3"]

@@ -1,0 +1,16 @@
+"""Methods of several stages at digits scale, a file each.
+
+    kdjax distill --config experiments/stages/FILE.py:FUNCTION
+
+| method | FILE.py:FUNCTION |
+|---|---|
+| FitNets, arXiv 1412.6550 | fitnets.py:fitnets |
+| FSP, Yim et al., CVPR 2017 | fsp.py:fsp |
+| Born-Again Networks, arXiv 1805.04770 | born_again.py:born_again, born_again.py:cwtm |
+| Teacher assistants, arXiv 1902.03393 | assistants.py:assistants, assistants.py:plain |
+| Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
+| Train, then tune on own predictions | tune.py:tune |
+
+Each function returns `Stages` and has a default for every argument. Networks, images,
+views, optimizer and seeds are those of the preset `digits`.
+"""

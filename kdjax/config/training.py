@@ -58,7 +58,8 @@ class Optim:
     """`steps` only: the factor."""
     parameters: tuple[Text, ...] = ()
     """Patterns of the parameters that move, such as `stage1/*` or `*/bias`. The others
-    keep their values, and do not decay. Empty: all."""
+    keep their values, and do not decay. Empty: all. Those of a run are the student's;
+    its projectors and other networks move as a whole."""
 
     def check(self, at: str = "optim", steps: int | None = None) -> None:
         """Raise `ConfigError` for fields that do not fit together, or `steps`."""

@@ -1,13 +1,16 @@
 """Multiplications and additions of a function, counted in its jaxpr."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.interpreters import partial_eval
 
 
-def count_flops(function: Callable, *arguments: Any) -> int:
+def count_flops(
+    function: Callable, *arguments: Any, used: Sequence[bool] | None = None
+) -> int:
     """Floating-point operations of the matrix products and convolutions of a call.
 
     A multiplication and an addition are two. All other operations are left out, so
@@ -15,8 +18,13 @@ def count_flops(function: Callable, *arguments: Any) -> int:
     a `while` counts once, as its number of turns is not in the program.
 
     arguments: arrays, or their shapes as `jax.ShapeDtypeStruct`.
+    used: for each array of the result True if it counts. Operations that only the
+        others need are left out. None counts all that is in the function.
     """
-    return _of(jax.make_jaxpr(function)(*arguments).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    if used is not None:
+        jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, used)
+    return _of(jaxpr)
 
 
 def _of(jaxpr: Any) -> int:

@@ -278,8 +278,13 @@ def _make_optimizer(strategy: Strategy, example: _Example):
         expected = f"a network that the strategy trains, of {sorted(trained)}"
         require(ok, f"networks.{name}", expected, sorted(known))
     own = {name: network.optim for name, network in run.networks.items()}
+    # The run's patterns are of the student's parameters; a projector has none such.
+    others = dataclasses.replace(run.optim, parameters=())
     optims = {
-        name: strategy.optim.get(name) or own.get(name) or run.optim for name in trained
+        name: strategy.optim.get(name)
+        or own.get(name)
+        or (run.optim if name == strategy.student else others)
+        for name in trained
     }
     each = {name: optimizer.make_optimizer(x, name) for name, x in optims.items()}
     return optimizer.by_network(each), optimizer.network_rates(optims, run.steps)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.config import require
 from kdjax.core.types import Array, Model, Strategy
-from kdjax.strategies.networks import apply_networks, init_networks
+from kdjax.strategies.networks import apply_copies, apply_networks, init_networks
+from kdjax.strategies.supervision import label_loss
 
 
 def mutual(
@@ -26,7 +27,7 @@ def mutual(
     Args:
       networks: the student and its peers by name. A peer's predictions are constants.
       peers: number of networks where the student stands alone: copies of it, each with
-        an initialization of its own. 0 takes 2.
+        an initialization of its own, applied in one mapped call. 0 takes 2.
       in_turn: a step moves one network, the next step the next. The paper moves one
         after another on the same batch.
 
@@ -34,7 +35,8 @@ def mutual(
       ConfigError: fewer than 2 networks, or both named networks and `peers`.
     """
     at, student = "strategy.options.peers", networks["student"]
-    if len(networks) == 1:
+    equal = len(networks) == 1
+    if equal:
         require(peers == 0 or peers >= 2, at, "at least 2 networks", peers)
         copies = {f"peer{i}": student for i in range(1, peers or 2)}
         networks = {"student": student, **copies}
@@ -46,7 +48,11 @@ def mutual(
 
     def loss(params, state, batch, schedules, key):
         image = batch.inputs["image"]
-        outputs, state = apply_networks(networks, params, state, image, key)
+        if equal and not in_turn:
+            names = [*networks]
+            outputs, state = apply_copies(names, student, params, state, image, key)
+        else:
+            outputs, state = apply_networks(networks, params, state, image, key)
         logits = {name: output.logits for name, output in outputs.items()}
         constants = jax.lax.stop_gradient(logits)
 
@@ -57,8 +63,7 @@ def mutual(
                 for peer in networks
                 if peer != name
             ]
-            labels = losses.hard_cross_entropy(own, batch.labels).mean()
-            return labels + weight * jnp.mean(jnp.stack(soft))
+            return label_loss(own, batch) + weight * jnp.mean(jnp.stack(soft))
 
         values = {name: one(name) for name in networks}
         metrics = {f"loss of {name}": value for name, value in values.items()}

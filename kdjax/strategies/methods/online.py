@@ -5,6 +5,7 @@ import jax
 from kdjax import losses
 from kdjax.core.types import Model, Strategy
 from kdjax.strategies.networks import apply_networks, init_networks
+from kdjax.strategies.supervision import label_loss
 
 
 def online(
@@ -35,10 +36,10 @@ def online(
         ours, theirs = outputs["student"].logits, outputs["large"].logits
         teacher = jax.lax.stop_gradient(theirs)
         soft = losses.softmax_kl(ours, teacher, temperature=temperature).mean()
-        hard = losses.hard_cross_entropy(ours, batch.labels).mean()
+        hard = label_loss(ours, batch)
         values = {
             "student": label_weight * hard + weight * soft,
-            "large": losses.hard_cross_entropy(theirs, batch.labels).mean(),
+            "large": label_loss(theirs, batch),
         }
         agree = (ours.argmax(-1) == theirs.argmax(-1)).mean()
         return values, (state, {"soft": soft, "hard": hard, "agreement": agree})

@@ -1,0 +1,235 @@
+"""The methods of experiments/stages: their paths, what moves in each, their runs."""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.interpreters import partial_eval
+
+import kdjax
+from experiments import stages as table
+from experiments.stages import common
+from experiments.stages.assistants import assistants, halves, ladder, plain
+from experiments.stages.born_again import born_again, cwtm, ensemble_accuracies
+from experiments.stages.fitnets import fitnets
+from experiments.stages.fsp import fsp
+from experiments.stages.labels_then_soft import labels_then_soft
+from experiments.stages.tune import tune
+from kdjax import setup
+from kdjax.config import Compute, FromRun, Optim, Stages
+from kdjax.core import runlog
+from kdjax.models import zoo
+from kdjax.train.optimizer import label_parameters
+from tests.e2e.saved import saved
+
+# For each stage its teacher and the one that its network starts from.
+PATHS = {
+    fitnets: {
+        "teacher": ("", ""),
+        "hint": ("teacher", ""),
+        "kd": ("teacher", "hint"),
+    },
+    fsp: {"teacher": ("", ""), "flow": ("teacher", ""), "labels": ("", "flow")},
+    born_again: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
+    cwtm: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
+    assistants: {
+        "teacher": ("", ""),
+        "assistant4": ("teacher", ""),
+        "student": ("assistant4", ""),
+    },
+    plain: {"teacher": ("", ""), "student": ("teacher", "")},
+    ladder: {
+        "teacher": ("", ""),
+        "assistant8": ("teacher", ""),
+        "assistant4": ("assistant8", ""),
+        "student": ("assistant4", ""),
+    },
+    labels_then_soft: {
+        "teacher": ("", ""),
+        "labels": ("", ""),
+        "soft": ("teacher", "labels"),
+    },
+    tune: {"train": ("", ""), "tune": ("train", "train")},
+}
+ALL = pytest.mark.parametrize("function", PATHS, ids=lambda x: x.__name__)
+
+
+@ALL
+def test_the_path_of_stages(function):
+    """Each is taught by, and starts from, what the paper says; it can be checked."""
+    stages = function()
+    stages.check()
+    path = {
+        name: (run.teacher.run if run.teacher else "", run.model.weights)
+        for name, run in stages.runs.items()
+    }
+    named = {
+        name: tuple(x and f"stage:{x}" for x in pair)
+        for name, pair in PATHS[function].items()
+    }
+    assert path == named and [*path] == [*named]
+    assert all(not run.baselines for run in stages.runs.values())
+    file = function.__module__.rpartition(".")[2]
+    command = f"kdjax distill --config experiments/stages/{file}.py:"
+    assert command in sys.modules[function.__module__].__doc__
+    assert f"{file}.py:" in table.__doc__
+
+
+def test_the_folders_are_apart():
+    folders = [function().workdir for function in PATHS]
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("tap", ["stem", "stage1", "stage2", "stage3"])
+@pytest.mark.parametrize("depth", [8, 14])
+def test_the_layers_to_a_tap_are_those_that_it_depends_on(tap, depth):
+    """And no others: a hint has no gradient in the layers above."""
+    model = zoo.make_model(common.resnet(depth=depth), 10)
+    image = jnp.zeros((1, 8, 8, 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    params = variables["params"]
+    labels = label_parameters(params, common.layers_to(tap, depth))
+
+    def read(params):
+        return model.apply({"params": params}, image, train=True)[0].taps[tap]
+
+    program = jax.make_jaxpr(read)(params).jaxpr
+    _, used = partial_eval.dce_jaxpr(program, [True])
+    assert [x == "moves" for x in jax.tree.leaves(labels)] == used
+    assert any(used) and not all(used)
+
+
+def test_stages_of_features_move_the_layers_below_alone():
+    hint, flow = fitnets().runs["hint"], fsp().runs["flow"]
+    assert hint.optim.parameters == common.layers_to("stage2")
+    assert flow.optim.parameters == common.layers_to("stage3")
+    for stages, name in ((fitnets(), "kd"), (fsp(), "labels")):
+        assert stages.runs[name].optim == Optim()
+    assert all("hard" not in run.terms for run in (hint, flow))
+
+
+def test_lambda_of_fitnets_falls_from_4_to_1():
+    """Of H without the factor T^2 that our KL has."""
+    weight, temperature = fitnets().runs["kd"].terms["soft"].scalars
+    path = [weight.value, weight.end, weight.schedule]
+    assert path == [pytest.approx(4 / 9), pytest.approx(1 / 9), "linear"]
+    assert temperature.value == 3.0
+
+
+def test_a_path_without_assistants_is_plain_distillation():
+    run = plain().runs["student"]
+    terms = common.soft_and_hard(0.5, 0.5, 2.0)
+    assert run == common.taught(teacher=FromRun("stage:teacher"), terms=terms)
+    assert assistants(()).runs == plain().runs
+
+
+def test_the_widths_of_a_path():
+    assert (halves(16), halves(8), halves(4), halves(2)) == ((8, 4), (4,), (), ())
+    runs = assistants((6, 3), teacher=12, student=1).runs.values()
+    assert [run.model.width for run in runs] == [12, 6, 3, 1]
+    assert {run.model.depth for run in runs} == {8}
+
+
+def test_generations_are_one_network_with_seeds_of_their_own():
+    runs = [*born_again(generations=4).runs.values()]
+    assert len({run.model for run in runs}) == 1
+    seeds = [range(run.seed, run.seed + run.seeds) for run in runs]
+    assert len(set().union(*seeds)) == 4 * runs[0].seeds
+    assert runs[0].teacher is None and not runs[0].uses_teacher
+    assert set(cwtm().runs["g1"].terms) == {"hard"}
+    assert cwtm().runs["g1"].terms["hard"].example_weights == "confidence_weights"
+
+
+def traced(stages):
+    """Trace a step of every stage, with shapes for what earlier ones train."""
+    models = {}
+    for name, run in stages.runs.items():
+        run = dataclasses.replace(run, compute=Compute(data=1))
+        train = setup.load_source(run, "train")
+        teacher = None
+        if isinstance(run.teacher, FromRun):
+            teacher = models[run.teacher.run.removeprefix("stage:")]
+        setup.check_fit(run, train=train, student=None, teacher=teacher, initial={})
+        models[name] = setup.trace_model(run, train.classes, train.shape[-1])
+
+
+@pytest.mark.full
+@ALL
+def test_the_parts_of_every_stage_fit(function):
+    traced(function())
+
+
+def short(stages, folder, **changes):
+    """The same stages, of three steps and two seeds."""
+    changes = {
+        "steps": 3,
+        "seeds": 2,
+        "evaluate_every": 3,
+        "log_every": 1,
+        "compute": Compute(data=1),
+        **changes,
+    }
+    runs = {
+        name: dataclasses.replace(
+            run, optim=dataclasses.replace(run.optim, warmup=1), **changes
+        )
+        for name, run in stages.runs.items()
+    }
+    return Stages(runs, str(folder))
+
+
+@pytest.mark.full
+def test_fitnets_runs_and_resumes_after_its_first_stage(tmp_path):
+    """The hint moves the layers below it alone; the last stage begins there."""
+    stages = short(fitnets(), tmp_path / "whole")
+    whole = kdjax.jobs.run_stages(stages)
+    resumed = dataclasses.replace(stages, workdir=str(tmp_path / "resumed"))
+    first = dataclasses.replace(resumed, runs={"teacher": stages.runs["teacher"]})
+    kdjax.jobs.run_stages(first)
+    summary = tmp_path / "resumed/teacher/summary.json"
+    before = summary.read_bytes()
+    kdjax.jobs.run_stages(resumed)
+    assert summary.read_bytes() == before
+    for name in stages.runs:
+        pair = (saved(folder / name) for folder in (whole, resumed.folder))
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+    hint = kdjax.load(whole / "hint", seed=1).variables["params"]
+    run = stages.runs["hint"]
+    start = start_of(run, seed=1)
+    labels = label_parameters(start, run.optim.parameters)
+    for label, a, b in zip(*map(jax.tree.leaves, (labels, start, hint)), strict=True):
+        # Equal up to the rounding of two programs; the rate is 1e-2.
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-6) == (label == "stays")
+    assert any("hint connector" in key for key in saved(whole / "hint"))
+    assert not any("connector" in key for key in saved(whole / "kd"))
+    lines = runlog.read_metrics(whole / "kd")
+    assert {"hard", "soft"} <= next(x for x in lines if x["kind"] == "train").keys()
+
+
+def start_of(run, seed):
+    """The student's parameters before the first step of a run under a teacher."""
+    train = setup.load_source(run, "train")
+    alone = common.on_labels(seeds=1, seed=seed, compute=Compute(data=1))
+    parts = setup.make_parts(alone, train=train)
+    state = parts.make_state(np.arange(seed, seed + 1, dtype=np.int32), parts.start)
+    return jax.tree.map(lambda x: np.asarray(x[0]), state.params["student"])
+
+
+@pytest.mark.full
+def test_born_again_runs_and_has_an_ensemble(tmp_path):
+    stages = short(born_again(generations=2), tmp_path / "ban")
+    folder = kdjax.jobs.run_stages(stages)
+    found = ensemble_accuracies(str(folder))
+    assert len(found) == 2
+    run = stages.runs["g0"]
+    test = setup.load_source(run, "test")
+    probabilities = [
+        jax.nn.softmax(kdjax.load(folder / name, seed=seed)(test.images))
+        for name, seed in (("g0", 1), ("g1", 4))
+    ]
+    mean = np.mean(probabilities, 0)
+    right = np.mean(mean.argmax(-1) == test.labels)
+    assert found[1] == pytest.approx(right, abs=1e-6)
