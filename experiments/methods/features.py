@@ -11,7 +11,7 @@ METHODS = {
     "crd": functools.partial(common.taught, name="crd", negatives=128),
     "review": functools.partial(common.taught, name="review_kd"),
     "jacobian": functools.partial(common.taught, name="jacobian_matching"),
-    "gradient": functools.partial(common.taught, name="gradient_attention_transfer"),
+    "gradient": functools.partial(common.taught, name="attention_transfer_gradient"),
 }
 
 EXPERIMENT = Experiment(

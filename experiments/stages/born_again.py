@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 
 import kdjax
@@ -68,7 +69,7 @@ def ensemble_accuracies(workdir: str) -> list[float]:
             kdjax.load(folder, seed=run.seed + number)(images)
             for folder, run in zip(folders, runs, strict=True)
         ]
-        mean = targets.ensemble_logits(np.stack(members))
+        mean = targets.ensemble_logits(jnp.stack(members))
         accuracies.append(float(np.mean(mean.argmax(-1) == labels)))
     return accuracies
 
