@@ -14,6 +14,7 @@ from kdjax.config import (
     require,
     require_known,
 )
+from kdjax.core import checks
 from kdjax.core.types import Model, Strategy
 from kdjax.presets import PRESETS, digits_labels
 from kdjax.strategies import kernels
@@ -131,9 +132,10 @@ def _custom(
     strategy = guarded(function, field, name)(one, **arguments, **options)
     _check_parts(strategy, context["steps"])
     parts = {part: getattr(strategy, part) for part in ("init", "loss", "schedules")}
-    return strategy._replace(
-        **{k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
-    )
+    parts = {k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
+    # Config and labels were checked on the host, so the step needs no guards.
+    loss = checks.without_guards()(parts.pop("loss"))
+    return strategy._replace(loss=loss, **parts)
 
 
 def _check_networks(

@@ -61,7 +61,12 @@ STRATEGIES: dict[str, Entry] = {
         ),
         Entry(jacobian_matching, "Jacobian matching", "1803.00443", teacher=True),
         Entry(crd, "Contrastive representation (CRD)", "1910.10699", teacher=True),
-        Entry(irg, "Instance relationship graph (IRG)", teacher=True),
+        Entry(
+            irg,
+            "Instance relationship graph (IRG)",
+            "10.1109/CVPR.2019.00726",
+            teacher=True,
+        ),
         Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
         Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import ConfigError, Custom, Data
+from kdjax.config import Compute, ConfigError, Custom, Data
 from kdjax.strategies.methods.crd import crd, draw_others
+from kdjax.train import sharding
 from tests.strategies.methods.tapped import (
     CLASSES,
     EXAMPLES,
@@ -167,6 +168,30 @@ def test_devices_share_one_memory():
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
             both = jnp.broadcast_to(b, a.shape)
             np.testing.assert_allclose(a, both, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.full
+def test_a_batch_over_a_mesh():
+    """Under jit over two devices value and memory are those of one device."""
+    strategy = made("crd", **OPTIONS)
+    batch = jax.tree.map(lambda x: x[:4], batch_of()._replace(frozen={}))
+    params, state = start(strategy, batch)
+    mesh = sharding.make_mesh(Compute(data=2), 4, jax.devices()[:2])
+    where = jax.NamedSharding(mesh, jax.P(sharding.BATCH_AXES))
+    divided = jax.device_put(batch, where)
+    want, (one, _) = loss_of(strategy, params, state, batch)
+    found, (two, _) = loss_of(strategy, params, state, divided)
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    for name, array in one["memory"].items():
+        np.testing.assert_allclose(two["memory"][name], array, rtol=1e-5, atol=1e-6)
+
+
+def test_the_step_has_no_guards():
+    """A program with guards is seldom found among those compiled before."""
+    strategy = made("crd", **OPTIONS)
+    shapes = jax.eval_shape(lambda: start(strategy, batch_of()))
+    call = jax.make_jaxpr(lambda p, s: loss_of(strategy, p, s, batch_of())[0])
+    assert "check" not in str(call(*shapes))
 
 
 @pytest.mark.parametrize(
