@@ -6,10 +6,12 @@
 |---|---|
 | FitNets, arXiv 1412.6550 | fitnets.py:fitnets |
 | FSP, Yim et al., CVPR 2017 | fsp.py:fsp |
-| Born-Again Networks, arXiv 1805.04770 | born_again.py:born_again, born_again.py:cwtm |
+| Born-Again Networks, arXiv 1805.04770 | born_again.py:born_again |
+| their ablations CWTM and DKPP | born_again.py:cwtm, born_again.py:dkpp |
 | Teacher assistants, arXiv 1902.03393 | assistants.py:assistants, assistants.py:plain |
 | Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
 | Train, then tune on own predictions | tune.py:tune |
+| Transfer data of a GAN | generated.py:digits |
 
 Each function returns `Stages` and has a default for every argument. Networks, images,
 views, optimizer and seeds are those of the preset `digits`.

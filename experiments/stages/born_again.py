@@ -16,7 +16,8 @@ import numpy as np
 import kdjax
 from experiments.stages import common
 from kdjax import setup, targets
-from kdjax.config import HARD, FromRun, Stages
+from kdjax.config import HARD, Custom, FromRun, Stages
+from kdjax.presets import digits
 
 
 def born_again(
@@ -55,6 +56,17 @@ def cwtm() -> Stages:
     """The ablation CWTM: examples weighted by the confidence of the one before."""
     weights = "confidence_weights"
     return born_again(example_weights=weights, workdir="runs/born_again_cwtm")
+
+
+def dkpp() -> Stages:
+    """The ablation DKPP: the predictions of the one before, permuted at each step."""
+    stages = born_again(workdir="runs/born_again_dkpp")
+    permuted = {"strategy": Custom("dkpp"), "terms": digits().terms}
+    runs = {
+        name: run if run.teacher is None else dataclasses.replace(run, **permuted)
+        for name, run in stages.runs.items()
+    }
+    return dataclasses.replace(stages, runs=runs)
 
 
 def ensemble_accuracies(workdir: str) -> list[float]:

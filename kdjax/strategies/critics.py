@@ -7,13 +7,16 @@ score is high for the teacher's, or for real images; see `losses.adversarial_cri
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from kdjax.config import ConfigError, Optim, require, require_known
 from kdjax.core.types import Array, Model, PyTree
 from kdjax.losses._generative.gan import CRITIC_VARIANTS
 from kdjax.models import from_linen
+from kdjax.models.generators import class_codes
 from kdjax.models.layers import mean_pool
+from kdjax.strategies.sampling import draw_rows
 from kdjax.strategies.supervision import trace_output
 
 
@@ -66,6 +69,19 @@ def require_steps(student_steps: int) -> None:
 def require_variant(variant: str) -> None:
     """Refuse a GAN loss of an unknown name."""
     require_known(variant, CRITIC_VARIANTS, "strategy.options.variant")
+
+
+def draw_codes(
+    key: Array, count: int, classes: int, axis_name: str | None
+) -> tuple[Array, Array]:
+    """Uniform labels, `[count]`, and the codes of a generator for them."""
+    one, two = jax.random.split(key)
+
+    def draw(count: int) -> tuple[Array, Array]:
+        labels = jax.random.randint(one, (count,), 0, classes)
+        return labels, class_codes(two, labels, classes)
+
+    return draw_rows(draw, count, axis_name)
 
 
 def require_generator(

@@ -11,6 +11,7 @@ from kdjax.strategies.methods.crd import crd
 from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
+from kdjax.strategies.methods.dkpp import dkpp
 from kdjax.strategies.methods.feature_map_online import feature_map_online
 from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
@@ -52,6 +53,7 @@ STRATEGIES: dict[str, Entry] = {
         Entry(mutual, "Deep mutual learning (DML)", "1706.00384"),
         Entry(online, "Online distillation", networks=("large",)),
         Entry(deep_to_shallow, "Be Your Own Teacher (BYOT), early exits", "1905.08094"),
+        Entry(dkpp, "Dark knowledge permuted (DKPP)", "1805.04770", teacher=True),
         Entry(critic_on_logits, "Critic on logits", "1709.00513", teacher=True),
         Entry(
             attention_transfer_gradient,

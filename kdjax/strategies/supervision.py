@@ -49,6 +49,15 @@ def task_loss(
     return total
 
 
+def one_hot_labels(batch: Batch, classes: int) -> Array:
+    """One-hot labels, `[batch, classes]`; those of a mixed image are weighted."""
+    labels = jax.nn.one_hot(batch.labels, classes)
+    if batch.partner_labels is None or batch.mix_weight is None:
+        return labels
+    partner = jax.nn.one_hot(batch.partner_labels, classes)
+    return batch.mix_weight * labels + (1 - batch.mix_weight) * partner
+
+
 def trace_output(model: Model, variables: PyTree, inputs: PyTree) -> Output:
     """The shapes of a model's output, without computing it."""
     return jax.eval_shape(lambda v, x: apply_frozen(model, v, x), variables, inputs)

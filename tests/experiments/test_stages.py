@@ -13,7 +13,12 @@ import kdjax
 from experiments import stages as table
 from experiments.stages import common
 from experiments.stages.assistants import assistants, halves, ladder, plain
-from experiments.stages.born_again import born_again, cwtm, ensemble_accuracies
+from experiments.stages.born_again import (
+    born_again,
+    cwtm,
+    dkpp,
+    ensemble_accuracies,
+)
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
@@ -35,6 +40,7 @@ PATHS = {
     fsp: {"teacher": ("", ""), "flow": ("teacher", ""), "labels": ("", "flow")},
     born_again: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     cwtm: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
+    dkpp: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     assistants: {
         "teacher": ("", ""),
         "assistant4": ("teacher", ""),

@@ -19,6 +19,7 @@ def acgan(
     class_weight: float = 1.0,
     variant: str = "non_saturating",
     generator_steps: int = 1,
+    axis_name: str | None = None,
 ) -> Strategy:
     """AC-GAN: a generator of images of a class, and a critic that names the class.
 
@@ -55,13 +56,12 @@ def acgan(
         return made
 
     def loss(params, state, batch, schedules, key):
-        one, two, three = jax.random.split(key, 3)
+        one, two = jax.random.split(key)
         image = batch.inputs["image"]
-        labels = jax.random.randint(one, (len(image),), 0, classes)
-        codes = class_codes(two, labels, classes)
-        made, state = apply_network("generator", generator, params, state, codes, three)
+        labels, codes = critics.draw_codes(one, len(image), classes, axis_name)
+        made, state = apply_network("generator", generator, params, state, codes, two)
         images = (image, made.taps["image"])
-        (real, fake), state = _judge(student, params, state, images, three)
+        (real, fake), state = _judge(student, params, state, images, two)
         scores = fake.taps["score"], real.taps["score"]
         source = losses.adversarial_critic(*scores, variant=variant).mean()
         against = losses.adversarial_student(scores[0], variant=variant).mean()

@@ -9,6 +9,7 @@ from kdjax.core.types import Model, Strategy
 from kdjax.models import linear_projector
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_network
+from kdjax.strategies.sampling import draw_uniform
 from kdjax.strategies.supervision import (
     find_tap,
     label_loss,
@@ -32,6 +33,7 @@ def critic_on_features(
     width: int = 64,
     student_steps: int = 1,
     rate: float = 1e-3,
+    axis_name: str | None = None,
 ) -> Strategy:
     """A critic separates pooled features of teacher and student.
 
@@ -109,7 +111,7 @@ def critic_on_features(
         source = losses.adversarial_critic(score(fake), score(theirs), variant=variant)
         critic_loss = metrics["critic"] = source.mean()
         if penalty:
-            share = jax.random.uniform(key, (len(theirs),))
+            share = draw_uniform(key, len(theirs), axis_name)
             fixed = jax.lax.stop_gradient(ours)
             slopes = losses.gradient_penalty(score, fixed, theirs, share=share)
             critic_loss += penalty * jnp.mean(slopes)

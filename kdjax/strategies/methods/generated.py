@@ -5,10 +5,12 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.config import require
+from kdjax.core import collectives
 from kdjax.core.types import Array, Model, Strategy
 from kdjax.models.generators import class_codes
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_network
+from kdjax.strategies.sampling import draw_uniform
 from kdjax.strategies.supervision import label_loss, require_teacher, trace_output
 
 
@@ -22,6 +24,7 @@ def generated(
     weight: float = 0.9,
     label_weight: float = 0.1,
     temperature: float = 4.0,
+    axis_name: str | None = None,
 ) -> Strategy:
     """Distillation on a mixture of real images and those of a frozen generator.
 
@@ -61,13 +64,12 @@ def generated(
         return {"student": variables}
 
     def loss(params, state, batch, schedules, key):
-        one, two, three, four = jax.random.split(key, 4)
+        one, two, three = jax.random.split(key, 3)
         image = batch.inputs["image"]
-        labels = jax.random.randint(one, (len(image),), 0, classes)
-        codes = class_codes(two, labels, classes)
+        labels, codes = critics.draw_codes(one, len(image), classes, axis_name)
         made, _ = generator.apply(batch.frozen["generator"], codes, train=False)
         fakes = made.taps["image"]
-        chosen = jax.random.bernoulli(three, share, (len(image),))
+        chosen = draw_uniform(two, len(image), axis_name) < share
 
         def mix(real: Array) -> Array:
             fake = jax.image.resize(fakes, real.shape, "linear")
@@ -79,11 +81,11 @@ def generated(
 
         theirs = apply_teacher(jax.tree.map(mix, batch.inputs["teacher_image"]))
         output, state = apply_network(
-            "student", student, params, state, mix(image), four
+            "student", student, params, state, mix(image), three
         )
         soft = losses.softmax_kl(output.logits, theirs, temperature=temperature).mean()
         metrics = {"soft": soft, "generated": jnp.mean(chosen)}
-        metrics["coverage"] = _coverage(theirs, chosen)
+        metrics["coverage"] = _coverage(theirs, chosen, axis_name)
         total = weight * soft
         if label_weight:
             partner = batch.partner_labels
@@ -98,13 +100,15 @@ def generated(
     return Strategy(init, loss, labels=label_weight > 0)
 
 
-def _coverage(logits: Array, chosen: Array) -> Array:
+def _coverage(logits: Array, chosen: Array, axis_name: str | None) -> Array:
     """Share of the classes in the mean prediction of the chosen examples.
 
     `exp(H(mean p)) / classes`: 1 for all classes alike; 0 if no example is chosen.
     """
-    weights = chosen / jnp.maximum(jnp.sum(chosen), 1)
-    mean = jnp.sum(weights[:, None] * jax.nn.softmax(logits), axis=0)
+    count = collectives.total(jnp.sum(chosen), axis_name)
+    weights = chosen[:, None] / jnp.maximum(count, 1)
+    mean = jnp.sum(weights * jax.nn.softmax(logits), axis=0)
+    mean = collectives.total(mean, axis_name)
     entropy = jnp.sum(jax.scipy.special.entr(mean))
     share = jnp.exp(entropy) / logits.shape[-1]
-    return jnp.where(jnp.any(chosen), share, 0)
+    return jnp.where(count > 0, share, 0)

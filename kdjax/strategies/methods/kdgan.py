@@ -6,10 +6,15 @@ import numpy as np
 
 from kdjax import losses
 from kdjax.config import require
-from kdjax.core.types import Array, Batch, Model, Strategy
+from kdjax.core.types import Model, Strategy
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_network, init_networks
-from kdjax.strategies.supervision import label_loss, require_same_classes
+from kdjax.strategies.sampling import gumbel_softmax
+from kdjax.strategies.supervision import (
+    label_loss,
+    one_hot_labels,
+    require_same_classes,
+)
 
 
 def kdgan(
@@ -28,6 +33,7 @@ def kdgan(
     straight_through: bool = False,
     student_steps: int = 1,
     rate: float = 1e-3,
+    axis_name: str | None = None,
 ) -> Strategy:
     """KDGAN: a critic separates true labels from those of student and large network.
 
@@ -85,10 +91,16 @@ def kdgan(
             )
             logits[name] = output.logits
             label = gumbel_softmax(
-                keys[3 + i], output.logits, schedules["gumbel"], straight_through
+                keys[3 + i],
+                output.logits,
+                schedules["gumbel"],
+                straight_through,
+                axis_name,
             )
             fake[name] = jnp.sum(label * judged.logits, axis=-1)
-        true = jnp.sum(_true_labels(judged.logits, batch) * judged.logits, axis=-1)
+        true = jnp.sum(
+            one_hot_labels(batch, judged.logits.shape[-1]) * judged.logits, axis=-1
+        )
         constants = jax.lax.stop_gradient(logits)
         shares = {"student": share, "large": 1 - share}
         weights = {"student": student_weight, "large": large_weight}
@@ -117,33 +129,3 @@ def kdgan(
         turns=(("critic", 1), (("student", "large"), student_steps)),
         optim={"critic": critics.critic_optim(rate)},
     )
-
-
-def gumbel_softmax(
-    key: Array,
-    logits: Array,
-    temperature: float | Array,
-    straight_through: bool = False,
-) -> Array:
-    """Relaxed samples of a categorical distribution (arXiv 1611.01144).
-
-    `softmax((logits + g) / temperature)` with Gumbel noise g, `[..., classes]`. Towards
-    temperature 0 they are one-hot, and their mean is `softmax(logits)`.
-
-    straight_through: one-hot values with the gradient of the relaxed ones.
-    """
-    noisy = (logits + jax.random.gumbel(key, logits.shape, logits.dtype)) / temperature
-    relaxed = jax.nn.softmax(noisy)
-    if not straight_through:
-        return relaxed
-    top = jax.nn.one_hot(jnp.argmax(noisy, axis=-1), logits.shape[-1])
-    return relaxed + jax.lax.stop_gradient(top - relaxed)
-
-
-def _true_labels(logits: Array, batch: Batch) -> Array:
-    """One-hot labels, both of them for a mixed image."""
-    labels = jax.nn.one_hot(batch.labels, logits.shape[-1])
-    if batch.partner_labels is None or batch.mix_weight is None:
-        return labels
-    partner = jax.nn.one_hot(batch.partner_labels, logits.shape[-1])
-    return batch.mix_weight * labels + (1 - batch.mix_weight) * partner

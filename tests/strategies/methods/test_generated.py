@@ -7,7 +7,8 @@ import pytest
 
 from kdjax import from_function
 from kdjax.config import ConfigError
-from kdjax.models.generators import LATENT, class_codes
+from kdjax.models.generators import LATENT
+from kdjax.strategies.critics import draw_codes
 from kdjax.strategies.methods.acgan import acgan
 from kdjax.strategies.methods.generated import generated
 from kdjax.train import turns
@@ -80,9 +81,7 @@ def make(**options):
 
 def drawn(key):
     """Labels and codes of the generated images of a step."""
-    keys = jax.random.split(key, 4)
-    labels = jax.random.randint(keys[0], (N,), 0, CLASSES)
-    return labels, class_codes(keys[1], labels, CLASSES), keys[2]
+    return draw_codes(jax.random.split(key, 3)[0], N, CLASSES, None)
 
 
 def test_acgan(batch):
@@ -92,9 +91,9 @@ def test_acgan(batch):
     params, state = setting.start(strategy, batch)
     values, _ = setting.evaluate(strategy, params, state, batch)
     weights = setting.doubles(params)
-    keys = jax.random.split(jax.random.key(1), 3)
-    labels = jax.random.randint(keys[0], (N,), 0, CLASSES)
-    codes = np.float64(class_codes(keys[1], labels, CLASSES))
+    key = jax.random.split(jax.random.key(1))[0]
+    labels, codes = draw_codes(key, N, CLASSES, None)
+    codes = np.float64(codes)
     fake = np.tanh(codes @ weights["generator"]["w"])
     real = rows(batch.inputs["image"])
     logits, scores = (
@@ -127,7 +126,7 @@ def test_share_1_replaces_all_images(batch):
     strategy = make(share=1.0, weight=0.8, label_weight=0.3, temperature=3.0)
     params, state = setting.start(strategy, batch)
     values, metrics = setting.evaluate(strategy, params, state, batch)
-    labels, codes, _ = drawn(jax.random.key(1))
+    labels, codes = drawn(jax.random.key(1))
     made = jnp.tanh(codes @ batch.frozen["generator"]["params"]["w"])
     made = made.reshape(N, SIZE, SIZE, 1)
     logits = rows(made) @ np.float64(params["student"]["w"])

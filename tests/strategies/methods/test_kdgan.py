@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kdjax.config import ConfigError
-from kdjax.strategies.methods.kdgan import gumbel_softmax, kdgan
+from kdjax.strategies.methods.kdgan import kdgan
+from kdjax.strategies.sampling import gumbel_softmax
 from kdjax.train import turns
 from tests.strategies.methods import setting
 from tests.strategies.methods.setting import N, cross_entropy, kl, softplus
@@ -22,11 +23,12 @@ def test_gumbel_softmax():
     """The mean of many samples approaches the softmax, and one-hot values its top."""
     logits = np.float32([0.5, -1.0, 2.0])
     many = np.tile(logits, (20_000, 1))
-    samples = np.float64(gumbel_softmax(jax.random.key(0), many, 0.02))
+    key = jax.random.key(0)
+    samples = np.float64(gumbel_softmax(key, many, 0.02))
     expected = np.exp(setting.log_softmax(logits))
     np.testing.assert_allclose(samples.mean(0), expected, atol=0.012)
     np.testing.assert_allclose(samples.sum(-1), 1, rtol=1e-5)
-    hard = gumbel_softmax(jax.random.key(0), many, 0.02, straight_through=True)
+    hard = gumbel_softmax(key, many, 0.02, straight_through=True)
     np.testing.assert_array_equal(np.argmax(hard, -1), np.argmax(samples, -1))
     np.testing.assert_allclose(np.max(hard, -1), 1, rtol=1e-6)
 
