@@ -75,7 +75,7 @@ def exit_names(count: int) -> list[str]:
     return [f"exit{number}" for number in range(1, count + 1)]
 
 
-def find_tap(output: Output, tap: str, field: str = "taps") -> Array:
+def _find_tap(output: Output, tap: str, field: str = "taps") -> Array:
     """A tap by name; `ConfigError` naming `field` where the network has none such."""
     require_known(tap, sorted(output.taps), field)
     return output.taps[tap]
@@ -104,7 +104,7 @@ def with_exits(model: Model, taps: Sequence[str], head: Model) -> Model:
         output, _ = model.apply(networks[NETWORK], images, train=False, rngs=None)
         for number, (name, tap) in enumerate(exits.items(), start=1):
             own_key = jax.random.fold_in(key, number)
-            networks[name] = head.init(own_key, find_tap(output, tap))
+            networks[name] = head.init(own_key, _find_tap(output, tap))
         return join_exits(networks)
 
     def apply(variables, images, *, train=False, rngs=None):
@@ -116,7 +116,7 @@ def with_exits(model: Model, taps: Sequence[str], head: Model) -> Model:
         new: dict[str, PyTree] = {}
         output = run(NETWORK, model, images)
         named = {
-            name: run(name, head, find_tap(output, tap)).logits
+            name: run(name, head, _find_tap(output, tap)).logits
             for name, tap in exits.items()
         }
         return Output(output.logits, {**output.taps, **named}), join_exits(new)

@@ -8,7 +8,7 @@ from kdjax.config import require, require_known
 from kdjax.core.types import Array, Batch, Model, Output, PyTree, Strategy
 from kdjax.models import exits
 from kdjax.strategies.networks import apply_network
-from kdjax.strategies.supervision import label_loss
+from kdjax.strategies.supervision import find_tap, label_loss
 
 
 def deep_to_shallow(
@@ -60,7 +60,7 @@ def deep_to_shallow(
 
     def deepest(output: Output) -> tuple[Array, Model]:
         """The features of the last exit, and the head of an exit with as many."""
-        last = exits.pool(exits.find_tap(output, features, f"{at}.features"))
+        last = exits.pool(find_tap(output, features, f"{at}.features"))
         return last, exits.exit_head(classes, last.shape[-1], norm, axis_name)
 
     def init(key: Array, batch: Batch) -> dict[str, PyTree]:
@@ -69,7 +69,7 @@ def deep_to_shallow(
         output, _ = student.apply(networks["student"], image, train=False, rngs=None)
         _, head = deepest(output)
         for number, (name, tap) in enumerate(names.items(), start=1):
-            below = exits.find_tap(output, tap, f"{at}.taps")
+            below = find_tap(output, tap, f"{at}.taps")
             networks[name] = head.init(jax.random.fold_in(key, number), below)
         return networks
 
