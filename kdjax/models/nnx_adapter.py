@@ -133,7 +133,7 @@ class _Leaf(NamedTuple):
     variable: Any
 
 
-def _find_leaves(module: nnx.Module) -> dict[Name, _Leaf]:
+def _find_leaves(module: nnx.Module | nnx.Rngs) -> dict[Name, _Leaf]:
     """The arrays of a module by name, ("params" or "state", *names)."""
     _, params, state = nnx.split(module, nnx.Param, ...)
     leaves = {}

@@ -9,7 +9,7 @@ from jax import lax
 from jax.core import Tracer
 
 from kdjax.core import checks
-from kdjax.core.logits import divergence
+from kdjax.core.logits import divergence, mark_indices
 from kdjax.core.numerics import (
     divide_finite,
     promote_together,
@@ -190,13 +190,8 @@ def _with_tail(
     kept = ~jnp.isneginf(teacher)
     # A class that is kept with no mass is one of the others.
     indices = jnp.where(kept, indices, student.shape[-1])
-    in_tail = jnp.put_along_axis(
-        *(jnp.ones(student.shape, bool), indices, False, -1),
-        inplace=False,
-        mode="drop",
-    )
     # The student's padding of a vocabulary has no share of the teacher's tail.
-    in_tail = in_tail & ~jnp.isneginf(student)
+    in_tail = ~mark_indices(indices, student.shape[-1]) & ~jnp.isneginf(student)
     count = masked_count(student, -1, in_tail)
     log_top, log_rest = _log_tail(teacher, normalizer, temperature, count)
     # One minus the kept mass has no more digits than the rounding of 1.
