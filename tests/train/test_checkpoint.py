@@ -63,7 +63,10 @@ def test_one_network_alone(checkpoints):
     np.testing.assert_array_equal(back["batch_stats"]["mean"], np.arange(3.0))
 
 
-def test_orbax_is_silent_and_others_are_not(checkpoints, caplog):
+def test_orbax_is_silent_and_others_are_not(checkpoints, caplog, monkeypatch):
+    # The command line, in an earlier test of this process, silences all of absl.
+    caplog.set_level(logging.WARNING, "absl")
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
     checkpoints.save(make_state(), 3)
     checkpoints.wait()
     checkpoints.restore(make_state())
