@@ -362,6 +362,9 @@ def test_one_class_is_refused(tmp_path):
     want = "data.train: expected images of at least 2 classes, got 1 "
     with pytest.raises(ConfigError, match=want + r"\(every label is 0\)"):
         loaded(one, train="train", validation="train", test="train")
+    third = {"train": (one["train"][0], np.full(4, 2))}
+    with pytest.raises(ConfigError, match=want + r"\(every label is 2\)"):
+        loaded(third, train="train", validation="train", test="train")
     (tmp_path / "train/cat").mkdir(parents=True)
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "train/cat/1.png")
     name = f"folder:{tmp_path}"

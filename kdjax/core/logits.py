@@ -1,5 +1,6 @@
 """Checks, log-probabilities and labels, shared by everything that reads logits."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -103,6 +104,21 @@ def local_ids(ids: Array, classes: int, axis_name: str | None) -> Array:
     """
     ids = jnp.asarray(ids).astype(jnp.int32)
     return ids if axis_name is None else ids - classes * lax.axis_index(axis_name)
+
+
+def mark_indices(indices: Array, classes: int) -> Array:
+    """Mask `[..., classes]` of the classes that are named by indices `[..., k]`.
+
+    An index of `classes` or more names none. Row by row: on Explicit axes JAX has a
+    sharding rule for such a scatter, and none for one over several axes at once.
+    """
+
+    def mark(row: Array) -> Array:
+        return jnp.zeros(classes, bool).at[row].set(True, mode="drop")
+
+    for _ in range(indices.ndim - 1):
+        mark = jax.vmap(mark)
+    return mark(indices)
 
 
 def mark_labels(

@@ -78,6 +78,12 @@ def tempered_log_softmax(
     return jnp.where(impossible, -jnp.inf, log_probs)
 
 
+def divide_finite(x: Array, divisor: Array) -> Array:
+    """`x / divisor`; minus infinity is a constant, with no gradient in either."""
+    impossible = jnp.isneginf(x)
+    return jnp.where(impossible, -jnp.inf, jnp.where(impossible, 0, x) / divisor)
+
+
 def safe_sqrt(x: Array) -> Array:
     """The square root, with 0 and gradient 0 for `x <= 0`; NaN stays NaN."""
     flat = x <= 0

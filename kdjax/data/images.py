@@ -6,6 +6,7 @@ import operator
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ def decode(
             stream = io.BytesIO(content)
             file = Image.open(stream)
         image = file
-        depths = [str(tile[-1]) for tile in getattr(image, "tile", [])]
+        depths = [tile[-1] for tile in getattr(image, "tile", [])]
         # Pillow raises errors of many kinds; whichever it is, the file is of no use.
         image.load()
     except Exception as error:
@@ -72,14 +73,18 @@ def decode(
     return _array(_opaque(image).convert("L" if (channels or depth) == 1 else "RGB"))
 
 
-def _check_kind(image: Image.Image, depths: list[str], name: str) -> None:
+def _check_kind(image: Image.Image, depths: list[Any], name: str) -> None:
     """Refuse more than 8 bits a channel, of which Pillow keeps the upper 8 for color,
     and several frames, of which it reads the first.
 
-    depths: Pillow's names of the stored pixels, as "RGB;16B"; it forgets them when it
-        decodes.
+    depths: Pillow's names of the stored pixels, as "RGB;16B", or for PPM with the
+        largest value, as ("RGB", 65535); it forgets them when it decodes.
     """
-    sixteen = any(";16" in x and "BGR;16" not in x for x in depths)
+    texts = [str(x) for x in depths]
+    sixteen = any(";16" in x and "BGR;16" not in x for x in texts)
+    if image.format == "PPM":
+        largest = [x[1] for x in depths if isinstance(x, tuple)]
+        sixteen |= max(largest, default=0) > 255
     if sixteen or image.mode[0] in "IF":
         got = "16" if sixteen else f"mode {image.mode}"
         raise ImageError(f"{name}: expected 8 bits a channel, got {got}")

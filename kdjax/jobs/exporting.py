@@ -1,6 +1,5 @@
 """Taking the student out of a run: loading, predicting, exporting."""
 
-import json
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import require, require_known, require_local
 from kdjax.core import runlog
-from kdjax.core.types import Model
+from kdjax.core.types import BoundModel, Model
 from kdjax.data import images as files
 from kdjax.export import FORMATS, Student, write_export
 from kdjax.models.normalization import SCALES
@@ -233,11 +232,11 @@ def _images(student: Student, count: int) -> np.ndarray:
     return np.zeros((count, side, side, student.channels), np.uint8)
 
 
-def _flops(student: Student) -> float | None:
-    """Floating-point operations for one image, as the compiler counts them."""
-    compiled = jax.jit(student.apply).lower(student.variables, _images(student, 1))
-    analysis = compiled.compile().cost_analysis() or {}
-    return analysis.get("flops")
+def _flops(student: Student) -> int:
+    """FLOPs of the network for one image, or of all members of an ensemble."""
+    axis = 0 if student.members else None
+    bound = BoundModel(student.module, student.variables, axis, student.resolution)
+    return max(student.members, 1) * setup.image_flops(bound, student.channels)
 
 
 def _latency(student: Student, batch: int, repeats: int = 20) -> float:
@@ -260,10 +259,12 @@ def format_card(card: dict[str, Any]) -> str:
         "output": f"`{card['output']}`",
         "model": card["model"]["name"],
         "parameters": f"{card['parameters']:,}",
-        "FLOPs per image": f"{card['flops']:,.0f}" if card["flops"] else "not known",
+        "FLOPs per image": f"{card['flops']:,}, of products and convolutions",
         **{f"test {name}": f"{value:.4f}" for name, value in card["test"].items()},
-        "milliseconds": json.dumps(card["milliseconds"])
-        + ", by batch, on this machine",
+        "milliseconds": ", ".join(
+            f"{time:.1f} for a batch of {n}" for n, time in card["milliseconds"].items()
+        )
+        + ", on this machine",
         "data": card["data"],
         "teacher": (card["teacher"] or {}).get("kind", "none"),
         "classes": ", ".join(card["classes"][:20])

@@ -45,8 +45,9 @@ def from_linen(
       capture_intermediates: outputs of submodules as taps, as in `nn.Module.apply`.
 
     Raises TypeError for anything but a module, an unknown `train_arg`, or a network
-    that returns anything else; ValueError if logits are not `[batch, classes]`. Warns
-    once if a call in training moves no statistics, or draws no dropout, that it has.
+    that returns anything else; ValueError if logits are not `[batch, classes]`
+    or a call changes the shape of a variable. Warns once if a call in training moves no
+    statistics, or draws no dropout, that it has.
     """
     if not isinstance(module, nn.Module):
         expected = "a flax.linen.Module instance"
@@ -92,6 +93,7 @@ def from_linen(
         if not train:
             return output, state
         state_new = _like(state, {**state, **new})
+        calls.check_state(state, state_new)
         still = _same(state.get(_STATISTICS, {}), state_new.get(_STATISTICS, {}))
         warn(still, dropout.is_idle)
         return output, state_new
@@ -163,7 +165,10 @@ def from_stateful(
             raise TypeError(format_expected("apply_fn", expected, result))
         output, new = result
         kept = {"state": new} if train and "state" in variables else None
-        return make_output(output), state_of(variables) if kept is None else kept
+        if kept is None:
+            return make_output(output), state_of(variables)
+        calls.check_state({"state": state}, kept)
+        return make_output(output), kept
 
     return Model(start, apply)
 
@@ -307,7 +312,9 @@ def _explain_lifting(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except jax.errors.TracerBoolConversionError as error:
-        if "checkpoint" not in str(error):
+        text = str(error)
+        if "checkpoint" not in text and "flax/linen/transforms" not in text:
             raise
-        text = "module: nn.remat traces the flag of training; give its position, as in"
-        raise TypeError(f"{text} nn.remat(Net, static_argnums=(2,))") from error
+        name = "nn.remat" if "checkpoint" in text else "nn.jit"
+        text = f"module: {name} traces the flag of training; give its position, as in"
+        raise TypeError(f"{text} {name}(Net, static_argnums=(2,))") from error

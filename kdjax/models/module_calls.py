@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from kdjax.core.types import Output, PyTree
 
 # Names of the argument that separates training from evaluation, with its value
@@ -98,6 +101,31 @@ def make_output(result: Any) -> Output:
 def state_of(variables: PyTree) -> PyTree:
     """The collections other than "params"."""
     return {name: part for name, part in variables.items() if name != "params"}
+
+
+def check_state(old: PyTree, new: PyTree) -> None:
+    """Refuse a new state that cannot take the place of the old one.
+
+    Each step of a training would be compiled again, and its checkpoints misread.
+
+    Raises:
+      ValueError: naming the first variable of another shape or dtype, or of one alone.
+    """
+    before, after = _describe_leaves(old), _describe_leaves(new)
+    for name in [*before, *after]:
+        expected, got = (x.get(name, "nothing") for x in (before, after))
+        if expected != got:
+            text = f"expected {expected} after a call in training as before, got {got}"
+            raise ValueError(f"state: {name}: {text}")
+
+
+def _describe_leaves(tree: PyTree) -> dict[str, str]:
+    """Dtype and shape of every leaf by its path."""
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), jnp.asarray(x))
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    return {name: f"{x.dtype}{list(x.shape)}" for name, x in leaves}
 
 
 def format_expected(argument: str, expected: str, got: Any) -> str:

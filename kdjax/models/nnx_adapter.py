@@ -42,7 +42,8 @@ def from_nnx(
 
     Raises TypeError for anything but a module or factory, an unknown `train_arg`, or a
     network that returns anything else; ValueError if logits are not `[batch, classes]`
-    or `rngs` has no key for a stream. Warns once as `from_linen`.
+    or `rngs` has no key for a stream or a call changes the shape of a variable. Warns
+    once as `from_linen`.
     """
     factory = _make_factory(model_or_factory)
     template = nnx.eval_shape(factory)
@@ -64,17 +65,23 @@ def from_nnx(
         module = _merge(graph, entries, {**values, **streams})
         module.train() if train else module.eval()
         arguments: dict[str, Any] = calls.flags(module, train, train_arg)
+        passed = None
         if calls.takes(module, "rngs") and rngs:
-            arguments["rngs"] = nnx.Rngs(next(iter(rngs.values())), **rngs)
+            passed = nnx.Rngs(next(iter(rngs.values())), **rngs)
+            arguments["rngs"] = passed
         positional, named = calls.arguments(module, arguments)
-        before = _find_leaves(module)
+        before, unused = _find_leaves(module), _counts(passed)
         output = make_output(module(images, *positional, **named))
         if not train:
             return output, state_of(variables)
         _mark_arrays(module)
-        warn(*_idle(module, before, _find_leaves(module)))
+        stands_still, draws_nothing = _idle(module, before, _find_leaves(module))
+        drawn = any(a is not b for a, b in zip(unused, _counts(passed), strict=True))
+        warn(stands_still, draws_nothing and not drawn)
         new = {**_values(module, entries), **{name: values[name] for name in streams}}
-        return output, state_of(_variables(new))
+        state = state_of(_variables(new))
+        calls.check_state(state_of(variables), state)
+        return output, state
 
     return Model(init, apply)
 
@@ -126,7 +133,7 @@ class _Leaf(NamedTuple):
     variable: Any
 
 
-def _find_leaves(module: nnx.Module) -> dict[Name, _Leaf]:
+def _find_leaves(module: nnx.Module | nnx.Rngs) -> dict[Name, _Leaf]:
     """The arrays of a module by name, ("params" or "state", *names)."""
     _, params, state = nnx.split(module, nnx.Param, ...)
     leaves = {}
@@ -215,6 +222,12 @@ def _stream_key(rngs: Mapping[str, Array], stream: str) -> Array:
         expected = f"a key for {stream!r}"
         raise ValueError(format_expected("rngs", expected, sorted(rngs)))
     return rngs[names[0]]
+
+
+def _counts(rngs: nnx.Rngs | None) -> list[Array]:
+    """The numbers of keys that were drawn from each stream."""
+    streams = {} if rngs is None else _find_leaves(rngs)
+    return [x.value for x in streams.values() if isinstance(x.variable, nnx.RngCount)]
 
 
 def _idle(

@@ -134,12 +134,19 @@ def warn_of_missing_classes(
 
     fields: of the splits to warn of, their names; by default of all, `data.train` and
         so on.
+
+    Raises:
+      ConfigError: if all labels are of a single class.
     """
     fields = {k: f"data.{k}" for k in data} if fields is None else fields
     counts = {split: _count_labels(source) for split, source in data.items()}
     size = max(map(len, counts.values()))
     present = {k: np.pad(x, (0, size - len(x))) > 0 for k, x in counts.items()}
     anywhere = np.any([*present.values()], axis=0)
+    if present["train"].any() and anywhere.sum() == 1:
+        got = f"1 (every label is {anywhere.argmax()})"
+        expected = "images of at least 2 classes"
+        raise ConfigError(fields.get("train", "data.train"), expected, shown=got)
     for split, field in fields.items():
         own = present[split]
         lacking = np.flatnonzero(anywhere & ~own)

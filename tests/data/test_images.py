@@ -74,6 +74,23 @@ def test_sixteen_bits_are_refused_in_gray_and_color(kind, channels):
         images.decode(file, 3, "x.png")
 
 
+@pytest.mark.parametrize("kind, channels", [(5, 1), (6, 3)])
+@pytest.mark.parametrize("largest", [65535, 4095])
+def test_ppm_of_more_than_8_bits_is_refused(kind, channels, largest):
+    pixels = np.arange(4 * channels, dtype=">u2").tobytes()
+    file = f"P{kind}\n2 2\n{largest}\n".encode() + pixels
+    with pytest.raises(images.ImageError, match="x.ppm: expected 8 bits .* got 16$"):
+        images.decode(file, 3, "x.ppm")
+
+
+@pytest.mark.parametrize("largest", [255, 100])
+def test_ppm_of_8_bits_is_scaled_to_its_largest_value(largest):
+    pixels = np.array([[[largest, 0, 50], [25, largest, 0]]], np.uint8)
+    file = f"P6\n2 1\n{largest}\n".encode() + pixels.tobytes()
+    expected = np.round(pixels * (255 / largest))
+    np.testing.assert_allclose(images.decode(file, 3, "x"), expected, atol=1)
+
+
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_an_animation_is_refused_and_one_frame_is_not(form):
     red, blue = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))

@@ -1,5 +1,8 @@
 """Inputs at the edge of what is legal: each with its right value, worked by hand."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +54,70 @@ def test_one_side_rules_a_class_out():
     value, gradient = loss(student)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.isfinite(gradient).all()
+
+
+# Losses that are finite where the teacher alone has probability 0.
+TEACHER_ALONE = (
+    *("softmax_kl", "soft_cross_entropy", "class_weighted_cross_entropy"),
+    *("jensen_shannon", "sigmoid_kl", "sigmoid_cross_entropy", "policy_distillation"),
+    *("probability_mse", "probability_l1", "lwf", "dist", "mlld_batch", "mlld_class"),
+    *("token_kl", "token_jsd", "generator_disagreement"),
+)
+
+
+# A program for each: those whose formula has a rule of its own, for the gate.
+_GATE = ("softmax_kl", "sigmoid_kl", "sigmoid_cross_entropy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=() if x in _GATE else pytest.mark.full)
+        for x in TEACHER_ALONE
+    ],
+)
+def test_minus_infinity_of_the_teacher_is_the_limit(name):
+    """Value and gradients are those of a logit of -1e4, of a probability of 0."""
+    student, teacher = np.random.default_rng(2).normal(size=(2, 3, 5)).astype("f")
+    options = {}
+    if name == "class_weighted_cross_entropy":
+        options = {"class_weights": np.ones(5, np.float32)}
+    shape = (1, 3, 5) if name.startswith("token") else (3, 5)
+    kernel = getattr(losses, name)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
+    def loss(student, teacher, temperature):
+        if "temperature" in inspect.signature(kernel).parameters:
+            options["temperature"] = temperature
+        pair = (x.reshape(shape) for x in (student, teacher))
+        return kernel(*pair, **options).mean()
+
+    gone = np.arange(5) == 3
+    value, found = loss(student, np.where(gone, -np.inf, teacher), 2.0)
+    expected, limits = loss(student, np.where(gone, -1e4, teacher), 2.0)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for slope, limit in zip(found, limits, strict=True):
+        np.testing.assert_allclose(slope, limit, rtol=1e-4, atol=1e-6)
+
+
+def test_minus_infinity_of_the_student_alone_is_an_infinite_cost():
+    student = np.array([[0.0, -np.inf, 1.0]], np.float32)
+    teacher = np.array([[0.0, 3.0, 1.0]], np.float32)
+    for kernel in (
+        *(losses.softmax_kl, losses.soft_cross_entropy, losses.sigmoid_kl),
+        *(losses.sigmoid_cross_entropy, losses.standardized_kl),
+    ):
+        assert kernel(student, teacher) == np.inf
+    for variant in ("szegedy", "big_vision"):
+        hard = functools.partial(losses.hard_cross_entropy, variant=variant)
+        for smoothing in (0.0, 0.1):
+            # The label is the class that the student rules out.
+            assert hard(student, teacher, label_smoothing=smoothing) == np.inf
+        # Of another label, that class has no share of the smoothing.
+        cut = hard(student[:, ::2], np.array([1]), label_smoothing=0.1)
+        found = hard(student, np.array([2]), label_smoothing=0.1)
+        np.testing.assert_allclose(found, cut, rtol=1e-6)
 
 
 def test_the_gradient_in_the_temperature():
@@ -149,6 +216,13 @@ ONE = jnp.ones((2, 1))
         lambda: losses.token_kl(ONE[None], ONE[None]),
         lambda: losses.dist_inter(ONE, ONE),
         lambda: losses.standardized_kl(ONE, ONE),
+        lambda: losses.log_softmax_l2(ONE, ONE),
+        lambda: losses.policy_distillation(ONE, ONE),
+        lambda: losses.mlld(ONE, ONE),
+        lambda: losses.mlld_batch(ONE, ONE),
+        lambda: losses.mlld_class(ONE, ONE),
+        lambda: losses.sequence_nll(ONE[None], jnp.zeros((1, 2), int)),
+        lambda: losses.top_k_kl(ONE, 0 * ONE, teacher_indices=jnp.zeros((2, 1), int)),
     ],
 )
 def test_one_logit_has_another_loss(loss):
@@ -196,3 +270,34 @@ def test_standardized_logits_with_classes_ruled_out():
     pair = (np.where(gone, -np.inf, x).astype(np.float32) for x in (student, teacher))
     alone = losses.standardized_kl(student[:, :6], teacher[:, :6])
     np.testing.assert_allclose(losses.standardized_kl(*pair), alone, rtol=1e-5)
+
+
+def test_standardized_logits_with_a_class_that_the_teacher_rules_out():
+    """The teacher's mean and deviation are of its other classes."""
+    student, teacher = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    q = (student - student.mean()) / student.std(ddof=1)
+    p = (teacher[:7] - teacher[:7].mean()) / teacher[:7].std(ddof=1)
+    expected = 4 * kl(softmax(p / 2), softmax(q / 2)[:7])
+    gone = np.where(np.arange(8) == 7, -np.inf, teacher).astype(np.float32)
+    loss = jax.value_and_grad(losses.standardized_kl, (0, 1))
+    value, slopes = loss(student, gone)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert all(np.isfinite(x).all() for x in slopes)
+
+
+@pytest.mark.parametrize(
+    "view", [pytest.param("weak", marks=pytest.mark.full), "strong"]
+)
+def test_standardized_levels_with_classes_ruled_out(view):
+    pair = np.random.default_rng(3).normal(size=(2, 4, 6)).astype(np.float32)
+    gone = np.where(np.arange(6) >= 4, -np.inf, pair).astype(np.float32)
+    loss = jax.jit(
+        jax.value_and_grad(
+            lambda s, t: losses.mlld(s, t, standardize=True, view=view).mean()
+        )
+    )
+    value, slope = loss(*gone)
+    expected, cut = loss(*pair[..., :4])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope[:, :4], cut, rtol=1e-4, atol=1e-6)
+    assert (slope[:, 4:] == 0).all()

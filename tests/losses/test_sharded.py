@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import kdjax.losses
 from kdjax.core import collectives
+from tests.contracts import harness
 from tests.lawbook import relation, response
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -122,6 +123,56 @@ def test_jit_over_explicit_axes(case):
     rows = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
     placed = jax.device_put((student, teacher, rowwise), rows)
     _assert_same(case, jax.jit(_whole_batch(case))(*placed, whole))
+
+
+@pytest.mark.parametrize(
+    "tail", ["uniform", pytest.param("bucket", marks=pytest.mark.full)]
+)
+def test_top_k_targets_over_explicit_axes(tail):
+    """Their tail is marked by a scatter, which JAX shards in one form alone."""
+    rng = np.random.default_rng(0)
+    student = rng.normal(size=(8, 2, 5)).astype(np.float32)
+    kept = np.log(np.full((8, 2, 2), 0.3, np.float32))
+    indices = np.argsort(student)[..., :2]
+
+    def mean(student, kept, indices):
+        options = {"teacher_indices": indices, "tail": tail}
+        return kdjax.losses.top_k_kl(student, kept, **options).mean()
+
+    loss = jax.jit(jax.value_and_grad(mean))
+    arrays = student, kept, indices
+    rows = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
+    found, expected = loss(*jax.device_put(arrays, rows)), loss(*arrays)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.full
+def test_every_kernel_has_sharding_rules_on_explicit_axes():
+    """Traced with its gradients, on a batch that is divided over 8 devices."""
+    mesh = jax.make_mesh((8,), ("data",))
+
+    def placed(x, divided=True):
+        spec = PartitionSpec("data") if divided else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    wrong = []
+    for case in harness.CASES:
+        student, teacher, arrays = harness.inputs(case, rows=8)
+        placed_arrays = {
+            name: placed(x, name in case.rowwise) for name, x in arrays.items()
+        }
+
+        def mean(student, teacher, arrays, case=case):
+            return harness.call(case, student, teacher, arrays).mean()
+
+        slope = jax.grad(mean, 0 if case.teacher == "ids" else (0, 1))
+        try:
+            jax.eval_shape(slope, placed(student), placed(teacher), placed_arrays)
+        except Exception as error:
+            wrong.append((case.name, case.knobs, str(error)))
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", sorted(kdjax.losses.RELATION))

@@ -145,6 +145,52 @@ def test_sown_values_and_captured_outputs_are_taps_by_request():
         np.testing.assert_array_equal(output.taps["Dense_0"], output.logits)
 
 
+class Memory(nn.Module):
+    """Keeps every batch's mean in a variable that grows."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        means = self.variable("memory", "means", lambda: jnp.zeros(1))
+        if train:
+            means.value = jnp.append(means.value, x.mean())
+        return nn.Dense(2)(flat(x))
+
+
+class Doubled(nnx.Module):
+    def __init__(self, rngs):
+        self.layer, self.means = nnx.Linear(16, 2, rngs=rngs), nnx.Variable(jnp.ones(1))
+
+    def __call__(self, x):
+        self.means.set_value(jnp.tile(self.means.get_value(), 2))
+        return self.layer(flat(x))
+
+
+def append(params, state, key, images, train):
+    return flat(images) @ params, {"means": jnp.append(state["means"], 1.0)}
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        (kdjax.from_linen(Memory()), "memory/means"),
+        (kdjax.from_nnx(Doubled), "state/means"),
+        (
+            from_stateful(
+                append, lambda *_: (jnp.ones((16, 2)), {"means": jnp.ones(1)})
+            ),
+            "state/means",
+        ),
+    ],
+    ids=["linen", "nnx", "stateful"],
+)
+def test_a_variable_that_grows_is_refused(model, name):
+    variables = model.init(KEY, IMAGES)
+    model.apply(variables, IMAGES)
+    line = rf"^state: {name}: expected float32\[1\] .*, got float32\[2\]"
+    with pytest.raises(ValueError, match=line):
+        model.apply(variables, IMAGES, train=True, rngs=DROPOUT)
+
+
 class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
@@ -162,9 +208,11 @@ def test_lifted_modules():
         )
         np.testing.assert_allclose(one.logits, two.logits, rtol=1e-6)
     assert moves(models[1], variables) == (True, True)
-    traced = kdjax.from_linen(nn.remat(Net)())
-    with pytest.raises(TypeError, match=r"^module: nn.remat traces the flag .*argnums"):
-        traced.apply(variables, IMAGES, train=True, rngs=DROPOUT)
+    for lift, name in ((nn.remat, "nn.remat"), (nn.jit, "nn.jit")):
+        traced = kdjax.from_linen(lift(Net)())
+        line = rf"^module: {name} traces the flag .*{name}\(Net, static_argnums"
+        with pytest.raises(TypeError, match=line):
+            traced.apply(variables, IMAGES, train=True, rngs=DROPOUT)
 
 
 class Noise(nn.Module):
@@ -264,6 +312,12 @@ def test_ordinary_modules_are_silent():
         kdjax.from_linen(Net()),
         kdjax.from_linen(nn.Sequential([flat, nn.Dense(2)])),
         kdjax.from_nnx(lambda rngs: nnx.Sequential(flat, nnx.Linear(16, 2, rngs=rngs))),
+        # Its call takes keys and hands them on, past the dropout's own.
+        kdjax.from_nnx(
+            lambda rngs: nnx.Sequential(
+                flat, nnx.Dropout(0.5, rngs=rngs), nnx.Linear(16, 2, rngs=rngs)
+            )
+        ),
         kdjax.make_model(kdjax.config.ModelConfig("plain_cnn_student"), 10),
     ):
         images = jnp.ones((2, 4, 4, 1))

@@ -35,6 +35,7 @@ TAPS = {
     "0/logits": MEMBERS[0],
     "1/logits": MEMBERS[1],
 }
+TAPS["pooled"] = TAPS["one"].mean((1, 2))
 TARGETS = Output(draw(N, C), TAPS)
 KEEP = jnp.asarray([True, False, True, True, False, False])
 BATCH = Batch({"image": IMAGES}, LABELS, TARGETS, notes={"keep": KEEP})
@@ -47,7 +48,8 @@ def init(key, images):
 def apply(params, images):
     one = images @ params["w"]
     two = jnp.tanh(one)
-    return two.mean((1, 2)) @ params["v"], {"one": one, "two": two}
+    taps = {"one": one, "two": two, "pooled": one.mean((1, 2))}
+    return two.mean((1, 2)) @ params["v"], taps
 
 
 STUDENT = from_function(apply, init=init)
@@ -83,6 +85,20 @@ def test_no_temperature_is_that_of_the_loss(name):
     assert abs(at[own] - at[1.0]) > 1e-3 * abs(at[own])
     close(Term(name), at[own])
     close(Term(name, temperature=Scalar(1.0)), at[1.0])
+
+
+@pytest.mark.parametrize("name, own", [("cwd", 4.0), ("info_nce", 0.07)])
+def test_no_temperature_is_that_of_the_loss_of_features(name, own):
+    kernel = getattr(losses, name)
+    pair = OURS["one"], TAPS["one"]
+    if name == "info_nce":
+        pair = tuple(x.mean((1, 2)) for x in pair)
+    taps = {"student": "pooled" if name == "info_nce" else "one"}
+    at = {t: float(kernel(*pair, temperature=t).mean()) for t in (own, 1.0)}
+    assert abs(at[own] - at[1.0]) > 1e-2 * abs(at[own])
+    taps["teacher"] = taps["student"]
+    close(Term(name, **taps), at[own])
+    close(Term(name, temperature=Scalar(1.0), **taps), at[1.0])
 
 
 def test_options_are_those_of_the_loss():

@@ -38,6 +38,8 @@ def test_probabilities_are_told_from_logits():
     logits = np.random.default_rng(0).standard_normal((20, 5))
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     assert are_probabilities(softmax) and are_probabilities(np.eye(5))
+    rows = np.random.default_rng(1).dirichlet(np.ones(1000), 20)
+    assert are_probabilities(rows.astype(jnp.bfloat16))
     for other in (logits, np.log(softmax), softmax * 1.1, 1 / (1 + np.exp(-logits))):
         assert not are_probabilities(other)
 

@@ -1,6 +1,7 @@
 """Checkpoints: exact, atomic, last and best kept, clear when they cannot be read."""
 
 import errno
+import logging
 import shutil
 
 import jax
@@ -60,6 +61,18 @@ def test_one_network_alone(checkpoints):
     back = checkpoints.restore_network(like, "student")
     np.testing.assert_array_equal(back["params"]["kernel"], np.full((2, 3), 0.7, "f"))
     np.testing.assert_array_equal(back["batch_stats"]["mean"], np.arange(3.0))
+
+
+def test_orbax_is_silent_and_others_are_not(checkpoints, caplog, monkeypatch):
+    # The command line, in an earlier test of this process, silences all of absl.
+    caplog.set_level(logging.WARNING, "absl")
+    monkeypatch.setattr(logging.getLogger("absl"), "propagate", True)
+    checkpoints.save(make_state(), 3)
+    checkpoints.wait()
+    checkpoints.restore(make_state())
+    assert [x for x in caplog.records if x.levelno >= logging.WARNING] == []
+    logging.getLogger("absl").warning("a warning of another library")
+    assert "a warning of another library" in caplog.text
 
 
 def test_the_last_and_the_best_are_kept(checkpoints):

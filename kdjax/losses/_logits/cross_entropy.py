@@ -228,19 +228,19 @@ def hard_cross_entropy(
     hit = mark_labels(labels, log_student, axis, where, class_axis_name)
     chosen = masked_sum(log_student, axis, hit, class_axis_name)
     # A class of minus infinity gets no share of the smoothing.
-    finite = hit | ~jnp.isneginf(log_student)
+    finite = ~jnp.isneginf(log_student)
     if where is not None:
         finite = finite & jnp.broadcast_to(where, finite.shape)
-    where = finite
     if variant == "szegedy":
-        uniform = masked_mean(log_student, axis, where, class_axis_name)
+        uniform = masked_mean(log_student, axis, finite, class_axis_name)
         value = -((1 - smoothing) * chosen + smoothing * uniform)
     else:
-        others = masked_count(log_student, axis, where, class_axis_name) - 1
-        smoothing = jnp.where(others > 0, smoothing, 0)
-        others = jnp.maximum(others, 1)
-        total = masked_sum(log_student, axis, where, class_axis_name)
-        uniform = (total - chosen) / others
+        rest = finite & ~hit
+        others = masked_count(log_student, axis, rest, class_axis_name)
+        total = masked_sum(log_student, axis, rest, class_axis_name)
+        has_others = collectives.any_true(rest, axis, class_axis_name)
+        smoothing = jnp.where(has_others, smoothing, 0)
+        uniform = total / others
         value = x_log_x(1 - smoothing) - (1 - smoothing) * chosen
         value += x_log_x(smoothing) - smoothing * (jnp.log(others) + uniform)
     labeled = collectives.any_true(hit, axis, class_axis_name)

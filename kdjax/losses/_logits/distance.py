@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from kdjax.core import checks
 from kdjax.core.logits import check_pair, possible, tempered_pair
 from kdjax.core.numerics import (
     promote_together,
@@ -185,6 +186,7 @@ def log_softmax_l2(
         consistent", 2021, arXiv 2106.05237 (the `logsoftmax_euclidean` of its code).
     """
     check_pair(student_logits, teacher_logits, axis, where)
+    checks.classes("student_logits", student_logits, axis)
     student, teacher, where = _selected(student_logits, teacher_logits, where)
     student = tempered_log_softmax(student, 1.0, axis, where)
     teacher = tempered_log_softmax(teacher, 1.0, axis, where)

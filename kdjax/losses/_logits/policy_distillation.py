@@ -53,6 +53,7 @@ def policy_distillation(
         Rusu et al., "Policy Distillation", 2015, arXiv 1511.06295.
     """
     check_pair(student_logits, teacher_logits, axis, where)
+    checks.classes("student_logits", student_logits, axis)
     checks.positive("temperature", temperature)
     checks.positive("student_temperature", student_temperature)
     student, teacher = promote_together(student_logits, teacher_logits)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kdjax.core import checks
 from kdjax.core.logits import check_pair, possible
-from kdjax.core.numerics import promote_together
+from kdjax.core.numerics import divide_finite, promote_together
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
@@ -57,15 +57,17 @@ def sigmoid_kl(
     where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
     student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
     temperature = jnp.asarray(temperature, student.dtype)
-    student, teacher = student / temperature, teacher / temperature
+    student, teacher = (divide_finite(x, temperature) for x in (student, teacher))
     value = _binary_term(teacher, student) + _binary_term(-teacher, -student)
     return jnp.square(temperature) * masked_sum(value, axis, where)
 
 
 def _binary_term(teacher: Array, student: Array) -> Array:
-    """`p (log p - log q)` with the sigmoids of student and teacher."""
+    """`p (log p - log q)` with the sigmoids of student and teacher; 0 for p = 0."""
     log_p = jax.nn.log_sigmoid(teacher)
-    return jnp.exp(log_p) * (log_p - jax.nn.log_sigmoid(student))
+    share = jnp.exp(log_p)
+    gap = jnp.where(share == 0, 0, log_p - jax.nn.log_sigmoid(student))
+    return share * gap
 
 
 def sigmoid_cross_entropy(
@@ -115,7 +117,8 @@ def sigmoid_cross_entropy(
     where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
     student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
     scale = jnp.asarray(temperature, student.dtype)
-    student, share = student / scale, jax.nn.sigmoid(teacher / scale)
-    # log(1 - q) = log_sigmoid(-s) = log_sigmoid(s) - s.
-    cost = (1 - share) * student - jax.nn.log_sigmoid(student)
+    student, teacher = (divide_finite(x, scale) for x in (student, teacher))
+    share = jax.nn.sigmoid(teacher)
+    log_student = jnp.where(share == 0, 0, jax.nn.log_sigmoid(student))
+    cost = -share * log_student - (1 - share) * jax.nn.log_sigmoid(-student)
     return jnp.square(scale) * masked_sum(cost, axis, where)

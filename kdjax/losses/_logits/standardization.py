@@ -23,7 +23,8 @@ def standardize_logits(
     loss on logits. For the KL divergence there is `standardized_kl`.
 
     Args:
-        logits: `[..., classes]`, finite.
+        logits: `[..., classes]`. Minus infinity rules a class out: it stays, and enters
+            neither mean nor deviation.
         ddof: what is taken off the number of classes in the variance, 1 or 0.
         eps: added to the deviation; in [0, 1].
         axis: the axis of the classes.
@@ -52,15 +53,18 @@ def standardize_logits(
     checks.one_of("ddof", ddof, (0, 1))
     checks.between("eps", eps, 0.0, 1.0)
     logits = promote(logits)
-    gap = logits - jnp.expand_dims(masked_mean(logits, axis, where), axis)
+    impossible = jnp.isneginf(logits)
     if where is not None:
-        gap = jnp.where(jnp.broadcast_to(where, gap.shape), gap, 0)
+        impossible = impossible & jnp.broadcast_to(where, logits.shape)
+    where = ~impossible if where is None else where & ~impossible
+    gap = logits - jnp.expand_dims(masked_mean(logits, axis, where), axis)
+    gap = jnp.where(where, gap, 0)
     freedom = jnp.maximum(masked_count(logits, axis, where) - ddof, 1)
     deviation = safe_sqrt(masked_sum(jnp.square(gap), axis, where) / freedom)
     deviation = jnp.expand_dims(deviation, axis)
     flat = deviation == 0
     unit = jnp.where(flat, 1, deviation + jnp.asarray(eps, deviation.dtype))
-    return jnp.where(flat, 0, gap) / unit
+    return jnp.where(impossible, -jnp.inf, jnp.where(flat, 0, gap) / unit)
 
 
 def standardized_kl(

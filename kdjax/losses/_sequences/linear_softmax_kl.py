@@ -286,6 +286,7 @@ def _check_side(name: str, hidden: Array, head: Array, bias: Array | None):
     checks.rank(f"{name}_head", head, 2)
     checks.not_empty(f"{name}_head", head)
     checks.shape(f"{name}_head", head, (hidden.shape[-1], head.shape[1]))
+    checks.classes(f"{name}_head", head, 1)
     if bias is not None:
         checks.floating(f"{name}_bias", bias)
         checks.shape(f"{name}_bias", bias, (head.shape[1],))

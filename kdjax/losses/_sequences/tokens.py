@@ -307,6 +307,7 @@ def sequence_nll(
     checks.rank("student_logits", student_logits, 3)
     checks.not_empty("student_logits", student_logits)
     where = _token_mask(student_logits, axis, where)
+    checks.classes("student_logits", student_logits, axis, class_axis_name)
     shape = list(student_logits.shape)
     vocabulary = shape.pop(axis)
     checks.integer("teacher_tokens", teacher_tokens, "token ids")

@@ -9,8 +9,12 @@ from jax import lax
 from jax.core import Tracer
 
 from kdjax.core import checks
-from kdjax.core.logits import divergence
-from kdjax.core.numerics import promote_together, tempered_log_softmax
+from kdjax.core.logits import divergence, mark_indices
+from kdjax.core.numerics import (
+    divide_finite,
+    promote_together,
+    tempered_log_softmax,
+)
 from kdjax.core.reduce import masked_count
 from kdjax.core.types import Array
 from kdjax.losses._logits.kl import mixture_divergence
@@ -85,12 +89,6 @@ def _log_rest(log_total: Array) -> Array:
     return jnp.where(full, -jnp.inf, jnp.log(rest))
 
 
-def _divided(x: Array, temperature: Array) -> Array:
-    """`x / temperature`; minus infinity is a constant, with no gradient in either."""
-    nothing = jnp.isneginf(x)
-    return jnp.where(nothing, -jnp.inf, jnp.where(nothing, 0, x) / temperature)
-
-
 def _log_tail(log_teacher, normalizer, temperature, rest):
     """The top at temperature T, and the log of the tail's mass, of `rest` classes."""
     # Rounded log-probabilities may sum to more than 1.
@@ -100,11 +98,11 @@ def _log_tail(log_teacher, normalizer, temperature, rest):
         tail = _log_rest(_lse(log_teacher))
         count = jnp.log(rest)
         # A uniform tail at temperature T: its log-mass a class is divided by T.
-        tail = _divided(tail - count, temperature) + count
-        log_teacher = _divided(log_teacher, temperature)
+        tail = divide_finite(tail - count, temperature) + count
+        log_teacher = divide_finite(log_teacher, temperature)
         both = jnp.logaddexp(_lse(log_teacher), tail)
         return log_teacher - both[..., None], tail - both
-    log_teacher = _divided(log_teacher, temperature) - normalizer[..., None]
+    log_teacher = divide_finite(log_teacher, temperature) - normalizer[..., None]
     total = _lse(log_teacher)
     log_teacher = log_teacher - jnp.maximum(total, 0)[..., None]
     return log_teacher, _log_rest(_lse(log_teacher))
@@ -192,13 +190,8 @@ def _with_tail(
     kept = ~jnp.isneginf(teacher)
     # A class that is kept with no mass is one of the others.
     indices = jnp.where(kept, indices, student.shape[-1])
-    in_tail = jnp.put_along_axis(
-        *(jnp.ones(student.shape, bool), indices, False, -1),
-        inplace=False,
-        mode="drop",
-    )
     # The student's padding of a vocabulary has no share of the teacher's tail.
-    in_tail = in_tail & ~jnp.isneginf(student)
+    in_tail = ~mark_indices(indices, student.shape[-1]) & ~jnp.isneginf(student)
     count = masked_count(student, -1, in_tail)
     log_top, log_rest = _log_tail(teacher, normalizer, temperature, count)
     # One minus the kept mass has no more digits than the rounding of 1.
