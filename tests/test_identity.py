@@ -277,20 +277,20 @@ def shapes(width):
 
 def test_a_student_is_identified_by_its_shapes_code_and_initial_weights(mine):
     run = dataclasses.replace(RUN, model=ModelConfig("resnet", resolution=2))
-    three, four = (fingerprint_student(run, shapes(width), None) for width in (3, 4))
+    three, four = (fingerprint_student(run, shapes(width), {}) for width in (3, 4))
     assert three.keys() == {"model"} and three != four
-    assert three == fingerprint_student(run, shapes(3), None)
+    assert three == fingerprint_student(run, shapes(3), {})
     # A network of kdjax is identified by its config.
-    assert fingerprint_student(run, None, None) == {}
+    assert fingerprint_student(run, None, {}) == {}
     starts = [{"w": np.full(2, x, np.float32)} for x in (0, 1)]
-    a, b = (fingerprint_student(run, None, x) for x in starts)
+    a, b = (fingerprint_student(run, None, {"student": x}) for x in starts)
     assert a.keys() == {"start"} and a != b
     own = dataclasses.replace(
         RUN,
         model=ModelConfig(name=f"{mine}:make", resolution=8),
         terms={"x": Term(f"{mine}:loss")},
     )
-    content = fingerprint_student(own, None, None)
+    content = fingerprint_student(own, None, {})
     assert content.keys() == {"model", "terms.x.loss"}
 
 

@@ -17,7 +17,6 @@ from kdjax.config.checks import (
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, ModelConfig, Normalization
-from kdjax.config.network import Network
 from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
@@ -31,7 +30,7 @@ from kdjax.config.run import (
     to_dict,
 )
 from kdjax.config.stages import Stages
-from kdjax.config.strategy import Custom, Offline
+from kdjax.config.strategy import Custom, Network, Offline
 from kdjax.config.teacher import (
     Cache,
     Ensemble,

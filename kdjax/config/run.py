@@ -10,9 +10,8 @@ from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Length, Size, Text
 from kdjax.config.checks import require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
-from kdjax.config.network import Network
 from kdjax.config.plain import check_types, from_plain, to_plain
-from kdjax.config.strategy import Custom, Offline
+from kdjax.config.strategy import Custom, Network, Offline
 from kdjax.config.teacher import Cache, Ensemble, TeacherConfig
 from kdjax.config.training import Compute, Optim, Term
 from kdjax.config.upgrade import upgrade

@@ -59,10 +59,13 @@ def identifiers(text):
 
 
 def repeated_stems(paths):
-    """{stem: paths} of modules whose names differ in an underscore or plural alone."""
+    """{stem: paths} of modules whose names differ in an underscore or plural alone.
+
+    Strategies have the name of their method, as the losses of that method do.
+    """
     stems = collections.defaultdict(list)
     for path in map(pathlib.PurePath, paths):
-        if path.stem != "__init__":
+        if path.stem != "__init__" and path.parent.name != "methods":
             stems[path.stem.strip("_").removesuffix("s")].append(str(path))
     return {k: names for k, names in stems.items() if len(names) > 1}
 

@@ -79,7 +79,7 @@ def crd(
         variables = student.init(one, image)
         ours, theirs = features(apply_frozen(student, variables, image), batch)
         memory = losses.crd_memory_init(four, examples, width)
-        # An image that was not yet seen has no label here, and a random embedding.
+        # An image has no label here, and a random embedding, before its first batch.
         labels = jnp.full(examples, -1, jnp.int32)
         return {
             "student": variables,
