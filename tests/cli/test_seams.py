@@ -109,7 +109,7 @@ class First:
             teacher = setup.fit_seeds(loaded, trained, config)
         parts = setup.make_parts(config, train=train, teacher=teacher)
         seeds = np.arange(1, dtype=np.int32)
-        state = parts.make_state(seeds, None)
+        state = parts.make_state(seeds, parts.start)
         self.params = jax.tree.map(lambda x: np.asarray(x[0], np.float64), state.params)
         batch = next(setup.make_batches(parts)(0))
         rows = {k: x[0] for k, x in batch["rows"].items()}
