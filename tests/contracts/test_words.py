@@ -22,6 +22,7 @@ SHARED = {
     "entrie": "the loss registry: one module of this role in each room of losses",
     "memory": "core measures that of a process, data keeps images in it",
     "main": "`python -m kdjax` starts the command line",
+    "registry": "one of losses, one of strategies: the same role in two rooms",
 }
 
 BRITISH = re.compile(
