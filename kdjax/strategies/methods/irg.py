@@ -1,4 +1,4 @@
-"""Instance relationship graph (IRG), Liu et al., CVPR 2019, pages 7096-7104."""
+"""Instance relationship graph (IRG), Liu et al. 2019, 10.1109/CVPR.2019.00726."""
 
 import jax
 import jax.numpy as jnp
