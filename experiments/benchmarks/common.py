@@ -86,7 +86,10 @@ def prepare(
 
     start: the student's variables; None draws them. unroll: as in `compile_step`.
     """
-    parts = setup.make_parts(run, train=train, teacher=teacher)
+    initial = None
+    if start is not None:
+        initial = {"student": setup.InitialVariables(start)}
+    parts = setup.make_parts(run, train=train, teacher=teacher, initial=initial)
     call = compiled.compile_step(
         parts.step,
         parts.mesh,
@@ -96,6 +99,6 @@ def prepare(
         unroll=unroll,
     )
     seeds = np.arange(run.seeds, dtype=np.int32)
-    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, start)
+    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
     given = setup.place_constants(parts)
     return Prepared(parts, call, call.enter(state), given, setup.make_batches(parts))

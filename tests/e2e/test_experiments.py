@@ -157,7 +157,7 @@ def _lowered(
     parts = setup.make_parts(run, train=source, teacher=teacher)
     mesh = parts.mesh
     seeds = np.arange(1, dtype=np.int32)
-    state = sharding.abstract_sharded(parts.make_state, mesh, seeds, None)
+    state = sharding.abstract_sharded(parts.make_state, mesh, seeds, parts.start)
     batch, data = jax.eval_shape(lambda: batches.blank_batch(parts))
     rows = NamedSharding(mesh, PartitionSpec(None, sharding.BATCH_AXES))
 

@@ -221,7 +221,7 @@ def test_a_changed_temperature_or_weight_compiles_nothing(tiny_run):
     once = chex.assert_max_traces(parts.step, n=1)
     call = compiled.compile_step(once, parts.mesh, parts.constant_axes, 1, "jit")
     state = sharding.create_sharded(
-        parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), None
+        parts.make_state, parts.mesh, np.arange(1, dtype=np.int32), parts.start
     )
     given = setup.place_constants(parts)
     losses = []
@@ -257,7 +257,7 @@ def test_no_gradient_reaches_the_teacher(tiny_run):
     teacher = make_teacher()
     parts = setup.make_parts(run, train=train, teacher=teacher)
     make = jax.jit(parts.make_state)
-    state = jax.tree.map(lambda x: x[0], make(np.arange(1), None))
+    state = jax.tree.map(lambda x: x[0], make(np.arange(1), parts.start))
     given = setup.place_constants(parts)
     batch = next(setup.make_batches(parts)(0))
     rows = {k: x[0] for k, x in batch["rows"].items()}
@@ -286,7 +286,7 @@ def test_labels_do_not_enter_function_matching(tiny_run):
             parts.step, parts.mesh, parts.constant_axes, 1, "jit"
         )
         state = sharding.create_sharded(
-            parts.make_state, parts.mesh, np.arange(1), None
+            parts.make_state, parts.mesh, np.arange(1), parts.start
         )
         batch = jax.tree.map(lambda x: x[None], next(setup.make_batches(parts)(0)))
         state, _ = call.call(state, batch, setup.place_constants(parts))
