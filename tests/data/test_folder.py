@@ -231,6 +231,20 @@ def test_only_splits_in_use_define_classes(tmp_path):
     assert every.labels.tolist() == [1, 2] and every.names == ("0_old", "cat", "dog")
 
 
+def test_folders_that_are_no_split_in_use_are_not_read(tmp_path):
+    """Documents, and a run whose workdir lies in the folder, beside the splits."""
+    for split in ("train", "test"):
+        put(tmp_path, split, ["cat", "dog"])
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/readme.txt").write_text("no image")
+    put(tmp_path, "run", ["teacher"])
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "run/views.png")
+    used = {"train", "test"}
+    splits = datasets.load_splits(f"folder:{tmp_path}", store=8, used=used)
+    assert sorted(splits) == ["docs", "run", "test", "train"]
+    assert splits["test"].labels.tolist() == [0, 1] and splits["test"].classes == 2
+
+
 def test_splits_without_a_class_in_common_are_refused(tmp_path):
     """Tiny ImageNet has its validation images in val/images, with a table of labels."""
     put(tmp_path, "train", ["n01", "n02", "n03", "n04"])
