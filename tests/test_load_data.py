@@ -60,3 +60,37 @@ def test_labels_that_are_no_class_numbers_are_refused():
     for outline in (True, False):
         with pytest.raises(ConfigError, match=want):
             setup.load_source(run, "train", splits, outline=outline)
+
+
+@pytest.mark.parametrize(
+    ("texts", "want"),
+    [
+        (
+            ("train", "validation", "train"),
+            ["data.train (train) and data.test (train) share 12 images"],
+        ),
+        (
+            ("train[:8]", "train[4:12]", "test"),
+            ["data.train (train[:8]) and data.validation (train[4:12]) share 4 images"],
+        ),
+        (("train[:50%]", "train[50%:]", "test"), []),
+        (("train", "validation", "test"), []),
+    ],
+)
+def test_images_of_two_splits_are_counted(texts, want):
+    run, splits = with_labels(np.arange(12) % 3)
+    run = dataclasses.replace(run, data=Data("", *texts))
+    found = warnings_of(setup.warn_of_shared_images, run, splits)
+    assert found == want
+
+
+def test_another_set_and_the_split_of_a_teacher_share_images_by_their_own_names():
+    run, splits = with_labels(np.arange(12) % 3)
+    run = dataclasses.replace(run, data=Data("", "train", "train[8:]", "test"))
+    teacher = {"train": "teacher.train"}
+    assert warnings_of(setup.warn_of_shared_images, run, splits, teacher) == [
+        "teacher.train (train) and data.validation (train[8:]) share 4 images"
+    ]
+    data = {name: setup.load_source(run, name, splits) for name in SPLITS}
+    other = dataclasses.replace(run.data, train_name="digits")
+    setup.warn_of_shared_images(dataclasses.replace(run, data=other), data)

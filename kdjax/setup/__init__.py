@@ -8,6 +8,7 @@ from kdjax.setup.load_data import (
     load_source,
     warn_of_gaps,
     warn_of_missing_classes,
+    warn_of_shared_images,
 )
 from kdjax.setup.load_models import (
     InitialVariables,
@@ -60,4 +61,5 @@ __all__ = [
     "trace_model",
     "warn_of_gaps",
     "warn_of_missing_classes",
+    "warn_of_shared_images",
 ]

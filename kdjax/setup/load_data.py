@@ -1,6 +1,7 @@
 """Loading the examples of a run, by the fields of its config."""
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -189,3 +190,25 @@ def warn_of_gaps(run: Run, data: Mapping[str, Source]) -> None:
     text = f"data.{field}: {empty:,} of the classes below the highest label, {highest},"
     advice = f"number the classes from 0, or set data.classes to {highest + 1}"
     warnings.warn(f"{text} have no image ({advice})", stacklevel=3)
+
+
+def warn_of_shared_images(
+    run: Run, data: Mapping[str, Source], fields: Mapping[str, str] | None = None
+) -> None:
+    """Warn of each pair of splits of a run that share images, in one line.
+
+    fields: of the splits whose pairs with all others are checked, their names; by
+        default of all, `data.train` and so on.
+    """
+    fields = {k: f"data.{k}" for k in data} if fields is None else fields
+    for first, second in itertools.combinations(data, 2):
+        other_set = run.data.train_name and "train" in (first, second)
+        texts = _text(run, first), _text(run, second)
+        same = datasets.split_name(texts[0]) == datasets.split_name(texts[1])
+        if other_set or not same or not {first, second} & {*fields}:
+            continue
+        count = len(np.intersect1d(data[first].ids, data[second].ids))
+        if count:
+            names = [fields.get(k, f"data.{k}") for k in (first, second)]
+            pair = " and ".join(f"{n} ({t})" for n, t in zip(names, texts, strict=True))
+            warnings.warn(f"{pair} share {count:,} images", stacklevel=3)
