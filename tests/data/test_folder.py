@@ -218,6 +218,24 @@ def test_a_url_is_no_folder():
         datasets.load_splits("folder:gs://b/x")
 
 
+def test_an_empty_path_is_not_the_current_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree[0])
+    want = "data.name: expected folder:PATH, got 'folder:'"
+    for name in ("folder:", "folder: "):
+        with pytest.raises(ConfigError, match=want):
+            datasets.load_splits(name)
+
+
+def test_folders_of_classes_without_the_split_are_named_as_splits(tmp_path):
+    for name in "ab":
+        put(tmp_path, name, ["x"])
+    want = r"data.train: expected one of the splits \['a', 'b'\], got 'train'"
+    used = {"train", "validation", "test"}
+    splits = datasets.load_splits(f"folder:{tmp_path}", store=8, used=used)
+    with pytest.raises(ConfigError, match=want):
+        datasets.take_split(splits, "train", "data.train")
+
+
 def test_only_splits_in_use_define_classes(tmp_path):
     put(tmp_path, "train", ["cat", "dog"])
     put(tmp_path, "test", ["cat"])
