@@ -35,6 +35,7 @@ def load(
       ConfigError: no such folder, two splits without a class in common; on demand: no
         image in a split or a class folder, or images beside class folders.
     """
+    require(bool(path.strip()), field, "folder:PATH", f"folder:{path}")
     require_local(path, field)
     root = pathlib.Path(path).expanduser()
     field = f"{field} ({root})"

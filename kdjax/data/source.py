@@ -63,6 +63,10 @@ class LazySplits(Mapping[str, Source]):
             raise KeyError(name)
         return self._make(name)
 
+    def __contains__(self, name: object) -> bool:
+        # That of Mapping makes the split.
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

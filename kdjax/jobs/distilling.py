@@ -164,8 +164,11 @@ def _with_data(training: Training, job: Job) -> Training:
     if section:
         data = _own_split(run, section, job)
         # Of the student's own split it was said before.
-        if run.data.train != job.run.data.train:
-            setup.warn_of_missing_classes(run, data, {"train": f"{section}.train"})
+        student, fields = job.run.data, {"train": f"{section}.train"}
+        if run.data.train != student.train:
+            setup.warn_of_missing_classes(run, data, fields)
+        if student.train_name or run.data.train != student.train:
+            setup.warn_of_shared_images(run, data, fields)
     identity = training.identity.add(fingerprint_data(data))
     return training._replace(data=data, identity=identity)
 

@@ -84,6 +84,8 @@ def load_data(job: Job) -> Job:
         data = {name: setup.load_source(run, name, job.own) for name in SPLITS}
     _check_labels(data)
     setup.warn_of_missing_classes(run, data)
+    setup.warn_of_gaps(run, data)
+    setup.warn_of_shared_images(run, data)
     return job._replace(data=data, is_outline=False)
 
 

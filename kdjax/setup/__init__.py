@@ -3,7 +3,13 @@
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import StepCost, check_fit, image_flops, measure_step
 from kdjax.setup.early import check_names
-from kdjax.setup.load_data import call_own, load_source, warn_of_missing_classes
+from kdjax.setup.load_data import (
+    call_own,
+    load_source,
+    warn_of_gaps,
+    warn_of_missing_classes,
+    warn_of_shared_images,
+)
 from kdjax.setup.load_models import (
     InitialVariables,
     complete_model,
@@ -53,5 +59,7 @@ __all__ = [
     "teacher_folder",
     "teacher_resolutions",
     "trace_model",
+    "warn_of_gaps",
     "warn_of_missing_classes",
+    "warn_of_shared_images",
 ]

@@ -1,16 +1,20 @@
 """Loading the examples of a run, by the fields of its config."""
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kdjax.config import ConfigError, Run
+from kdjax.config import ConfigError, Run, require
 from kdjax.data import datasets, memory
 from kdjax.data import source as sources
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
+
+# Classes that labels alone may make: more are numbers of another kind.
+MAX_UNSTATED = 2**20
 
 
 def call_own(run: Run) -> Splits | None:
@@ -57,8 +61,9 @@ def load_source(
             _load(run, name, splits, f"data.{name}", outline=outline) for name in names
         ]
         source = sources.with_classes_of(source, labeled)
-    elif split == "train" and not outline:
-        _warn_of_gaps(source, data.classes, field)
+    if not (data.classes or source.names):
+        highest, expected = source.classes - 1, f"labels below {MAX_UNSTATED:,}"
+        require(highest < MAX_UNSTATED, field, expected, highest)
     if class_names is not None:
         expected = "the classes of data.train in the same order"
         sources.check_same_names(source.names, class_names, field, expected)
@@ -167,16 +172,43 @@ def _count_labels(source: Source) -> np.ndarray:
     return np.bincount(source.labels[source.labels >= 0], minlength=source.classes)
 
 
-def _warn_of_gaps(source: Source, stated: int, field: str) -> None:
-    """Warn where the upper half of the classes, or more, has no image.
+def warn_of_gaps(run: Run, data: Mapping[str, Source]) -> None:
+    """Warn where half of the class numbers below the highest label, or more, have no
+    image in any split.
 
-    One wrong label then makes a problem of many classes. Classes that are named or
-    counted (`stated`) are meant.
+    One wrong label makes a problem of many classes. Classes that are named or counted
+    by `data.classes` are meant.
     """
-    labels = np.unique(source.labels)
-    gaps = np.diff(labels)
-    if not (stated or source.names) and 2 * gaps.max(initial=0) > source.classes:
-        low, high = labels[gaps.argmax()], labels[gaps.argmax() + 1]
-        text = f"{field}: of {source.classes:,} classes none between {low} and {high}"
-        more = "has an image; data.classes sets their number"
-        warnings.warn(f"{text} {more}", stacklevel=3)
+    found = np.unique(np.concatenate([source.labels for source in data.values()]))
+    found = found[found >= 0]
+    highest = int(found.max(initial=0))
+    empty = highest + 1 - len(found)
+    stated = run.data.classes or any(source.names for source in data.values())
+    if stated or not highest or 2 * empty < highest:
+        return
+    field = next(k for k, x in data.items() if (x.labels == highest).any())
+    text = f"data.{field}: {empty:,} of the classes below the highest label, {highest},"
+    advice = f"number the classes from 0, or set data.classes to {highest + 1}"
+    warnings.warn(f"{text} have no image ({advice})", stacklevel=3)
+
+
+def warn_of_shared_images(
+    run: Run, data: Mapping[str, Source], fields: Mapping[str, str] | None = None
+) -> None:
+    """Warn of each pair of splits of a run that share images, in one line.
+
+    fields: of the splits whose pairs with all others are checked, their names; by
+        default of all, `data.train` and so on.
+    """
+    fields = {k: f"data.{k}" for k in data} if fields is None else fields
+    for first, second in itertools.combinations(data, 2):
+        other_set = run.data.train_name and "train" in (first, second)
+        texts = _text(run, first), _text(run, second)
+        same = datasets.split_name(texts[0]) == datasets.split_name(texts[1])
+        if other_set or not same or not {first, second} & {*fields}:
+            continue
+        count = len(np.intersect1d(data[first].ids, data[second].ids))
+        if count:
+            names = [fields.get(k, f"data.{k}") for k in (first, second)]
+            pair = " and ".join(f"{n} ({t})" for n, t in zip(names, texts, strict=True))
+            warnings.warn(f"{pair} share {count:,} images", stacklevel=3)

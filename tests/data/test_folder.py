@@ -218,6 +218,24 @@ def test_a_url_is_no_folder():
         datasets.load_splits("folder:gs://b/x")
 
 
+def test_an_empty_path_is_not_the_current_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree[0])
+    want = "data.name: expected folder:PATH, got 'folder:'"
+    for name in ("folder:", "folder: "):
+        with pytest.raises(ConfigError, match=want):
+            datasets.load_splits(name)
+
+
+def test_folders_of_classes_without_the_split_are_named_as_splits(tmp_path):
+    for name in "ab":
+        put(tmp_path, name, ["x"])
+    want = r"data.train: expected one of the splits \['a', 'b'\], got 'train'"
+    used = {"train", "validation", "test"}
+    splits = datasets.load_splits(f"folder:{tmp_path}", store=8, used=used)
+    with pytest.raises(ConfigError, match=want):
+        datasets.take_split(splits, "train", "data.train")
+
+
 def test_only_splits_in_use_define_classes(tmp_path):
     put(tmp_path, "train", ["cat", "dog"])
     put(tmp_path, "test", ["cat"])
@@ -229,6 +247,20 @@ def test_only_splits_in_use_define_classes(tmp_path):
     assert splits["train"].labels.tolist() == [0, 1]
     every = folder.load(str(tmp_path), used={"train", "backup"})["train"]
     assert every.labels.tolist() == [1, 2] and every.names == ("0_old", "cat", "dog")
+
+
+def test_folders_that_are_no_split_in_use_are_not_read(tmp_path):
+    """Documents, and a run whose workdir lies in the folder, beside the splits."""
+    for split in ("train", "test"):
+        put(tmp_path, split, ["cat", "dog"])
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/readme.txt").write_text("no image")
+    put(tmp_path, "run", ["teacher"])
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "run/views.png")
+    used = {"train", "test"}
+    splits = datasets.load_splits(f"folder:{tmp_path}", store=8, used=used)
+    assert sorted(splits) == ["docs", "run", "test", "train"]
+    assert splits["test"].labels.tolist() == [0, 1] and splits["test"].classes == 2
 
 
 def test_splits_without_a_class_in_common_are_refused(tmp_path):

@@ -161,13 +161,14 @@ def test_inputs_that_changed_are_named(shell, capsys):
     """A renamed class, another image, another model file, another teacher."""
     rng = np.random.default_rng(0)
     for number in range(24):
-        split, name = ("train", "test")[number % 2], ("ant", "bee")[number // 12]
+        split = ("train", "test", "validation")[number % 3]
+        name = ("ant", "bee")[number // 12]
         file = shell / "photos" / split / name / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(file)
     (shell / "net.py").write_text(MODEL)
     data = {"--data.name": "folder:photos", "--data.train": "train"}
-    data |= {"--data.validation": "test", "--workdir": "photo", "--batch": "8"}
+    data |= {"--workdir": "photo", "--batch": "8"}
     run("distill", *options(**data, **{"--model.name": "net.py:linear"}))
     capsys.readouterr()
 
@@ -197,7 +198,7 @@ def test_inputs_that_changed_are_named(shell, capsys):
     shutil.rmtree(aside)
     (shell / "aside").rename(aside)
     assert evaluated() == ""
-    for split in ("train", "test"):
+    for split in ("train", "test", "validation"):
         (shell / f"photos/{split}/ant").rename(shell / f"photos/{split}/wasp")
     assert "data.test: expected the classes of the run in the same order" in evaluated()
 
