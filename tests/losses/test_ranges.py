@@ -1,5 +1,7 @@
 """Numbers out of their range are refused by name; what is masked out may be any."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,20 @@ def _weighted(eps):
     return losses.wsld(ROWS, ROWS, labels=LABELS, eps=eps)
 
 
+_WEIGHTS = ("alpha", "beta", "gamma")
+
+
+def _irg(student, teacher, **weights):
+    more = {"student_later": student, "student_logits": student}
+    more |= {"teacher_later": teacher, "teacher_logits": teacher}
+    return losses.irg(student, teacher, **more, **weights)
+
+
+def _focal(**weights):
+    maps = X[..., None]
+    return losses.fgd(maps, maps, foreground=X[..., 0] > 0, **weights)
+
+
 def _decoupled(**weights):
     return losses.dkd(ROWS, ROWS, labels=LABELS, **weights)
 
@@ -108,6 +124,14 @@ WRONG = [
     ("alpha: expected .*, got nan", lambda: _decoupled(alpha=np.nan)),
     (r"beta: expected a finite number, got shape \(3,\)",
      lambda: _decoupled(beta=FLAT)),
+    *(
+        (f"{name}: expected a finite number, got {shown}",
+         functools.partial(loss, ROWS, ROWS, **{name: value}))
+        for loss, names in ((losses.dist, ("beta", "gamma")), (_irg, _WEIGHTS))
+        for name in names
+        for value, shown in ((np.nan, "nan"), (np.inf, "inf"), ("x", "'x'"), (None, None))
+    ),
+    ("gamma: expected a finite number, got nan", lambda: _focal(gamma=np.nan)),
 ]  # fmt: skip
 RIGHT = [
     *(lambda: _quantize(np.int32(4)), lambda: _fidelity([0, 1])),

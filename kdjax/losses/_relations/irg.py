@@ -4,6 +4,8 @@ A value depends on all other examples, so the kernels mean the global batch. Fla
 pool a map to `[N, D]` first. The vertices alone are `logit_mse`.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -220,7 +222,8 @@ def irg(
 
     Raises:
         ValueError: if an array is empty or not of rank 2, shapes do not fit, there
-            are fewer than 3 rows, or a dtype is not floating.
+            are fewer than 3 rows, a dtype is not floating, or a weight is not a single
+            finite number.
 
     Example:
         >>> early = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -244,6 +247,8 @@ def irg(
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
+    for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        checks.between(name, weight, -math.inf)
     names = ("student_logits", "teacher_logits")
     logits = embeddings(student_logits, teacher_logits, -1, where, names, valid.size)
     moved = irg_transformation(
