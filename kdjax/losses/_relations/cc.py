@@ -124,6 +124,7 @@ def cc(
     checks.one_of("variant", variant, CONGRUENCE_VARIANTS)
     checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)
+    checks.boolean("normalize", normalize)
     if order is not None:
         checks.count("order", order)
     student, teacher, valid = embeddings(

@@ -64,6 +64,7 @@ def info_nce(
     """
     del axis_name  # `over_global_batch` has gathered the rows.
     checks.positive("temperature", temperature)
+    checks.boolean("symmetric", symmetric)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )

@@ -86,6 +86,7 @@ def irg_edges(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -153,6 +154,7 @@ def irg_transformation(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
@@ -244,6 +246,7 @@ def irg(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )

@@ -99,6 +99,7 @@ def rkd_distance(
         arXiv 1904.05068.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("squared", squared)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
@@ -327,6 +328,7 @@ def rkd(
     del axis_name  # `over_global_batch` has gathered the rows.
     checks.count("order", order, 2)
     checks.positive("delta", delta)
+    checks.boolean("normalize", normalize)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
