@@ -144,6 +144,7 @@ def affine_quantize(
         Esser et al., "Learned Step Size Quantization", 2019, arXiv 1902.08153.
     """
     checks.floating("x", x)
+    checks.boolean("symmetric", symmetric)
     checks.count("levels", levels, 3 if symmetric else 2)
     x = promote(x)
     ends = []

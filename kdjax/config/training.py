@@ -1,6 +1,7 @@
 """Configs of the loss, the optimizer and the devices."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Loss = str | Callable[..., Any]
 else:
     Loss = str
+# Far beyond, logits over T or the factor T^2 overflow in float32.
+TEMPERATURES = (1e-6, 1e6)
 Option = bool | int | float | str | tuple[int | float | str, ...]
 
 
@@ -92,11 +95,14 @@ class Scalar:
         """A constant."""
         return cls(float(value))
 
-    def check(self, at: str, *, positive: bool = False) -> None:
-        """Raise `ConfigError` for fields that do not fit together."""
+    def check(self, at: str, within: tuple[float, float] = (0.0, math.inf)) -> None:
+        """Raise `ConfigError` for fields that do not fit together, or not `within`."""
+        low, high = within
         for field in ("value", "end"):
-            ok = not positive or getattr(self, field) != 0
-            require(ok, f"{at}.{field}", "a number > 0", getattr(self, field))
+            level = getattr(self, field)
+            ok = level is None or low <= level <= high
+            expected = f"a number in [{low:g}, {high:g}]"
+            require(ok, f"{at}.{field}", expected, level)
         moves = self.schedule != "constant"
         require(
             moves == (self.end is not None),
@@ -179,7 +185,7 @@ class Term:
         weight, temperature = self.scalars
         weight.check(f"{at}.weight")
         if temperature is not None:
-            temperature.check(f"{at}.temperature", positive=True)
+            temperature.check(f"{at}.temperature", TEMPERATURES)
         for side in ("student", "teacher"):
             taps = getattr(self, side)
             ok = bool(taps) and all(isinstance(tap, str) and tap for tap in taps)

@@ -293,6 +293,12 @@ def holds(
             refuse(name, expected, np.ravel(got)[np.argmin(ok)])
 
 
+def boolean(name: str, value: Any) -> None:
+    """Refuse an option that is not True or False: it chooses between programs."""
+    if not isinstance(value, bool | np.bool_):
+        refuse(name, "True or False", repr(value))
+
+
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Refuse a value that is not among those allowed."""
     if value not in allowed:

@@ -25,7 +25,7 @@ def _check(terms: Mapping, weights: Mapping) -> None:
         checks.floating(label, values)
         checks.rank(label, values, 1, at_least=True)
         checks.not_empty(label, values)
-        checks.number(f"weights[{name!r}]", weights[name])
+        checks.between(f"weights[{name!r}]", weights[name], 0)
 
 
 def combine(
@@ -39,7 +39,7 @@ def combine(
 
     Args:
         terms: values per example, as the kernels return them, by name.
-        weights: one scalar for each term, traced or not.
+        weights: one scalar of at least 0 for each term, traced or not.
         where: bool `[N]`, the examples that count, or with further axes of the terms
             behind it. Where none does, everything is 0.
 
@@ -50,7 +50,7 @@ def combine(
     Raises:
         ValueError: if there is no term, a term is empty, a scalar or not floating,
             terms and weights do not have the same names, or
-            a weight is no scalar.
+            a weight is no finite scalar of at least 0.
 
     Example:
         >>> terms = {"kd": jnp.array([1.0, 3.0]), "label": jnp.array([4.0, 6.0])}

@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 
 from kdjax import losses
+from kdjax.core import checks
 from tests.contracts.harness import (
     CASES,
     EXTREMES,
     arrays_without,
     call,
+    cases,
     compiled,
     every,
     extreme,
@@ -370,3 +372,11 @@ def test_import_loads_jax_alone(module):
         cwd=root,
     )
     assert run.stdout.strip() == "[]"
+
+
+@cases(lambda c: c.min_rows > 1)
+def test_too_few_rows_are_refused(case):
+    student, teacher, arrays = inputs(case, rows=case.min_rows - 1)
+    expected = f"^student_.*: expected at least {case.min_rows} examples .*, got"
+    with pytest.raises(checks.ArgumentError, match=expected):
+        call(case, student, teacher, arrays)

@@ -74,6 +74,8 @@ def test_the_widest_term_decides(float64):
         ({"a": np.ones(0, np.float32)}, {"a": 1}, r"^terms\['a'\]: expected at"),
         ({"a": np.ones(2, int)}, {"a": 1}, r"^terms\['a'\]: expected .*floating"),
         ({"a": np.ones(2, np.float32)}, {"a": "3"}, r"^weights\['a'\]: .*got '3'"),
+        ({"a": np.ones(2, np.float32)}, {"a": np.nan}, r"^weights\['a'\]: .*got nan"),
+        ({"a": np.ones(2, np.float32)}, {"a": -0.5}, r"^weights\['a'\]: .*got -0.5"),
         ({"a": np.ones(2, np.float32)}, {"a": None}, r"^weights\['a'\]: .*got None"),
         ({"a": np.ones(2, np.float32)}, {"a": 1j}, r"^weights\['a'\]: .*got 1j"),
         ({"a": np.ones(2, np.float32)}, {1: 1, "a": 1}, r"^weights: expected one"),

@@ -1,11 +1,15 @@
 """Numbers out of their range are refused by name; what is masked out may be any."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import losses, targets
+from kdjax import compress, losses, targets
+from tests.contracts.harness import inputs
 from tests.lawbook import feature, relation, response
 
 X = np.random.default_rng(1).normal(size=(3, 2, 2)).astype(np.float32)
@@ -70,6 +74,20 @@ def _weighted(eps):
     return losses.wsld(ROWS, ROWS, labels=LABELS, eps=eps)
 
 
+_WEIGHTS = ("alpha", "beta", "gamma")
+
+
+def _irg(student, teacher, **weights):
+    more = {"student_later": student, "student_logits": student}
+    more |= {"teacher_later": teacher, "teacher_logits": teacher}
+    return losses.irg(student, teacher, **more, **weights)
+
+
+def _focal(**weights):
+    maps = X[..., None]
+    return losses.fgd(maps, maps, foreground=X[..., 0] > 0, **weights)
+
+
 def _decoupled(**weights):
     return losses.dkd(ROWS, ROWS, labels=LABELS, **weights)
 
@@ -108,6 +126,16 @@ WRONG = [
     ("alpha: expected .*, got nan", lambda: _decoupled(alpha=np.nan)),
     (r"beta: expected a finite number, got shape \(3,\)",
      lambda: _decoupled(beta=FLAT)),
+    *(
+        (f"{name}: expected a finite number, got {value!r}",
+         functools.partial(loss, ROWS, ROWS, **{name: value}))
+        for loss, names in ((losses.dist, ("beta", "gamma")), (_irg, _WEIGHTS))
+        for name in names
+        for value in (np.nan, np.inf, "x", None)
+    ),
+    ("other_teachers: expected a sequence of arrays, got 7",
+     lambda: losses.triplet_relation(ROWS, ROWS, other_teachers=7)),
+    ("gamma: expected a finite number, got nan", lambda: _focal(gamma=np.nan)),
 ]  # fmt: skip
 RIGHT = [
     *(lambda: _quantize(np.int32(4)), lambda: _fidelity([0, 1])),
@@ -146,6 +174,38 @@ def test_every_axis_is_an_integer():
         options = {**dict(case.knobs), **case.arrays(rng, 4), "axis": None}
         with pytest.raises(ValueError, match="^axis: expected an integer axis .* None"):
             kernel(student, teacher, **options)
+
+
+def _boolean_options(function):
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.annotation is bool]
+
+
+def test_boolean_options_are_true_or_false():
+    calls = {
+        losses.gradient_penalty: lambda **more: losses.gradient_penalty(
+            lambda x: x.sum(1), ROWS, ROWS, share=FLAT**0, **more
+        ),
+        compress.affine_quantize: functools.partial(
+            compress.affine_quantize, X, low=-1.0, high=1.0
+        ),
+    }
+    for case in (*response.CASES, *relation.CASES, *feature.CASES):
+        kernel = getattr(losses, case.name)
+        if kernel not in calls and _boolean_options(kernel):
+            student, teacher, arrays = inputs(case)
+            options = dict(case.knobs) | arrays
+            calls[kernel] = functools.partial(kernel, student, teacher, **options)
+    tried = [
+        (call, x)
+        for function, call in calls.items()
+        for x in _boolean_options(function)
+    ]
+    assert len(tried) >= 12
+    for call, name in tried:
+        for value in ("nope", 7, None, jnp.array([True, False])):
+            with pytest.raises(ValueError, match=f"^{name}: expected True or False"):
+                call(**{name: value})
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])

@@ -85,8 +85,8 @@ def test_dark_rank_refuses():
     student, teacher = _random()
     with pytest.raises(ValueError, match=r"^neighbors: expected .*\[1, 6\], got 7"):
         dark_rank(student, teacher, neighbors=7)
-    with pytest.raises(ValueError, match="^student_features: .*at least 2.*got 1"):
-        dark_rank(student[:1], teacher[:1])
+    with pytest.raises(ValueError, match="^student_features: .*at least 3.*got 2"):
+        dark_rank(student[:2], teacher[:2])
 
 
 def _ranking(student, teacher, top, decay, sharpness=None):

@@ -235,11 +235,20 @@ def test_soft_labels_have_their_own_cross_entropy():
     labels = np.array([[0.25, 0.75, 0.0, 0.0]], np.float32)
     with pytest.raises(ValueError, match="^teacher: .*soft_label_cross_entropy"):
         losses.hard_cross_entropy(STUDENT[0], labels)
-    expected = -(labels[0] * np.log(softmax(STUDENT[0, 0]))).sum()
+    right = -(labels[0] * np.log(softmax(STUDENT[0, 0]))).sum()
     found = losses.soft_label_cross_entropy(STUDENT[0], labels)
-    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    np.testing.assert_allclose(found, [right], rtol=1e-6)
     with pytest.raises(ValueError, match=r"^teacher: expected probabilities in \[0, 1"):
         losses.soft_label_cross_entropy(STUDENT[0], 2 * labels)
+    expected = "^teacher: expected probabilities with a sum .* at most 1, got 1.75"
+    spoilt = np.array([[0.25, 0.75, 0.75, 0.0]], np.float32)
+    with pytest.raises(ValueError, match=expected):
+        losses.soft_label_cross_entropy(STUDENT[0], spoilt)
+    # Less than 1 lowers the weight of an example; a class left out counts for nothing.
+    found = losses.soft_label_cross_entropy(STUDENT[0], labels / 2)
+    np.testing.assert_allclose(found, [right / 2], rtol=1e-6)
+    kept = np.array([[True, True, False, True]])
+    assert np.isfinite(losses.soft_label_cross_entropy(STUDENT[0], spoilt, where=kept))
     # One-hot rows name a class, and are labels for both.
     losses.hard_cross_entropy(STUDENT[0], np.eye(4, dtype=np.float32)[:1])
 

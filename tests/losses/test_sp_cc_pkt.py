@@ -198,8 +198,8 @@ def test_bad_arguments_are_refused():
         cc(student, teacher, variant="consecutive")
     with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
         cc(student[:1], student[:1], variant="consecutive")
-    with pytest.raises(ValueError, match="^student_features: .*least 2 examples"):
-        pkt(student[:1], teacher[:1], variant="paper")
+    with pytest.raises(ValueError, match="^student_features: .*least 3 examples"):
+        pkt(student[:2], teacher[:2], variant="paper")
 
 
 @pytest.mark.parametrize("where", [None, np.array([True, True, False, True, True])])

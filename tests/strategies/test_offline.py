@@ -115,6 +115,13 @@ def test_relation_terms_take_widths_that_differ():
     np.testing.assert_allclose(metrics["d"], want, rtol=1e-5)
 
 
+def test_a_term_of_too_few_rows_is_named():
+    terms = {"d": Term("rkd_angle", student="hidden", teacher="hidden")}
+    two = jax.tree.map(lambda x: x[:2], (PLAIN, TARGETS))
+    with pytest.raises(ConfigError, match=r"^terms\.d: .*at least 3 examples .* got 2"):
+        value(terms, two[0], targets=two[1])
+
+
 def test_a_config_may_have_the_former_name_of_a_loss():
     taps = {"student": "hidden", "teacher": "hidden"}
     terms = {

@@ -1,5 +1,7 @@
 """Focal and global distillation (FGD): its focal part."""
 
+import math
+
 import jax.numpy as jnp
 
 from kdjax.core import checks
@@ -63,7 +65,8 @@ def fgd(
 
     Raises:
         ValueError: if shapes do not match, are empty or have fewer than three axes, a
-            dtype is wrong, or the temperature is not above 0.
+            dtype is wrong, the temperature is not above 0, or a weight is not a single
+            finite number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,6 +84,8 @@ def fgd(
         arXiv 2111.11837.
     """
     checks.positive("temperature", temperature)
+    for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        checks.between(name, weight, -math.inf)
     pair = map_pair(student_features, teacher_features, axis, where)
     checks.floating("foreground", foreground)
     objects = importance_weights(foreground, pair, student_features.shape, axis)

@@ -56,6 +56,7 @@ def cat_kd(
     """
     student, teacher, keep = image_pair(student_features, teacher_features, axis, where)
     checks.count("size", size, 1, min(student.shape[1:3]))
+    checks.boolean("normalize", normalize)
     pooled = [adaptive_mean(x, (size, size), (1, 2)) for x in (student, teacher)]
     maps = [as_positions(x, -1) for x in pooled]
     if normalize:

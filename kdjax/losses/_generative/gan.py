@@ -203,6 +203,7 @@ def gradient_penalty(
     checks.shape("share", share, student_features.shape[:1])
     checks.holds("share", lambda np, x: (x >= 0) & (x <= 1), "numbers in [0, 1]", share)
     checks.between("target", target, 0.0)
+    checks.boolean("one_sided", one_sided)
     student, teacher, weight = promote_together(
         student_features, teacher_features, jnp.asarray(share)
     )

@@ -136,8 +136,8 @@ def soft_label_cross_entropy(
         `[...]`, one value in nats per example, at least float32.
 
     Raises:
-        ValueError: if shapes differ or are empty, a dtype is not floating, or a label
-            is negative or above 1.
+        ValueError: if shapes differ or are empty, a dtype is not floating, a label is
+            negative or above 1, or the labels of an example sum to more than 1.
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])
@@ -165,6 +165,14 @@ def soft_label_cross_entropy(
         teacher,
     )
     student, labels = promote_together(student_logits, teacher)
+    # The rounding of half precision is larger.
+    most = 1 + max(1e-3, float(jnp.finfo(teacher.dtype).eps))
+    checks.holds(
+        "teacher",
+        lambda np, total: ~(total > most),
+        "probabilities with a sum over the classes of at most 1",
+        masked_sum(labels, axis, where),
+    )
     log_student = tempered_log_softmax(student, 1.0, axis, where, class_axis_name)
     cost = jnp.where(labels == 0, 0, log_student) * labels
     return -masked_sum(cost, axis, where, class_axis_name)

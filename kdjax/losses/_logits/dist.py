@@ -6,6 +6,8 @@ over a mesh that is what they compute. Under `jax.pmap` or `jax.shard_map`, pass
 positions into the examples.
 """
 
+import math
+
 import jax.numpy as jnp
 
 from kdjax.core import checks, examples
@@ -229,7 +231,7 @@ def dist(
         CIFAR-100.
 
     Raises:
-        ValueError: as in `dist_intra`.
+        ValueError: as in `dist_intra`, or if a weight is not a single finite number.
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0], [2.0, 0.0, 1.0]])
@@ -243,6 +245,8 @@ def dist(
         2022, arXiv 2205.10536.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    for name, weight in (("beta", beta), ("gamma", gamma)):
+        checks.between(name, weight, -math.inf)
     student, teacher, entries, scale = _probabilities(
         student_logits, teacher_logits, temperature, axis, where
     )

@@ -60,6 +60,7 @@ def logit_mse(
     Reference:
         Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014, arXiv 1312.6184.
     """
+    checks.boolean("center", center)
     check_pair(student_logits, teacher_logits, axis, where)
     student, teacher, where = _selected(student_logits, teacher_logits, where)
     gap = student - teacher

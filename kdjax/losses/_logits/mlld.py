@@ -115,6 +115,7 @@ def mlld(
     checks.positive("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
     checks.one_of("view", view, VIEWS)
+    checks.boolean("standardize", standardize)
     weights, gram_weight = _LEVELS[variant, view]
     value = jnp.zeros(valid.shape, student.dtype)
     classes = _count_classes(student, teacher, valid)

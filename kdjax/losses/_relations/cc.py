@@ -102,9 +102,9 @@ def cc(
         the examples that take part).
 
     Raises:
-        ValueError: if an argument is empty or not of rank 2, shapes do not fit, a dtype
-            is not floating, or an option is out of its range; for `"consecutive"` also
-            for fewer than 2 rows.
+        ValueError: if an argument is empty or not of rank 2, shapes do not fit, there
+            are fewer than 2 rows, a dtype is not floating, or an option is out of its
+            range.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
@@ -124,16 +124,15 @@ def cc(
     checks.one_of("variant", variant, CONGRUENCE_VARIANTS)
     checks.one_of("kernel", kernel, CONGRUENCE_KERNELS)
     checks.positive("gamma", gamma)
+    checks.boolean("normalize", normalize)
     if order is not None:
         checks.count("order", order)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    require_examples("student_features", valid.size, 2, "each needs another")
     if variant == "consecutive":
         checks.same_shape("teacher_features", teacher, "student_features", student)
-        require_examples(
-            "student_features", valid.size, 2, "variant 'consecutive' needs pairs"
-        )
         return _consecutive(student, teacher, valid)
     gamma = jnp.asarray(gamma, student.dtype)
 

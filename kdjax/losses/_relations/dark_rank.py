@@ -93,7 +93,7 @@ def dark_rank(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows differs
-            or is below 2, a dtype is not floating, or an option is out of its range.
+            or is below 3, a dtype is not floating, or an option is out of its range.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [0.5, 0], [0, 0.7], [0.6, 0.3]])
@@ -114,7 +114,7 @@ def dark_rank(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
-    require_examples("student_features", valid.size, 2, "each needs a neighbor")
+    require_examples("student_features", valid.size, 3, "each needs 2 others to rank")
     distances = [pairwise_distances(x) for x in (student, teacher)]
     distinct = pair_mask(valid, distinct=True)
     nearness = lax.stop_gradient(jnp.where(distinct, -distances[1], -jnp.inf))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pair_mask
+from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import l2_normalize, tempered_log_softmax
 from kdjax.core.types import Array
 from kdjax.losses._global_batch import AxisName, over_global_batch
@@ -47,8 +47,9 @@ def info_nce(
         its plain mean (over the examples that take part).
 
     Raises:
-        ValueError: if an argument is empty or not of rank 2, shapes differ, a dtype is
-            not floating, or the temperature is not a finite number above 0.
+        ValueError: if an argument is empty or not of rank 2, shapes differ, there are
+            fewer than 2 rows, a dtype is not floating, or the temperature is not a
+            finite number above 0.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
@@ -63,9 +64,11 @@ def info_nce(
     """
     del axis_name  # `over_global_batch` has gathered the rows.
     checks.positive("temperature", temperature)
+    checks.boolean("symmetric", symmetric)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    require_examples("student_features", valid.size, 2, "each needs a negative")
     checks.same_shape("teacher_features", teacher, "student_features", student)
     scores = gram(l2_normalize(student), l2_normalize(teacher))
     log_probs = tempered_log_softmax(scores, temperature, 1, pair_mask(valid))

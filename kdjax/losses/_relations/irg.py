@@ -4,11 +4,18 @@ A value depends on all other examples, so the kernels mean the global batch. Fla
 pool a map to `[N, D]` first. The vertices alone are `logit_mse`.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, pair_mask, squared_distances
+from kdjax.core.examples import (
+    embeddings,
+    pair_mask,
+    require_examples,
+    squared_distances,
+)
 from kdjax.core.numerics import promote_together
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -65,7 +72,7 @@ def irg_edges(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows
-            differs, or a dtype is not floating.
+            differs or is below 3, or a dtype is not floating.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -79,9 +86,12 @@ def irg_edges(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    why = "the distance of 2 over the largest is 1"
+    require_examples("student_features", valid.size, 3, why)
     gap = _relative(squared_distances(teacher, valid), constant_max) - _relative(
         squared_distances(student, valid), constant_max
     )
@@ -127,8 +137,8 @@ def irg_transformation(
         global batch.
 
     Raises:
-        ValueError: if an array is empty or not of rank 2, shapes do not fit, or a
-            dtype is not floating.
+        ValueError: if an array is empty or not of rank 2, shapes do not fit, there
+            are fewer than 2 rows, or a dtype is not floating.
 
     Example:
         >>> early = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -144,9 +154,12 @@ def irg_transformation(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
+    why = "one step over the largest is 1"
+    require_examples("student_features", valid.size, 2, why)
     names = ("student_later", "teacher_later")
     later, later_teacher, _ = embeddings(
         student_later, teacher_later, -1, where, names, valid.size
@@ -210,8 +223,9 @@ def irg(
         loss (over the examples that take part).
 
     Raises:
-        ValueError: if an array is empty or not of rank 2, shapes do not fit, or a
-            dtype is not floating.
+        ValueError: if an array is empty or not of rank 2, shapes do not fit, there
+            are fewer than 3 rows, a dtype is not floating, or a weight is not a single
+            finite number.
 
     Example:
         >>> early = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -232,9 +246,12 @@ def irg(
         2019, pages 7096-7104 (no arXiv version).
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("constant_max", constant_max)
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
+    for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
+        checks.between(name, weight, -math.inf)
     names = ("student_logits", "teacher_logits")
     logits = embeddings(student_logits, teacher_logits, -1, where, names, valid.size)
     moved = irg_transformation(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pair_mask
+from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import promote_together, tempered_log_softmax
 from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
@@ -80,8 +80,8 @@ def mhgd(
         take part).
 
     Raises:
-        ValueError: if an array is empty or of another rank, shapes do not fit, or a
-            dtype is not floating.
+        ValueError: if an array is empty or of another rank, shapes do not fit, there
+            are fewer than 2 rows, or a dtype is not floating.
 
     Example:
         >>> later = jnp.array([[1.0, 0], [0, 1], [0.6, 0.8]])
@@ -105,6 +105,7 @@ def mhgd(
     student, teacher, valid = embeddings(
         student_features, teacher_features, where=where
     )
+    require_examples("student_features", valid.size, 2, "a share alone is 1")
     names = ("student_earlier", "teacher_earlier")
     early, early_teacher, _ = embeddings(
         student_earlier, teacher_earlier, -1, where, names, valid.size

@@ -67,8 +67,8 @@ def pkt(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows
-            differs, a dtype is not floating, or an option is out of its range; for
-            `"paper"` also for fewer than 2 rows.
+            differs or is below 2 (for `"paper"` 3), a dtype is not floating, or an
+            option is out of its range.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
@@ -87,6 +87,9 @@ def pkt(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    # "paper" leaves the anchor itself out.
+    least, why = 3 if variant == "paper" else 2, "a probability alone is 1"
+    require_examples("student_features", valid.size, least, why)
     eps = jnp.asarray(eps, student.dtype)
     counted = pair_mask(valid, distinct=variant == "paper")
     teacher_probs, student_probs = (
@@ -97,8 +100,5 @@ def pkt(
     )
     if variant == "reference":
         return masked_mean(divergence, 1, counted)
-    require_examples(
-        "student_features", valid.size, 2, "variant 'paper' leaves out the anchor"
-    )
     count = jnp.sum(valid, dtype=jnp.int32).astype(eps.dtype)
     return count * masked_sum(divergence, 1, counted)

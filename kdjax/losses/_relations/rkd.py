@@ -57,9 +57,9 @@ def rkd_distance(
     through both `mu`.
 
     Squared distances are raised to 1e-12 before the root, as in the authors' code:
-    equal rows are 1e-6 apart, count as positive, and enter `mu`. One row alone gives
-    0, and so do two batches that have each collapsed to a point; a batch that has
-    collapsed against one that has not does not.
+    equal rows are 1e-6 apart, count as positive, and enter `mu`. One or two rows that
+    take part give 0, and so do two batches that have each collapsed to a point; a
+    batch that has collapsed against one that has not does not.
 
     The distances come from the differences of the rows. A Gram matrix, as in the
     authors' code, is hardly cheaper, and in float32 the gradient of a row with a
@@ -83,7 +83,7 @@ def rkd_distance(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows
-            differs, or a dtype is not floating.
+            differs or is below 3, or a dtype is not floating.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -99,9 +99,12 @@ def rkd_distance(
         arXiv 1904.05068.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
+    checks.boolean("squared", squared)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    why = "the distance of 2 over the mean is 1"
+    require_examples("student_features", valid.size, 3, why)
     gap = _relative_distances(teacher, valid, squared)
     gap -= _relative_distances(student, valid, squared)
     return masked_mean(huber(gap), axis=1, where=pair_mask(valid))
@@ -233,7 +236,7 @@ def rkd_angle(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows
-            differs, a dtype is not floating, or `chunk` is below 1.
+            differs or is below 3, a dtype is not floating, or `chunk` is below 1.
 
     Example:
         >>> student = jnp.array([[0.0, 0], [1, 0], [0, 2], [2, 1]])
@@ -250,6 +253,7 @@ def rkd_angle(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    require_examples("student_features", valid.size, 3, "an angle has 3")
     if chunk is None:
         chunk = max(1, BLOCK // valid.size**2)
     checks.count("chunk", chunk)
@@ -324,6 +328,7 @@ def rkd(
     del axis_name  # `over_global_batch` has gathered the rows.
     checks.count("order", order, 2)
     checks.positive("delta", delta)
+    checks.boolean("normalize", normalize)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.core import checks
-from kdjax.core.examples import embeddings, gram, pair_mask
+from kdjax.core.examples import embeddings, gram, pair_mask, require_examples
 from kdjax.core.numerics import l2_normalize, safe_abs
 from kdjax.core.reduce import masked_mean
 from kdjax.core.types import Array
@@ -49,7 +49,7 @@ def sp(
 
     Raises:
         ValueError: if an argument is empty or not of rank 2, the number of rows
-            differs, a dtype is not floating, or the norm is unknown.
+            differs or is below 2, a dtype is not floating, or the norm is unknown.
 
     Example:
         >>> student = jnp.array([[1.0, 1], [2, 1], [1, 3], [3, 2]])
@@ -68,6 +68,7 @@ def sp(
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where
     )
+    require_examples("student_features", valid.size, 2, "each needs another")
     checks.one_of("norm", norm, NORMS)
     normalize = l2_normalize if norm == "l2" else _l1_normalize
     gap = normalize(gram(teacher)) - normalize(gram(student))

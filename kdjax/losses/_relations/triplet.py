@@ -112,6 +112,9 @@ def triplet_relation(
     require_examples("student_features", valid.size, 3, "an anchor needs two others")
     checks.positive("margin", margin)
     distances = [_unit_distances(x) for x in (student, teacher)]
+    is_sequence = isinstance(other_teachers, Sequence)
+    if not is_sequence and getattr(other_teachers, "ndim", 0) == 0:
+        checks.refuse("other_teachers", "a sequence of arrays", repr(other_teachers))
     for m, other in enumerate(other_teachers):
         names = ("student_features", f"other_teachers[{m}]")
         _, other, _ = embeddings(student_features, other, axis, where, names)
