@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import math
 import os
+import pathlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -88,6 +89,14 @@ def require_local(
     """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
     text = os.fspath(path)
     require(not _URL.match(text), field, expected, text)
+
+
+def require_folder(path: str | os.PathLike[str], field: str) -> None:
+    """Refuse a path that is a file, or beneath one, where a folder is needed."""
+    places = (pathlib.Path(path), *pathlib.Path(path).parents)
+    file = next((p for p in places if os.path.exists(p) and not os.path.isdir(p)), None)
+    if file is not None:
+        raise ConfigError(field, "a folder", path, shown=f"the file {file}")
 
 
 def require_known(

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import require, require_known, require_local
+from kdjax.config import require, require_folder, require_known, require_local
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data import images as files
@@ -176,8 +176,9 @@ def export(
     require_local(out, "out")
     require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
     folder = pathlib.Path(folder).expanduser()
-    student = load(folder, checkpoint=checkpoint, seed=seed)
     target = pathlib.Path(out).expanduser() if out else folder / "export"
+    require_folder(target, "out")
+    student = load(folder, checkpoint=checkpoint, seed=seed)
     path = write_export(student, name, target, batch=batch)
     card = make_card(folder, student, path, name)
     # The summary has the metrics of the last checkpoint, seed by seed.

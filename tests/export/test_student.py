@@ -243,3 +243,14 @@ def test_iree_needs_a_batch(folder, tmp_path):
         jobs.export(folder, "iree", out=tmp_path)
     with pytest.raises(ConfigError, match="^format: did you mean 'iree'"):
         jobs.export(folder, "ireee", out=tmp_path)
+
+
+@pytest.mark.parametrize("out", ["afile", "afile/x"])
+def test_a_file_in_place_of_the_folder_is_refused_before_loading(
+    out, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").touch()
+    with pytest.raises(ConfigError) as error:
+        jobs.export(tmp_path / "no run", "safetensors", out=out)
+    assert str(error.value) == "out: expected a folder, got the file afile"
