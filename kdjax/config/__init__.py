@@ -13,6 +13,7 @@ from kdjax.config.checks import (
     require_folder,
     require_known,
     require_local,
+    require_type,
     suggest,
 )
 from kdjax.config.data import Data, Mode, Views
@@ -96,6 +97,7 @@ __all__ = [
     "require_folder",
     "require_known",
     "require_local",
+    "require_type",
     "set_fields",
     "source_files",
     "suggest",

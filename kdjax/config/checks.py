@@ -83,6 +83,17 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
         raise ConfigError(field, expected, got)
 
 
+def require_type(
+    value: Any, kind: type | tuple[type, ...], field: str, expected: str
+) -> None:
+    """Raise `ConfigError` for a value of another type, and name its type.
+
+    The text of a whole object may have hundreds of lines.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(field, expected, value, shown=type(value).__name__)
+
+
 def require_local(
     path: str | os.PathLike[str], field: str, expected: str = LOCAL
 ) -> None:

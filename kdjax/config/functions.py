@@ -15,7 +15,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from kdjax.config.checks import ConfigError, list_names, require, require_known
+from kdjax.config.checks import (
+    ConfigError,
+    list_names,
+    require,
+    require_known,
+    require_type,
+)
 from kdjax.config.run import Run, from_dict
 
 
@@ -200,8 +206,8 @@ def load_config(reference: str) -> Run:
         except ValueError as error:
             text = f"{reference} is not JSON: {error}"
             raise ConfigError("config", reason=text) from error
-        require(isinstance(values, dict), "config", "a table of fields", values)
+        require_type(values, dict, "config", "a table of fields")
         return from_dict(values)
     run = call(load_function(reference, "config"), "config")
-    require(isinstance(run, Run), "config", "a function returning a Run", run)
+    require_type(run, Run, "config", "a function returning a Run")
     return run
