@@ -528,3 +528,19 @@ def test_integers_beyond_int32_are_refused(field, value):
 
 def test_every_integer_is_found():
     assert {"steps", "data.store", "model.depth", "optim.warmup"} < {*INTEGERS}
+
+
+def test_a_table_in_place_of_a_part_is_refused():
+    """Files have tables; in Python they have no methods."""
+    parts = {
+        "optim": ({"lr": 1}, "Optim"),
+        "teacher": ({"run": "x"}, "FromRun"),
+        "terms": ({"soft": {"loss": "softmax_kl"}}, "Term"),
+    }
+    for name, (table, kind) in parts.items():
+        at = "terms.soft" if name == "terms" else name
+        with pytest.raises(ConfigError) as error:
+            digits(**{name: table}).check()
+        assert str(error.value) == f"{at}: expected a kdjax.config.{kind}, got dict"
+    with pytest.raises(ConfigError, match=r"^teacher.members.1: expected .* got dict$"):
+        digits(teacher=Ensemble((FromRun("x"), {"run": "y"}))).check()  # type: ignore[arg-type]

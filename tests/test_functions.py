@@ -125,7 +125,9 @@ def test_a_misspelled_name_lists_those_that_are_there(reference, tmp_path, monke
 
 def test_a_result_of_another_type_is_named_by_its_type(tmp_path, monkeypatch):
     """Its text may have hundreds of lines."""
-    text = "def config():\n    return {}\n\n\ndef model(config, classes):\n    return []\n"
+    text = (
+        "def config():\n    return {}\n\n\ndef model(config, classes):\n    return []\n"
+    )
     make(tmp_path, {"own.py": text, "list.json": "[1]"})
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:

@@ -15,6 +15,7 @@ from kdjax.config.checks import (
     require_local,
     require_type,
     suggest,
+    to_path,
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
@@ -102,5 +103,6 @@ __all__ = [
     "source_files",
     "suggest",
     "to_dict",
+    "to_path",
     "trained_first",
 ]

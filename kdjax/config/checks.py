@@ -94,6 +94,12 @@ def require_type(
         raise ConfigError(field, expected, value, shown=type(value).__name__)
 
 
+def to_path(value: Any, field: str) -> pathlib.Path:
+    """A path with ~ replaced by the user's home; another type is an error."""
+    require_type(value, (str, os.PathLike), field, "a path")
+    return pathlib.Path(value).expanduser()
+
+
 def require_local(
     path: str | os.PathLike[str], field: str, expected: str = LOCAL
 ) -> None:

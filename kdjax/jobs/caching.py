@@ -25,7 +25,7 @@ from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
 from kdjax.data.datasets import Splits
 from kdjax.jobs.measuring import check_teacher
-from kdjax.jobs.start import Job, load_data, open_job
+from kdjax.jobs.start import Job, check_run, load_data, open_job
 from kdjax.setup.batches import scalars
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar, stage
@@ -57,6 +57,7 @@ def cache_targets(
       StoreError: the store is of another run, or cannot be written; blocks that were
         written stay.
     """
+    check_run(run)
     require(run.teacher is not None, "teacher", "a teacher", run.teacher)
     assert run.teacher is not None
     path = run.cache.path

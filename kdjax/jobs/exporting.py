@@ -10,7 +10,14 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import require, require_folder, require_known, require_local
+from kdjax.config import (
+    require,
+    require_folder,
+    require_known,
+    require_local,
+    require_type,
+    to_path,
+)
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data import images as files
@@ -43,7 +50,7 @@ def load(
     Raises:
       ConfigError: the run is not finished, has no such seed, or needs `model`.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = to_path(folder, "folder")
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run, summary = setup.read_run(folder), runlog.read_summary(folder)
     overrides = read_identity(folder).overrides or {}
@@ -106,6 +113,7 @@ def predict(
       ConfigError: no such file, or a folder without images. ImageError: a file that
       cannot be decoded.
     """
+    require_type(student, Student, "student", "a student of kdjax.load")
     require(top >= 1, "top", "at least 1 class", top)
     top = min(top, len(student.classes))
     images: list[Any] = []
@@ -141,8 +149,8 @@ def _name(file: Any) -> str:
 
 
 def _image_files(name: str | pathlib.Path) -> list[pathlib.Path]:
+    path = to_path(name, "files")
     require_local(name, "files")
-    path = pathlib.Path(name).expanduser()
     if path.is_dir():
         every = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
         require(bool(every), "files", f"images in {path}", "none")
@@ -175,7 +183,7 @@ def export(
     require_known(name, FORMATS, "format")
     require_local(out, "out")
     require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
-    folder = pathlib.Path(folder).expanduser()
+    folder = to_path(folder, "folder")
     target = pathlib.Path(out).expanduser() if out else folder / "export"
     require_folder(target, "out")
     student = load(folder, checkpoint=checkpoint, seed=seed)

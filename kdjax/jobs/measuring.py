@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import reports, setup
-from kdjax.config import Run, require
+from kdjax.config import Run, require, to_path
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
@@ -53,7 +53,7 @@ def evaluate(
       ConfigError: an argument that cannot be used, or a split of other classes.
       RunFolderError: there is no run in the folder.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = to_path(folder, "folder")
     names = ("test", "validation", "train")
     require(split in names, "split", " or ".join(names), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
