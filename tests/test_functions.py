@@ -136,5 +136,5 @@ def test_a_result_of_another_type_is_named_by_its_type(tmp_path, monkeypatch):
     assert str(error.value) == expected
     with pytest.raises(ConfigError, match="^config: expected a table .*, got list$"):
         load_config("list.json")
-    with pytest.raises(ConfigError, match="^model.name: expected .* Model, got list$"):
+    with pytest.raises(ConfigError, match="^model.name: expected .*Model, got list$"):
         make_model(ModelConfig("own.py:model"), 10)
