@@ -1,5 +1,6 @@
 """Taking the student out of a run: loading, predicting, exporting."""
 
+import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
@@ -99,13 +100,16 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    student: Student, paths: Iterable[str | pathlib.Path | bytes], *, top: int = 5
+    student: Student,
+    paths: Iterable[str | pathlib.Path | bytes] | str | pathlib.Path | bytes,
+    *,
+    top: int = 5,
 ) -> Iterator[Prediction]:
     """Predictions for image files, and for all images in folders.
 
     Args:
       student: of `load`.
-      paths: image files, the bytes of one, and folders. The images of a folder come
+      paths: image files, the bytes of one, and folders; or one of these. The images of a folder come
         in the order of their names.
       top: number of classes of each prediction.
 
@@ -117,7 +121,8 @@ def predict(
     require(top >= 1, "top", "at least 1 class", top)
     top = min(top, len(student.classes))
     images: list[Any] = []
-    for path in paths:
+    one = isinstance(paths, (str, os.PathLike, bytes))
+    for path in [paths] if one else paths:
         images += [path] if isinstance(path, bytes) else _image_files(path)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -190,8 +190,10 @@ def _warnings(
         )
 
 
-def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
-    """Write `report.md` and `curves.png` over several run folders; returns the text.
+def report(
+    folders: Iterable[runlog.Path] | runlog.Path, out: runlog.Path = "report"
+) -> str:
+    """Write `report.md` and `curves.png` over run folders, or one; returns the text.
 
     For the folder of a sweep there is `kdjax.experiments.report_sweep`.
 

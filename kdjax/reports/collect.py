@@ -1,6 +1,7 @@
 """Run folders as records, the input of tables and plots."""
 
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -28,14 +29,14 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any] | None
 
 
-def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
-    """One record for each folder, in the order of `paths`.
+def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
+    """One record for each folder, in the order of `paths`; a single path is one.
 
     Raises:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the
             text names it.
     """
-    paths = list(paths)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for path in paths:
         require_local(path, "runs")
     return [_record(pathlib.Path(path)) for path in paths]

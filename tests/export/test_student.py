@@ -254,3 +254,14 @@ def test_a_file_in_place_of_the_folder_is_refused_before_loading(
     with pytest.raises(ConfigError) as error:
         jobs.export(tmp_path / "no run", "safetensors", out=out)
     assert str(error.value) == "out: expected a folder, got the file afile"
+
+
+def test_a_single_file_is_predicted_by_its_path(folder, tmp_path):
+    file = tmp_path / "0.png"
+    Image.fromarray(IMAGES[0, ..., 0]).save(file)
+    student = kdjax.load(folder)
+    (expected,) = jobs.predict(student, [file])
+    for one in (file, str(file)):
+        assert list(jobs.predict(student, one)) == [expected]
+    (same,) = jobs.predict(student, file.read_bytes())
+    assert same.classes == expected.classes

@@ -207,3 +207,9 @@ def test_reports_load_no_training_code():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_single_path_is_one_run(tmp_path):
+    folder = make_run(tmp_path / "a")
+    for path in (folder, str(folder)):
+        assert [record.path for record in collect(path)] == [folder]
