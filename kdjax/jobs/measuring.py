@@ -64,7 +64,9 @@ def evaluate(
         expected = f"what this run was given: evaluate(folder, {name}=...), from Python"
         require(name not in overrides or value is not None, name, expected, value)
     source = setup.load_source(run, split, splits)
-    names = (runlog.read_summary(folder) or {}).get("class_names")
+    summary = runlog.read_summary(folder) or {}
+    _check_channels(source, summary.get("channels"), f"data.{split}")
+    names = summary.get("class_names")
     if names and source.names:
         expected = "the classes of the run in the same order"
         check_same_names(source.names, tuple(names), f"data.{split}", expected)
@@ -84,6 +86,13 @@ def evaluate(
         student, bound, run.seeds, mesh, run.views.evaluation_crop
     )
     return measure(student.variables, source)
+
+
+def _check_channels(source: Source, channels: int | None, field: str) -> None:
+    """Refuse images of other channels than a run's. channels: None while unfinished."""
+    got = source.shape[-1]
+    expected = f"images of {channels} channels, as the run has"
+    require(channels in (None, got), field, expected, got)
 
 
 # What each metric is, for people.
