@@ -109,8 +109,8 @@ def predict(
 
     Args:
       student: of `load`.
-      paths: image files, the bytes of one, and folders; or one of these. The images of a folder come
-        in the order of their names.
+      paths: image files, the bytes of one, and folders; or one of these. The
+        images of a folder come in the order of their names.
       top: number of classes of each prediction.
 
     Raises:
