@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kdjax.config import ConfigError, ModelConfig, load_config, load_function
+from kdjax.config import ConfigError, ModelConfig, call, load_config, load_function
 from kdjax.models import make_model
 
 NEIGHBOR = "def width():\n    return 7\n"
@@ -138,3 +138,16 @@ def test_a_result_of_another_type_is_named_by_its_type(tmp_path, monkeypatch):
         load_config("list.json")
     with pytest.raises(ConfigError, match="^model.name: expected .*Model, got list$"):
         make_model(ModelConfig("own.py:model"), 10)
+
+
+def test_a_file_that_exits_is_an_error_in_one_line(tmp_path, monkeypatch):
+    text = "import sys\n\n\ndef f():\n    sys.exit(4)\n"
+    make(tmp_path, {"ends.py": "import sys\n\nsys.exit(3)\n", "late.py": text})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load_function("ends.py:f", "model.name")
+    expected = "model.name: cannot import 'ends.py': SystemExit: 3 (ends.py:3)"
+    assert str(error.value) == expected
+    with pytest.raises(ConfigError) as error:
+        call(load_function("late.py:f", "config"), "config")
+    assert str(error.value) == "config: f raised SystemExit: 4 (late.py:5)"

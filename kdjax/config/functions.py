@@ -48,7 +48,7 @@ def load_module(name: str, field: str) -> types.ModuleType:
         return _load_alone(path) if package is None else _load_member(path, package)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             require_known(name, _neighbors(name), field, "a module that exists")
         text = f"cannot import {name!r}: {format_exception(error, str(path))}"
@@ -97,7 +97,7 @@ def _load_alone(path: pathlib.Path) -> types.ModuleType:
     return module
 
 
-def _advice(path: pathlib.Path, error: Exception) -> str:
+def _advice(path: pathlib.Path, error: BaseException) -> str:
     """Advice on importing a neighbor, where that has failed."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     if name is None or not (path.parent / f"{name}.py").is_file():
@@ -163,7 +163,7 @@ def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
         return function(*args)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         name = getattr(function, "__name__", "the function")
         text = f"{name} raised {format_exception(error, *definition(function))}"
         raise ConfigError(field, reason=text) from error
