@@ -179,7 +179,7 @@ def export(
       folder: the run folder.
       name: of the format, a key of `kdjax.export.FORMATS`.
       out: the folder of the files; by default `export` in the run folder.
-      batch: the batch of the exported function; 0 for any.
+      batch: the batch of the exported function; 0 for any, and with safetensors.
       checkpoint, seed: as in `load`.
 
     Returns:
@@ -188,6 +188,8 @@ def export(
     require_known(name, FORMATS, "format")
     require_local(out, "out")
     require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
+    has_batch = name != "safetensors"
+    require(has_batch or not batch, "batch", "none with safetensors", batch)
     folder = to_path(folder, "folder")
     target = pathlib.Path(out).expanduser() if out else folder / "export"
     require_folder(target, "out")

@@ -265,3 +265,9 @@ def test_a_single_file_is_predicted_by_its_path(folder, tmp_path):
         assert list(jobs.predict(student, one)) == [expected]
     (same,) = jobs.predict(student, file.read_bytes())
     assert same.classes == expected.classes
+
+
+def test_weights_have_no_batch(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        jobs.export(tmp_path / "no run", "safetensors", batch=8)
+    assert str(error.value) == "batch: expected none with safetensors, got 8"
