@@ -131,7 +131,7 @@ def _convert_table(hint: Any, value: Any, at: str) -> Any:
         return from_plain(hint, value, at)
     if is_number(value):
         return from_number(value)
-    require(isinstance(value, dict), at, "a number or a table of fields", value)
+    require(isinstance(value, dict), at, "a finite number or a table of fields", value)
     return from_plain(hint, value, at)
 
 
