@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import require_local
+from kdjax.config import require_local, require_type
 from kdjax.core import runlog
 
 
@@ -36,8 +36,11 @@ def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the
             text names it.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    require_type(paths, Iterable, "runs", "a path or several")
+    paths = list(paths)
     for path in paths:
+        require_type(path, (str, os.PathLike), "runs", "a path")
         require_local(path, "runs")
     return [_record(pathlib.Path(path)) for path in paths]
 

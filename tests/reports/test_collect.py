@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from kdjax.config import ConfigError
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.reports import RunRecord, collect, write_report
@@ -213,3 +214,6 @@ def test_a_single_path_is_one_run(tmp_path):
     folder = make_run(tmp_path / "a")
     for path in (folder, str(folder)):
         assert [record.path for record in collect(path)] == [folder]
+    for other in (None, [None]):
+        with pytest.raises(ConfigError, match="^runs: expected a path.*, got NoneType"):
+            collect(other)  # type: ignore[arg-type]
