@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import pathlib
 import pickle
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
@@ -88,8 +89,9 @@ def test_a_field_that_is_younger_than_a_config_has_its_default():
         ("steps", 1.5, "steps: expected a value of type int, got 1.5"),
         ("views.mode", "x", "views.mode: expected one of"),
         ("views", 3, "views: expected a table of fields, got 3"),
-        ("terms.soft.weight", "2", "terms.soft.weight: expected a number or a table"),
-        ("terms.soft.temperature", [2], "temperature: expected a number or a table"),
+        ("terms.soft.weight", "2", "weight: expected a finite number or a table of f"),
+        ("terms.soft.weight", math.nan, "weight: expected a finite number or a table"),
+        ("terms.soft.temperature", [2], "expected a finite number or a table of field"),
         ("baselines", ["labels", "x"], "baselines: expected one of"),
     ],
 )
@@ -105,7 +107,7 @@ def test_bad_json_is_named(path, value, message):
         (dict(steps="100"), "steps: expected a value of type int, got '100'"),
         (dict(steps=100.0), "steps: expected a value of type int, got 100.0"),
         (dict(views=Views(area=(0.5,))), "views.area: expected 2 values"),  # type: ignore
-        (dict(terms={"a": Term(weight="0.5")}), "terms.a.weight: expected a number"),  # type: ignore
+        (dict(terms={"a": Term(weight="0.5")}), "terms.a.weight: expected a finite"),  # type: ignore
         (dict(terms=[Term()]), "terms: expected a table"),
         (
             dict(optim=Optim(schedule="steps", milestones=(0.5, 0.50001))),
@@ -540,3 +542,19 @@ def test_every_integer_is_found():
 def test_a_part_of_the_run_that_is_none_is_refused(scalar, text):
     with pytest.raises(ConfigError, match=f"^{text}"):
         scalar.check("at")
+
+
+def test_a_table_in_place_of_a_part_is_refused():
+    """Files have tables; in Python they have no methods."""
+    parts = {
+        "optim": ({"lr": 1}, "Optim"),
+        "teacher": ({"run": "x"}, "FromRun"),
+        "terms": ({"soft": {"loss": "softmax_kl"}}, "Term"),
+    }
+    for name, (table, kind) in parts.items():
+        at = "terms.soft" if name == "terms" else name
+        with pytest.raises(ConfigError) as error:
+            digits(**{name: table}).check()
+        assert str(error.value) == f"{at}: expected a kdjax.config.{kind}, got dict"
+    with pytest.raises(ConfigError, match=r"^teacher.members.1: expected .* got dict$"):
+        digits(teacher=Ensemble((FromRun("x"), {"run": "y"}))).check()  # type: ignore[arg-type]

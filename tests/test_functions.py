@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from kdjax.config import ConfigError, load_function
+from kdjax.config import ConfigError, ModelConfig, call, load_config, load_function
+from kdjax.models import make_model
 
 NEIGHBOR = "def width():\n    return 7\n"
 
@@ -120,3 +121,33 @@ def test_a_misspelled_name_lists_those_that_are_there(reference, tmp_path, monke
         load_function(reference, "model.name")
     assert str(error.value).startswith(f"model.name: {MISSPELLED[reference]}")
     assert load_function("own.py:tiny", "x")() == 1
+
+
+def test_a_result_of_another_type_is_named_by_its_type(tmp_path, monkeypatch):
+    """Its text may have hundreds of lines."""
+    text = (
+        "def config():\n    return {}\n\n\ndef model(config, classes):\n    return []\n"
+    )
+    make(tmp_path, {"own.py": text, "list.json": "[1]"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load_config("own.py:config")
+    expected = "config: expected a function returning a Run, got dict"
+    assert str(error.value) == expected
+    with pytest.raises(ConfigError, match="^config: expected a table .*, got list$"):
+        load_config("list.json")
+    with pytest.raises(ConfigError, match="^model.name: expected .*Model, got list$"):
+        make_model(ModelConfig("own.py:model"), 10)
+
+
+def test_a_file_that_exits_is_an_error_in_one_line(tmp_path, monkeypatch):
+    text = "import sys\n\n\ndef f():\n    sys.exit(4)\n"
+    make(tmp_path, {"ends.py": "import sys\n\nsys.exit(3)\n", "late.py": text})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load_function("ends.py:f", "model.name")
+    expected = "model.name: cannot import 'ends.py': SystemExit: 3 (ends.py:3)"
+    assert str(error.value) == expected
+    with pytest.raises(ConfigError) as error:
+        call(load_function("late.py:f", "config"), "config")
+    assert str(error.value) == "config: f raised SystemExit: 4 (late.py:5)"

@@ -24,7 +24,7 @@ from kdjax.data import datasets
 from kdjax.jobs.distilling import baseline_run
 from kdjax.models import from_function
 from kdjax.presets import digits, digits_teacher
-from kdjax.setup import batches
+from kdjax.setup import batches, dry_run
 
 ONE = Compute(data=1)
 
@@ -367,3 +367,11 @@ def test_one_class_is_refused(tmp_path):
     name = f"folder:{tmp_path}"
     with pytest.raises(ConfigError, match=want + r"\(cat\)"):
         loaded(None, name=name, train="train", validation="train", test="train")
+
+
+def test_bare_weights_of_a_teacher_are_named():
+    model = from_function(lambda params, x: x, init=lambda key, x: {"w": x[0]})
+    teacher = BoundModel(model, np.zeros((64, 10)), None, 8)
+    message = "^teacher: expected .*, the variables themselves of shape None, got "
+    with pytest.raises(ConfigError, match=message):
+        dry_run._check_variables(teacher, 1)

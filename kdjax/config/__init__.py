@@ -10,9 +10,12 @@ from kdjax.config.checks import (
     is_number,
     near_names,
     require,
+    require_folder,
     require_known,
     require_local,
+    require_type,
     suggest,
+    to_path,
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
@@ -95,11 +98,14 @@ __all__ = [
     "replace_published",
     "replace_trained",
     "require",
+    "require_folder",
     "require_known",
     "require_local",
+    "require_type",
     "set_fields",
     "source_files",
     "suggest",
     "to_dict",
+    "to_path",
     "trained_first",
 ]

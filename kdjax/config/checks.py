@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import math
 import os
+import pathlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -82,12 +83,37 @@ def require(ok: bool, field: str, expected: str, got: Any) -> None:
         raise ConfigError(field, expected, got)
 
 
+def require_type(
+    value: Any, kind: type | tuple[type, ...], field: str, expected: str
+) -> None:
+    """Raise `ConfigError` for a value of another type, and name its type.
+
+    The text of a whole object may have hundreds of lines.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(field, expected, value, shown=type(value).__name__)
+
+
+def to_path(value: Any, field: str) -> pathlib.Path:
+    """A path with ~ replaced by the user's home; another type is an error."""
+    require_type(value, (str, os.PathLike), field, "a path")
+    return pathlib.Path(value).expanduser()
+
+
 def require_local(
     path: str | os.PathLike[str], field: str, expected: str = LOCAL
 ) -> None:
     """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
     text = os.fspath(path)
     require(not _URL.match(text), field, expected, text)
+
+
+def require_folder(path: str | os.PathLike[str], field: str) -> None:
+    """Refuse a path that is a file, or beneath one, where a folder is needed."""
+    places = (pathlib.Path(path), *pathlib.Path(path).parents)
+    file = next((p for p in places if os.path.exists(p) and not os.path.isdir(p)), None)
+    if file is not None:
+        raise ConfigError(field, "a folder", path, shown=f"the file {file}")
 
 
 def require_known(

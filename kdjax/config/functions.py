@@ -15,7 +15,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from kdjax.config.checks import ConfigError, list_names, require, require_known
+from kdjax.config.checks import (
+    ConfigError,
+    list_names,
+    require,
+    require_known,
+    require_type,
+)
 from kdjax.config.run import Run, from_dict
 from kdjax.config.stages import Stages
 
@@ -43,7 +49,7 @@ def load_module(name: str, field: str) -> types.ModuleType:
         return _load_alone(path) if package is None else _load_member(path, package)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             require_known(name, _neighbors(name), field, "a module that exists")
         text = f"cannot import {name!r}: {format_exception(error, str(path))}"
@@ -92,7 +98,7 @@ def _load_alone(path: pathlib.Path) -> types.ModuleType:
     return module
 
 
-def _advice(path: pathlib.Path, error: Exception) -> str:
+def _advice(path: pathlib.Path, error: BaseException) -> str:
     """Advice on importing a neighbor, where that has failed."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     if name is None or not (path.parent / f"{name}.py").is_file():
@@ -158,7 +164,7 @@ def call(function: Callable[..., Any], field: str, *args: Any) -> Any:
         return function(*args)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         name = getattr(function, "__name__", "the function")
         text = f"{name} raised {format_exception(error, *definition(function))}"
         raise ConfigError(field, reason=text) from error
@@ -204,9 +210,8 @@ def load_config(reference: str) -> Run | Stages:
         except ValueError as error:
             text = f"{reference} is not JSON: {error}"
             raise ConfigError("config", reason=text) from error
-        require(isinstance(values, dict), "config", "a table of fields", values)
+        require_type(values, dict, "config", "a table of fields")
         return from_dict(values)
     run = call(load_function(reference, "config"), "config")
-    expected = "a function returning a Run or Stages"
-    require(isinstance(run, Run | Stages), "config", expected, run)
+    require_type(run, (Run, Stages), "config", "a function returning a Run or Stages")
     return run

@@ -6,7 +6,7 @@ import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdjax.config.bounds import LARGEST, describe, is_within
-from kdjax.config.checks import is_number, require, require_known
+from kdjax.config.checks import is_number, require, require_known, require_type
 
 # What stands before the name of a function passed from Python.
 PYTHON = "python:"
@@ -49,7 +49,24 @@ def check_types(config: Any, at: str = "") -> None:
     Types include choices (`Literal`) and bounds (`kdjax.config.bounds`). The `check` of
     a dataclass assumes them.
     """
-    from_plain(type(config), to_plain(config), at)
+    _check_tables(config, from_plain(type(config), to_plain(config), at), at)
+
+
+def _check_tables(value: Any, converted: Any, at: str) -> None:
+    """Refuse a table in place of a dataclass: `converted` has made one of it."""
+    dot = f"{at}." if at else ""
+    if dataclasses.is_dataclass(converted):
+        kind = type(converted)
+        require_type(value, kind, at, f"a kdjax.config.{kind.__name__}")
+        for field in dataclasses.fields(converted):
+            inner = getattr(value, field.name), getattr(converted, field.name)
+            _check_tables(*inner, f"{dot}{field.name}")
+    elif isinstance(converted, dict):
+        for name, item in converted.items():
+            _check_tables(value[name], item, f"{dot}{name}")
+    elif isinstance(converted, tuple):
+        for i, (item, its) in enumerate(zip(value, converted, strict=True)):
+            _check_tables(item, its, f"{dot}{i}")
 
 
 def require_field(name: str, cls: type, at: str, got: Any) -> None:
@@ -114,7 +131,7 @@ def _convert_table(hint: Any, value: Any, at: str) -> Any:
         return from_plain(hint, value, at)
     if is_number(value):
         return from_number(value)
-    require(isinstance(value, dict), at, "a number or a table of fields", value)
+    require(isinstance(value, dict), at, "a finite number or a table of fields", value)
     return from_plain(hint, value, at)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from kdjax.config import Run, call, is_number, require, require_known
+from kdjax.config import Run, call, is_number, require, require_known, require_type
 from kdjax.experiments.hypothesis import Hypothesis, Metric
 
 Variants = Mapping[str, Callable[[str], Run]]
@@ -101,7 +101,7 @@ class Experiment:
 def _run_of(function: Callable[[str], Run], field: str, scale: str) -> Run:
     """The run that a function of the scale returns, its number of steps checked."""
     run = call(function, field, scale)
-    require(isinstance(run, Run), field, "a Run", run)
+    require_type(run, Run, field, "a Run")
     ok = type(run.steps) is int and run.steps >= 1
     require(ok, f"{field}.steps", "a whole number >= 1", run.steps)
     return run

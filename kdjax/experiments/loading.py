@@ -6,7 +6,7 @@ import pathlib
 import re
 import types
 
-from kdjax.config import ConfigError, call, require
+from kdjax.config import ConfigError, call, require, require_type
 from kdjax.config.functions import load_module
 from kdjax.experiments.experiment import Experiment
 
@@ -28,7 +28,7 @@ def load_experiment(file: str | pathlib.Path) -> Experiment:
         raise ConfigError("experiment", expected, hint=hint, shown="none")
     value = getattr(module, NAME)
     value = call(value, NAME) if callable(value) else value
-    require(isinstance(value, Experiment), NAME, f"an Experiment in {path}", value)
+    require_type(value, Experiment, NAME, f"an Experiment in {path}")
     return dataclasses.replace(value, path=path.resolve())
 
 

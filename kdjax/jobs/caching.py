@@ -18,14 +18,21 @@ from kdjax.cache.plan import count_records
 from kdjax.cache.store import Store, StoreError
 from kdjax.cache.targets import is_fixed, select_taps
 from kdjax.cache.writer import Writer, create_cache
-from kdjax.config import Cache, Run, replace_cache, require, trained_first
+from kdjax.config import (
+    Cache,
+    Run,
+    replace_cache,
+    require,
+    require_folder,
+    trained_first,
+)
 from kdjax.core import hosts
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
 from kdjax.data.datasets import Splits
 from kdjax.jobs.measuring import check_teacher
-from kdjax.jobs.start import Job, load_data, open_job
+from kdjax.jobs.start import Job, check_run, load_data, open_job
 from kdjax.setup.batches import scalars
 from kdjax.train import compiled, sharding
 from kdjax.train.progress import Bar, stage
@@ -57,10 +64,14 @@ def cache_targets(
       StoreError: the store is of another run, or cannot be written; blocks that were
         written stay.
     """
+    check_run(run)
     require(run.teacher is not None, "teacher", "a teacher", run.teacher)
     assert run.teacher is not None
     path = run.cache.path
     require(bool(path), "teacher.cache.path", "a folder or URL", path)
+    local = path.removeprefix("file://")
+    if "://" not in local:
+        require_folder(local, "teacher.cache.path")
     job = load_data(open_job(run, splits, student, teacher, console))
     writer, store = _prepare(job)
     missing = store.missing()
@@ -143,9 +154,9 @@ def _prepare(job: Job) -> tuple[Writer, Store]:
     # Refuses epochs that make no step before anything is traced.
     count_records(run, source)
     live = _live(run, teacher)
-    with stage(job.console, "measuring the teacher"):
+    with stage(job.console, "checking that all parts fit together"):
         setup.check_fit(live, train=source, student=student, teacher=teacher)
-        check_teacher(teacher, job)
+    whole = teacher
     if jax.process_count() > 1:
         teacher = teacher._replace(variables=hosts.fetch_global(teacher.variables))
     mesh = _local_mesh(live)
@@ -160,7 +171,10 @@ def _prepare(job: Job) -> tuple[Writer, Store]:
         batches=setup.make_batches(parts),
         examples=_make_examples(parts),
     )
+    # Refuses classes and taps that are not there before the teacher runs.
     columns = writer.columns()
+    with stage(job.console, "measuring the teacher"):
+        check_teacher(whole, job)
     return writer, _open_on_all(lambda: create_cache(run, source, teacher, columns))
 
 

@@ -26,7 +26,7 @@ from kdjax.core.types import Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 from kdjax.jobs.measuring import check_teacher
-from kdjax.jobs.start import Job, load_data, lock_folder, open_job
+from kdjax.jobs.start import Job, check_run, load_data, lock_folder, open_job
 from kdjax.jobs.trainer import Training, train_one
 from kdjax.setup.identity import fingerprint_data, identify, refuse_other
 from kdjax.train.progress import stage
@@ -49,6 +49,7 @@ def train(
     Returns:
       The run folder.
     """
+    check_run(run)
     run = dataclasses.replace(run, teacher=None, baselines=())
     job, trainings = prepare(open_job(run, splits, model, None, console))
     for training in trainings:
@@ -82,6 +83,7 @@ def distill(
     Returns:
       The run folder, with `report.md` and `curves.png` over all trainings.
     """
+    check_run(run)
     expected = "a teacher to distill from"
     require(run.teacher is not None, "teacher", expected, run.teacher)
     job, trainings = prepare(open_job(run, splits, student, teacher, console))

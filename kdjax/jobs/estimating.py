@@ -24,7 +24,7 @@ from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import Training, machine, make_plan
 from kdjax.models.zoo import count_parameters
 from kdjax.setup.measure import BATCH
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.train.checkpoint import Checkpoints, has_checkpoints
 from kdjax.train.progress import stage
 
 
@@ -155,7 +155,7 @@ def _measure_evaluation(
 
 
 def _last_step(run: Run) -> int:
-    if not (run.folder / "checkpoints").is_dir():
+    if not has_checkpoints(run.folder):
         return 0
     checkpoints = Checkpoints(run.folder, read_only=True)
     try:

@@ -1,5 +1,6 @@
 """Taking the student out of a run: loading, predicting, exporting."""
 
+import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,14 @@ import numpy as np
 
 from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import require, require_known, require_local
+from kdjax.config import (
+    require,
+    require_folder,
+    require_known,
+    require_local,
+    require_type,
+    to_path,
+)
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data import images as files
@@ -43,7 +51,7 @@ def load(
     Raises:
       ConfigError: the run is not finished, has no such seed, or needs `model`.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = to_path(folder, "folder")
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run, summary = setup.read_run(folder), runlog.read_summary(folder)
     overrides = read_identity(folder).overrides or {}
@@ -92,24 +100,29 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    student: Student, paths: Iterable[str | pathlib.Path | bytes], *, top: int = 5
+    student: Student,
+    paths: Iterable[str | pathlib.Path | bytes] | str | pathlib.Path | bytes,
+    *,
+    top: int = 5,
 ) -> Iterator[Prediction]:
     """Predictions for image files, and for all images in folders.
 
     Args:
       student: of `load`.
-      paths: image files, the bytes of one, and folders. The images of a folder come
-        in the order of their names.
+      paths: image files, the bytes of one, and folders; or one of these. The
+        images of a folder come in the order of their names.
       top: number of classes of each prediction.
 
     Raises:
       ConfigError: no such file, or a folder without images. ImageError: a file that
       cannot be decoded.
     """
+    require_type(student, Student, "student", "a student of kdjax.load")
     require(top >= 1, "top", "at least 1 class", top)
     top = min(top, len(student.classes))
     images: list[Any] = []
-    for path in paths:
+    one = isinstance(paths, (str, os.PathLike, bytes))
+    for path in [paths] if one else paths:
         images += [path] if isinstance(path, bytes) else _image_files(path)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
@@ -141,8 +154,8 @@ def _name(file: Any) -> str:
 
 
 def _image_files(name: str | pathlib.Path) -> list[pathlib.Path]:
+    path = to_path(name, "files")
     require_local(name, "files")
-    path = pathlib.Path(name).expanduser()
     if path.is_dir():
         every = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
         require(bool(every), "files", f"images in {path}", "none")
@@ -166,7 +179,7 @@ def export(
       folder: the run folder.
       name: of the format, a key of `kdjax.export.FORMATS`.
       out: the folder of the files; by default `export` in the run folder.
-      batch: the batch of the exported function; 0 for any.
+      batch: the batch of the exported function; 0 for any, and with safetensors.
       checkpoint, seed: as in `load`.
 
     Returns:
@@ -175,9 +188,12 @@ def export(
     require_known(name, FORMATS, "format")
     require_local(out, "out")
     require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
-    folder = pathlib.Path(folder).expanduser()
-    student = load(folder, checkpoint=checkpoint, seed=seed)
+    has_batch = name != "safetensors"
+    require(has_batch or not batch, "batch", "none with safetensors", batch)
+    folder = to_path(folder, "folder")
     target = pathlib.Path(out).expanduser() if out else folder / "export"
+    require_folder(target, "out")
+    student = load(folder, checkpoint=checkpoint, seed=seed)
     path = write_export(student, name, target, batch=batch)
     card = make_card(folder, student, path, name)
     # The summary has the metrics of the last checkpoint, seed by seed.

@@ -2,14 +2,14 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from kdjax import config as configs
 from kdjax import reports, setup
-from kdjax.config import Run, require
+from kdjax.config import Run, require, to_path
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
@@ -53,7 +53,7 @@ def evaluate(
       ConfigError: an argument that cannot be used, or a split of other classes.
       RunFolderError: there is no run in the folder.
     """
-    folder = pathlib.Path(folder).expanduser()
+    folder = to_path(folder, "folder")
     names = ("test", "validation", "train")
     require(split in names, "split", " or ".join(names), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
@@ -64,7 +64,9 @@ def evaluate(
         expected = f"what this run was given: evaluate(folder, {name}=...), from Python"
         require(name not in overrides or value is not None, name, expected, value)
     source = setup.load_source(run, split, splits)
-    names = (runlog.read_summary(folder) or {}).get("class_names")
+    summary = runlog.read_summary(folder) or {}
+    _check_channels(source, summary.get("channels"), f"data.{split}")
+    names = summary.get("class_names")
     if names and source.names:
         expected = "the classes of the run in the same order"
         check_same_names(source.names, tuple(names), f"data.{split}", expected)
@@ -84,6 +86,13 @@ def evaluate(
         student, bound, run.seeds, mesh, run.views.evaluation_crop
     )
     return measure(student.variables, source)
+
+
+def _check_channels(source: Source, channels: int | None, field: str) -> None:
+    """Refuse images of other channels than a run's. channels: None while unfinished."""
+    got = source.shape[-1]
+    expected = f"images of {channels} channels, as the run has"
+    require(channels in (None, got), field, expected, got)
 
 
 # What each metric is, for people.
@@ -190,8 +199,10 @@ def _warnings(
         )
 
 
-def report(folders: list[str], out: str | pathlib.Path = "report") -> str:
-    """Write `report.md` and `curves.png` over several run folders; returns the text.
+def report(
+    folders: Iterable[runlog.Path] | runlog.Path, out: runlog.Path = "report"
+) -> str:
+    """Write `report.md` and `curves.png` over run folders, or one; returns the text.
 
     For the folder of a sweep there is `kdjax.experiments.report_sweep`.
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from kdjax import setup
-from kdjax.config import Run, require, trained_first
+from kdjax.config import Run, require, require_type, trained_first
 from kdjax.core import hosts, runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
@@ -52,6 +52,11 @@ class Job(NamedTuple):
         return {name: f"a {name} of the caller's" for name in present}
 
 
+def check_run(run: Run) -> None:
+    """Refuse what is no `Run`, such as the name of a preset or a folder."""
+    require_type(run, Run, "run", "a kdjax.Run")
+
+
 def open_job(
     run: Run,
     splits: Splits | None = None,
@@ -63,6 +68,7 @@ def open_job(
 
     Of the data only headers are read. Nothing is traced, computed or written.
     """
+    check_run(run)
     run.check()
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())

@@ -29,7 +29,7 @@ from kdjax.jobs.start import lock_folder
 from kdjax.models import zoo
 from kdjax.setup.identity import Identity, fingerprint_teacher
 from kdjax.train import compiled, loop, sharding
-from kdjax.train.checkpoint import Checkpoints
+from kdjax.train.checkpoint import Checkpoints, has_checkpoints
 from kdjax.train.progress import Bar, stage
 from kdjax.train.state import TrainState
 from kdjax.train.trackers import open_trackers
@@ -71,6 +71,10 @@ def train_one(training: Training, console: Console) -> None:
     run, folder = training.run, training.run.folder
     if runlog.is_finished(folder):
         console.print(f"{run.name}: finished in {folder}", highlight=False)
+        if not has_checkpoints(folder):
+            text = f"warning: {folder} has lost its checkpoints; evaluate, load and "
+            text += "teachers need them"
+            console.print(text, style="yellow", highlight=False, soft_wrap=True)
         return
     teacher = training.load_teacher()
     parts = setup.make_parts(

@@ -15,6 +15,7 @@ from kdjax.core.types import BoundModel, PyTree, View
 from kdjax.data import order, statistics, streamed
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
+from kdjax.jobs.start import check_run
 from kdjax.setup.identity import read_identity
 from kdjax.train import sharding
 
@@ -54,6 +55,7 @@ def show_views(
     # Not with the other jobs: matplotlib takes as long as JAX to import.
     from kdjax.reports.view_grid import write_views
 
+    check_run(run)
     run.check()
     run, _ = setup.complete_models(run)
     path = _output_path(run, out)

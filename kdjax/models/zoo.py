@@ -54,7 +54,7 @@ def make_model(
     if ":" in config.name:
         model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
-        configs.require(isinstance(model, Model), name, expected, model)
+        configs.require_type(model, Model, name, expected)
         return normalize_inputs(model, config.normalization, field)
     with configs.beneath(field):
         model = from_linen(make(config, classes, axis_name))

@@ -1,13 +1,14 @@
 """Run folders as records, the input of tables and plots."""
 
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import require_local
+from kdjax.config import require_local, require_type
 from kdjax.core import runlog
 
 
@@ -28,15 +29,18 @@ class RunRecord(NamedTuple):
     summary: dict[str, Any] | None
 
 
-def collect(paths: Iterable[runlog.Path]) -> list[RunRecord]:
-    """One record for each folder, in the order of `paths`.
+def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
+    """One record for each folder, in the order of `paths`; a single path is one.
 
     Raises:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the
             text names it.
     """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    require_type(paths, Iterable, "runs", "a path or several")
     paths = list(paths)
     for path in paths:
+        require_type(path, (str, os.PathLike), "runs", "a path")
         require_local(path, "runs")
     return [_record(pathlib.Path(path)) for path in paths]
 

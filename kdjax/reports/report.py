@@ -9,7 +9,9 @@ from kdjax.reports.collect import collect
 from kdjax.reports.tables import report_markdown
 
 
-def write_report(paths: Iterable[runlog.Path], out_dir: runlog.Path) -> str:
+def write_report(
+    paths: Iterable[runlog.Path] | runlog.Path, out_dir: runlog.Path
+) -> str:
     """Write `report.md` of the runs into a folder, and return the Markdown.
 
     With `curves.png`, their accuracy against steps, and `kl.png` where there are

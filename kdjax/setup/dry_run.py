@@ -112,7 +112,8 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
     made = shapes(jax.eval_shape(init, _blank(teacher.resolution, channels)))
     got = shapes(teacher.variables)
     for name in sorted(made.keys() | got.keys()):
-        expected = f"variables of its model, {name} of shape {made.get(name)}"
+        place = name or "the variables themselves"
+        expected = f"variables of its model, {place} of shape {made.get(name)}"
         require(made.get(name) == got.get(name), "teacher", expected, got.get(name))
 
 

@@ -25,8 +25,18 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 logging.getLogger("absl").addFilter(_is_wanted)
 
 
+# The folder of the checkpoints in a run folder.
+NAME = "checkpoints"
+
+
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written. The text names it and says why."""
+
+
+def has_checkpoints(folder: str | pathlib.Path) -> bool:
+    """True for a run folder with a checkpoint, complete or not."""
+    steps = (pathlib.Path(folder) / NAME).glob("*")
+    return any(step.name.isdigit() for step in steps)
 
 
 class Checkpoints:
@@ -37,7 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | pathlib.Path, *, read_only: bool = False):
-        self.path = pathlib.Path(folder).absolute() / "checkpoints"
+        self.path = pathlib.Path(folder).absolute() / NAME
         policies = [
             checkpoint_managers.LatestN(1),
             checkpoint_managers.BestN(

@@ -28,6 +28,7 @@ from kdjax.config import (
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import BoundModel
+from kdjax.jobs import caching
 from kdjax.models import zoo
 from tests.e2e.linear_runs import TEACHER, linear, parts_of, stored, taught
 
@@ -42,6 +43,27 @@ def test_epochs_of_less_than_one_step_are_refused(small, tmp_path):
         with pytest.raises(ConfigError, match=f"teacher.cache.{want}"):
             refuse(small("run", cache=cache))
     assert not (tmp_path / "run").exists() and not (tmp_path / "store").exists()
+
+
+def test_a_cache_is_checked_before_the_teacher_is_measured(
+    small, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        pytest.fail("the teacher was measured")
+
+    monkeypatch.setattr(caching, "check_teacher", refuse)
+    (tmp_path / "file").touch()
+    file = f"a folder, got the file {tmp_path}/file"
+    for name, path, expected in (
+        ("top_k", "store", "0 to 10 classes, got 99"),
+        ("path", "file", file),
+        ("path", "file/store", file),
+    ):
+        cache = Cache(path=str(tmp_path / path), top_k=99, epochs=1.0)
+        message = f"^teacher.cache.{name}: expected {expected}$"
+        with pytest.raises(ConfigError, match=message):
+            stored(small("run", cache=cache))
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.full

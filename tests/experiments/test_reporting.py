@@ -373,7 +373,7 @@ def test_invalid_fields_are_named(change, message):
         (("EXPERIMENT =", "mine ="), "experiment: did you mean 'mine'?"),
         (
             ("EXPERIMENT = Experiment(", "EXPERIMENT = dict("),
-            "EXPERIMENT: expected an Experiment in .*small.py, got {'claim'",
+            "EXPERIMENT: expected an Experiment in .*small.py, got dict$",
         ),
         (("import digits", "import digets"), "experiment: cannot import .*small.py"),
         (("claim=", "clam="), "cannot import .*unexpected keyword argument 'clam'"),

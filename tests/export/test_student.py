@@ -243,3 +243,31 @@ def test_iree_needs_a_batch(folder, tmp_path):
         jobs.export(folder, "iree", out=tmp_path)
     with pytest.raises(ConfigError, match="^format: did you mean 'iree'"):
         jobs.export(folder, "ireee", out=tmp_path)
+
+
+@pytest.mark.parametrize("out", ["afile", "afile/x"])
+def test_a_file_in_place_of_the_folder_is_refused_before_loading(
+    out, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").touch()
+    with pytest.raises(ConfigError) as error:
+        jobs.export(tmp_path / "no run", "safetensors", out=out)
+    assert str(error.value) == "out: expected a folder, got the file afile"
+
+
+def test_a_single_file_is_predicted_by_its_path(folder, tmp_path):
+    file = tmp_path / "0.png"
+    Image.fromarray(IMAGES[0, ..., 0]).save(file)
+    student = kdjax.load(folder)
+    (expected,) = jobs.predict(student, [file])
+    for one in (file, str(file)):
+        assert list(jobs.predict(student, one)) == [expected]
+    (same,) = jobs.predict(student, file.read_bytes())
+    assert same.classes == expected.classes
+
+
+def test_weights_have_no_batch(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        jobs.export(tmp_path / "no run", "safetensors", batch=8)
+    assert str(error.value) == "batch: expected none with safetensors, got 8"

@@ -2,7 +2,11 @@
 
 import dataclasses
 
-from kdjax.config import Data
+import numpy as np
+import pytest
+
+from kdjax.config import ConfigError, Data
+from kdjax.data.datasets import from_arrays
 from kdjax.jobs import measuring
 
 
@@ -27,3 +31,13 @@ def test_the_table_names_split_checkpoint_seeds_and_meanings(tiny_run, monkeypat
 def test_every_metric_of_an_evaluation_has_a_meaning():
     measured = {"accuracy", "top_5", "nll", "calibration_error", "agreement", "kl"}
     assert measuring.MEANINGS.keys() == measured
+
+
+def test_images_of_other_channels_are_refused():
+    source = from_arrays(np.zeros((2, 8, 8, 3), np.uint8), np.arange(2))
+    measuring._check_channels(source, 3, "data.test")
+    measuring._check_channels(source, None, "data.test")
+    with pytest.raises(ConfigError) as error:
+        measuring._check_channels(source, 1, "data.test")
+    expected = "data.test: expected images of 1 channels, as the run has, got 3"
+    assert str(error.value) == expected

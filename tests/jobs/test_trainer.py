@@ -1,7 +1,14 @@
-"""What a run's summary says of the code that made it."""
+"""A finished run without checkpoints, and the version of the code in a summary."""
 
+import io
 import subprocess
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from kdjax.core import runlog
 from kdjax.jobs import trainer
 
 
@@ -34,3 +41,21 @@ def test_the_version_names_the_commit_it_runs_from(tmp_path, monkeypatch):
     assert named() == f"({head}+)"
     monkeypatch.setenv("PATH", "")
     assert named() == ""
+
+
+def test_a_finished_run_that_has_lost_its_checkpoints_is_named(tiny_run):
+    run = tiny_run()
+    (run.folder / "checkpoints/8").mkdir(parents=True)
+    runlog.write_json(run.folder / "summary.json", {})
+    training = trainer.Training(run, {}, Mesh(np.array(jax.devices()[:1]), "data"), {})
+
+    def said():
+        console = Console(file=io.StringIO(), width=500)
+        trainer.train_one(training, console)
+        return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    finished = f"tiny: finished in {run.folder}"
+    assert said() == [finished]
+    (run.folder / "checkpoints/8").rmdir()
+    text = "has lost its checkpoints; evaluate, load and teachers need them"
+    assert said() == [finished, f"warning: {run.folder} {text}"]

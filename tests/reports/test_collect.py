@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from kdjax.config import ConfigError
 from kdjax.core import runlog
 from kdjax.core.runlog import RunFolderError
 from kdjax.reports import RunRecord, collect, write_report
@@ -207,3 +208,12 @@ def test_reports_load_no_training_code():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_single_path_is_one_run(tmp_path):
+    folder = make_run(tmp_path / "a")
+    for path in (folder, str(folder)):
+        assert [record.path for record in collect(path)] == [folder]
+    for other in (None, [None]):
+        with pytest.raises(ConfigError, match="^runs: expected a path.*, got NoneType"):
+            collect(other)  # type: ignore[arg-type]
