@@ -2,22 +2,23 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import ConfigError, Data
+from kdjax.config import ConfigError, Data, Run
 from kdjax.presets import digits
 
 SPLITS = ("train", "validation", "test")
 
 
-def with_labels(labels):
+def with_labels(labels) -> tuple[Run, dict[str, Any]]:
     labels = np.asarray(labels)
     split = np.zeros((len(labels), 8, 8, 1), np.uint8), labels
     run = dataclasses.replace(digits(), data=Data("", "train", "validation", "test"))
-    return run, dict.fromkeys(SPLITS, split)
+    return run, {name: split for name in SPLITS}
 
 
 def warnings_of(check, run, splits, *fields):

@@ -156,11 +156,13 @@ def test_a_turn_and_a_scale_change_nothing(float64, name):
 
 
 def test_edges_of_two_and_of_equal_rows():
-    student, teacher = (x.astype(np.float32) for x in _random(2))
-    np.testing.assert_array_equal(irg_edges(student, teacher), 0)
-    point = np.ones((2, 3), np.float32)
+    student, teacher = (x.astype(np.float32) for x in _random(3))
+    two = np.array([True, True, False])
+    np.testing.assert_array_equal(irg_edges(student, teacher, where=two), 0)
+    point = np.ones((3, 3), np.float32)
     # [[0, 1], [1, 0]] against no edges at all.
-    np.testing.assert_allclose(irg_edges(point, teacher), 0.5, rtol=1e-6)
+    values = irg_edges(point, teacher, where=two)
+    np.testing.assert_allclose(values, [0.5, 0.5, 0], rtol=1e-6)
     loss = jax.value_and_grad(lambda *x: irg_edges(*x).sum(), (0, 1))
     value, slopes = loss(point, 3 * point)
     assert value == 0 and all((slope == 0).all() for slope in slopes)

@@ -153,10 +153,9 @@ def test_masked_mean_is_the_loss_of_the_slice(float64, kernel):
 
 
 @KERNELS
-def test_one_row_and_collapsed_batches_give_zero(kernel):
+def test_a_single_valid_row_and_collapsed_batches_give_zero(kernel):
     student, teacher = (x.astype(np.float32) for x in _random())
     point = np.ones((6, 3), np.float32)
-    np.testing.assert_array_equal(kernel(student[:1], teacher[:1]), 0)
     np.testing.assert_allclose(kernel(point, 2 * point), 0, atol=1e-12)
     only = np.arange(6) == 2
     np.testing.assert_array_equal(kernel(student, teacher, where=only), 0)
