@@ -21,7 +21,7 @@ from kdjax.config import (
     require,
     trained_first,
 )
-from kdjax.core import hosts, runlog
+from kdjax.core import hosts
 from kdjax.core.types import Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
@@ -88,8 +88,8 @@ def distill(
     require(run.teacher is not None, "teacher", expected, run.teacher)
     job, trainings = prepare(open_job(run, splits, student, teacher, console))
     teacher_model = trainings[-1].teacher
-    begun = runlog.contains_run(run.folder)
-    if teacher_model is not None and not trainings[0].section and not begun:
+    is_new = not (trainings[0].section or trainings[-1].begun)
+    if teacher_model is not None and is_new:
         with stage(job.console, "measuring the teacher"):
             check_teacher(teacher_model, job)
     with lock_folder(run.folder, trainings[-1].identity):
@@ -252,7 +252,7 @@ def check_trainings(trainings: list[Training], *, has_data: bool = False) -> Non
         run = training.run
         with _errors_of(training):
             refuse_other(run.folder, training.identity)
-            if bool(run.cache.path) == has_data and not runlog.contains_run(run.folder):
+            if bool(run.cache.path) == has_data and not training.begun:
                 setup.check_fit(
                     run,
                     train=training.data["train"],

@@ -62,6 +62,11 @@ class Training(NamedTuple):
     load_teacher: Callable[[], BoundModel | None] = lambda: None
     section: str = ""
 
+    @property
+    def begun(self) -> bool:
+        """True where its folder has a run, finished or not."""
+        return runlog.contains_run(self.run.folder)
+
 
 def train_one(training: Training, console: Console) -> None:
     """Train a run from its last checkpoint, and measure it on the test split.
