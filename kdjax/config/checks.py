@@ -109,7 +109,7 @@ def require_local(
 
 
 def require_folder(path: str | os.PathLike[str], field: str) -> None:
-    """Refuse a path that is a file, or beneath one, where a folder is needed."""
+    """Refuse a path that is a file, or inside of one, where a folder is needed."""
     places = (pathlib.Path(path), *pathlib.Path(path).parents)
     file = next((p for p in places if os.path.exists(p) and not os.path.isdir(p)), None)
     if file is not None:
