@@ -132,7 +132,7 @@ def test_a_result_of_another_type_is_named_by_its_type(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
         load_config("own.py:config")
-    expected = "config: expected a function returning a Run, got dict"
+    expected = "config: expected a function returning a Run or Stages, got dict"
     assert str(error.value) == expected
     with pytest.raises(ConfigError, match="^config: expected a table .*, got list$"):
         load_config("list.json")

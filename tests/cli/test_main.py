@@ -228,7 +228,7 @@ BAD = {
     ("distill", "--steps", "many"): "many",
     ("distill", "--views.mode", "sideways"): "sideways",
     ("distill", "--terms.soft.temperature.value", "0"): (
-        "terms.soft.temperature.value: expected a number > 0, got 0"
+        "terms.soft.temperature.value: expected a number in [1e-06, 1e+06], got 0"
     ),
     ("distill", "--terms.soft.temperature.value", "nan"): "got nan",
     ("distill", "--set", "steps"): "set: expected PATH=VALUE, got 'steps'",

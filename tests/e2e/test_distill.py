@@ -297,7 +297,7 @@ BAD_RUNS = {
     "terms.soft.temperature.value: expected a finite number, got nan": dict(
         terms={"soft": Term(temperature=Scalar(float("nan")))}
     ),
-    "terms.soft.temperature.value: expected a number > 0, got 0": dict(
+    "terms.soft.temperature.value: expected a number in [1e-06, 1e+06], got 0": dict(
         terms={"soft": Term(temperature=Scalar(0.0))}
     ),
     "terms.m.temperature: expected none, as logit_mse has no temperature": dict(

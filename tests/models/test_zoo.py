@@ -65,7 +65,7 @@ def test_own_model_from_a_file(tmp_path):
     variables = model.init(jax.random.key(0), images())
     output, _ = model.apply(variables, images())
     np.testing.assert_array_equal(output.logits, jnp.full((2, 3), 12.0))
-    with pytest.raises(config.ConfigError, match="^model.name: .*types.Model, got 3"):
+    with pytest.raises(config.ConfigError, match="^model.name: .*types.Model, got int"):
         make_model(config.ModelConfig(name=f"{path}:wrong", resolution=8), 3)
 
 
