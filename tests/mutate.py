@@ -49,8 +49,8 @@ MUTANTS = [
     # Changes that passed the tests before they were written for them.
     Mutant(
         "the tail rule never reaches the loss",
-        "tail = run.cache.tail",
-        'tail = "uniform"',
+        "tail=run.cache.tail",
+        'tail="uniform"',
         "tests/e2e/test_cached.py",
         "tail_rule_of_the_config",
     ),

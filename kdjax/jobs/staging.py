@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from kdjax import reports, setup
-from kdjax.config import Run, Stages, beneath
+from kdjax.config import Run, Stages, beneath, require_type
 from kdjax.core import hosts, runlog
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import distill, train
@@ -26,6 +26,7 @@ def run_stages(
     Returns:
       The folder of the stages, with `report.md` and `curves.png` over all.
     """
+    require_type(stages, Stages, "stages", "a kdjax.config.Stages")
     stages.check()
     runs = stages.resolve()
     _check_names(stages, runs)

@@ -16,7 +16,7 @@ from kdjax.core.flops import count_flops
 from kdjax.core.numerics import tempered_log_softmax
 from kdjax.core.types import Array, Model, Output, PyTree
 from kdjax.models.adapters import from_linen
-from kdjax.models.layers import conv, norm
+from kdjax.models.layers import conv, mean_pool, norm
 
 NETWORK = "student"
 
@@ -51,7 +51,7 @@ class ExitHead(nn.Module):
             channels = min(2 * x.shape[-1], self.width)
             x = conv(channels, 3, 2)(x)
             x = nn.relu(norm(self.norm, channels, train, self.axis_name)(x))
-        x = pool(x)
+        x = mean_pool(x)
         if x.shape[-1] != self.width:
             x = nn.relu(nn.Dense(self.width)(x))
         return nn.Dense(self.classes)(x), {"embedding": x}
@@ -63,11 +63,6 @@ def exit_head(
     """The model of an `ExitHead`: `init` and `apply` take features for images."""
     require(norm in ("batch", "group"), "norm", "batch or group", norm)
     return from_linen(ExitHead(classes, width, norm, axis_name))
-
-
-def pool(features: Array) -> Array:
-    """The mean over positions, `[batch, ..., channels]` to `[batch, channels]`."""
-    return jnp.mean(features, axis=tuple(range(1, features.ndim - 1)))
 
 
 def exit_names(count: int) -> list[str]:

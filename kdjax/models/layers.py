@@ -123,8 +123,8 @@ def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
 
 
 def mean_pool(x: jax.Array) -> jax.Array:
-    """Mean pooling, `[batch, height, width, channels]` to `[batch, channels]`."""
-    return jnp.mean(x, axis=(1, 2))
+    """The mean over positions, `[batch, ..., channels]` to `[batch, channels]`."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
 
 
 def require_common(classes: int, norm: str) -> None:

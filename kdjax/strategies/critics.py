@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from kdjax.config import ConfigError, Optim, require, require_known
 from kdjax.core.types import Array, Model, PyTree
@@ -48,11 +47,6 @@ def judge(critic: Model, params: PyTree, values: Array) -> Array:
 def score(critic: Model, params: PyTree, values: Array) -> Array:
     """The scores of a critic: `[batch]`, its first output."""
     return judge(critic, params, values)[:, 0]
-
-
-def pool_positions(x: Array) -> Array:
-    """`[batch, ..., channels]` to `[batch, channels]`, the mean over positions."""
-    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)))
 
 
 def critic_optim(rate: float) -> Optim:

@@ -26,6 +26,7 @@ from kdjax.models import projectors
 from kdjax.strategies import kernels, weighting
 from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.networks import apply_network
+from kdjax.strategies.schedules import make_schedule
 from kdjax.strategies.weighting import Weights
 
 STUDENT = "student"
@@ -197,7 +198,7 @@ def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     default = kernels.default_temperature(kernel)
     if kernel.tempered:
         scalars["temperature"] = temperature or Scalar(default or 1.0)
-    paths = {name: _schedule(scalar, steps) for name, scalar in scalars.items()}
+    paths = {name: make_schedule(scalar, steps) for name, scalar in scalars.items()}
     traced = kernels.traced_options(kernel, term.options)
     options = {name: np.float32(value) for name, value in traced.items()}
 
@@ -381,21 +382,3 @@ def _top_value(
         tail=part.tail,
         **options,
     )
-
-
-def _schedule(scalar: Scalar, steps: int) -> Callable[[int], float]:
-    """The value at each step of a run, by an optax schedule."""
-    start, end, last = scalar.value, scalar.end, max(1, steps - 1)
-    if scalar.schedule == "constant" or end is None:
-        return lambda step: start
-    first, final = (round(part * last) for part in scalar.over)
-    length = final - first
-    if not length:
-        return lambda step: start if step < first else end
-    if scalar.schedule == "linear":
-        path = optax.linear_schedule(1.0, 0.0, length)
-    else:
-        path = optax.cosine_decay_schedule(1.0, length)
-    # Computed for all steps now: later calls would wait for the device that trains.
-    shares = np.asarray(jax.jit(path)(jnp.arange(length + 1)), float)
-    return lambda step: end + (start - end) * shares[min(max(step - first, 0), length)]

@@ -7,6 +7,7 @@ from kdjax import losses
 from kdjax.config import require
 from kdjax.core.types import Model, Strategy
 from kdjax.models import linear_projector
+from kdjax.models.layers import mean_pool
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_network
 from kdjax.strategies.sampling import draw_uniform
@@ -68,7 +69,7 @@ def critic_on_features(
 
     def pooled(output, name: str, option: str):
         features = find_tap(output, name, f"strategy.options.{option}")
-        return critics.pool_positions(features)
+        return mean_pool(features)
 
     def init(key, batch):
         one, two, three = jax.random.split(key, 3)

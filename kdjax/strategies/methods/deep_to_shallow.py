@@ -7,6 +7,7 @@ from kdjax import losses, metrics, targets
 from kdjax.config import require, require_known
 from kdjax.core.types import Array, Batch, Model, Output, PyTree, Strategy
 from kdjax.models import exits
+from kdjax.models.layers import mean_pool
 from kdjax.strategies.networks import apply_network
 from kdjax.strategies.supervision import find_tap, label_loss
 
@@ -60,7 +61,7 @@ def deep_to_shallow(
 
     def deepest(output: Output) -> tuple[Array, Model]:
         """The features of the last exit, and the head of an exit with as many."""
-        last = exits.pool(find_tap(output, features, f"{at}.features"))
+        last = mean_pool(find_tap(output, features, f"{at}.features"))
         return last, exits.exit_head(classes, last.shape[-1], norm, axis_name)
 
     def init(key: Array, batch: Batch) -> dict[str, PyTree]:
