@@ -132,6 +132,10 @@ def make_batch(
     )
 
 
+# The network of `Run.model` among those of a run.
+STUDENT = "student"
+
+
 def _no_schedules(step: int) -> dict[str, Any]:
     return {}
 
@@ -184,6 +188,6 @@ class Strategy(NamedTuple):
     loss: Callable[..., tuple[dict[str, Array], tuple[PyTree, dict[str, Array]]]]
     schedules: Callable[[int], dict[str, Any]] = _no_schedules
     turns: Turns = ()
-    student: str = "student"
+    student: str = STUDENT
     labels: bool = True
     optim: Mapping[str, Any] = {}

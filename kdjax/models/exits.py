@@ -14,11 +14,9 @@ from kdjax.config import require, require_known
 from kdjax.core import checks
 from kdjax.core.flops import count_flops
 from kdjax.core.numerics import tempered_log_softmax
-from kdjax.core.types import Array, Model, Output, PyTree
+from kdjax.core.types import STUDENT, Array, Model, Output, PyTree
 from kdjax.models.adapters import from_linen
 from kdjax.models.layers import conv, mean_pool, norm
-
-NETWORK = "student"
 
 
 class ExitHead(nn.Module):
@@ -95,8 +93,8 @@ def with_exits(model: Model, taps: Sequence[str], head: Model) -> Model:
     exits = dict(zip(exit_names(len(taps)), taps, strict=True))
 
     def init(key: Array, images: PyTree) -> PyTree:
-        networks = {NETWORK: model.init(key, images)}
-        output, _ = model.apply(networks[NETWORK], images, train=False, rngs=None)
+        networks = {STUDENT: model.init(key, images)}
+        output, _ = model.apply(networks[STUDENT], images, train=False, rngs=None)
         for number, (name, tap) in enumerate(exits.items(), start=1):
             own_key = jax.random.fold_in(key, number)
             networks[name] = head.init(own_key, _find_tap(output, tap))
@@ -109,7 +107,7 @@ def with_exits(model: Model, taps: Sequence[str], head: Model) -> Model:
             return output
 
         new: dict[str, PyTree] = {}
-        output = run(NETWORK, model, images)
+        output = run(STUDENT, model, images)
         named = {
             name: run(name, head, _find_tap(output, tap)).logits
             for name, tap in exits.items()

@@ -29,10 +29,10 @@ from kdjax.core.fingerprint import (
     fingerprint_shapes,
     is_abstract,
 )
-from kdjax.core.types import BoundModel, PyTree
+from kdjax.core.types import STUDENT, BoundModel, PyTree
 from kdjax.data.source import Source, fingerprint
 from kdjax.models import zoo
-from kdjax.setup.load_models import STUDENT, complete_models
+from kdjax.setup.load_models import complete_models
 from kdjax.strategies import kernels
 
 # Fields with which a run may continue though they differ, and the reason of each.

@@ -22,7 +22,7 @@ from kdjax.config import (
     require_local,
 )
 from kdjax.core import runlog
-from kdjax.core.types import Array, BoundModel, Model, PyTree
+from kdjax.core.types import STUDENT, Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.models import weights, zoo
 from kdjax.train import sharding
@@ -32,10 +32,6 @@ UNFINISHED = (
     "expected a finished run, it has no whole summary.json (the command that began it "
     "goes on)"
 )
-
-
-# The name of `run.model` among the networks of a run.
-STUDENT = "student"
 
 
 class InitialVariables(NamedTuple):

@@ -16,6 +16,7 @@ from kdjax.config import MovingAverage, Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
+    STUDENT,
     Array,
     Batch,
     BoundModel,
@@ -31,7 +32,6 @@ from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
 from kdjax.models import zoo
 from kdjax.setup.load_models import (
-    STUDENT,
     InitialVariables,
     load_initial,
 )

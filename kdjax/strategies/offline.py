@@ -13,6 +13,7 @@ from kdjax import losses
 from kdjax.config import ConfigError, Scalar, Term, require, require_known
 from kdjax.core import checks, collectives
 from kdjax.core.types import (
+    STUDENT,
     Array,
     Batch,
     Model,
@@ -29,7 +30,6 @@ from kdjax.strategies.networks import apply_network
 from kdjax.strategies.schedules import make_schedule
 from kdjax.strategies.weighting import Weights
 
-STUDENT = "student"
 # Stands in where the targets are the teacher's top-k classes.
 _SPARSE: dict[str, Callable[..., Array]] = {
     "softmax_kl": losses.top_k_kl,
