@@ -176,8 +176,8 @@ MUTANTS = [
     ),
     Mutant(
         "strategies: schedules end one step late",
-        "max(1, steps - 1)",
-        "steps",
+        "scalar.end, max(1, steps - 1)",
+        "scalar.end, steps",
         "tests/strategies",
         "follow_their_schedules",
     ),
