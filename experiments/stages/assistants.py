@@ -6,42 +6,49 @@ kdjax distill --config experiments/stages/assistants.py:assistants
 from experiments.stages import common
 from kdjax.config import FromRun, Stages
 
+# Sizes of teacher and student by scale: widths on the digits, depths on CIFAR.
+_SIZES = {"tiny": (8, 2), "digits": (8, 2), "cifar": (56, 20)}
+
 
 def assistants(
     path: tuple[int, ...] = (4,),
     *,
-    teacher: int = 8,
-    student: int = 2,
+    scale: str = "digits",
+    teacher: int = 0,
+    student: int = 0,
     weight: float = 0.5,
     temperature: float = 2.0,
-    steps: int = common.STEPS,
     workdir: str = "runs/assistants",
 ) -> Stages:
-    """A teacher, assistants of falling width, then the student.
+    """A teacher, assistants of falling size, then the student.
 
     Each learns from the one before it:
     (1 - weight) CE(y, p) + weight T^2 KL(p_before || p)
 
     Args:
-      path: widths of the assistants, in order. Empty: plain distillation.
-      teacher, student: widths of the first and the last network.
+      path: sizes of the assistants, in order: widths on the digits, depths on CIFAR.
+        Empty: plain distillation.
+      scale: of the networks and data: tiny, digits or cifar.
+      teacher, student: sizes of the first and the last network. 0: those of the scale.
     """
-    runs = {"teacher": common.teacher(teacher)}
-    names = [*(f"assistant{width}" for width in path), "student"]
-    for name, width in zip(names, (*path, student), strict=True):
+    large, small = _SIZES[scale]
+    teacher, student = teacher or large, student or small
+    runs = {"teacher": common.teacher(scale, common.sized(scale, teacher))}
+    names = [*(f"assistant{size}" for size in path), "student"]
+    for name, size in zip(names, (*path, student), strict=True):
         before = [*runs][-1]
         runs[name] = common.taught(
-            steps,
-            model=common.resnet(width),
+            scale,
+            model=common.sized(scale, size),
             teacher=FromRun(f"stage:{before}"),
             terms=common.soft_and_hard(weight, 1 - weight, temperature),
         )
     return Stages(runs, workdir)
 
 
-def plain() -> Stages:
+def plain(*, scale: str = "digits") -> Stages:
     """The same student under the teacher itself, without assistants."""
-    return assistants((), workdir="runs/assistants_none")
+    return assistants((), scale=scale, workdir="runs/assistants_none")
 
 
 def halves(teacher: int = 8, student: int = 2) -> tuple[int, ...]:
@@ -58,7 +65,12 @@ def halves(teacher: int = 8, student: int = 2) -> tuple[int, ...]:
     return tuple(widths)
 
 
-def ladder() -> Stages:
-    """A teacher of width 16, and an assistant at each half of it."""
-    path = halves(16)
-    return assistants(path, teacher=16, workdir="runs/assistants_ladder")
+def ladder(*, scale: str = "digits") -> Stages:
+    """A larger teacher, and assistants of every size between it and the student.
+
+    Widths 16, 8 and 4 above 2 on the digits; depths 110, 56, 44 and 32 above 20 on
+    CIFAR.
+    """
+    size, path = (110, (56, 44, 32)) if scale == "cifar" else (16, halves(16))
+    workdir = "runs/assistants_ladder"
+    return assistants(path, scale=scale, teacher=size, workdir=workdir)

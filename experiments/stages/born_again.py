@@ -22,9 +22,9 @@ from kdjax.presets import digits
 
 def born_again(
     *,
+    scale: str = "digits",
     generations: int = 3,
     example_weights: str = "",
-    steps: int = common.STEPS,
     workdir: str = "runs/born_again",
 ) -> Stages:
     """Generations `g0`, `g1`, ... of one network, each taught by the one before it.
@@ -33,6 +33,7 @@ def born_again(
     each from an initialization of its own.
 
     Args:
+      scale: of the networks and data: tiny, digits or cifar.
       example_weights: `confidence_weights` is the ablation CWTM: labels alone, where an
         example counts by the largest probability of the generation before. Empty: the
         loss above.
@@ -40,27 +41,30 @@ def born_again(
     terms = common.soft_and_hard(1.0, 1.0, temperature=1.0)
     if example_weights:
         terms = {"hard": dataclasses.replace(HARD, example_weights=example_weights)}
-    runs = {"g0": common.on_labels(steps)}
+    runs = {"g0": common.on_labels(scale)}
     for number in range(1, generations):
         runs[f"g{number}"] = common.taught(
-            steps,
+            scale,
             teacher=FromRun(f"stage:g{number - 1}"),
             terms=terms,
             # With the seeds of the one before it would begin where that began.
-            seed=number * runs["g0"].seeds,
+            seed=1_000 * number,
         )
     return Stages(runs, workdir)
 
 
-def cwtm() -> Stages:
+def cwtm(*, scale: str = "digits") -> Stages:
     """The ablation CWTM: examples weighted by the confidence of the one before."""
-    weights = "confidence_weights"
-    return born_again(example_weights=weights, workdir="runs/born_again_cwtm")
+    return born_again(
+        scale=scale,
+        example_weights="confidence_weights",
+        workdir="runs/born_again_cwtm",
+    )
 
 
-def dkpp() -> Stages:
+def dkpp(*, scale: str = "digits") -> Stages:
     """The ablation DKPP: the predictions of the one before, permuted at each step."""
-    stages = born_again(workdir="runs/born_again_dkpp")
+    stages = born_again(scale=scale, workdir="runs/born_again_dkpp")
     permuted = {"strategy": Custom("dkpp"), "terms": digits().terms}
     runs = {
         name: run if run.teacher is None else dataclasses.replace(run, **permuted)

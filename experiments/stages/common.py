@@ -1,46 +1,56 @@
-"""Stages that several methods share: a teacher, and students of the preset `digits`."""
+"""Stages that several methods share, on the runs of `experiments.methods.common`.
+
+Every function takes a scale: tiny, digits or cifar.
+"""
 
 import dataclasses
 import pathlib
 from typing import Any
 
+from experiments.methods import common as methods
 from kdjax.config import HARD, ModelConfig, Run, Term
 from kdjax.jobs.distilling import teacher_run
-from kdjax.presets import digits, digits_labels, digits_teacher
 
-STEPS = 2_560
-# The place of each tap of `resnet` among its stages.
+# The place of each tap of a ResNet among its stages.
 _TAPS = ("stem", "stage1", "stage2", "stage3")
 
 
-def resnet(width: int = 2, depth: int = 8, start: str = "") -> ModelConfig:
-    """The network of the preset, by width and depth.
+def student(scale: str, start: str = "") -> ModelConfig:
+    """The student's network.
 
     start: `stage:NAME`, from whose network it starts; empty: random initialization.
     """
-    model = ModelConfig("resnet", depth=depth, width=width, resolution=8)
-    return dataclasses.replace(model, weights=start)
+    return dataclasses.replace(methods.base(scale).model, weights=start)
 
 
-def teacher(width: int = 8, depth: int = 8, **changes: Any) -> Run:
-    """The teacher of the preset as a stage, trained on all labels.
+def sized(scale: str, size: int) -> ModelConfig:
+    """A ResNet by size: its width on the digits, its depth on CIFAR."""
+    if scale == "cifar":
+        return dataclasses.replace(student(scale), name=f"resnet{size}")
+    return dataclasses.replace(student(scale), width=size)
 
+
+def teacher(scale: str, model: ModelConfig | None = None, **changes: Any) -> Run:
+    """A teacher as a stage, trained on all its labels.
+
+    model: by default the network of the scale's teacher.
     changes: fields of `Run` to replace.
     """
-    first = digits_teacher(model=resnet(width, depth))
+    base = methods.base(scale)
+    first = dataclasses.replace(base.teacher, model=model or methods.large(scale))
     # A stage has its own folder; this one is replaced.
-    run = teacher_run(digits(teacher=first), pathlib.Path("teacher"))
+    run = teacher_run(dataclasses.replace(base, teacher=first), pathlib.Path("teacher"))
     return dataclasses.replace(run, **changes)
 
 
-def on_labels(steps: int = STEPS, **changes: Any) -> Run:
+def on_labels(scale: str, **changes: Any) -> Run:
     """A student on labels alone. changes: fields of `Run` to replace."""
-    return digits_labels(steps=steps, **changes)
+    return dataclasses.replace(methods.labels(scale), **changes)
 
 
-def taught(steps: int = STEPS, **changes: Any) -> Run:
-    """A student with a teacher, and no baselines. changes: fields of `Run`."""
-    return digits(steps=steps, baselines=(), **changes)
+def taught(scale: str, **changes: Any) -> Run:
+    """A student with a teacher. changes: fields of `Run` to replace."""
+    return dataclasses.replace(methods.base(scale), **changes)
 
 
 def soft_and_hard(soft: float, hard: float, temperature: float) -> dict[str, Term]:
@@ -51,14 +61,15 @@ def soft_and_hard(soft: float, hard: float, temperature: float) -> dict[str, Ter
     }
 
 
-def layers_to(tap: str, depth: int = 8) -> tuple[str, ...]:
-    """Patterns of the parameters of `resnet` up to a tap, for `Optim.parameters`.
+def layers_to(scale: str, tap: str) -> tuple[str, ...]:
+    """Patterns of the student's parameters up to a tap, for `Optim.parameters`.
 
     tap: "stem" or "stage1" to "stage3".
     """
+    depth, norm = (20, "BatchNorm") if scale == "cifar" else (8, "GroupNorm")
     blocks = (depth - 2) // 6 * _TAPS.index(tap)
     return (
         "Conv_0/*",
-        "GroupNorm_0/*",
+        f"{norm}_0/*",
         *(f"BasicBlock_{block}/*" for block in range(blocks)),
     )

@@ -6,15 +6,14 @@ kdjax distill --config experiments/stages/fitnets.py:fitnets
 import dataclasses
 
 from experiments.stages import common
-from kdjax.config import HARD, FromRun, Optim, Scalar, Stages, Term
+from kdjax.config import HARD, FromRun, Scalar, Stages, Term
 
 
 def fitnets(
     *,
+    scale: str = "digits",
     hint: str = "stage2",
     guided: str = "stage2",
-    hint_steps: int = common.STEPS,
-    steps: int = common.STEPS,
     start: float = 4.0,
     end: float = 1.0,
     temperature: float = 3.0,
@@ -27,6 +26,7 @@ def fitnets(
     Then CE(y, p) + lambda H(p_teacher, p) at temperature T, lambda falling linearly.
 
     Args:
+      scale: of the networks and data: tiny, digits or cifar.
       hint, guided: taps of the teacher and the student, of one size.
       start, end: lambda at the first and the last step. The paper's H has no factor
         T^2, and our KL has, so that the weight of the term is lambda / T^2.
@@ -39,19 +39,20 @@ def fitnets(
         projector=True,
         options={"variant": "fitnets"},
     )
-    below = dataclasses.replace(Optim(), parameters=common.layers_to(guided))
+    optim = common.taught(scale).optim
+    below = dataclasses.replace(optim, parameters=common.layers_to(scale, guided))
     weight = Scalar(start / temperature**2, end / temperature**2, "linear")
     soft = Term("softmax_kl", weight=weight, temperature=temperature)
     return Stages(
         {
-            "teacher": common.teacher(),
+            "teacher": common.teacher(scale),
             "hint": common.taught(
-                hint_steps, teacher=teacher, terms={"hint": loss}, optim=below
+                scale, teacher=teacher, terms={"hint": loss}, optim=below
             ),
             "kd": common.taught(
-                steps,
+                scale,
                 teacher=teacher,
-                model=common.resnet(start="stage:hint"),
+                model=common.student(scale, "stage:hint"),
                 terms={"hard": HARD, "soft": soft},
             ),
         },

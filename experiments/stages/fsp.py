@@ -6,17 +6,14 @@ kdjax distill --config experiments/stages/fsp.py:fsp
 import dataclasses
 
 from experiments.stages import common
-from kdjax.config import FromRun, Optim, Stages, Term
+from kdjax.config import FromRun, Stages, Term
 
 TAPS = ("stem", "stage1", "stage2", "stage3")
 
 
 def fsp(
     *,
-    width: int = 2,
-    teacher_depth: int = 26,
-    flow_steps: int = common.STEPS,
-    steps: int = common.STEPS,
+    scale: str = "digits",
     workdir: str = "runs/fsp",
 ) -> Stages:
     """A deep teacher, the student's layers by the teacher's flows, then the labels.
@@ -25,9 +22,11 @@ def fsp(
     of the features before and behind a stage; the larger map is pooled to the smaller.
     The head does not move. Then CE(y, p), without the teacher.
 
+    Flows need equal channels. So the teacher is deeper and not wider, as in the paper,
+    where a network of 26 layers teaches one of 8.
+
     Args:
-      width: of teacher and student. Flows need equal channels, as in the paper, where
-        a network of 26 layers teaches one of 8.
+      scale: of the networks and data: tiny, digits or cifar.
     """
     flows = {
         f"flow of {end}": Term(
@@ -38,19 +37,24 @@ def fsp(
         )
         for start, end in zip(TAPS, TAPS[1:], strict=False)
     }
-    below = dataclasses.replace(Optim(), parameters=common.layers_to("stage3"))
+    optim = common.taught(scale).optim
+    below = dataclasses.replace(optim, parameters=common.layers_to(scale, "stage3"))
+    deep = common.student(scale)
+    if scale == "cifar":
+        deep = common.sized(scale, 56)
+    else:
+        deep = dataclasses.replace(deep, depth=26)
     return Stages(
         {
-            "teacher": common.teacher(width, teacher_depth),
+            "teacher": common.teacher(scale, deep),
             "flow": common.taught(
-                flow_steps,
-                model=common.resnet(width),
+                scale,
                 teacher=FromRun("stage:teacher"),
                 terms=flows,
                 optim=below,
             ),
             "labels": common.on_labels(
-                steps, model=common.resnet(width, start="stage:flow")
+                scale, model=common.student(scale, "stage:flow")
             ),
         },
         workdir,

@@ -32,7 +32,7 @@ from kdjax.config.run import (
     labels_only,
     to_dict,
 )
-from kdjax.config.stages import Stages
+from kdjax.config.stages import Stages, name_stages
 from kdjax.config.strategy import Custom, Network, Offline
 from kdjax.config.teacher import (
     Cache,
@@ -92,6 +92,7 @@ __all__ = [
     "load_config",
     "load_function",
     "members_of",
+    "name_stages",
     "near_names",
     "parse_words",
     "replace_cache",

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from kdjax.config.bounds import Text
 from kdjax.config.checks import beneath, require, require_known
@@ -49,19 +49,10 @@ class Stages:
         """
         resolved: dict[str, Run] = {}
         for name, run in self.runs.items():
-
-            def folder(text: str, field: str, own: str = name) -> str:
-                at = f"runs.{own}.{field}"
-                earlier = [*resolved]
-                expected = f"an earlier stage, of {earlier}"
-                require_known(text.removeprefix(PREFIX), earlier, at, expected)
-                return str(self.folder / text.removeprefix(PREFIX))
-
-            resolved[name] = dataclasses.replace(
-                _replace_references(run, folder),
-                name=name,
-                workdir=os.path.join(self.workdir, name),
-            )
+            with beneath(f"runs.{name}"):
+                run = name_stages(run, {x: str(self.folder / x) for x in resolved})
+            folder = os.path.join(self.workdir, name)
+            resolved[name] = dataclasses.replace(run, name=name, workdir=folder)
         return resolved
 
     def earlier(self, name: str) -> list[str]:
@@ -74,6 +65,22 @@ class Stages:
 
         _replace_references(self.runs[name], note)
         return found
+
+
+def name_stages(run: Run, folders: Mapping[str, str]) -> Run:
+    """A run with folders in place of `stage:NAME`.
+
+    folders: those of the earlier stages, by name.
+
+    Raises ConfigError for a stage without a folder.
+    """
+
+    def folder(text: str, field: str) -> str:
+        name = text.removeprefix(PREFIX)
+        require_known(name, folders, field, f"an earlier stage, of {[*folders]}")
+        return folders[name]
+
+    return _replace_references(run, folder)
 
 
 def _replace_references(run: Run, replace: Callable[[str, str], str]) -> Run:

@@ -6,15 +6,24 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from kdjax.config import Run, call, is_number, require, require_known, require_type
+from kdjax.config import (
+    Run,
+    Stages,
+    call,
+    is_number,
+    require,
+    require_known,
+    require_type,
+)
 from kdjax.experiments.hypothesis import Hypothesis, Metric
 
-Variants = Mapping[str, Callable[[str], Run]]
+Pretraining = Mapping[str, Callable[[str], Run]]
+Variants = Mapping[str, Callable[[str], Run | Stages]]
 
-# Names in a sweep's folder that are no run's: `compiled` (of older sweeps), files,
-# `teacher-N` and `RUN-targets`.
+# Names in a sweep's folder that are no variant's: `compiled` (of older sweeps), files,
+# `teacher-N`, `stage-N` and `RUN-targets`.
 _COMPILED = "compiled"
-_NO_RUN = r"\.|teacher-\d+$|.*(\.\w+|-targets)$"
+_NO_RUN = r"\.|(teacher|stage)-\d+$|.*(\.\w+|-targets)$"
 # More colors than this are hard to tell apart.
 _MOST_COLORS = 4
 
@@ -25,7 +34,8 @@ class Experiment:
 
     A file that holds one, `EXPERIMENT = Experiment(...)`, is trained by `kdjax sweep
     FILE`. Variants and pretraining runs are functions of a scale's name that return a
-    `Run`. A sweep trains every variant at every duration, several seeds each.
+    `Run`. A sweep trains every variant at every duration, several seeds each. A variant
+    of `Stages` is its last stage; equal stages of several variants are trained once.
 
     Raises:
       ConfigError: a field is invalid; the text names it.
@@ -36,11 +46,11 @@ class Experiment:
     variants: Variants
     """The runs that are compared, by name: functions of the scale."""
     durations: Mapping[str, tuple[int, ...]]
-    """By scale, the lengths of its runs as multiples of a variant's own steps. The
-    names of scales are free."""
+    """By scale, the lengths of its runs as multiples of a variant's own steps, those of
+    its last stage. The names of scales are free."""
     hypotheses: tuple[Hypothesis, ...] = ()
     """The expected results, each tested over the seeds."""
-    pretrain: Variants = dataclasses.field(default_factory=dict)
+    pretrain: Pretraining = dataclasses.field(default_factory=dict)
     """Runs on labels that variants start from or use as teachers (by `ref`): functions
     of the scale. Each is trained once, before the first variant that refers to it."""
     select_on_validation: Mapping[str, tuple[str, ...]] = dataclasses.field(
@@ -82,9 +92,24 @@ class Experiment:
         return (*(v for v in self.variants if v not in members), *groups)
 
     def run(self, variant: str, scale: str, times: int) -> Run:
-        """One run: a variant at a scale, its steps multiplied."""
-        run = _run_of(self.variants[variant], f"variants[{variant!r}]", scale)
+        """One run: a variant at a scale, or its last stage, its steps multiplied."""
+        *_, run = self._stages(variant, scale).values()
         return _with_pace(run, f"{variant} x{times}", times)
+
+    def earlier_stages(self, variant: str, scale: str) -> dict[str, Run]:
+        """The stages of a variant before its last one, by name; none without stages."""
+        *earlier, _ = self._stages(variant, scale).items()
+        return {name: _with_pace(run, name, 1) for name, run in earlier}
+
+    def _stages(self, variant: str, scale: str) -> dict[str, Run]:
+        field = f"variants[{variant!r}]"
+        value = call(self.variants[variant], field, scale)
+        require_type(value, (Run, Stages), field, "a Run, or Stages")
+        runs = {"": value} if isinstance(value, Run) else value.runs
+        require(bool(runs), field, "at least one stage", "none")
+        for name, run in runs.items():
+            _check_steps(run, f"{field}.runs.{name}" if name else field)
+        return runs
 
     def steps(self, name: str, scale: str, times: int) -> int:
         """The steps of a variant's run, or of the runs of a group."""
@@ -94,17 +119,16 @@ class Experiment:
     def pretraining_run(self, name: str, scale: str) -> Run:
         """One of the runs of `pretrain`."""
         require_known(name, self.pretrain, f"ref({name!r})", "a name in `pretrain`")
-        run = _run_of(self.pretrain[name], f"pretrain[{name!r}]", scale)
+        field = f"pretrain[{name!r}]"
+        run = call(self.pretrain[name], field, scale)
+        require_type(run, Run, field, "a Run")
+        _check_steps(run, field)
         return _with_pace(dataclasses.replace(run, teacher=None), name, 1)
 
 
-def _run_of(function: Callable[[str], Run], field: str, scale: str) -> Run:
-    """The run that a function of the scale returns, its number of steps checked."""
-    run = call(function, field, scale)
-    require_type(run, Run, field, "a Run")
+def _check_steps(run: Run, field: str) -> None:
     ok = type(run.steps) is int and run.steps >= 1
     require(ok, f"{field}.steps", "a whole number >= 1", run.steps)
-    return run
 
 
 def _with_pace(run: Run, name: str, times: int) -> Run:
@@ -168,7 +192,9 @@ def _check_folders(experiment: Experiment) -> None:
     """Every run of a sweep needs a folder of its own."""
     taken = {_COMPILED: "the sweep"}
     for folder, field in _folders(experiment):
-        expected = "a folder's name, not .NAME, NAME.END, teacher-N or NAME-targets"
+        expected = (
+            "a folder's name, not .NAME, NAME.END, teacher-N, stage-N or NAME-targets"
+        )
         valid = re.fullmatch(rf"(?!{_NO_RUN})[^/\\]+", folder)
         require(valid is not None, field, expected, folder)
         other = taken.setdefault(folder, field)

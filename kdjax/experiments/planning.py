@@ -11,7 +11,9 @@ from kdjax.config import (
     FromRun,
     ModelConfig,
     Run,
+    beneath,
     members_of,
+    name_stages,
     replace_cache,
     replace_trained,
     trained_first,
@@ -26,7 +28,7 @@ from kdjax.setup.identity import identify_planned, refuse_other
 
 
 class Task(NamedTuple):
-    """One run of a sweep, and the runs on labels that it needs first."""
+    """One run of a sweep, and the runs that it needs first, in order."""
 
     variant: str
     times: int
@@ -42,60 +44,94 @@ def plan(
     experiment: Experiment, root: pathlib.Path, scale: str, seeds: int
 ) -> list[Task]:
     """The runs of a sweep, shortest first, so that there are early results."""
-    teachers: dict[str, Run] = {}
-    tasks = []
-    for times in experiment.times(scale):
-        for variant in experiment.variants:
-            run = experiment.run(variant, scale, times)
-            folder = root / run_folder(variant, times)
-            run = dataclasses.replace(run, workdir=str(folder), seeds=seeds)
-            pretraining = tuple(
-                dataclasses.replace(
-                    experiment.pretraining_run(name, scale),
-                    workdir=str(root / name),
-                    seeds=seeds,
-                    teacher=None,
-                    baselines=(),
-                )
-                for name in sorted(refs_in(run))
+    planned = _Planned(experiment, root, scale, seeds, {})
+    return [
+        planned.task(variant, times)
+        for times in experiment.times(scale)
+        for variant in experiment.variants
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planned:
+    """A sweep while it is planned.
+
+    shared: teachers and stages that are trained once, by their folders.
+    """
+
+    experiment: Experiment
+    root: pathlib.Path
+    scale: str
+    seeds: int
+    shared: dict[str, Run]
+
+    def task(self, variant: str, times: int) -> Task:
+        """A variant at a duration, and what it needs first."""
+        folders: dict[str, str] = {}
+        before: list[Run] = []
+        for name, run in self.experiment.earlier_stages(variant, self.scale).items():
+            with beneath(f"{variant}: runs.{name}"):
+                run = name_stages(run, folders)
+            run, first = self._complete(dataclasses.replace(run, seeds=self.seeds))
+            run = self._share(run, "stage")
+            folders[name] = str(run.folder)
+            before += [*first, run]
+        run = self.experiment.run(variant, self.scale, times)
+        folder = self.root / run_folder(variant, times)
+        with beneath(f"{variant}"):
+            run = name_stages(run, folders)
+        run = dataclasses.replace(run, workdir=str(folder), seeds=self.seeds)
+        run, first = self._complete(run)
+        return Task(variant, times, run, (*before, *first))
+
+    def _complete(self, run: Run) -> tuple[Run, list[Run]]:
+        """A run with the folders of its teacher and pretraining runs, and these."""
+        pretraining = [
+            dataclasses.replace(
+                self.experiment.pretraining_run(name, self.scale),
+                workdir=str(self.root / name),
+                seeds=self.seeds,
+                teacher=None,
+                baselines=(),
             )
-            run, teacher = _with_teacher(resolve_refs(run, root), root, teachers)
-            tasks.append(Task(variant, times, run, teacher + pretraining))
-    return tasks
+            for name in sorted(refs_in(run))
+        ]
+        run, teacher = self._with_teacher(resolve_refs(run, self.root))
+        return run, teacher + pretraining
 
+    def _with_teacher(self, run: Run) -> tuple[Run, list[Run]]:
+        """A run, and that of its teacher where that is trained first and shared."""
+        teacher = run.teacher
+        if teacher is None:
+            return run, []
+        if run.cache.path:
+            cache = dataclasses.replace(run.cache, path=f"{run.workdir}-targets")
+            teacher = replace_cache(teacher, cache)
+        before = []
+        if trained_first(teacher) is not None:
+            pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
+            training = dataclasses.replace(teacher_run(run, self.root), **pace)
+            before = [self._share(training, "teacher")]
+            teacher = replace_trained(teacher, f"../{before[0].folder.name}")
+        return dataclasses.replace(run, teacher=teacher), before
 
-def _with_teacher(
-    run: Run, root: pathlib.Path, teachers: dict[str, Run]
-) -> tuple[Run, tuple[Run, ...]]:
-    """A run, and that of its teacher where it is to be trained first and shared."""
-    teacher = run.teacher
-    if teacher is None:
-        return run, ()
-    if run.cache.path:
-        cache = dataclasses.replace(run.cache, path=f"{run.workdir}-targets")
-        teacher = replace_cache(teacher, cache)
-    before: tuple[Run, ...] = ()
-    if trained_first(teacher) is not None:
-        pace = {"evaluate_every": 100, "checkpoint_every": 200, "log_every": 100}
-        training = dataclasses.replace(teacher_run(run, root), **pace)
-        name = _name_teacher(training, root, teachers)
-        before = (dataclasses.replace(training, workdir=str(root / name)),)
-        teacher = replace_trained(teacher, f"../{name}")
-    return dataclasses.replace(run, teacher=teacher), before
+    def _share(self, run: Run, kind: str) -> Run:
+        """The run in a folder of its own: its existing one, or the first free one.
 
-
-def _name_teacher(training: Run, root: pathlib.Path, teachers: dict[str, Run]) -> str:
-    """The folder of a teacher: its existing one, or the first free one. Names stay as
-    they are when a variant with another teacher is added."""
-    planned = [name for name, other in teachers.items() if other == training]
-    existing = [p.parent.name for p in sorted(root.glob("teacher-*/config.json"))]
-    left = [n for n in existing if n not in teachers]
-    matching = [n for n in left if _has_config(root / n, training)]
-    numbered = (f"teacher-{number}" for number in itertools.count())
-    free = (n for n in numbered if n not in teachers and n not in existing)
-    name = (planned or matching or [next(free)])[0]
-    teachers[name] = training
-    return name
+        Names stay as they are when a variant with another teacher is added.
+        """
+        title, run = run.name, dataclasses.replace(run, workdir="", name="")
+        same = [name for name, other in self.shared.items() if other == run]
+        folders = self.root.glob(f"{kind}-*/config.json")
+        existing = [path.parent.name for path in sorted(folders)]
+        left = [name for name in existing if name not in self.shared]
+        matching = [name for name in left if _has_config(self.root / name, run)]
+        numbered = (f"{kind}-{number}" for number in itertools.count())
+        taken = {*self.shared, *existing}
+        free = (name for name in numbered if name not in taken)
+        name = (same or matching or [next(free)])[0]
+        self.shared[name] = run
+        return dataclasses.replace(run, workdir=str(self.root / name), name=title)
 
 
 def _has_config(folder: pathlib.Path, run: Run) -> bool:

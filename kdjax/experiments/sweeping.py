@@ -239,30 +239,35 @@ def time_left(done: list[tuple[int, float]], ahead: list[int]) -> str:
 
 
 def _run_one(task: Task, console: Console) -> float:
-    """The seconds of one run, without those of teachers and pretraining."""
+    """The seconds of one run, without those of the runs that it needs first."""
     run = task.run
     with lock_folder(run.folder):
         for first in task.before:
             _train_first(first, console)
         start = time.monotonic()
-        if run.teacher is None:
-            train(run, console=console)
-        else:
-            # Another process may have finished it since the sweep began.
-            if run.cache.path and not task.finished:
-                cache_targets(run, console=console)
-            distill(run, console=console)
+        _train(run, console)
         return time.monotonic() - start
 
 
 def _train_first(run: Run, console: Console) -> None:
     """Train a run that others need, or wait for the process that does."""
     try:
-        train(run, console=console)
+        _train(run, console)
     except BusyFolderError:
         console.print(f"{run.name}: waiting for the process that trains it")
         with lock_folder(run.folder, wait=True):
-            train(run, console=console)
+            _train(run, console)
+
+
+def _train(run: Run, console: Console) -> None:
+    """Train a run, with a teacher where it has one, on cached targets where it says."""
+    if run.teacher is None:
+        train(run, console=console)
+        return
+    # Another process may have finished it since the sweep began.
+    if run.cache.path and not runlog.is_finished(run.folder):
+        cache_targets(run, console=console)
+    distill(run, console=console)
 
 
 def _duration(seconds: float) -> str:

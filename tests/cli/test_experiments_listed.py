@@ -36,7 +36,7 @@ def test_a_broken_file_does_not_hide_the_others(tmp_path, monkeypatch, capsys):
         "One finished run (--variants NAME --times N) measures the hours.\n"
     )
     assert told.err == (
-        "kdjax: own/a_broken.py: variants['a']: expected a Run, got int\n"
+        "kdjax: own/a_broken.py: variants['a']: expected a Run, or Stages, got int\n"
         "  own/c_lacking.py: experiment: did you mean 'EXPERMENT'? expected "
         "EXPERIMENT = Experiment(...) in own/c_lacking.py, got none\n"
     )

@@ -289,6 +289,90 @@ def test_runs_that_others_begin_from_come_first(tmp_path):
         plan(load_experiment(file), root, "tiny", seeds=3)
 
 
+STAGES = """
+import dataclasses
+
+from kdjax.config import FromRun, Optim, Stages, labels_only
+from kdjax.experiments import Experiment
+from kdjax.presets import digits, digits_teacher
+
+
+def one(scale="tiny", **changes):
+    return digits(steps=2, batch=8, optim=Optim(warmup=0), **changes)
+
+
+def path(scale, *between):
+    runs = {"teacher": labels_only(one(), teacher=None)}
+    for name in (*between, "student"):
+        before = [*runs][-1]
+        runs[name] = one(teacher=FromRun(f"stage:{before}"))
+    return Stages(runs)
+
+
+EXPERIMENT = Experiment(
+    claim="small",
+    durations={"tiny": (1, 2)},
+    variants={
+        "short": lambda scale: path(scale),
+        "long": lambda scale: path(scale, "assistant"),
+    },
+)
+"""
+
+
+def test_a_variant_may_be_the_last_of_several_stages(tmp_path):
+    """Its earlier stages come first, each once; a duration multiplies the last one."""
+    file, root = tmp_path / "staged.py", tmp_path / "sweep"
+    file.write_text(STAGES)
+    experiment = load_experiment(file)
+    tasks = {t.run.name: t for t in plan(experiment, root, "tiny", seeds=2)}
+    before = {name: [r.workdir for r in t.before] for name, t in tasks.items()}
+    teacher, assistant = str(root / "stage-0"), str(root / "stage-1")
+    assert before == {
+        "short x1": [teacher],
+        "long x1": [teacher, assistant],
+        "short x2": [teacher],
+        "long x2": [teacher, assistant],
+    }
+    long = tasks["long x2"]
+    assert long.run.teacher.run == assistant and long.run.steps == 4
+    assert long.before[1].teacher.run == teacher
+    assert [(r.steps, r.seeds, r.baselines) for r in long.before] == [(2, 2, ())] * 2
+    experiments.sweep(experiment, "tiny", seeds=2, workdir=str(root))
+    for name in ("stage-0", "stage-1", "short-x1", "long-x1", "short-x2", "long-x2"):
+        assert runlog.is_finished(root / name)
+    assert "4 of 4 runs are finished" in (root / "report.md").read_text()
+    # Another stage before them changes no name of a folder.
+    first = '"short": lambda scale: path(scale)'
+    file.write_text(STAGES.replace(first, f'"other": lambda s: path(s, "x"), {first}'))
+    tasks = {t.run.name: t for t in plan(load_experiment(file), root, "tiny", seeds=2)}
+    assert [r.workdir for r in tasks["long x1"].before] == [teacher, assistant]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            'f"stage:{before}"',
+            '"stage:none"',
+            r"short\.teacher\.run: expected an earlier stage",
+        ),
+        (
+            "return Stages(runs)",
+            "return Stages({})",
+            r"variants\['short'\]: expected at",
+        ),
+    ],
+)
+def test_stages_of_a_variant_are_checked_before_any_run(tmp_path, old, new, text):
+    file = tmp_path / "staged.py"
+    file.write_text(STAGES.replace(old, new))
+    root = tmp_path / "sweep"
+    with pytest.raises(ConfigError, match=text):
+        experiments.sweep(load_experiment(file), "tiny", seeds=2, workdir=str(root))
+    assert not root.exists()
+
+
 def test_time_left_tells_starts_from_steps():
     """Runs of 20 s and a second for every ten steps, after one and two lengths."""
     assert time_left([], [100]) == ""

@@ -300,9 +300,10 @@ def run(scale):
         ({"durations": {"tiny": (4, 1)}}, r"durations\['tiny'\]: expected rising"),
         ({"pretrain": {"../up": run}}, r"pretrain\['../up'\]: expected a folder's n"),
         ({"pretrain": {"teacher-1": run}}, r"pretrain\['teacher-1'\]: expected a fo"),
+        ({"pretrain": {"stage-1": run}}, r"pretrain\['stage-1'\]: expected a folder"),
         ({"pretrain": {"compiled": run}}, "expected a folder of its own, the sweep h"),
         ({"pretrain": {"results.png": run}}, r"pretrain\['results.png'\]: expected "),
-        ({"pretrain": {"x-targets": run}}, r"not .NAME, NAME.END, teacher-N or NAME-"),
+        ({"pretrain": {"x-targets": run}}, r"teacher-N, stage-N or NAME-"),
         (
             {"select_on_validation": {"c": ("x/c",)}},
             r"select_on_validation\['c'\]: did you mean 'x/b'\? expected one of",

@@ -1,0 +1,83 @@
+"""Methods of several runs one after another: hints, flows, generations, assistants.
+
+A student that is trained in two stages has half of the steps in each. Teachers,
+assistants and earlier generations have steps of their own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from experiments.methods import common
+from experiments.stages.assistants import assistants, ladder, plain
+from experiments.stages.born_again import born_again, cwtm, dkpp
+from experiments.stages.fitnets import fitnets
+from experiments.stages.fsp import fsp
+from experiments.stages.labels_then_soft import labels_then_soft
+from experiments.stages.tune import tune
+from kdjax.config import Stages
+from kdjax.experiments import Experiment, above
+
+NONE = "no number for digits"
+FSP = f"{NONE}; CIFAR-10, 8 layers: 87.91 to 88.70 (Yim et al., CVPR 2017)"
+FITNETS = f"{NONE}; CIFAR-10: above its teacher, 91.61 to 90.18 (arXiv 1412.6550)"
+
+
+def halved(scale: str, function: Callable[..., Stages]) -> Stages:
+    """Stages whose last two share the steps and the warm-up of one run."""
+    stages = function(scale=scale)
+    runs = dict(stages.runs)
+    for name in [*runs][-2:]:
+        run = runs[name]
+        optim = dataclasses.replace(run.optim, warmup=run.optim.warmup // 2)
+        runs[name] = dataclasses.replace(run, steps=run.steps // 2, optim=optim)
+    return dataclasses.replace(stages, runs=runs)
+
+
+def staged(scale: str, function: Callable[..., Stages], **options: object) -> Stages:
+    """The stages of a function at a scale."""
+    return function(scale=scale, **options)
+
+
+HALVED = {
+    "fitnets": fitnets,
+    "fsp": fsp,
+    "labels, then soft": labels_then_soft,
+    "tune": tune,
+}
+WHOLE = {
+    "born again 1": functools.partial(born_again, generations=2),
+    "born again 2": functools.partial(born_again, generations=3),
+    "cwtm": cwtm,
+    "dkpp": dkpp,
+    "no assistant": plain,
+    "ladder": ladder,
+}
+
+EXPERIMENT = Experiment(
+    claim=(
+        "Training in stages ends above the same student on labels alone: hints, flows, "
+        "generations, assistants (arXiv 1412.6550, CVPR 2017, 1805.04770, 1902.03393)"
+    ),
+    variants={
+        "labels": common.labels,
+        "hinton": common.hinton,
+        **{n: functools.partial(halved, function=f) for n, f in HALVED.items()},
+        **{n: functools.partial(staged, function=f) for n, f in WHOLE.items()},
+        "assistant": functools.partial(staged, function=assistants),
+    },
+    durations=common.DURATIONS,
+    hypotheses=(
+        above("hints first above labels", "fitnets", "labels", paper=FITNETS),
+        above("hints first above Hinton's loss", "fitnets", "hinton", paper=NONE),
+        above("flows first above labels", "fsp", "labels", paper=FSP),
+        above("soft targets after labels above labels", "labels, then soft", "labels"),
+        above("tuning on own predictions above labels", "tune", "labels"),
+        above("one generation above labels", "born again 1", "labels", paper=NONE),
+        above("a second generation above one", "born again 2", "born again 1"),
+        above("CWTM above labels", "cwtm", "labels", paper=NONE),
+        above("DKPP above labels", "dkpp", "labels", paper=NONE),
+        above("one assistant above none", "assistant", "no assistant", paper=NONE),
+        above("the ladder above no assistant", "ladder", "no assistant", paper=NONE),
+    ),
+)
