@@ -6,12 +6,13 @@ kdjax distill --config experiments/stages/assistants.py:assistants
 from experiments.stages import common
 from kdjax.config import FromRun, Stages
 
-# Sizes of teacher and student by scale: widths on the digits, depths on CIFAR.
-_SIZES = {"tiny": (8, 2), "digits": (8, 2), "cifar": (56, 20)}
+# Sizes of teacher, assistant and student by scale: widths on the digits, depths on
+# CIFAR.
+_SIZES = {"tiny": (8, 4, 2), "digits": (8, 4, 2), "cifar": (56, 32, 20)}
 
 
 def assistants(
-    path: tuple[int, ...] = (4,),
+    path: tuple[int, ...] | None = None,
     *,
     scale: str = "digits",
     teacher: int = 0,
@@ -27,11 +28,12 @@ def assistants(
 
     Args:
       path: sizes of the assistants, in order: widths on the digits, depths on CIFAR.
-        Empty: plain distillation.
+        Empty: plain distillation. None: one, between teacher and student.
       scale: of the networks and data: tiny, digits or cifar.
       teacher, student: sizes of the first and the last network. 0: those of the scale.
     """
-    large, small = _SIZES[scale]
+    large, middle, small = _SIZES[scale]
+    path = (middle,) if path is None else path
     teacher, student = teacher or large, student or small
     runs = {"teacher": common.teacher(scale, common.sized(scale, teacher))}
     names = [*(f"assistant{size}" for size in path), "student"]
