@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from experiments.methods import common as methods
-from kdjax.config import HARD, ModelConfig, Run, Term
+from kdjax.config import HARD, ModelConfig, Run, Term, TrainFirst
 from kdjax.jobs.distilling import teacher_run
 
 # The place of each tap of a ResNet among its stages.
@@ -37,6 +37,7 @@ def teacher(scale: str, model: ModelConfig | None = None, **changes: Any) -> Run
     changes: fields of `Run` to replace.
     """
     base = methods.base(scale)
+    assert isinstance(base.teacher, TrainFirst)
     first = dataclasses.replace(base.teacher, model=model or methods.large(scale))
     # A stage has its own folder; this one is replaced.
     run = teacher_run(dataclasses.replace(base, teacher=first), pathlib.Path("teacher"))

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 from kdjax.config import is_number, require, to_dict
 from kdjax.experiments.experiment import Experiment
 from kdjax.experiments.records import Runs
-from kdjax.experiments.results import METRICS, Table, metric_table, validation_table
+from kdjax.experiments.results import (
+    METRICS,
+    Table,
+    metric_table,
+    reported_metrics,
+    validation_table,
+)
 from kdjax.reports.drawing import (
     COLORS,
     GRAY,
@@ -38,7 +44,7 @@ def write_figures(
         a row a variant for one duration; or, for a grid, a heat map.
     relations.png: held-out KL against training loss; not for a grid.
     """
-    tables = {name: metric_table(runs, name) for name in METRICS}
+    tables = {name: metric_table(runs, name) for name in reported_metrics(experiment)}
     validation = validation_table(finished) if experiment.grid else {}
     figures = {"results.png": draw_results(experiment, scale, tables, validation)}
     if not experiment.grid:

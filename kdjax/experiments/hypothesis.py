@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Literal
 
-Metric = Literal["accuracy", "agreement", "kl", "train_loss"]
+Metric = Literal[
+    "accuracy", "agreement", "kl", "train_loss", "nll", "calibration_error"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +17,10 @@ class Hypothesis:
     terms: tuple[tuple[float, str, int], ...]
     """(factor, variant, index of the duration; -1 is the longest)."""
     metric: Metric = "accuracy"
-    """accuracy, agreement and kl are of the test split, kl in nats; train_loss is the
-    mean over the last tenth of the training."""
+    """train_loss is the mean over the last tenth of the training. All others are of the
+    test split: kl to the teacher and nll of the labels in nats, and the expected
+    calibration error of 15 bins. nll and calibration_error are in the report where a
+    hypothesis has them."""
     paper: str = ""
     """The paper's result, in its own numbers."""
     threshold: float = 0.0

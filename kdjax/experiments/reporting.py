@@ -13,6 +13,7 @@ from kdjax.experiments.results import (
     METRICS,
     Shown,
     mean_and_error,
+    reported_metrics,
     select,
     validated,
     values,
@@ -53,7 +54,7 @@ def write_sweep_report(
         f"{_progress(experiment, finished, scale)} {_EXPLAINED}",
         verdict_table(experiment, runs, scale) if experiment.hypotheses else "",
     ]
-    for name, metric in METRICS.items():
+    for name, metric in reported_metrics(experiment).items():
         if any(values(run, name) for run in runs.values()):
             table = results_by_duration(experiment, runs, scale, name)
             parts.append(f"## {metric.title} ({metric.unit})\n\n{table}")

@@ -30,7 +30,21 @@ METRICS = {
     "agreement": Shown("Agreement with the teacher", "%", 100, 2),
     "kl": Shown("Held-out KL", "nats", 1, 4),
     "train_loss": Shown("Training loss", "nats", 1, 4),
+    "nll": Shown("Held-out negative log-likelihood", "nats", 1, 4),
+    "calibration_error": Shown("Calibration error", "%", 100, 2),
 }
+# These are in a report where a hypothesis has them.
+_ON_REQUEST = ("nll", "calibration_error")
+
+
+def reported_metrics(experiment: Experiment) -> dict[str, Shown]:
+    """The metrics of an experiment's tables and figures."""
+    wanted = {hypothesis.metric for hypothesis in experiment.hypotheses}
+    return {
+        name: shown
+        for name, shown in METRICS.items()
+        if name not in _ON_REQUEST or name in wanted
+    }
 
 
 def values(run: RunRecord, metric: str) -> list[float]:

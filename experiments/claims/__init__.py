@@ -1,0 +1,1 @@
+"""Claims of reviews and articles on distillation, each one experiment."""

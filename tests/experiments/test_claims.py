@@ -1,0 +1,45 @@
+"""The claims: every variant is a valid run, and the overlap of attention maps."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from experiments.claims import attention
+from kdjax.experiments import load_experiment
+from kdjax.experiments.planning import check, plan
+from kdjax.experiments.results import reported_metrics
+
+FOLDER = pathlib.Path(attention.__file__).parent
+FILES = [x for x in sorted(FOLDER.glob("[a-z]*.py")) if x.stem != "common"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda x: x.stem)
+def test_every_run_of_a_claim_can_be_planned(file, tmp_path):
+    experiment = load_experiment(file)
+    for scale in experiment.durations:
+        for task in plan(experiment, tmp_path, scale, seeds=2):
+            check(task)
+
+
+def test_overlap_of_attention_maps():
+    """1 for equal maps, 0 for disjoint ones, else the common part."""
+    left, right = np.zeros((2, 2, 4)), np.zeros((2, 2, 4))
+    left[:, 0, :2] = 0.5
+    right[:, 1, :2] = 0.5
+    assert attention.overlap(left, left) == 1 and attention.overlap(left, right) == 0
+    assert attention.overlap(left, (left + 3 * right) / 4) == 0.25
+
+
+def test_the_table_of_overlaps_has_leads_seed_by_seed():
+    overlaps = {"stage1": {"labels": [0.5, 0.7], "attention": [0.7, 0.8]}}
+    first, last = attention.table(overlaps).splitlines()[2:]
+    assert first == "| stage1 | labels | 0.600 ± 0.100 | – | – |"
+    assert last == "| stage1 | attention | 0.750 ± 0.050 | +0.150 ± 0.050 | 0.2 |"
+
+
+def test_metrics_beyond_the_usual_are_reported_where_a_hypothesis_has_them():
+    usual = {"accuracy", "agreement", "kl", "train_loss"}
+    assert set(reported_metrics(attention.EXPERIMENT)) == usual
+    calibration = load_experiment(FOLDER / "calibration.py")
+    assert set(reported_metrics(calibration)) == usual | {"nll", "calibration_error"}
