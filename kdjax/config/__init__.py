@@ -49,7 +49,15 @@ from kdjax.config.teacher import (
     replace_trained,
     trained_first,
 )
-from kdjax.config.training import Compute, Level, Optim, Option, Scalar, Term
+from kdjax.config.training import (
+    Compute,
+    Level,
+    Optim,
+    Option,
+    Scalar,
+    Term,
+    as_names,
+)
 
 __all__ = [
     "HARD",
@@ -83,6 +91,7 @@ __all__ = [
     "Tracker",
     "TrainFirst",
     "Views",
+    "as_names",
     "beneath",
     "call",
     "check_types",

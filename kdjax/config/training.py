@@ -123,6 +123,11 @@ def check_options(options: Mapping[str, Option], at: str) -> None:
         require(ok, f"{at}.{name}", "a finite number or a name", value)
 
 
+def as_names(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One name or several as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 @dataclasses.dataclass(frozen=True)
 class Term:
     """One weighted loss between a value of the student and one of the teacher.
@@ -143,9 +148,14 @@ class Term:
     over several layers."""
     teacher: str | tuple[str, ...] = "logits"
     """`logits`, one of the teacher's taps or several, or `labels`."""
-    projector: bool = False
-    """Train a linear map (1x1 convolution) from the student's tap to the teacher's
-    width. It is no part of the trained student."""
+    projector: bool | str | tuple[str, ...] = False
+    """Train a map from the student's tap to the shape of the teacher's: a name such as
+    `linear`, `regressor` or `mlp`, several in order such as `pool linear`, or True for
+    `linear`. It is no part of the trained student."""
+    pair: Literal["", "depth", "all"] = ""
+    """Pairs of taps for a loss of one tap of each network, added. depth: each of the
+    student's with the teacher's at the same relative depth; all: each with each.
+    Empty: the taps are those of one loss."""
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
     """Hyper-parameters of the loss by name, as plain values."""
     example_weights: str = ""
@@ -171,6 +181,13 @@ class Term:
         return self.weight, self.temperature
 
     @property
+    def projectors(self) -> tuple[str, ...]:
+        """The names of its projector's parts, in order; empty without one."""
+        if isinstance(self.projector, bool):
+            return ("linear",) if self.projector else ()
+        return as_names(self.projector)
+
+    @property
     def counts(self) -> bool:
         """False for a constant weight of 0, which leaves the term out."""
         return self.weight != Scalar(0.0)
@@ -190,6 +207,9 @@ class Term:
             taps = getattr(self, side)
             ok = bool(taps) and all(isinstance(tap, str) and tap for tap in taps)
             require(ok, f"{at}.{side}", "the name of a tap, or several", taps)
+        ok = isinstance(self.projector, bool) or bool(self.projector)
+        want = "a name, several, or False"
+        require(ok, f"{at}.projector", want, self.projector)
         check_options(self.options, f"{at}.options")
         check_options(self.example_options, f"{at}.example_options")
         ok = bool(self.example_weights) or not self.example_options

@@ -10,12 +10,13 @@ from kdjax.models.adapters import (
     from_stateful,
 )
 from kdjax.models.nnx_adapter import from_nnx
-from kdjax.models.projectors import Projector, linear_projector
+from kdjax.models.projectors import PROJECTORS, Projector, make_projector
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.zoo import MODELS, count_parameters, make_model
 
 __all__ = [
     "MODELS",
+    "PROJECTORS",
     "Projector",
     "ResNetCifar",
     "count_parameters",
@@ -24,6 +25,6 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "from_stateful",
-    "linear_projector",
+    "make_projector",
     "make_model",
 ]

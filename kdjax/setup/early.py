@@ -17,6 +17,7 @@ from kdjax.setup.load_models import UNFINISHED
 from kdjax.setup.load_teachers import resolve_folder
 from kdjax.strategies import kernels
 from kdjax.strategies.choose import find_strategy
+from kdjax.strategies.pairing import expand_pairs
 from kdjax.train.trackers import check_installed
 
 
@@ -51,8 +52,8 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
     if isinstance(run.strategy, Custom):
         find_strategy(run.strategy.function)
         return
-    for name, term in run.terms.items():
-        kernels.find_kernel(term, f"terms.{name}")
+    for _, field, term in expand_pairs(run.terms):
+        kernels.find_kernel(term, field)
 
 
 def _check_model(config: ModelConfig, field: str) -> None:

@@ -16,6 +16,7 @@ from kdjax.config import (
     ConfigError,
     Scalar,
     Term,
+    as_names,
     load_function,
     require,
     require_known,
@@ -24,6 +25,7 @@ from kdjax.config import (
 from kdjax.core import checks
 from kdjax.core.types import Array
 from kdjax.losses import registry
+from kdjax.models import PROJECTORS
 from kdjax.strategies.registry import STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
 
@@ -118,6 +120,8 @@ def find_kernel(term: Term, at: str) -> Kernel:
     _check_taps(kernel, term, at)
     _check_temperature(kernel, term, at)
     _check_not_fields(kernel, term, at)
+    for name in term.projectors:
+        require_known(name, PROJECTORS, f"{at}.projector")
     check_options(kernel.options, term.options, f"{at}.options")
     return kernel
 
@@ -181,11 +185,6 @@ def _describe(name: str, function: Callable[..., Array], field: str) -> Kernel:
     )
 
 
-def as_taps(taps: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One or several names of taps as a tuple."""
-    return (taps,) if isinstance(taps, str) else taps
-
-
 def _check_taps(kernel: Kernel, term: Term, at: str) -> None:
     """As many taps of each network as the kernel compares, or labels."""
     needs_labels = list(kernel.parameters)[1] == "labels"
@@ -203,12 +202,12 @@ def _check_taps(kernel: Kernel, term: Term, at: str) -> None:
             ok = not isinstance(taps, str)
             expected = f"several taps, as {kernel.name} compares a list of them"
         else:
-            ok = len(as_taps(taps)) == 1 + len(more)
+            ok = len(as_names(taps)) == 1 + len(more)
             names = f"{network}_features, {', '.join(more)}"
             expected = f"{1 + len(more)} taps ({names})" if more else "one tap"
             expected = f"{expected} for {kernel.name}"
         require(ok, field, expected, taps)
-        ok = not kernel.feature or "logits" not in as_taps(taps)
+        ok = not kernel.feature or "logits" not in as_names(taps)
         example = f"such as {kernel.feature}, as {kernel.name} compares features"
         require(ok, field, f"a tap of the {network}, {example}", taps)
 

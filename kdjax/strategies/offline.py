@@ -23,10 +23,11 @@ from kdjax.core.types import (
     Targets,
     TopTargets,
 )
-from kdjax.models import projectors
+from kdjax.models import Projector, make_projector, projectors
 from kdjax.strategies import kernels, weighting
 from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.networks import apply_network
+from kdjax.strategies.pairing import expand_pairs
 from kdjax.strategies.schedules import make_schedule
 from kdjax.strategies.weighting import Weights
 
@@ -52,7 +53,8 @@ def offline(
     Args:
       student: the model of the network `"student"`.
       terms: by name. A term of constant weight 0 is skipped, with its computation. A
-        term with a connector adds a network `"<name> connector"`, its projector.
+        term with a projector adds a network `"<name> connector"`, unless that has no
+        variables.
       steps: length of the run, over which weights and temperatures are scheduled.
       tail: the tail rule of `top_k_kl` and `top_k_jsd`. They stand in for `softmax_kl`,
         `reverse_softmax_kl` and `jensen_shannon` where only the teacher's top-k classes
@@ -76,13 +78,14 @@ def offline(
     parts = [
         _Part(
             name,
+            field,
             term,
-            kernels.find_kernel(term, f"terms.{name}"),
-            weighting.find_weights(term, f"terms.{name}"),
+            kernels.find_kernel(term, field),
+            weighting.find_weights(term, field),
             tail,
             axis_name,
         )
-        for name, term in active.items()
+        for name, field, term in expand_pairs(active)
     ]
 
     def init(key: Array, batch: Batch) -> dict[str, PyTree]:
@@ -94,8 +97,10 @@ def offline(
             student_taps, teacher_taps = _pair(part, output, batch)
             if part.term.projector:
                 own_key = jax.random.fold_in(key, len(networks))
-                params = _init_projectors(part, own_key, student_taps, teacher_taps)
-                networks[part.projector] = {"params": params}
+                projector = _make_projector(part, student_taps, teacher_taps)
+                variables = projector.init(own_key)
+                if variables:
+                    networks[part.projector] = variables
         return networks
 
     def forward(params, state, batch, schedules, key):
@@ -103,10 +108,12 @@ def offline(
         image = batch.inputs["image"]
         applied = apply_network(STUDENT, student, params, state, image, key)
         output, state = applied
-        values = {
-            part.name: _value(part, params, output, batch, schedules[part.name])
-            for part in parts
-        }
+        values = {}
+        for part in parts:
+            taps = _pair(part, output, batch)
+            ours, state = _project(part, params, state, *taps)
+            numbers = schedules[part.name]
+            values[part.name] = _value(part, (ours, taps[1]), output, batch, numbers)
         return values, output, state
 
     def loss(params, state, batch, schedules, key):
@@ -141,18 +148,18 @@ def offline(
 
 
 class _Part(NamedTuple):
-    """A term with its kernel and weights, and what all terms of a strategy share."""
+    """A term with its kernel and weights, and what all terms of a strategy share.
+
+    at: its field in the config, for errors.
+    """
 
     name: str
+    at: str
     term: Term
     kernel: Kernel
     weights: Weights
     tail: str
     axis_name: str | None
-
-    @property
-    def at(self) -> str:
-        return f"terms.{self.name}"
 
     @property
     def projector(self) -> str:
@@ -168,22 +175,15 @@ class _Part(NamedTuple):
 
 def _value(
     part: _Part,
-    params: Mapping[str, PyTree],
+    taps: tuple[tuple, tuple],
     output: Output,
     batch: Batch,
     schedules: Mapping[str, Any],
 ) -> Array:
     """The values of a term, one an example or anchor row."""
-    student_taps, teacher_taps = _pair(part, output, batch)
-    if part.term.projector:
-        student_taps = _project(
-            part, params[part.projector], student_taps, teacher_taps
-        )
     # Config and labels were checked on the host, so the step needs no guards.
     with kernels.errors_of(part.term, part.at), checks.without_guards():
-        compare = _comparison(
-            part, student_taps, teacher_taps, output, batch, schedules
-        )
+        compare = _comparison(part, *taps, output, batch, schedules)
         whole, axis_name = part.kernel.relation, part.axis_name
         return weighting.weigh(
             part.weights, compare, output, batch, axis_name=axis_name, whole=whole
@@ -209,33 +209,34 @@ def _numbers(part: _Part, steps: int) -> Callable[[int], dict]:
     return at
 
 
-def _projectors(
-    part: _Part, student_taps: tuple, teacher_taps: tuple
-) -> list[projectors.Projector]:
+def _make_projector(part: _Part, student_taps: tuple, teacher_taps: tuple) -> Projector:
+    """One that maps all taps of the student, each to the shape of the teacher's."""
+    names, axis_name = part.term.projectors, part.axis_name
     try:
         pairs = zip(student_taps, teacher_taps, strict=True)
-        return [projectors.linear_projector(a.shape, b.shape) for a, b in pairs]
+        return projectors.each(
+            [make_projector(names, a.shape, b.shape, axis_name) for a, b in pairs]
+        )
     except ValueError as error:
         raise ConfigError(f"{part.at}.projector", reason=str(error)) from error
 
 
-def _init_projectors(
-    part: _Part, key: Array, student_taps: tuple, teacher_taps: tuple
-) -> PyTree:
-    """Parameters of the projector; several taps have one each, by number."""
-    maps = _projectors(part, student_taps, teacher_taps)
-    if len(maps) == 1:
-        return maps[0].init(key)
-    return {str(i): x.init(jax.random.fold_in(key, i)) for i, x in enumerate(maps)}
-
-
 def _project(
-    part: _Part, params: PyTree, student_taps: tuple, teacher_taps: tuple
-) -> tuple:
-    maps = _projectors(part, student_taps, teacher_taps)
-    if len(maps) == 1:
-        return (maps[0].apply(params, student_taps[0]),)
-    return tuple(x.apply(params[str(i)], student_taps[i]) for i, x in enumerate(maps))
+    part: _Part,
+    params: Mapping[str, PyTree],
+    state: dict[str, PyTree],
+    student_taps: tuple,
+    teacher_taps: tuple,
+) -> tuple[tuple, dict[str, PyTree]]:
+    """The student's taps behind the projector, and the new state of all networks."""
+    if not part.term.projector:
+        return student_taps, state
+    projector, name = _make_projector(part, student_taps, teacher_taps), part.projector
+    if name not in params:
+        return projector.apply({}, student_taps)[0], state
+    variables = {"params": params[name], **state[name]}
+    mapped, new = projector.apply(variables, student_taps)
+    return mapped, {**state, name: new}
 
 
 def _pair(

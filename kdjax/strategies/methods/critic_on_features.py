@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.config import require
 from kdjax.core.types import Model, Strategy
-from kdjax.models import linear_projector
+from kdjax.models import make_projector
 from kdjax.models.layers import mean_pool
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_network
@@ -80,8 +80,8 @@ def critic_on_features(
         theirs = pooled(batch.targets, teacher_tap, "teacher_tap")
         networks = {"student": variables, "critic": critic.init(two, theirs)}
         if projector:
-            linear = linear_projector(ours.shape, theirs.shape)
-            networks["projector"] = {"params": linear.init(three)}
+            linear = make_projector("linear", ours.shape, theirs.shape)
+            networks["projector"] = linear.init(three)
         same = projector or ours.shape == theirs.shape
         expected = f"True, as {tap} and {teacher_tap} differ in width"
         require(same, "strategy.options.projector", expected, projector)
@@ -93,8 +93,8 @@ def critic_on_features(
         ours = pooled(output, tap, "tap")
         theirs = pooled(teacher, teacher_tap, "teacher_tap")
         if projector:
-            linear = linear_projector(ours.shape, theirs.shape)
-            ours = linear.apply(params["projector"], ours)
+            linear = make_projector("linear", ours.shape, theirs.shape)
+            ours, _ = linear.apply({"params": params["projector"]}, ours)
 
         def score(values):
             return critics.score(critic, params["critic"], values)

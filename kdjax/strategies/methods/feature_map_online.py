@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.config import ConfigError, require
 from kdjax.core.types import Model, Output, Strategy
-from kdjax.models import Projector, linear_projector
+from kdjax.models import Projector, make_projector
 from kdjax.strategies import critics
 from kdjax.strategies.networks import apply_networks, init_networks
 from kdjax.strategies.supervision import (
@@ -69,7 +69,7 @@ def feature_map_online(
         for number, (name, other) in enumerate(pairs.items()):
             one, two = jax.random.split(jax.random.fold_in(key, len(names) + number))
             transfer = _transfer(features[name], features[other], name)
-            made[f"transfer of {name}"] = {"params": transfer.init(one)}
+            made[f"transfer of {name}"] = transfer.init(one)
             blank = jnp.zeros(features[other].shape, features[other].dtype)
             made[f"critic of {other}"] = critic.init(two, blank)
         return made
@@ -91,7 +91,8 @@ def feature_map_online(
             ]
             transfer = _transfer(features[name], features[other], name)
             own = params[f"critic of {other}"]
-            fake = transfer.apply(params[f"transfer of {name}"], features[name])
+            map_params = {"params": params[f"transfer of {name}"]}
+            fake, _ = transfer.apply(map_params, features[name])
             # The critic is a constant to the network, and the maps to the critic.
             fooled = critics.score(critic, jax.lax.stop_gradient(own), fake)
             scores = (
@@ -115,7 +116,7 @@ def feature_map_online(
 
 def _transfer(features, target, name: str) -> Projector:
     try:
-        return linear_projector(features.shape, target.shape)
+        return make_projector("linear", features.shape, target.shape)
     except ValueError as error:
         field = "model" if name == "student" else f"networks.{name}"
         expected = f"feature maps {target.shape[1:3]} pixels in size, as the next peer"
