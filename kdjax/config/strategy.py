@@ -15,11 +15,24 @@ class Offline:
     gradient_norms: bool = False
     """Log the norm of each weighted term's gradient in the student. Each term takes a
     backward pass of its own."""
+    project_gradients: bool = False
+    """Where gradients of two weighted terms conflict in the student, remove the part of
+    each along the other (PCGrad, arXiv 2001.06782). Costs as much as their norms."""
+    controller: str = ""
+    """Weights and temperatures that follow the run's metrics: `keep_divergence`,
+    `stop_at_agreement`, `equal_magnitudes`, or `file.py:function` of your own; empty:
+    the schedules of the terms alone."""
+    controller_options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    """Its options by name, as plain values."""
     kind: Literal["offline"] = "offline"
     """Names this kind of strategy in `config.json`."""
 
     def check(self, at: str = "strategy") -> None:
-        """Nothing to check: its terms are fields of the run."""
+        """Raise `ConfigError` for options without a controller, or no plain values."""
+        field = f"{at}.controller_options"
+        ok = bool(self.controller) or not self.controller_options
+        require(ok, field, "none without a controller", self.controller_options)
+        check_options(self.controller_options, field)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from kdjax.setup.load_models import UNFINISHED
 from kdjax.setup.load_teachers import resolve_folder
 from kdjax.strategies import kernels
 from kdjax.strategies.choose import find_strategy
+from kdjax.strategies.controllers import find_controller
 from kdjax.strategies.pairing import expand_pairs
 from kdjax.train.trackers import check_installed
 
@@ -54,6 +55,8 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
         return
     for _, field, term in expand_pairs(run.terms):
         kernels.find_kernel(term, field)
+    if run.strategy.controller:
+        find_controller(run.strategy, run.terms)
 
 
 def _check_model(config: ModelConfig, field: str) -> None:

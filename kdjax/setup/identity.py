@@ -172,6 +172,7 @@ def fingerprint_functions(run: Run) -> dict[str, str]:
     if isinstance(run.strategy, Custom):
         functions["strategy.function"] = run.strategy.function
     else:
+        functions["strategy.controller"] = run.strategy.controller
         for name, term in run.terms.items():
             functions[f"terms.{name}.loss"] = term.loss
             functions[f"terms.{name}.example_weights"] = term.example_weights

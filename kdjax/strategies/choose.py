@@ -18,6 +18,7 @@ from kdjax.core import checks
 from kdjax.core.types import Model, Strategy
 from kdjax.presets import PRESETS, digits_labels
 from kdjax.strategies import kernels
+from kdjax.strategies.controllers import controlled, find_controller
 from kdjax.strategies.offline import offline
 from kdjax.strategies.registry import STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
@@ -75,14 +76,18 @@ def make_strategy(
         )
         arguments = dict(zip(CONTEXT, context, strict=True))
         return _custom(run.strategy, student, networks, arguments)
-    return offline(
+    strategy = offline(
         student,
         run.terms,
         steps=run.steps,
         tail=run.cache.tail,
         axis_name=axis_name,
         gradient_norms=run.strategy.gradient_norms,
+        project_gradients=run.strategy.project_gradients,
     )
+    if not run.strategy.controller:
+        return strategy
+    return controlled(strategy, find_controller(run.strategy, run.terms), axis_name)
 
 
 def find_strategy(name: str, field: str = "strategy.function") -> Callable[..., Any]:

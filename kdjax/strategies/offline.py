@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from kdjax import losses
 from kdjax.config import ConfigError, Scalar, Term, require, require_known
@@ -24,7 +23,7 @@ from kdjax.core.types import (
     TopTargets,
 )
 from kdjax.models import Projector, make_projector, projectors
-from kdjax.strategies import kernels, weighting
+from kdjax.strategies import gradients, kernels, weighting
 from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.networks import apply_network
 from kdjax.strategies.pairing import expand_pairs
@@ -47,6 +46,7 @@ def offline(
     tail: str = "uniform",
     axis_name: str | None = None,
     gradient_norms: bool = False,
+    project_gradients: bool = False,
 ) -> Strategy:
     """Offline distillation: trains `student` by the weighted sum of `terms`.
 
@@ -63,6 +63,8 @@ def offline(
         terms then gather the whole batch.
       gradient_norms: also measure `gradient of NAME`, the norm of each weighted term's
         gradient in the student's parameters.
+      project_gradients: remove conflicts of the terms' gradients in the student, by
+        `gradients.resolve_conflicts`.
 
     Returns:
       A `Strategy` whose metrics are the unweighted terms and, with a teacher, the share
@@ -117,6 +119,10 @@ def offline(
         return values, output, state
 
     def loss(params, state, batch, schedules, key):
+        own, constants = params[STUDENT], jax.lax.stop_gradient(params)
+        if project_gradients:
+            # The projectors alone; the student has the projected gradient below.
+            params = {**params, STUDENT: constants[STUDENT]}
         values, output, new = forward(params, state, batch, schedules, key)
         weights = {name: schedules[name]["weight"] for name in values}
         with checks.without_guards():
@@ -124,18 +130,21 @@ def offline(
         if batch.targets is not None:
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
             means = {**means, "agreement": jnp.mean(agree)}
-        if gradient_norms:
+        if gradient_norms or project_gradients:
 
             def weighted(own):
                 inner = {**constants, STUDENT: own}
                 found, _, _ = forward(inner, state, batch, schedules, key)
                 return {name: weights[name] * jnp.mean(x) for name, x in found.items()}
 
-            constants = jax.lax.stop_gradient(params)
-            gradients = jax.jacrev(weighted)(constants[STUDENT])
-            gradients = collectives.mean(gradients, axis_name)
-            norms = {k: optax.tree.norm(x) for k, x in gradients.items()}
-            means |= {f"gradient of {name}": norm for name, norm in norms.items()}
+            each = gradients.term_gradients(weighted, constants[STUDENT], axis_name)
+            if gradient_norms:
+                means |= gradients.norms(each)
+            if project_gradients:
+                # The order differs from step to step, and not from device to device.
+                order = jax.random.fold_in(key, len(each))
+                together = gradients.resolve_conflicts(each, order)
+                total = gradients.with_gradient(total, own, together)
         # Projectors share the student's loss, so they need no scalar of their own.
         return {STUDENT: total}, (new, means)
 
