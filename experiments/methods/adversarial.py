@@ -1,17 +1,30 @@
 """A critic between student and teacher: on logits, on features, on every tap."""
 
-import functools
-
 from experiments.methods import common
 from kdjax.experiments import Experiment, above
 
 NONE = "no number for digits"
-METHODS = {
-    "critic on logits": functools.partial(common.taught, name="critic_on_logits"),
-    "critic on features": functools.partial(
-        common.taught, name="critic_on_features", label_weight=1.0
-    ),
-    "meal": functools.partial(common.taught, name="meal"),
+# The weight of the critic, and the student's steps for one of the critic.
+PAIRS = ((1.0, 1), (0.1, 1), (0.1, 4), (0.01, 4))
+CHOSEN = {
+    "critic on logits": {
+        f"weight {weight:g}, {steps} to 1": common.method(
+            "critic_on_logits", weight=weight, student_steps=steps
+        )
+        for weight, steps in PAIRS
+    },
+    "critic on features": {
+        f"weight {weight:g}, {steps} to 1": common.method(
+            "critic_on_features", weight=weight, student_steps=steps, label_weight=1.0
+        )
+        for weight, steps in PAIRS
+    },
+    "meal": {
+        f"weight {weight:g}, labels {labels:g}": common.method(
+            "meal", critic_weight=weight, label_weight=labels
+        )
+        for weight, labels in ((1.0, 0.0), (0.1, 0.0), (0.1, 1.0))
+    },
 }
 
 EXPERIMENT = Experiment(
@@ -19,10 +32,15 @@ EXPERIMENT = Experiment(
         "A student that a critic cannot tell from its teacher ends above labels alone "
         "(arXiv 1709.00513, 1803.10750, 1812.02425)"
     ),
-    variants={"labels": common.labels, "hinton": common.hinton, **METHODS},
+    variants={
+        "labels": common.labels,
+        "hinton": common.hinton,
+        **common.variants_of(CHOSEN),
+    },
+    select_on_validation=common.groups_of(CHOSEN),
     durations=common.DURATIONS,
     hypotheses=(
-        *(above(f"{x} above labels", x, "labels", paper=NONE) for x in METHODS),
-        *(above(f"{x} above Hinton's loss", x, "hinton") for x in METHODS),
+        *(above(f"{x} above labels", x, "labels", paper=NONE) for x in CHOSEN),
+        *(above(f"{x} above Hinton's loss", x, "hinton") for x in CHOSEN),
     ),
 )

@@ -9,6 +9,8 @@ those of its paper; where a weight is chosen, it is chosen on validation.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kdjax.config import (
@@ -25,6 +27,9 @@ from kdjax.config import (
 )
 from kdjax.presets import cifar10, digits
 
+Variant = Callable[[str], Run]
+# Variants of a method by name, of which validation chooses one.
+Groups = Mapping[str, Mapping[str, Variant]]
 DURATIONS = {"tiny": (1,), "digits": (1,), "cifar": (1,)}
 
 
@@ -51,6 +56,33 @@ def taught(scale: str, name: str, **options: Any) -> Run:
     """A strategy with the teacher of the base."""
     strategy = Custom(name, options=options)
     return dataclasses.replace(base(scale), strategy=strategy)
+
+
+def method(name: str, **options: Any) -> Variant:
+    """The variant of a strategy with the teacher of the base."""
+    return functools.partial(taught, name=name, **options)
+
+
+def weights(name: str, values: Sequence[float], **options: Any) -> dict[str, Variant]:
+    """The variants of a strategy at several weights."""
+    return {f"weight {x:g}": method(name, weight=x, **options) for x in values}
+
+
+def variants_of(groups: Groups) -> dict[str, Variant]:
+    """The variants of all groups: `GROUP, MEMBER`."""
+    return {
+        f"{group}, {name}": variant
+        for group, members in groups.items()
+        for name, variant in members.items()
+    }
+
+
+def groups_of(groups: Groups) -> dict[str, tuple[str, ...]]:
+    """The names of the variants of each group, for `select_on_validation`."""
+    return {
+        group: tuple(f"{group}, {name}" for name in members)
+        for group, members in groups.items()
+    }
 
 
 def alone(scale: str, name: str, **options: Any) -> Run:
