@@ -13,6 +13,7 @@ when the function is compiled.
 
 import contextlib
 import contextvars
+import difflib
 import itertools
 import math
 import operator
@@ -300,6 +301,10 @@ def boolean(name: str, value: Any) -> None:
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
-    """Refuse a value that is not among those allowed."""
-    if value not in allowed:
-        refuse(name, f"one of {sorted(allowed)}", repr(value))
+    """Refuse a value that is not among those allowed, and name the nearest."""
+    if value in allowed:
+        return
+    names = [x for x in allowed if isinstance(x, str) and isinstance(value, str)]
+    near = difflib.get_close_matches(str(value).lower(), names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    refuse(name, f"one of {sorted(allowed)}", f"{value!r:.80}{hint}")

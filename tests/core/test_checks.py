@@ -149,3 +149,19 @@ def test_masks_that_fit_one_run_of_axes(shape, target):
 def test_masks_of_several_axes_or_of_none(shape, target):
     with pytest.raises(ValueError, match=r"^where: expected .*got shape"):
         checks.mask("where", np.ones(shape, bool), target)
+
+
+@pytest.mark.parametrize(
+    ("value", "end"),
+    [
+        ("fitnet", "got 'fitnet'; did you mean 'fitnets'?"),
+        ("Partial", "got 'Partial'; did you mean 'partial'?"),
+        ("other", "got 'other'"),
+        (3, "got 3"),
+    ],
+)
+def test_a_near_choice_is_suggested(value, end):
+    with pytest.raises(checks.ArgumentError) as error:
+        checks.one_of("variant", value, ("fitnets", "mean", "partial"))
+    expected = "variant: expected one of ['fitnets', 'mean', 'partial'], "
+    assert str(error.value) == expected + end
