@@ -366,12 +366,10 @@ BOUNDS = [
         [-1],
         {"teacher.cache.path": "store", "views.mode": "fixed"},
     ),
-    *[
-        (f"teacher.{name}", [[1e-9, 1.0]], [[0.0, 1.0], [1.0, -1.0]], MEAN)
-        for name in ("weights", "temperatures")
-    ],
+    ("teacher.weights", [[1e-9, 1.0]], [[0.0, 1.0], [1.0, -1.0]], MEAN),
+    ("teacher.temperatures", [[1e-6, 1e6]], [[9e-7, 1.0], [1.0, 2e6]], MEAN),
     ("teacher.members.0.step", [0, 1], [-1], MEAN),
-    ("teacher.mean_at", [0.0], [-1e-9], MEAN),
+    ("teacher.mean_at", [0.0, 1e-6, 1e6], [-1.0, 1e-30, 1e30], MEAN),
 ]
 
 

@@ -26,6 +26,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
+# Far beyond, logits over T or the factor T^2 overflow in float32. As in
+# `kdjax.config.bounds`, which does not import JAX.
+TEMPERATURES = (1e-6, 1e6)
 _no_guards = contextvars.ContextVar("no_guards", default=False)
 
 
@@ -248,6 +251,11 @@ def between(
         _guard(name, ok, expected, value)
     elif not ok:
         refuse(name, expected, number)
+
+
+def temperature(name: str, value: Any) -> None:
+    """Refuse a temperature outside of `TEMPERATURES`."""
+    between(name, value, *TEMPERATURES)
 
 
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:

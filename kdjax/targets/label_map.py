@@ -62,7 +62,7 @@ def map_logits(
     checks.shape("class_map", class_map, (teacher_logits.shape[axis],))
     checks.count("classes", classes)
     checks.below("class_map", class_map, classes)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     logits = jnp.moveaxis(promote(teacher_logits), axis, -1)
     sources = _sources(class_map, classes)
     if sources is None:

@@ -374,7 +374,7 @@ def linear_softmax_kl(
     checks.shape("teacher_hidden", teacher_hidden, expected)
     checks.shape("teacher_head", teacher_head, (teacher_head.shape[0], vocabulary))
     checks.mask("where", where, leading)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     if where is not None:
         where = jnp.broadcast_to(where, leading).reshape(-1)
     student, teacher = (_tokens(x, where) for x in (student_hidden, teacher_hidden))
