@@ -382,6 +382,21 @@ def test_bare_weights_of_a_teacher_are_named():
         dry_run._check_variables(named, 1)
 
 
+def test_a_parameter_of_integers_is_named():
+    def apply(params, x):
+        return x.reshape(len(x), -1) @ (params["w"] * params["n"])
+
+    run = types.SimpleNamespace(model=types.SimpleNamespace(resolution=2))
+    weights = {"w": np.ones((4, 3), np.float32), "n": np.int32(2)}
+    student = from_function(apply, params=weights)
+    with pytest.raises(ConfigError) as error:
+        dry_run._check_parameters(student, run, 1)
+    expected = "model: expected parameters of floating dtype, n too, got 'int32'"
+    assert str(error.value) == expected
+    floats = from_function(apply, params={**weights, "n": np.float32(2)})
+    dry_run._check_parameters(floats, run, 1)
+
+
 @pytest.mark.parametrize("field", ["model", "teacher"])
 def test_lost_rows_of_a_batch_are_named_by_their_network(field):
     whole = from_function(

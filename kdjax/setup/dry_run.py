@@ -64,6 +64,7 @@ def check_fit(
             store=store,
             initial=initial,
         )
+        _check_parameters(parts.student, one_seed, train.shape[-1])
         _check_logits(parts, teacher)
         _trace_step(parts)
     except Exception as error:
@@ -119,6 +120,18 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
         if made.get(name) != got.get(name):
             expected = f"variables of its model, {shape}"
             raise ConfigError("teacher", expected, got.get(name), shown=came)
+
+
+def _check_parameters(student: Model, run: Run, channels: int) -> None:
+    """A gradient needs floating numbers."""
+    init = functools.partial(student.init, jax.random.key(0))
+    made = jax.eval_shape(init, _blank(run.model.resolution, channels))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(made.get("params", {}))
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+        ok = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        expected = f"parameters of floating dtype, {name} too"
+        require(ok, "model", expected, str(leaf.dtype))
 
 
 def _logits(model: Model, variables: PyTree | None, images: Array) -> Array:
