@@ -366,12 +366,10 @@ BOUNDS = [
         [-1],
         {"teacher.cache.path": "store", "views.mode": "fixed"},
     ),
-    *[
-        (f"teacher.{name}", [[1e-9, 1.0]], [[0.0, 1.0], [1.0, -1.0]], MEAN)
-        for name in ("weights", "temperatures")
-    ],
+    ("teacher.weights", [[1e-9, 1.0]], [[0.0, 1.0], [1.0, -1.0]], MEAN),
+    ("teacher.temperatures", [[1e-6, 1e6]], [[9e-7, 1.0], [1.0, 2e6]], MEAN),
     ("teacher.members.0.step", [0, 1], [-1], MEAN),
-    ("teacher.mean_at", [0.0], [-1e-9], MEAN),
+    ("teacher.mean_at", [0.0, 1e-6, 1e6], [-1.0, 1e-30, 1e30], MEAN),
 ]
 
 
@@ -558,3 +556,27 @@ def test_a_table_in_place_of_a_part_is_refused():
         assert str(error.value) == f"{at}: expected a kdjax.config.{kind}, got dict"
     with pytest.raises(ConfigError, match=r"^teacher.members.1: expected .* got dict$"):
         digits(teacher=Ensemble((FromRun("x"), {"run": "y"}))).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (config.Scalar(3.0), "Scalar(value=3.0)"),
+        (config.Term("dkd"), "Term(loss='dkd')"),
+        (pathlib.PurePosixPath("gs://bucket/run"), "Path('gs://bucket/run')"),
+        (pathlib.PurePosixPath("runs/mine"), "Path('runs/mine')"),
+        ({1: [2]}, "{1: [2]}"),
+        ("a" * 1000, "'" + "a" * 239 + "..."),
+    ],
+)
+def test_a_value_in_an_error_is_one_short_line(value, shown):
+    assert str(ConfigError("field", "a number", value)) == (
+        f"field: expected a number, got {shown}"
+    )
+
+
+def test_a_path_of_a_url_has_both_slashes():
+    expected = "^run: .*, got 'gs://bucket/run'$"
+    for url in ("gs://bucket/run", pathlib.PurePosixPath("gs://bucket/run")):
+        with pytest.raises(ConfigError, match=expected):
+            config.require_local(url, "run")

@@ -1,6 +1,7 @@
 """The examples of a run, by the fields of its config."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -372,6 +373,46 @@ def test_one_class_is_refused(tmp_path):
 def test_bare_weights_of_a_teacher_are_named():
     model = from_function(lambda params, x: x, init=lambda key, x: {"w": x[0]})
     teacher = BoundModel(model, np.zeros((64, 10)), None, 8)
-    message = "^teacher: expected .*, the variables themselves of shape None, got "
+    message = "^teacher: expected variables of its model, with entries, got .64, 10.$"
     with pytest.raises(ConfigError, match=message):
         dry_run._check_variables(teacher, 1)
+    named = BoundModel(model, {"v": np.zeros(3)}, None, 8)
+    message = "^teacher: expected .*'w'. of shape .8, 8, 1., got none$"
+    with pytest.raises(ConfigError, match=message):
+        dry_run._check_variables(named, 1)
+
+
+def test_a_parameter_of_integers_is_named():
+    def apply(params, x):
+        return x.reshape(len(x), -1) @ (params["w"] * params["n"])
+
+    run = types.SimpleNamespace(model=types.SimpleNamespace(resolution=2))
+    weights = {"w": np.ones((4, 3), np.float32), "n": np.int32(2)}
+    student = from_function(apply, params=weights)
+    with pytest.raises(ConfigError) as error:
+        dry_run._check_parameters(student, run, 1)
+    expected = "model: expected parameters of floating dtype, n too, got 'int32'"
+    assert str(error.value) == expected
+    floats = from_function(apply, params={**weights, "n": np.float32(2)})
+    dry_run._check_parameters(floats, run, 1)
+
+
+@pytest.mark.parametrize("field", ["model", "teacher"])
+def test_lost_rows_of_a_batch_are_named_by_their_network(field):
+    whole = from_function(
+        lambda w, x: x.reshape(len(x), -1) @ w, params=np.ones((4, 3))
+    )
+    half = from_function(
+        lambda w, x: x[: len(x) // 2].reshape(len(x) // 2, -1) @ w,
+        params=np.ones((4, 3)),
+    )
+    student, teacher = (half, whole) if field == "model" else (whole, half)
+    parts = types.SimpleNamespace(
+        train=types.SimpleNamespace(classes=3, shape=(2, 2, 1)),
+        student=student,
+        run=types.SimpleNamespace(model=types.SimpleNamespace(resolution=2)),
+    )
+    bound = BoundModel(teacher, {"params": np.ones((4, 3))}, None, 2)
+    expected = f"^{field}: expected logits .* of a batch of 2 images, got .1, 3.$"
+    with pytest.raises(ConfigError, match=expected):
+        dry_run._check_logits(parts, bound)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from kdjax import jobs, reports
@@ -10,6 +11,7 @@ from kdjax.data import datasets
 from kdjax.experiments import Experiment, sweep
 from kdjax.export import Student
 from kdjax.jobs import exporting
+from kdjax.models.weights import WeightsError, load_weights, save_weights
 from kdjax.presets import digits
 
 URLS = ["s3://b/run", "gs://b/run", "http://h/run", "file:///b/run", "hdfs:/b"]
@@ -73,3 +75,15 @@ def test_a_url_in_a_call_is_refused(field, url, tmp_path, monkeypatch):
 def test_other_paths_are_no_urls(path):
     digits(workdir=path, teacher=FromRun(path)).check()
     digits(workdir=pathlib.Path(path).as_posix()).check()
+
+
+def test_weights_at_a_url_are_refused():
+    variables = {"params": np.ones(3, np.float32)}
+    for url in ("gs://bucket/x.safetensors", pathlib.Path("gs://bucket/x.safetensors")):
+        for name, call in (
+            ("source", lambda url=url: load_weights(variables, url)),
+            ("path", lambda url=url: save_weights(variables, url)),
+        ):
+            expected = f"^{name}: expected a file .*, got 'gs://bucket/x.safetensors'$"
+            with pytest.raises(WeightsError, match=expected):
+                call()

@@ -14,6 +14,7 @@ from kdjax.config.checks import (
     require_known,
     require_local,
     require_type,
+    restore_url,
     suggest,
     to_path,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "require_known",
     "require_local",
     "require_type",
+    "restore_url",
     "set_fields",
     "source_files",
     "suggest",

@@ -6,6 +6,8 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit
 
 # The largest int32.
 LARGEST = 2**31 - 1
+# Far beyond, logits over T or the factor T^2 overflow in float32.
+TEMPERATURES = (1e-6, 1e6)
 
 Count = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
@@ -19,6 +21,7 @@ Steps = Annotated[int, Ge(0), Unit("steps")]
 Devices = Annotated[int, Ge(0), Unit("devices")]
 Nonnegative = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Temperature = Annotated[float, Ge(TEMPERATURES[0]), Le(TEMPERATURES[1])]
 BelowOne = Annotated[float, Ge(0), Lt(1)]
 Share = Annotated[float, Gt(0), Le(1)]
 UnitInterval = Annotated[float, Ge(0), Le(1)]

@@ -1,6 +1,7 @@
 """`ConfigError`, and functions that raise it."""
 
 import contextlib
+import dataclasses
 import difflib
 import math
 import os
@@ -15,6 +16,8 @@ LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
+# Nor does a longer value.
+_MOST_TEXT = 240
 # Names in use elsewhere, in compact form, with their names here.
 _SYNONYMS = {
     "learningrate": "lr",
@@ -68,13 +71,35 @@ class ConfigError(ValueError):
         if self.reason:
             return f"{self.field}: {self.reason}"
         hint = self.hint and f"{self.hint} "
-        got = self.shown or repr(self.got)
+        got = self.shown or _show(self.got)
         return f"{self.field}: {hint}expected {self.expected}, got {got}"
 
     def at(self, field: str) -> "ConfigError":
         """The same error of another field."""
         texts = {"hint": self.hint, "shown": self.shown, "reason": self.reason}
         return ConfigError(field, self.expected, self.got, **texts)
+
+
+def _show(value: Any) -> str:
+    """A value in one line, cut where it is long."""
+    text = " ".join(_text(value).split())
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+
+
+def _text(value: Any) -> str:
+    """A value as users write it: of a config class, the fields not at their default."""
+    if isinstance(value, pathlib.PurePath):
+        return f"Path({restore_url(value)!r})"
+    if isinstance(value, type) or not dataclasses.is_dataclass(value):
+        return repr(value)
+    changed = {}
+    for x in dataclasses.fields(value):
+        make = x.default_factory
+        default = x.default if make is dataclasses.MISSING else make()
+        if repr(getattr(value, x.name)) != repr(default):
+            changed[x.name] = getattr(value, x.name)
+    shown = ", ".join(f"{name}={_text(x)}" for name, x in changed.items())
+    return f"{type(value).__name__}({shown})"
 
 
 def require(ok: bool, field: str, expected: str, got: Any) -> None:
@@ -104,8 +129,19 @@ def require_local(
     path: str | os.PathLike[str], field: str, expected: str = LOCAL
 ) -> None:
     """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
-    text = os.fspath(path)
+    text = restore_url(path)
     require(not _URL.match(text), field, expected, text)
+
+
+def restore_url(path: str | os.PathLike[str]) -> str:
+    """The text of a path. A `Path` of a URL has kept one of its two slashes.
+
+    >>> restore_url(pathlib.Path("gs://bucket/run")), restore_url("runs/mine")
+    ('gs://bucket/run', 'runs/mine')
+    """
+    text = os.fspath(path)
+    scheme = None if isinstance(path, str) else _URL.match(text)
+    return f"{scheme[0]}/{text[scheme.end() :]}" if scheme else text
 
 
 def require_folder(path: str | os.PathLike[str], field: str) -> None:

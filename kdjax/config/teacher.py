@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from kdjax.config.bounds import (
+    TEMPERATURES,
     BelowOne,
     Count,
     Length,
     Nonnegative,
     Positive,
+    Temperature,
     Text,
 )
 from kdjax.config.checks import require, require_local
@@ -171,7 +173,7 @@ class Ensemble:
     """The teachers. At most one is trained first."""
     weights: tuple[Positive, ...] = ()
     """Weight of each member in the mean; empty: all equal."""
-    temperatures: tuple[Positive, ...] = ()
+    temperatures: tuple[Temperature, ...] = ()
     """The logits of each member are divided by these before the mean; empty: by 1."""
     mean: Mean = "logits"
     """Quantity that is averaged: logits as in the paper, or probabilities as in its
@@ -200,6 +202,9 @@ class Ensemble:
             require(ok, f"{at}.{field}", expected, values)
         ok = self.mean == "probabilities" or not self.mean_at
         require(ok, f"{at}.mean_at", "0 with mean logits", self.mean_at)
+        low, high = TEMPERATURES
+        ok = not self.mean_at or low <= self.mean_at <= high
+        require(ok, f"{at}.mean_at", f"0, or {low:g} to {high:g}", self.mean_at)
         self.cache.check(f"{at}.cache")
 
 

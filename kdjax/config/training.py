@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Gt, Lt
 
 from kdjax.config.bounds import (
+    TEMPERATURES,
     AtLeastOne,
     BelowOne,
     Count,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     Loss = str | Callable[..., Any]
 else:
     Loss = str
-# Far beyond, logits over T or the factor T^2 overflow in float32.
-TEMPERATURES = (1e-6, 1e6)
 Option = bool | int | float | str | tuple[int | float | str, ...]
 
 

@@ -13,6 +13,7 @@ when the function is compiled.
 
 import contextlib
 import contextvars
+import difflib
 import itertools
 import math
 import operator
@@ -25,6 +26,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental import checkify
 
+# Far beyond, logits over T or the factor T^2 overflow in float32. As in
+# `kdjax.config.bounds`, which does not import JAX.
+TEMPERATURES = (1e-6, 1e6)
 _no_guards = contextvars.ContextVar("no_guards", default=False)
 
 
@@ -249,6 +253,11 @@ def between(
         refuse(name, expected, number)
 
 
+def temperature(name: str, value: Any) -> None:
+    """Refuse a temperature outside of `TEMPERATURES`."""
+    between(name, value, *TEMPERATURES)
+
+
 def count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
     """Refuse what is no whole number from `least` to `most`: it fixes a shape."""
     bounds = f"of at least {least}" if most is None else f"in [{least}, {most}]"
@@ -300,6 +309,10 @@ def boolean(name: str, value: Any) -> None:
 
 
 def one_of(name: str, value: Any, allowed: Collection[Any]) -> None:
-    """Refuse a value that is not among those allowed."""
-    if value not in allowed:
-        refuse(name, f"one of {sorted(allowed)}", repr(value))
+    """Refuse a value that is not among those allowed, and name the nearest."""
+    if value in allowed:
+        return
+    names = [x for x in allowed if isinstance(x, str) and isinstance(value, str)]
+    near = difflib.get_close_matches(str(value).lower(), names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    refuse(name, f"one of {sorted(allowed)}", f"{value!r:.80}{hint}")

@@ -5,9 +5,13 @@ Under `jax.jit` over a mesh an array already is the global batch: pass
 `jax.shard_map` a function has its own rows only, and these helpers reach the others.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from kdjax.core.types import Array, PyTree
 
@@ -76,3 +80,22 @@ def roll_one(x: Array, axis_name: str | None) -> Array:
     ring = [(i, (i + 1) % devices) for i in range(devices)]
     first = lax.ppermute(x[-1:], axis_name, ring)
     return jnp.concatenate([first, x[:-1]])
+
+
+def on_auto_axes(
+    function: Callable[..., Array], like: Array, leading: int
+) -> Callable[..., Array]:
+    """The function, with mesh axes of kind Explicit taken for Auto inside of it.
+
+    For operations without a sharding rule in JAX: the compiler divides them instead.
+
+    like: its result is divided over devices as the first `leading` axes of this array.
+    """
+    kind: Any = jax.typeof(like)
+    mesh = kind.sharding.mesh
+    axes = mesh.explicit_axes
+    if not axes:
+        return function
+    divided = NamedSharding(mesh, PartitionSpec(*kind.sharding.spec[:leading]))
+    divide: Any = jax.sharding.auto_axes
+    return divide(function, axes=axes, out_sharding=divided)

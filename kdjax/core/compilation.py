@@ -4,7 +4,9 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -17,6 +19,8 @@ from jax.experimental.compilation_cache import compilation_cache
 LIMIT = 4 * 2**30
 # Programs that compile faster are not worth a file.
 SECONDS = 0.1
+# Seconds after which a file is no longer being written.
+_WRITING = 60.0
 _DIRECTORY = "jax_compilation_cache_dir"
 _ENABLED = "jax_enable_compilation_cache"
 _SECONDS = "jax_persistent_cache_min_compile_time_secs"
@@ -46,12 +50,14 @@ def cache_programs() -> Iterator[None]:
 
     A cache that the user has chosen stays: JAX_COMPILATION_CACHE_DIR names its folder,
     and JAX_ENABLE_COMPILATION_CACHE=false turns it off. A folder that cannot be written
-    is a warning, and nothing is cached.
+    is a warning, and nothing is cached. A program that a killed process left torn is
+    deleted, with a warning.
     """
     folder = cache_folder()
     if _is_chosen() or not _make_writable(folder):
         yield
         return
+    _delete_torn(folder, time.time() - _WRITING)
     _delete_oldest(folder.parent, LIMIT)
     settings: dict[str, Any] = {_DIRECTORY: str(folder)}
     if _SECONDS.upper() not in os.environ:
@@ -90,6 +96,41 @@ def _make_writable(folder: pathlib.Path) -> bool:
             stacklevel=2,
         )
         return False
+
+
+def _delete_torn(folder: pathlib.Path, until: float) -> None:
+    """Delete the programs that are cut off, each being read once.
+
+    JAX would compile such a program at every start, and warn of it.
+
+    until: a time; a file that is younger may still be written.
+    """
+    checked = folder / "checked"
+    torn = []
+    # Another process may delete files at the same time.
+    with contextlib.suppress(OSError):
+        since = checked.stat().st_mtime if checked.exists() else -1.0
+        for path in folder.glob("*-cache"):
+            if since < path.stat().st_mtime <= until and not _is_whole(path):
+                path.unlink(missing_ok=True)
+                torn.append(path.name)
+        checked.touch()
+        os.utime(checked, (until, until))
+    if torn:
+        text = f"compilation cache: deleted {len(torn)} incomplete programs in {folder}"
+        warnings.warn(f"{text}; they are compiled again", stacklevel=2)
+
+
+def _is_whole(path: pathlib.Path) -> bool:
+    content = path.read_bytes()
+    # Where the package zstandard is there, JAX uses it; such files are left to JAX.
+    if content.startswith(b"\x28\xb5\x2f\xfd"):
+        return True
+    try:
+        zlib.decompress(content)
+    except zlib.error:
+        return False
+    return True
 
 
 def _delete_oldest(root: pathlib.Path, limit: int) -> None:

@@ -40,7 +40,7 @@ def tempered_pair(
     """
     check_pair(student, teacher, axis, where)
     checks.classes("student_logits", student, axis, axis_name)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     student, teacher = promote_together(student, teacher)
     log_student, log_teacher = (
         tempered_log_softmax(x, temperature, axis, where, axis_name)

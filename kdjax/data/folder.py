@@ -2,7 +2,9 @@
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,15 @@ from kdjax.data import images as pictures
 from kdjax.data.source import UNLABELED, LazySplits, Source, first_shape
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Files of a split whose headers are read for the warning of gray images.
+_SAMPLE = 64
+
+
+class _Depth(NamedTuple):
+    """Channels of all images, and the first image where that decided them."""
+
+    channels: int
+    first: str = ""
 
 
 def load(
@@ -44,10 +55,7 @@ def load(
     require(bool(splits), field, "a folder for each split", "none")
     in_use = [split for split in splits if not used or split.name in used]
     number = {name: i for i, name in enumerate(_classes(in_use))}
-    like = ""
-    if not channels:
-        channels, like = _channels(in_use)
-    depth = channels, like
+    depth = _Depth(channels) if channels else _first_depth(in_use)
     names = [split.name for split in splits]
     return LazySplits(names, lambda name: _split(root, root / name, number, depth))
 
@@ -74,7 +82,7 @@ def _split(
     root: pathlib.Path,
     split: pathlib.Path,
     number: dict[str, int],
-    depth: tuple[int, str],
+    depth: _Depth,
 ) -> Source:
     files = _images(split)
     inner = _folders(split)
@@ -99,10 +107,12 @@ def _split(
         labels += [number[kind.name]] * len(class_files)
     require(bool(files), str(split), "images or class folders", "none")
     names = [str(file.relative_to(root)) for file in files]
-
-    channels, like = depth
+    channels = depth.channels
+    if depth.first:
+        _warn_of_gray(files, split, depth)
 
     def read(index: int) -> np.ndarray:
+        like = depth.first if channels == 1 else ""
         return pictures.decode(files[index], channels, str(files[index]), like)
 
     @functools.cache
@@ -122,18 +132,32 @@ def _split(
     )
 
 
-def _channels(splits: list[pathlib.Path]) -> tuple[int, str]:
-    """The first image decides for all: 3, or 1 and its name. Gray images among color
-    lose nothing; color among gray is refused where it is found."""
+def _first_depth(splits: list[pathlib.Path]) -> _Depth:
+    """The first image decides for all. Gray images among color lose nothing; color
+    among gray is refused where it is found."""
     for split in splits:
         for inner in (split, *_folders(split)):
             for file in _images(inner):
                 try:
                     depth = pictures.decode(file, 0, str(file)).shape[2]
-                    return depth, str(file) if depth == 1 else ""
+                    return _Depth(depth, str(file))
                 except pictures.ImageError:
                     continue
-    return 3, ""
+    return _Depth(3)
+
+
+def _warn_of_gray(files: list[pathlib.Path], split: pathlib.Path, depth: _Depth):
+    """Warn of a split of gray images in a folder that counts as RGB.
+
+    A few gray images are usual in sets of photographs. Headers of an evenly spread
+    sample are read, since a set may have a million files.
+    """
+    sample = files[:: -(-len(files) // _SAMPLE)]
+    found = [pictures.stored_channels(file) for file in sample]
+    if depth.channels == 3 and 2 * found.count(1) > len(found):
+        text = pictures.format_conversion(found, 3)
+        advice = f"as {depth.first} (data.channels 1 makes all gray, 3 is silent)"
+        warnings.warn(f"{split}: {text}, {advice}", stacklevel=2)
 
 
 def _folders(path: pathlib.Path) -> list[pathlib.Path]:

@@ -66,11 +66,40 @@ def decode(
         text = f"{name}: cannot be decoded: {type(error).__name__}: {why}"
         raise ImageError(text) from error
     _check_kind(image, depths, name)
-    depth = 1 if image.mode in ("1", "L", "LA") else 3
+    depth = _channels(image)
     if like and depth == 3:
         expected = f"gray images, as {like} is (1 or 3 makes all alike)"
         raise ConfigError("data.channels", expected, depth, shown=f"color in {name}")
     return _array(_opaque(image).convert("L" if (channels or depth) == 1 else "RGB"))
+
+
+def stored_channels(file: str | os.PathLike | bytes) -> int | None:
+    """Channels of an image file as stored, from its header: 1 (gray) or 3.
+
+    None for a file that is no image.
+    """
+    try:
+        source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source) as image:
+            return _channels(image)
+    except Exception:
+        # As in `decode`, which names what is wrong with the file.
+        return None
+
+
+def format_conversion(found: list[int | None], channels: int) -> str:
+    """`12 of 64 images have 3 channels and become gray`; empty where none changes.
+
+    found: of `stored_channels`.
+    """
+    other = sum(x not in (None, channels) for x in found)
+    change = "3 channels and become gray"
+    change = change if channels == 1 else "1 channel and become RGB"
+    return f"{other} of {len(found)} images have {change}" if other else ""
+
+
+def _channels(image: Image.Image) -> int:
+    return 1 if image.mode in ("1", "L", "LA") else 3
 
 
 def _check_kind(image: Image.Image, depths: list[Any], name: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -113,6 +114,8 @@ def predict(
         images of a folder come in the order of their names.
       top: number of classes of each prediction.
 
+    Images of other channels than those of the run are converted, with one warning.
+
     Raises:
       ConfigError: no such file, or a folder without images. ImageError: a file that
       cannot be decoded.
@@ -124,6 +127,7 @@ def predict(
     one = isinstance(paths, (str, os.PathLike, bytes))
     for path in [paths] if one else paths:
         images += [path] if isinstance(path, bytes) else _image_files(path)
+    _warn_of_conversion(images, student.channels)
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         logits = _logits(student, batch)
@@ -133,6 +137,15 @@ def predict(
             order = np.argsort(-row, kind="stable")[:top]
             names = [student.classes[i] for i in order]
             yield Prediction(_name(file), names, [float(row[i]) for i in order])
+
+
+def _warn_of_conversion(images: list[Any], channels: int) -> None:
+    """Warn once of color images for a network of gray ones, or the reverse."""
+    found = [files.stored_channels(file) for file in images]
+    text = files.format_conversion(found, channels)
+    if text:
+        text = f"files: {text}, as the images of the run"
+        warnings.warn(text, stacklevel=3)
 
 
 def _logits(student: Student, batch: list[Any]) -> np.ndarray:

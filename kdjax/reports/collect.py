@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,9 @@ class RunRecord(NamedTuple):
 def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
     """One record for each folder, in the order of `paths`; a single path is one.
 
+    A folder that is named twice, also by a link, gives one record. A summary that
+    cannot be read is a warning, and the run has none.
+
     Raises:
         RunFolderError: a path is no run folder, or a file in it cannot be read; the
             text names it.
@@ -42,7 +46,10 @@ def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
     for path in paths:
         require_type(path, (str, os.PathLike), "runs", "a path")
         require_local(path, "runs")
-    return [_record(pathlib.Path(path)) for path in paths]
+    folders: dict[pathlib.Path, pathlib.Path] = {}
+    for path in map(pathlib.Path, paths):
+        folders.setdefault(path.resolve(), path)
+    return [_record(path) for path in folders.values()]
 
 
 def label(record: RunRecord, records: Sequence[RunRecord]) -> str:
@@ -57,6 +64,8 @@ def progress(record: RunRecord) -> str:
     """`unfinished at step N of M`; empty for a finished run."""
     if record.summary is not None:
         return ""
+    if (record.path / "summary.json").is_file():
+        return "summary.json cannot be read"
     step = max((line["step"] for line in record.metrics), default=0)
     return f"unfinished at step {step} of {record.config['steps']}"
 
@@ -112,6 +121,12 @@ def make_record(
 def _record(path: pathlib.Path) -> RunRecord:
     config = runlog.read_config(path)
     metrics, summary = runlog.read_metrics(path), runlog.read_summary(path)
+    file = path / "summary.json"
+    if summary is None and file.is_file():
+        advice = "rerun the command of the run, which measures it again"
+        warnings.warn(
+            f"{file}: cannot be read, as it is no JSON; {advice}", stacklevel=3
+        )
     return make_record(path, config, metrics, summary)
 
 

@@ -171,13 +171,31 @@ def _meaning(records: Sequence[RunRecord]) -> str:
 def _differences(records: Sequence[RunRecord]) -> str:
     """A sentence where runs were measured on other images or with other teachers."""
     finished = [record for record in records if record.summary is not None]
-    fingerprints = [record.config.get("content") or {} for record in finished]
-    texts = {
-        "test": "The runs were measured on different test images.",
-        "teacher": "Agreement and KL are with different teachers.",
-    }
-    differ = [k for k in texts if len({x[k] for x in fingerprints if k in x}) > 1]
-    return "".join(f" {texts[name]}" for name in differ)
+    images, teachers = (_by_content(finished, part) for part in ("test", "teacher"))
+    texts = []
+    if len(images) > 1:
+        each = "; ".join(_data_of(group, records) for group in images)
+        texts.append(f"The runs were measured on different test images: {each}.")
+    if len(teachers) > 1:
+        texts.append("Agreement and KL are with different teachers.")
+    return "".join(f"\n\n**{text}**" for text in texts)
+
+
+def _by_content(records: Sequence[RunRecord], part: str) -> list[list[RunRecord]]:
+    """Groups of runs with the same fingerprint of a part, such as the test images."""
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        content = record.config.get("content") or {}
+        if part in content:
+            groups.setdefault(content[part], []).append(record)
+    return list(groups.values())
+
+
+def _data_of(group: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
+    """The data set of runs with their names: `` `digits` (labels, distilled)``."""
+    data = group[0].config.get("data") or {}
+    names = ", ".join(label(record, records) for record in group)
+    return escape(f"`{data.get('name', 'data')}` ({names})")
 
 
 def escape(text: str) -> str:

@@ -64,6 +64,7 @@ def check_fit(
             store=store,
             initial=initial,
         )
+        _check_parameters(parts.student, one_seed, train.shape[-1])
         _check_logits(parts, teacher)
         _trace_step(parts)
     except Exception as error:
@@ -113,8 +114,24 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
     got = shapes(teacher.variables)
     for name in sorted(made.keys() | got.keys()):
         place = name or "the variables themselves"
-        expected = f"variables of its model, {place} of shape {made.get(name)}"
-        require(made.get(name) == got.get(name), "teacher", expected, got.get(name))
+        absent = f"without {place}" if name else "with entries"
+        shape = f"{place} of shape {made[name]}" if name in made else absent
+        came = str(got[name]) if name in got else "none"
+        if made.get(name) != got.get(name):
+            expected = f"variables of its model, {shape}"
+            raise ConfigError("teacher", expected, got.get(name), shown=came)
+
+
+def _check_parameters(student: Model, run: Run, channels: int) -> None:
+    """A gradient needs floating numbers."""
+    init = functools.partial(student.init, jax.random.key(0))
+    made = jax.eval_shape(init, _blank(run.model.resolution, channels))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(made.get("params", {}))
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
+        ok = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        expected = f"parameters of floating dtype, {name} too"
+        require(ok, "model", expected, str(leaf.dtype))
 
 
 def _logits(model: Model, variables: PyTree | None, images: Array) -> Array:
@@ -131,8 +148,13 @@ def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
         bound = teacher.model, teacher.variables, teacher.resolution
         models.append(("teacher", *bound))
     for field, model, variables, resolution in models:
-        images = _blank(resolution, channels)
+        # Of a batch of one, a network that loses or joins rows may look right.
+        images = jax.tree.map(
+            lambda x: jnp.repeat(x, 2, 0), _blank(resolution, channels)
+        )
         output = jax.eval_shape(functools.partial(_logits, model), variables, images)
+        expected = "logits [2, classes] of a batch of 2 images"
+        require(output.shape[:1] == (2,), field, expected, output.shape)
         expected = f"at least {classes} logits (the classes of data.train)"
         require(output.shape[-1] >= classes, field, expected, output.shape[-1])
 

@@ -88,7 +88,7 @@ def ensemble_logits(
     """
     axis = check_teachers(teacher_logits, axis)
     checks.one_of("mean", mean, MEANS)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     if weights is None:
         count = teacher_logits.shape[0]
         weights = jnp.full(count, 1 / count, promote(teacher_logits).dtype)

@@ -1,11 +1,13 @@
 """Label-space maps: a teacher's logits in the classes of another student."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from kdjax.core import checks
+from kdjax.core import checks, collectives
 from kdjax.core.numerics import promote
 from kdjax.core.types import Array
 
@@ -60,14 +62,18 @@ def map_logits(
     checks.shape("class_map", class_map, (teacher_logits.shape[axis],))
     checks.count("classes", classes)
     checks.below("class_map", class_map, classes)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     logits = jnp.moveaxis(promote(teacher_logits), axis, -1)
     sources = _sources(class_map, classes)
     if sources is None:
         # Negative ids would count from the end; out of range they are dropped.
         ids = jnp.asarray(class_map).astype(jnp.int32)
         ids = jnp.where(ids < 0, classes, ids)
-        mapped = _merge(logits, ids, classes, jnp.asarray(temperature, logits.dtype))
+        temperature = jnp.asarray(temperature, logits.dtype)
+        # JAX has no sharding rule for a scatter along several axes.
+        merge = functools.partial(_merge, classes=classes)
+        merge = collectives.on_auto_axes(merge, logits, logits.ndim - 1)
+        mapped = merge(logits, ids, temperature)
     else:
         mapped = jnp.take(logits, sources, -1, mode="fill", fill_value=-jnp.inf)
     return jnp.moveaxis(mapped, -1, axis)
@@ -88,7 +94,7 @@ def _sources(class_map: Array, classes: int) -> np.ndarray | None:
     return sources if is_selection else None
 
 
-def _merge(logits: Array, ids: Array, classes: int, temperature: Array) -> Array:
+def _merge(logits: Array, ids: Array, temperature: Array, *, classes: int) -> Array:
     """`T log sum exp(logits / T)` of the entries of each class, along the last axis."""
     empty = jnp.full((*logits.shape[:-1], classes), -jnp.inf, logits.dtype)
     top = empty.at[..., ids].max(lax.stop_gradient(logits), mode="drop")

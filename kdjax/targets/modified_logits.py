@@ -97,7 +97,7 @@ def gumbel_softmax(
         arXiv 1611.01144; Wang et al., "KDGAN", NeurIPS 2018 (no arXiv version).
     """
     _check_logits("logits", logits, axis)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     logits = promote(logits)
     noise = jax.random.gumbel(key, logits.shape, logits.dtype)
     return jnp.exp(tempered_log_softmax(logits + noise, temperature, axis))

@@ -97,6 +97,7 @@ def _each(name: str, values: Sequence[float] | None, count: int) -> list[float]:
     numbers = [1.0] * count if values is None else list(values)
     if len(numbers) != count:
         raise ValueError(f"{name}: expected {count}, one a model, got {len(numbers)}")
+    check = checks.temperature if name == "temperatures" else checks.positive
     for number in numbers:
-        checks.positive(name, number)
+        check(name, number)
     return numbers

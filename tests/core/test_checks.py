@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
+from kdjax.config import bounds
 from kdjax.core import checks
 
 IDS = np.array([0, -1, 7])
@@ -149,3 +150,32 @@ def test_masks_that_fit_one_run_of_axes(shape, target):
 def test_masks_of_several_axes_or_of_none(shape, target):
     with pytest.raises(ValueError, match=r"^where: expected .*got shape"):
         checks.mask("where", np.ones(shape, bool), target)
+
+
+@pytest.mark.parametrize(
+    ("value", "end"),
+    [
+        ("fitnet", "got 'fitnet'; did you mean 'fitnets'?"),
+        ("Partial", "got 'Partial'; did you mean 'partial'?"),
+        ("other", "got 'other'"),
+        (3, "got 3"),
+    ],
+)
+def test_a_near_choice_is_suggested(value, end):
+    with pytest.raises(checks.ArgumentError) as error:
+        checks.one_of("variant", value, ("fitnets", "mean", "partial"))
+    expected = "variant: expected one of ['fitnets', 'mean', 'partial'], "
+    assert str(error.value) == expected + end
+
+
+@pytest.mark.parametrize("value", [1e-30, 1e30, 0.0, -1, np.nan])
+def test_a_temperature_beyond_float32_is_refused(value):
+    expected = r"^temperature: expected a number in \[1e-06, 1000000.0\]"
+    with pytest.raises(checks.ArgumentError, match=expected):
+        checks.temperature("temperature", value)
+
+
+def test_configs_and_losses_have_the_same_temperatures():
+    assert bounds.TEMPERATURES == checks.TEMPERATURES
+    for value in checks.TEMPERATURES:
+        checks.temperature("temperature", value)

@@ -75,3 +75,36 @@ def test_the_oldest_programs_are_deleted_above_the_limit(tmp_path):
     compilation._delete_oldest(tmp_path, 25)
     assert sorted(x.name for x in tmp_path.rglob("*-cache")) == ["a-cache", "b-cache"]
     assert other.exists()
+
+
+def test_a_torn_program_is_deleted_with_one_warning(unset, monkeypatch):
+    """As a process leaves it that is killed while it writes."""
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setattr(compilation, "_WRITING", 0.0)
+
+    def compile_and_list():
+        with cache_programs():
+            assert jax.jit(lambda x: x * 3 + 41)(1.0) == 44
+        jax.clear_caches()
+        return sorted(cache_folder().glob("*-cache"))
+
+    programs = compile_and_list()
+    whole = programs[0].read_bytes()
+    if whole.startswith(b"\x28\xb5\x2f\xfd"):
+        pytest.skip("JAX compresses by zstandard here")
+    programs[0].write_bytes(whole[: len(whole) // 2])
+    expected = "^compilation cache: deleted 1 incomplete programs"
+    with pytest.warns(UserWarning, match=expected) as caught:
+        assert compile_and_list() == programs
+    assert len(caught) == 1 and len(programs[0].read_bytes()) > len(whole) // 2
+
+
+def test_a_program_that_may_be_written_at_the_time_stays(tmp_path):
+    path = tmp_path / "a-cache"
+    path.write_bytes(b"part")
+    os.utime(path, (1000, 1000))
+    compilation._delete_torn(tmp_path, 999)
+    assert path.exists()
+    with pytest.warns(UserWarning, match="deleted 1 incomplete"):
+        compilation._delete_torn(tmp_path, 1001)
+    assert not path.exists()

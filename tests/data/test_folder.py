@@ -279,3 +279,18 @@ def test_splits_without_a_class_in_common_are_refused(tmp_path):
     (tmp_path / "train/n01/1.png").rename(tmp_path / "train/n01/images/1.png")
     with pytest.raises(ConfigError, match="got only images; move the images of .*n01/"):
         datasets.load_splits(f"folder:{tmp_path}", used={"train"})["train"]
+
+
+def test_a_gray_split_of_a_color_folder_is_warned_of(tmp_path):
+    for split, gray in (("a_train", 1), ("b_test", 2)):
+        (tmp_path / split / "x").mkdir(parents=True)
+        for i in range(3):
+            shape = (4, 5) if i >= 3 - gray else (4, 5, 3)
+            image = Image.fromarray(np.full(shape, 90, np.uint8))
+            image.save(tmp_path / split / f"x/{i}.png")
+    splits = folder.load(str(tmp_path))
+    assert splits["a_train"].read(2).shape == (4, 5, 3)
+    text = "b_test: 2 of 3 images have 1 channel and become RGB, as .*a_train/x/0.png"
+    with pytest.warns(UserWarning, match=text):
+        _ = splits["b_test"]
+    assert folder.load(str(tmp_path), 3)["b_test"].read(2).shape == (4, 5, 3)

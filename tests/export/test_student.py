@@ -267,6 +267,17 @@ def test_a_single_file_is_predicted_by_its_path(folder, tmp_path):
     assert same.classes == expected.classes
 
 
+def test_converted_images_are_counted_once(folder, tmp_path):
+    gray = IMAGES[0, ..., 0]
+    for i, pixels in enumerate([gray, gray, np.stack([gray] * 3, -1)]):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    student = kdjax.load(folder)
+    text = "^files: 1 of 3 images have 3 channels and become gray"
+    with pytest.warns(UserWarning, match=text) as caught:
+        first, _, third = jobs.predict(student, tmp_path)
+    assert len(caught) == 1 and third.classes == first.classes
+
+
 def test_weights_have_no_batch(tmp_path):
     with pytest.raises(ConfigError) as error:
         jobs.export(tmp_path / "no run", "safetensors", batch=8)

@@ -201,6 +201,41 @@ def test_pmap_differentiates_the_sum_over_the_devices():
         np.testing.assert_allclose(x, split(np.asarray(y)), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dkd",
+        pytest.param("dkd_target", marks=pytest.mark.full),
+        pytest.param("dkd_non_target", marks=pytest.mark.full),
+    ],
+)
+@pytest.mark.parametrize("masked", [True, pytest.param(False, marks=pytest.mark.full)])
+def test_the_label_of_divided_classes(name, masked):
+    """DKD: one device has the label of an example, the others its rest."""
+    student, teacher = _draw(ROWS)
+    where = np.ones((ROWS, CLASSES), bool)
+    where[1, 8:12] = where[2] = not masked
+    kernel = functools.partial(getattr(losses, name), labels=LABELS)
+    specs = (P(None, "model"), P(None, "model"), P(), P(None, "model"))
+
+    def divided(*arrays):
+        return kernel(*arrays[:2], temperature=arrays[2], where=arrays[3], **axes)
+
+    def mean(function, *arrays):
+        values = function(*arrays)
+        return values.mean(), values
+
+    def run(function):
+        gradient = jax.grad(functools.partial(mean, function), (0, 1, 2), has_aux=True)
+        return jax.tree.leaves(jax.jit(gradient)(*arrays))
+
+    arrays, axes = (student, teacher, np.float32(2), where), {}
+    expected = run(divided)
+    axes = {"class_axis_name": "model"}
+    mapped = jax.shard_map(divided, mesh=_mesh(), in_specs=specs, out_specs=P())
+    _assert_same(run(mapped), expected)
+
+
 def test_labels_of_divided_classes_are_ids():
     student, teacher = _draw(ROWS)
     mapped = jax.shard_map(

@@ -288,3 +288,24 @@ def test_errors_name_the_argument():
     refused("^where: expected", *whole, where=np.ones(4, bool))
     refused("^temperature: expected", *whole, temperature=0.0)
     refused("^vocabulary_chunk: expected", *whole, vocabulary_chunk=0)
+
+
+def test_explicit_axes_have_the_values_of_one_device():
+    """Rows divided over an axis of kind Explicit, and a head along its width."""
+    kinds = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "model"), kinds)
+
+    def mean(*args):
+        values = linear_softmax_kl(*args, vocabulary_chunk=16)
+        return values.mean(), values
+
+    inputs = _inputs(shape=(4, 2))
+    run = jax.jit(jax.grad(mean, (0, 1), has_aux=True))
+    expected = run(*inputs)
+    specs = [("data",), ("model",), ("data",), ()]
+    placed = [
+        jax.device_put(jnp.asarray(x), NamedSharding(mesh, PartitionSpec(*spec)))
+        for x, spec in zip(inputs, specs, strict=True)
+    ]
+    for x, y in zip(*map(jax.tree.leaves, (run(*placed), expected)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6)

@@ -61,7 +61,7 @@ def test_policy_against_numpy():
 
 def test_policy_temperatures_are_checked():
     student, teacher = _random()
-    with pytest.raises(ValueError, match="^student_temperature: expected .*above 0"):
+    with pytest.raises(ValueError, match="^student_temperature: expected .*, got 0.0"):
         policy_distillation(student, teacher, student_temperature=0.0)
 
 

@@ -9,7 +9,7 @@ from kdjax import targets
 from kdjax.config import ConfigError
 from kdjax.core.flops import count_flops
 from kdjax.core.types import Output
-from kdjax.models import exits, from_function
+from kdjax.models import exits, from_function, weights
 
 CLASSES, WIDTH = 3, 4
 
@@ -187,3 +187,21 @@ def test_what_is_refused():
         exits.first_confident(LOGITS, 1.5)
     with pytest.raises(ValueError, match="^axis: expected the axis of the classes"):
         exits.first_confident(LOGITS, 0.5, axis=0)
+
+
+def test_weights_with_exits_come_back(tmp_path):
+    """The shortcut of the network's second stage lies one level deeper than alone."""
+    block = {"Conv_2": {"kernel": np.full((1, 1, 4, 8), 0.5, np.float32)}}
+    networks = {
+        "student": {"params": {"ResidualBlock_1": block}},
+        "exit1": {"params": {"Dense_0": {"kernel": np.ones((8, 3), np.float32)}}},
+    }
+    variables = exits.join_exits(networks)
+    file = tmp_path / "exits.safetensors"
+    weights.save_weights(variables, file)
+    jax.tree.map(
+        np.testing.assert_array_equal, weights.load_weights(variables, file), variables
+    )
+    expected = "names as in torch_resnet_cifar, got none of them"
+    with pytest.raises(weights.WeightsError, match=expected):
+        weights.load_weights(variables, file, names="torch_resnet_cifar")

@@ -101,8 +101,6 @@ def test_collect_names_a_broken_summary(tmp_path):
     (folder / "summary.json").write_text("{}")
     with pytest.raises(RunFolderError, match="a/summary.json: expected the results"):
         collect([folder])
-    (folder / "summary.json").write_text("{")
-    assert collect([folder])[0].summary is None
 
 
 @pytest.mark.parametrize(
@@ -217,3 +215,38 @@ def test_a_single_path_is_one_run(tmp_path):
     for other in (None, [None]):
         with pytest.raises(ConfigError, match="^runs: expected a path.*, got NoneType"):
             collect(other)  # type: ignore[arg-type]
+
+
+def test_a_run_named_twice_is_one(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "a", summary=SUMMARY)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    same = ["a", "a/", "./link", str(folder), "a/../a"]
+    assert [str(record.path) for record in collect(same)] == ["a"]
+
+
+def test_a_report_names_the_data_of_its_runs(tmp_path):
+    folders = [
+        make_run(
+            tmp_path / name,
+            summary=SUMMARY,
+            name=name,
+            data={"name": data, "test": "test"},
+            content={"test": data},
+        )
+        for name, data in (("a", "digits"), ("b", "folder:x"), ("c", "digits"))
+    ]
+    text = write_report(folders, tmp_path / "report")
+    where = "on different test images: `digits` (a, c); `folder:x` (b)."
+    assert where in text
+    assert "different" not in write_report(folders[::2], tmp_path / "report")
+
+
+@pytest.mark.parametrize("content", ["", "{", "garbage", '{"test": {'])
+def test_a_broken_summary_is_not_unfinished(tmp_path, content):
+    folder = make_run(tmp_path / "a")
+    (folder / "summary.json").write_text(content)
+    expected = f"{re.escape(str(folder / 'summary.json'))}: cannot be read"
+    with pytest.warns(UserWarning, match=expected):
+        (record,) = collect([folder])
+    assert label(record, [record]) == "funmatch (summary.json cannot be read)"

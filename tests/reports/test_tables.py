@@ -149,7 +149,7 @@ def test_report_counts_the_images_that_were_left_out():
 
 
 def test_report_says_that_runs_were_measured_differently():
-    images = "The runs were measured on different test images."
+    images = "The runs were measured on different test images: `data` (a); `data` (b)."
     teachers = "Agreement and KL are with different teachers."
 
     def text(*contents):

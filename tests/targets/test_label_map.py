@@ -118,3 +118,23 @@ def test_errors_name_the_argument():
     error, _ = jax.jit(checkify.checkify(mapped))(jnp.arange(3))
     with pytest.raises(checkify.JaxRuntimeError, match="^class_map: expected"):
         error.throw()
+
+
+def test_explicit_axes_have_the_values_of_one_device():
+    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Explicit,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    logits = _logits(8, 7)
+    expected = _reference(logits, MERGED, 5)[:, [0, 2, 4]]
+
+    def total(x):
+        mapped = targets.map_logits(x, MERGED, classes=5)
+        return mapped[:, 0].sum(), mapped
+
+    slopes, mapped = jax.jit(jax.grad(total, has_aux=True))(
+        jax.device_put(logits, rows)
+    )
+    np.testing.assert_allclose(np.asarray(mapped)[:, [0, 2, 4]], expected, rtol=2e-5)
+    pair = np.exp(np.float64(logits[:, [1, 4]]))
+    share = pair / pair.sum(-1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(slopes)[:, [1, 4]], share, rtol=2e-5)
+    assert not np.asarray(slopes)[:, [0, 2, 3, 5, 6]].any()

@@ -83,7 +83,7 @@ def fgd(
         Yang et al., "Focal and Global Knowledge Distillation for Detectors", 2021,
         arXiv 2111.11837.
     """
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         checks.between(name, weight, -math.inf)
     pair = map_pair(student_features, teacher_features, axis, where)

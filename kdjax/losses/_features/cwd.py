@@ -51,7 +51,7 @@ def cwd(
         Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", 2021,
         arXiv 2011.13256.
     """
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     pair = map_pair(student_features, teacher_features, axis, where)
     log_student = tempered_log_softmax(pair.student, temperature, 1, pair.keep)
     log_teacher = tempered_log_softmax(pair.teacher, temperature, 1, pair.keep)

@@ -176,7 +176,7 @@ def generator_competition(
         DeepInversion", 2020, arXiv 1912.08795.
     """
     checks.one_of("variant", variant, COMPETITION_VARIANTS)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     checks.matching_pair("logits", student_logits, teacher_logits)
     names = ("student_logits", "teacher_logits")
     student, teacher, valid = embeddings(

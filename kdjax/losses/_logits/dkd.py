@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.core import checks
+from kdjax.core import checks, collectives
 from kdjax.core.logits import (
     check_ids,
     check_pair,
@@ -17,19 +17,29 @@ from kdjax.core.reduce import masked_sum
 from kdjax.core.types import Array
 
 
-def _log_sum_exp(values: Array, axis: int, where: Array) -> Array:
+def _log_sum_exp(
+    values: Array, axis: int, where: Array, axis_name: str | None
+) -> Array:
     """`log sum exp` of the selected entries; 0 where there are none."""
     top = jnp.max(jnp.where(where, values, -jnp.inf), axis, keepdims=True)
-    top = lax.stop_gradient(jnp.where(jnp.isneginf(top), 0, top))
-    total = masked_sum(jnp.exp(jnp.where(where, values - top, 0)), axis, where)
-    total = jnp.where(jnp.any(where, axis), total, 1)
+    top = collectives.largest(lax.stop_gradient(top), axis_name)
+    top = jnp.where(jnp.isneginf(top), 0, top)
+    shares = jnp.exp(jnp.where(where, values - top, 0))
+    total = masked_sum(shares, axis, where, axis_name)
+    total = jnp.where(collectives.any_true(where, axis, axis_name), total, 1)
     return jnp.squeeze(top, axis) + jnp.log(total)
 
 
-def _split(logits: Array, axis: int, where: Array | None, labels: Array):
+def _split(
+    logits: Array,
+    axis: int,
+    where: Array | None,
+    labels: Array,
+    axis_name: str | None,
+):
     """Masks of the label and of the other classes that take part."""
-    check_ids("labels", labels, logits, axis)
-    hit = mark_labels(labels, logits, axis, where)
+    check_ids("labels", labels, logits, axis, axis_name)
+    hit = mark_labels(labels, logits, axis, where, axis_name)
     others = ~hit if where is None else ~hit & jnp.broadcast_to(where, hit.shape)
     return hit, others
 
@@ -41,6 +51,7 @@ def dkd_target(
     labels: Array,
     temperature: float | Array = 4.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Target-class KD (TCKD of DKD): KL divergence of label against the rest.
@@ -58,6 +69,8 @@ def dkd_target(
             takes no part, marks an example without label: it gives 0.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`. Labels are ids of all classes.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -79,15 +92,22 @@ def dkd_target(
         arXiv 2203.08679.
     """
     *sides, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, where
+        student_logits, teacher_logits, temperature, axis, where, class_axis_name
     )
-    hit, others = _split(student_logits, axis, where, labels)
+    hit, others = _split(student_logits, axis, where, labels, class_axis_name)
     # The label and the rest as two classes; the rest is missing if nothing else is.
     log_student, log_teacher = (
-        jnp.stack([masked_sum(x, axis, hit), _log_sum_exp(x, axis, others)], -1)
+        jnp.stack(
+            [
+                masked_sum(x, axis, hit, class_axis_name),
+                _log_sum_exp(x, axis, others, class_axis_name),
+            ],
+            -1,
+        )
         for x in sides
     )
-    present = jnp.stack([jnp.any(hit, axis), jnp.any(others, axis)], -1)
+    both = (collectives.any_true(x, axis, class_axis_name) for x in (hit, others))
+    present = jnp.stack(list(both), -1)
     value = scale * divergence(log_teacher, log_student, -1, present)
     return jnp.where(present[..., 0], value, 0)
 
@@ -99,6 +119,7 @@ def dkd_non_target(
     labels: Array,
     temperature: float | Array = 4.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Non-target-class KD (NCKD of DKD): KL divergence without the label.
@@ -114,6 +135,8 @@ def dkd_non_target(
             takes no part, marks an example without label: it gives 0.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`. Labels are ids of all classes.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -135,12 +158,13 @@ def dkd_non_target(
         arXiv 2203.08679.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    hit, others = _split(student_logits, axis, where, labels)
+    hit, others = _split(student_logits, axis, where, labels, class_axis_name)
     log_student, log_teacher, scale = tempered_pair(
-        student_logits, teacher_logits, temperature, axis, others
+        student_logits, teacher_logits, temperature, axis, others, class_axis_name
     )
-    value = scale * divergence(log_teacher, log_student, axis, others)
-    return jnp.where(jnp.any(hit, axis), value, 0)
+    value = divergence(log_teacher, log_student, axis, others, class_axis_name)
+    labeled = collectives.any_true(hit, axis, class_axis_name)
+    return jnp.where(labeled, scale * value, 0)
 
 
 def dkd(
@@ -152,6 +176,7 @@ def dkd(
     beta: float | Array = 8.0,
     temperature: float | Array = 4.0,
     axis: int = -1,
+    class_axis_name: str | None = None,
     where: Array | None = None,
 ) -> Array:
     """Decoupled KD (DKD): weighted target-class and non-target-class divergences.
@@ -172,6 +197,8 @@ def dkd(
             0.5 (ResNet34 to 18) and 2 (ResNet50 to MobileNet) at `T = 1` on ImageNet.
         temperature: a scalar above 0.
         axis: the axis of the classes.
+        class_axis_name: the axis of `shard_map` or `pmap` that divides the classes, if
+            any; see `softmax_kl`. Labels are ids of all classes.
         where: bool, broadcastable to the logits; the classes that take part.
 
     Returns:
@@ -199,6 +226,7 @@ def dkd(
         "labels": labels,
         "temperature": temperature,
         "axis": axis,
+        "class_axis_name": class_axis_name,
         "where": where,
     }
     target = dkd_target(student_logits, teacher_logits, **options)

@@ -41,7 +41,7 @@ def softmax_kl(
 
     Raises:
         ValueError: if shapes differ or are empty, a dtype is not floating, or the
-            temperature is not a finite number above 0.
+            temperature is not within 1e-6 and 1e6.
 
     Example:
         >>> student = jnp.array([[1.0, 2.0, 3.0], [0.5, 0.5, 0.0]])

@@ -112,7 +112,7 @@ def mlld(
     """
     del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
     checks.one_of("view", view, VIEWS)
     checks.boolean("standardize", standardize)
@@ -179,7 +179,7 @@ def mlld_batch(
     """
     del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     shares = [_shares(x, temperature, valid) for x in (student, teacher)]
     return jnp.where(valid, _batch_gaps(*shares), 0)
 
@@ -230,7 +230,7 @@ def mlld_class(
     """
     del axis_name  # `over_global_batch` has gathered the rows.
     student, teacher, valid = batch_logits(student_logits, teacher_logits, axis, where)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     ours, theirs = (_shares(x, temperature, valid) for x in (student, teacher))
     classes = _count_classes(student, teacher, valid)
     return jnp.where(valid, _class_gap(ours, theirs, classes), 0)

@@ -54,8 +54,8 @@ def policy_distillation(
     """
     check_pair(student_logits, teacher_logits, axis, where)
     checks.classes("student_logits", student_logits, axis)
-    checks.positive("temperature", temperature)
-    checks.positive("student_temperature", student_temperature)
+    checks.temperature("temperature", temperature)
+    checks.temperature("student_temperature", student_temperature)
     student, teacher = promote_together(student_logits, teacher_logits)
     log_student = tempered_log_softmax(student, student_temperature, axis, where)
     log_teacher = tempered_log_softmax(teacher, temperature, axis, where)

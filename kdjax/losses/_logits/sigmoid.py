@@ -52,7 +52,7 @@ def sigmoid_kl(
         arXiv 1503.02531 (for one softmax; here for each label).
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     student, teacher = promote_together(student_logits, teacher_logits)
     where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
     student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))
@@ -112,7 +112,7 @@ def sigmoid_cross_entropy(
         2018 (no arXiv version); Romero et al. (FitNets), 2015, arXiv 1412.6550.
     """
     check_pair(student_logits, teacher_logits, axis, where)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     student, teacher = promote_together(student_logits, teacher_logits)
     where = jnp.broadcast_to(possible(student, teacher, where), student.shape)
     student, teacher = (jnp.where(where, x, 0) for x in (student, teacher))

@@ -71,7 +71,7 @@ def tf_kd(
     checks.classes("student_logits", student_logits, axis)
     checks.mask("where", where, student_logits.shape)
     checks.between("correct", correct, 0.0, 1.0)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     checks.one_of("variant", variant, VARIANTS)
     student = promote(student_logits)
     hit = mark_labels(labels, student, axis, where)

@@ -114,6 +114,7 @@ def crd(
     }
     for name, value in numbers.items():
         checks.positive(name, value)
+    checks.temperature("temperature", temperature)
     student, teacher, student_memory, teacher_memory = promote_together(
         student_features, teacher_features, student_memory, teacher_memory
     )

@@ -144,7 +144,7 @@ def crd_memory_calibrate(
     """
     check_anchors(student_features, teacher_features)
     check_entries(student_features, student_memory, teacher_memory)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
 
     def constant(old: Array, anchors: Array, entries: Array) -> Array:
         anchors, entries = promote_together(anchors, entries)

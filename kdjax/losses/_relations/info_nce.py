@@ -63,7 +63,7 @@ def info_nce(
         Predictive Coding", 2018, arXiv 1807.03748.
     """
     del axis_name  # `over_global_batch` has gathered the rows.
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     checks.boolean("symmetric", symmetric)
     student, teacher, valid = embeddings(
         student_features, teacher_features, axis, where

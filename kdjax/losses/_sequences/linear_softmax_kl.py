@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from kdjax.core import checks
+from kdjax.core import checks, collectives
 from kdjax.core.numerics import promote
 from kdjax.core.types import Array
 
@@ -374,7 +374,7 @@ def linear_softmax_kl(
     checks.shape("teacher_hidden", teacher_hidden, expected)
     checks.shape("teacher_head", teacher_head, (teacher_head.shape[0], vocabulary))
     checks.mask("where", where, leading)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     if where is not None:
         where = jnp.broadcast_to(where, leading).reshape(-1)
     student, teacher = (_tokens(x, where) for x in (student_hidden, teacher_hidden))
@@ -383,7 +383,10 @@ def linear_softmax_kl(
     teacher = _Side(teacher, teacher_head, teacher_bias)
     scale = jnp.asarray(temperature, _wide(*student, *teacher))
     inputs = jax.tree.map(jnp.asarray, _Inputs(student, teacher, scale))
-    values = _chunked_kl(inputs, jnp.zeros((length, 0)))[:, 0]
+    block = jnp.zeros((length, 0))
+    # JAX has no sharding rule for blocks of a head and their gradients.
+    divergences = collectives.on_auto_axes(_chunked_kl, inputs.student.hidden, 1)
+    values = divergences(inputs, block)[:, 0]
     if where is not None:
         values = jnp.where(where, values, 0)
     return jnp.square(scale) * values.reshape(leading)

@@ -119,7 +119,7 @@ def _token_pair(student, teacher, temperature, axis, where, axis_name):
     checks.rank("student_logits", student, 3)
     where = _token_mask(student, axis, where)
     checks.classes("student_logits", student, axis, axis_name)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     student, teacher = (
         tempered_log_softmax(x, temperature, axis, where, axis_name)
         for x in promote_together(student, teacher)

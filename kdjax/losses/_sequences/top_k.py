@@ -145,7 +145,7 @@ def _compare(
     floor: whether the tail has a mass of at least the rounding of 1.
     """
     checks.one_of("tail", tail, TAILS)
-    checks.positive("temperature", temperature)
+    checks.temperature("temperature", temperature)
     _check_top_k(
         student_logits, teacher_log_probs, teacher_indices, teacher_log_normalizer
     )

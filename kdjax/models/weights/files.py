@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
+from kdjax.config import restore_url
 from kdjax.models.weights.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
@@ -29,9 +30,13 @@ CONVERTER = "python -m kdjax.models.weights.convert_pth IN.pth OUT.safetensors"
 
 
 def check_path(field: str, path: Any) -> None:
-    """Refuse what is no path."""
+    """Refuse what is no path, and URLs."""
     if not isinstance(path, (str, os.PathLike)):
         raise WeightsError(f"{field}: expected the name of a file, got {path!r}")
+    text = restore_url(path)
+    if "://" in text and not os.path.exists(path):
+        expected = "a file on this machine (a bucket can be mounted as one)"
+        raise WeightsError(f"{field}: expected {expected}, got {text!r}")
 
 
 def refuse_pickle(name: str, source: str = "") -> None:

@@ -266,7 +266,8 @@ def _misshapen(path: str, entry: Entry, value: Any, leaf: Any) -> Mismatch:
     word = None if _has_shape(entry, value, leaf) else word
     hint = f" (adapt: {word} may help)" if word else ""
     shapes = f"expected {expected}, got {value.shape} {value.dtype}{hint}"
-    return Mismatch("misshapen", path, _where(path, entry), shapes)
+    kind = "another dtype" if _has_shape(entry, value, leaf) else "misshapen"
+    return Mismatch(kind, path, _where(path, entry), shapes)
 
 
 def _not_finite(

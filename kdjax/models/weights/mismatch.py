@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Mismatch(NamedTuple):
     """One leaf that does not fit.
 
-    kind: "missing", "extra", "misshapen" or "not finite".
+    kind: "missing", "extra", "misshapen", "another dtype" or "not finite".
     name: the leaf's path in the model; of an extra one, its name in the file.
     where: its name in the file, in words.
     shapes: the expected and the actual shape, in words.

@@ -1,5 +1,6 @@
 """Names of the convolutional networks in PyTorch: torchvision, timm and others."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -124,9 +125,10 @@ def _padding_shortcuts(shapes: Shapes) -> Arrays:
     blocks = max(1, _cifar_blocks(shapes))
     arrays = {}
     for path, shape in shapes.items():
-        if not path.endswith("/Conv_2/kernel"):
+        block = re.fullmatch(r"params/[^/]+_(\d+)/Conv_2/kernel", path)
+        if not block:
             continue
-        stage, index = divmod(int(path.split("/")[1].split("_")[1]), blocks)
+        stage, index = divmod(int(block[1]), blocks)
         *_, inner, outer = shape
         eye = np.eye(outer, inner, -((outer - inner) // 2), np.float32)
         name = f"layer{stage + 1}.{index}.downsample"

@@ -228,7 +228,7 @@ def test_a_head_of_the_same_shape_is_never_left_out(saved):
     """Only another shape makes another head; and no advice where the shape is right."""
     variables, write = saved
     path = write(head__fc__bias=np.zeros(6, np.int32))
-    line = r"misshapen params/head/bias, .*: expected \(6,\) float32, got \(6,\) int32$"
+    line = r"dtype params/head/bias, .*: expected \(6,\) float32, got \(6,\) int32$"
     with pytest.raises(WeightsError, match=line):
         load_weights(variables, path, adapt=("head",))
 
@@ -325,7 +325,7 @@ def test_a_leaf_without_a_shape_is_named(tmp_path):
 @pytest.mark.parametrize("array", [np.array(["a", "b"]), np.ones(2, complex)])
 def test_another_kind_of_number_is_named(array, tmp_path):
     np.savez(tmp_path / "x.npz", **{"params/a": array})
-    line = rf"misshapen params/a: expected \(2,\) int32, got \(2,\) {array.dtype}$"
+    line = rf"another dtype params/a: expected \(2,\) int32, got \(2,\) {array.dtype}$"
     with pytest.raises(WeightsError, match=line):
         load_weights({"params": {"a": np.ones(2, np.int32)}}, tmp_path / "x.npz")
 
