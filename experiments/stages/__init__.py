@@ -1,4 +1,4 @@
-"""Methods of several stages at digits scale, a file each.
+"""Methods of several stages, a file each.
 
     kdjax distill --config experiments/stages/FILE.py:FUNCTION
 
@@ -13,6 +13,10 @@
 | Train, then tune on own predictions | tune.py:tune |
 | Transfer data of a GAN | generated.py:digits |
 
-Each function returns `Stages` and has a default for every argument. Networks, images,
-views, optimizer and seeds are those of the preset `digits`.
+Each function returns `Stages` and has a default for every argument. `scale` is tiny,
+digits or cifar. Networks, images, views and optimizer are those of
+`experiments/methods`, which compares these methods with others.
+
+`python -m experiments.stages.best_path` trains teacher assistants of several sizes and
+prints their best path.
 """

@@ -17,6 +17,7 @@ import kdjax
 from experiments.stages import common
 from kdjax import jobs, reports
 from kdjax.config import FromRun, Run
+from kdjax.reports.collect import curve
 
 Path = tuple[int, ...]
 
@@ -67,7 +68,7 @@ def validated(run: Run) -> float:
     """Train a run, or resume it; its last accuracy on validation, mean over seeds."""
     folder = jobs.train(run) if run.teacher is None else kdjax.distill(run)
     (record,) = reports.collect([folder])
-    accuracies = reports.curve(record, "accuracy")
+    accuracies = curve(record, "accuracy")
     return float(np.mean([*accuracies.values()][-1]))
 
 
