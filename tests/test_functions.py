@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from kdjax.config import ConfigError, ModelConfig, call, load_config, load_function
+from kdjax.config import functions as config_functions
 from kdjax.models import make_model
 
 NEIGHBOR = "def width():\n    return 7\n"
@@ -151,3 +152,9 @@ def test_a_file_that_exits_is_an_error_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as error:
         call(load_function("late.py:f", "config"), "config")
     assert str(error.value) == "config: f raised SystemExit: 4 (late.py:5)"
+
+
+def test_an_exception_that_prints_a_whole_value_is_cut():
+    text = config_functions.format_exception(ValueError("1, " * 1000), "")
+    assert text.startswith("ValueError: 1, 1, ") and text.endswith("...")
+    assert len(text) < 300

@@ -82,7 +82,11 @@ class ConfigError(ValueError):
 
 def _show(value: Any) -> str:
     """A value in one line, cut where it is long."""
-    text = " ".join(_text(value).split())
+    return shorten(" ".join(_text(value).split()))
+
+
+def shorten(text: str) -> str:
+    """A text of at most 240 characters, with `...` where it was cut."""
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
 
 

@@ -21,6 +21,7 @@ from kdjax.config.checks import (
     require,
     require_known,
     require_type,
+    shorten,
 )
 from kdjax.config.run import Run, from_dict
 from kdjax.config.stages import Stages
@@ -184,7 +185,7 @@ def format_exception(error: BaseException, file: str, line: int = 0) -> str:
     line: used where no frame of the traceback lies in the file.
     """
     # Errors of JAX have paragraphs of advice; the first line states the error.
-    text = (str(error).strip().splitlines() or [""])[0]
+    text = shorten((str(error).strip().splitlines() or [""])[0])
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]
     if isinstance(error, SyntaxError) and error.filename == file:
