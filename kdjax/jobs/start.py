@@ -70,6 +70,7 @@ def open_job(
     """
     check_run(run)
     run.check()
+    runlog.refuse_nested(run.folder)
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
     setup.check_names(run, student, teacher)
