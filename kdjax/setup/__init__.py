@@ -3,6 +3,7 @@
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import StepCost, check_fit, image_flops, measure_step
 from kdjax.setup.early import check_names
+from kdjax.setup.first_values import check_losses, check_outputs, has_own_losses
 from kdjax.setup.load_data import (
     call_own,
     load_source,
@@ -38,11 +39,14 @@ __all__ = [
     "call_own",
     "cast",
     "check_fit",
+    "check_losses",
     "check_names",
+    "check_outputs",
     "complete_model",
     "complete_models",
     "ensemble_teachers",
     "fit_seeds",
+    "has_own_losses",
     "image_flops",
     "load_initial",
     "load_pretrained",
