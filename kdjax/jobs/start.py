@@ -92,6 +92,7 @@ def load_data(job: Job) -> Job:
     _check_labels(data)
     setup.warn_of_missing_classes(run, data)
     setup.warn_of_gaps(run, data)
+    setup.warn_of_equal_images(data["train"])
     setup.warn_of_shared_images(run, data)
     return job._replace(data=data, is_outline=False)
 

@@ -7,6 +7,7 @@ from kdjax.setup.first_values import check_losses, check_outputs, has_own_losses
 from kdjax.setup.load_data import (
     call_own,
     load_source,
+    warn_of_equal_images,
     warn_of_gaps,
     warn_of_missing_classes,
     warn_of_shared_images,
@@ -63,6 +64,7 @@ __all__ = [
     "teacher_folder",
     "teacher_resolutions",
     "trace_model",
+    "warn_of_equal_images",
     "warn_of_gaps",
     "warn_of_missing_classes",
     "warn_of_shared_images",
