@@ -36,12 +36,11 @@ def model(function, weights=WEIGHTS):
 
 LINEAR = model(lambda w, x: x @ w)
 WITHOUT_LAST = model(lambda w, x: jnp.where(jnp.arange(4)[None] < 3, x @ w, -jnp.inf))
+MIXING = model(lambda w, x: (x - x.mean(0, keepdims=True)) @ w)
 # By the words of the warning.
 SUSPICIOUS = {
     "the outputs are probabilities": model(lambda w, x: jax.nn.softmax(x @ w)),
-    "the logits of an image depend on the other images": model(
-        lambda w, x: (x - x.mean(0, keepdims=True)) @ w
-    ),
+    "the logits of an image depend on the other images": MIXING,
 }
 NOT_FINITE = {
     "value": model(lambda w, x: x @ w * jnp.nan),
@@ -89,7 +88,7 @@ def test_outputs_that_are_not_finite_are_an_error(name):
 def test_of_a_trained_teacher_only_mixing_is_new():
     check(NOT_FINITE["value"], is_trained=True)
     with pytest.warns(UserWarning, match="depend on the other images"):
-        check(SUSPICIOUS["the logits of an image depend on the other images"])
+        check(MIXING, is_trained=True)
 
 
 def test_mixing_is_told_from_rounding():
@@ -127,7 +126,7 @@ def start(tiny_run, tmp_path):
     (tmp_path / "own_net.py").write_text(NETWORKS)
     config = ModelConfig(f"{tmp_path}/own_net.py:linear", resolution=8)
 
-    def begin(loss="softmax_kl", student=LINEAR):
+    def begin(loss="softmax_kl", student=LINEAR, teacher_model=None):
         teacher = TrainFirst(config, steps=2, optim=Optim(warmup=0))
         terms = {"soft": Term(loss=loss)}
         run = tiny_run(teacher=teacher, terms=terms)
@@ -135,7 +134,8 @@ def start(tiny_run, tmp_path):
             run, batch=8, data=kdjax.config.Data("arrays", train="train")
         )
         console = Console(file=io.StringIO())
-        prepare(open_job(run, SPLITS, student, console=console))
+        passed = None if teacher_model is None else (teacher_model, {"params": WEIGHTS})
+        prepare(open_job(run, SPLITS, student, passed, console=console))
         return run
 
     return begin
@@ -180,6 +180,14 @@ def test_a_loss_without_a_gradient_is_an_error(loss, start):
 def test_a_student_that_is_not_finite_is_named_before_the_teacher_is_trained(start):
     with pytest.raises(ConfigError, match="^model: expected logits that are numbers"):
         start(student=NOT_FINITE["value"])
+
+
+def test_a_live_teacher_that_mixes_images_is_one_warning(start):
+    with pytest.warns(
+        UserWarning, match="^teacher: in evaluation mode the logits"
+    ) as w:
+        start(teacher_model=MIXING)
+    assert len(w) == 1
 
 
 def test_right_losses_and_models_are_no_error(start):
