@@ -20,6 +20,7 @@ from kdjax.data.source import Source
 from kdjax.models import zoo
 from kdjax.setup import batches
 from kdjax.setup.load_models import InitialVariables
+from kdjax.setup.measure import blank_images
 from kdjax.setup.parts import Parts, make_parts
 from kdjax.train import compiled, sharding
 from kdjax.train.loop import stack
@@ -97,12 +98,6 @@ def _shapes_of_one_seed(variables: PyTree, axis: int | None) -> PyTree:
     )
 
 
-def _blank(resolution: Any, channels: int) -> Any:
-    return jax.tree.map(
-        lambda size: jnp.zeros((1, size, size, channels), jnp.float32), resolution
-    )
-
-
 def _check_variables(teacher: BoundModel, channels: int) -> None:
     """A teacher's variables must have the names and shapes of its model's."""
 
@@ -111,7 +106,7 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
         return {jax.tree_util.keystr(path): np.shape(x) for path, x in leaves}
 
     init = functools.partial(teacher.model.init, jax.random.key(0))
-    made = shapes(jax.eval_shape(init, _blank(teacher.resolution, channels)))
+    made = shapes(jax.eval_shape(init, blank_images(teacher.resolution, channels)))
     got = shapes(teacher.variables)
     for name in sorted(made.keys() | got.keys()):
         place = name or "the variables themselves"
@@ -166,7 +161,7 @@ def _check_logits(
     for field, model, variables, resolution in models:
         # Of a batch of one, a network that loses or joins rows may look right.
         images = jax.tree.map(
-            lambda x: jnp.repeat(x, 2, 0), _blank(resolution, channels)
+            lambda x: jnp.repeat(x, 2, 0), blank_images(resolution, channels)
         )
         output, made = jax.eval_shape(
             functools.partial(_initial_logits, model), variables, images
@@ -240,7 +235,7 @@ def image_flops(bound: BoundModel, channels: int) -> int:
     bound: its variables may be shapes.
     """
     variables = _shapes_of_one_seed(bound.variables, bound.axis)
-    images = _blank(bound.resolution, channels)
+    images = blank_images(bound.resolution, channels)
     return count_flops(functools.partial(_logits, bound.model), variables, images)
 
 
