@@ -9,6 +9,7 @@ import pytest
 
 from kdjax import setup
 from kdjax.config import ConfigError, Data, Run
+from kdjax.data.datasets import from_arrays
 from kdjax.presets import digits
 
 SPLITS = ("train", "validation", "test")
@@ -95,3 +96,18 @@ def test_another_set_and_the_split_of_a_teacher_share_images_by_their_own_names(
     data = {name: setup.load_source(run, name, splits) for name in SPLITS}
     other = dataclasses.replace(run.data, train_name="digits")
     setup.warn_of_shared_images(dataclasses.replace(run, data=other), data)
+
+
+def test_training_images_that_are_all_equal_are_a_warning():
+    images = np.zeros((40, 8, 8, 1), np.uint8)
+    labels = np.arange(40) % 10
+    with pytest.warns(
+        UserWarning, match="^data.train: 8 images, .* are equal"
+    ) as found:
+        setup.warn_of_equal_images(from_arrays(images, labels, "data"))
+    assert len(found) == 1
+    images[:, 0, 0, 0] = np.arange(40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        setup.warn_of_equal_images(from_arrays(images, labels, "data"))
+        setup.warn_of_equal_images(from_arrays(images[:1], labels[:1], "data"))

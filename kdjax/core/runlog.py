@@ -21,6 +21,8 @@ Fields = Mapping[str, Any]
 _TEMPORARY = ".kdjax-"
 # Locked by the process that trains in the folder.
 LOCK = f"{_TEMPORARY}lock"
+# Run folders that a distillation creates in its own.
+NESTED = ("teacher", "labels", "labels_mixup")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TEXT = frozenset({"kind", "name", "command", "machine", "versions", "targets"})
 
@@ -184,6 +186,33 @@ def contains_run(folder: Path) -> bool:
         text = f"workdir: {path} is not empty and has no config.json"
         raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
     return False
+
+
+def refuse_nested(folder: Path) -> None:
+    """Refuse a new run folder inside the folder of another run.
+
+    Legal are the names in `NESTED`, which a distillation creates in its own folder.
+
+    Raises:
+      RunFolderError: naming both folders.
+    """
+    path = pathlib.Path(os.path.abspath(folder))
+    if (path / "config.json").is_file():
+        return
+    for parent in path.parents:
+        created = path.parent == parent and path.name in NESTED
+        if not created and _is_run_config(parent / "config.json"):
+            text = f"workdir: expected a folder outside other runs, {path} lies in the"
+            raise RunFolderError(f"{text} run {parent}")
+
+
+def _is_run_config(file: pathlib.Path) -> bool:
+    """True for the config of a run; other programs have files of that name, too."""
+    try:
+        values = _parse_whole(file)
+    except RunFolderError:
+        return False
+    return isinstance(values, dict) and {"workdir", "optim", "steps"} <= values.keys()
 
 
 def _describe(path: pathlib.Path) -> str:

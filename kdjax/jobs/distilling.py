@@ -6,6 +6,7 @@ import pathlib
 from contextlib import AbstractContextManager
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from kdjax import config as configs
@@ -21,13 +22,15 @@ from kdjax.config import (
     require,
     trained_first,
 )
-from kdjax.core import hosts
-from kdjax.core.types import Model, PyTree
+from kdjax.core import hosts, runlog
+from kdjax.core.fingerprint import is_abstract
+from kdjax.core.types import STUDENT, BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
 from kdjax.jobs.measuring import check_teacher
 from kdjax.jobs.start import Job, check_run, load_data, lock_folder, open_job
 from kdjax.jobs.trainer import Training, train_one
+from kdjax.models import zoo
 from kdjax.setup.identity import fingerprint_data, identify, refuse_other
 from kdjax.train.progress import stage
 
@@ -113,6 +116,7 @@ def prepare(outline: Job) -> tuple[Job, list[Training]]:
     job = load_data(outline)
     trainings = [_with_data(training, job) for training in trainings]
     check_trainings(trainings, has_data=True)
+    check_first_values(trainings)
     return job, trainings
 
 
@@ -260,6 +264,48 @@ def check_trainings(trainings: list[Training], *, has_data: bool = False) -> Non
                     teacher=training.teacher,
                     initial=training.initial,
                 )
+
+
+def check_first_values(trainings: list[Training]) -> None:
+    """Refuse models and losses of the user's own that begin with NaN or infinity.
+
+    Losses of the run that trains first are left to its training.
+    """
+    if jax.process_count() > 1:
+        return
+    *earlier, last = trainings
+    # Baselines train the model of the student.
+    for training in (*earlier[:1], last):
+        if training.section or training is last:
+            _check_models(training)
+    waits = not all(runlog.is_finished(x.run.folder) for x in earlier)
+    is_new = not (last.begun or last.run.cache.path)
+    if waits and is_new and setup.has_own_losses(last.run):
+        setup.check_losses(
+            last.run,
+            train=last.data["train"],
+            student=last.student,
+            teacher=last.teacher,
+            initial=last.initial,
+        )
+
+
+def _check_models(training: Training) -> None:
+    """Check the outputs of a training's student and teacher, if they are of the user's
+    own and the training is new."""
+    if training.begun:
+        return
+    run, train = training.run, training.data["train"]
+    crop, teacher = run.views.evaluation_crop, training.teacher
+    if training.student is not None or ":" in run.model.name:
+        model = training.student or zoo.make_model(run.model, train.classes)
+        start = training.initial.get(STUDENT, setup.InitialVariables())
+        student = BoundModel(model, *start, run.model.resolution)
+        prefix = f"{training.section}." if training.section else ""
+        setup.check_outputs(student, train, f"{prefix}model", crop=crop)
+    own = "teacher" in training.overrides or (teacher is not None and any(teacher.code))
+    if teacher is not None and own and not is_abstract(teacher.variables):
+        setup.check_outputs(teacher, train, "teacher", crop=crop, is_trained=True)
 
 
 def _errors_of(training: Training) -> AbstractContextManager[None]:

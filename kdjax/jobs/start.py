@@ -70,6 +70,7 @@ def open_job(
     """
     check_run(run)
     run.check()
+    runlog.refuse_nested(run.folder)
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
     setup.check_names(run, student, teacher)
@@ -91,6 +92,7 @@ def load_data(job: Job) -> Job:
     _check_labels(data)
     setup.warn_of_missing_classes(run, data)
     setup.warn_of_gaps(run, data)
+    setup.warn_of_equal_images(data["train"])
     setup.warn_of_shared_images(run, data)
     return job._replace(data=data, is_outline=False)
 

@@ -3,9 +3,11 @@
 from kdjax.setup.batches import make_batches, place_constants
 from kdjax.setup.dry_run import StepCost, check_fit, image_flops, measure_step
 from kdjax.setup.early import check_names
+from kdjax.setup.first_values import check_losses, check_outputs, has_own_losses
 from kdjax.setup.load_data import (
     call_own,
     load_source,
+    warn_of_equal_images,
     warn_of_gaps,
     warn_of_missing_classes,
     warn_of_shared_images,
@@ -38,11 +40,14 @@ __all__ = [
     "call_own",
     "cast",
     "check_fit",
+    "check_losses",
     "check_names",
+    "check_outputs",
     "complete_model",
     "complete_models",
     "ensemble_teachers",
     "fit_seeds",
+    "has_own_losses",
     "image_flops",
     "load_initial",
     "load_pretrained",
@@ -59,6 +64,7 @@ __all__ = [
     "teacher_folder",
     "teacher_resolutions",
     "trace_model",
+    "warn_of_equal_images",
     "warn_of_gaps",
     "warn_of_missing_classes",
     "warn_of_shared_images",

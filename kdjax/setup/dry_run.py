@@ -13,11 +13,14 @@ import numpy as np
 from kdjax import config as configs
 from kdjax.cache import reader
 from kdjax.config import ConfigError, Run, require
+from kdjax.core.dependence import find_dependences
 from kdjax.core.flops import count_flops
 from kdjax.core.types import Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
+from kdjax.models import zoo
 from kdjax.setup import batches
 from kdjax.setup.load_models import InitialVariables
+from kdjax.setup.measure import blank_images
 from kdjax.setup.parts import Parts, make_parts
 from kdjax.train import compiled, sharding
 from kdjax.train.loop import stack
@@ -56,6 +59,7 @@ def check_fit(
     try:
         if teacher is not None:
             _check_variables(teacher, train.shape[-1])
+        _check_logits(run, train, student, teacher)
         parts = make_parts(
             one_seed,
             train=train,
@@ -64,8 +68,6 @@ def check_fit(
             store=store,
             initial=initial,
         )
-        _check_parameters(parts.student, one_seed, train.shape[-1])
-        _check_logits(parts, teacher)
         _trace_step(parts)
     except Exception as error:
         if teacher is None and store is None and _reads_targets(run, error):
@@ -96,12 +98,6 @@ def _shapes_of_one_seed(variables: PyTree, axis: int | None) -> PyTree:
     )
 
 
-def _blank(resolution: Any, channels: int) -> Any:
-    return jax.tree.map(
-        lambda size: jnp.zeros((1, size, size, channels), jnp.float32), resolution
-    )
-
-
 def _check_variables(teacher: BoundModel, channels: int) -> None:
     """A teacher's variables must have the names and shapes of its model's."""
 
@@ -110,7 +106,7 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
         return {jax.tree_util.keystr(path): np.shape(x) for path, x in leaves}
 
     init = functools.partial(teacher.model.init, jax.random.key(0))
-    made = shapes(jax.eval_shape(init, _blank(teacher.resolution, channels)))
+    made = shapes(jax.eval_shape(init, blank_images(teacher.resolution, channels)))
     got = shapes(teacher.variables)
     for name in sorted(made.keys() | got.keys()):
         place = name or "the variables themselves"
@@ -122,11 +118,12 @@ def _check_variables(teacher: BoundModel, channels: int) -> None:
             raise ConfigError("teacher", expected, got.get(name), shown=came)
 
 
-def _check_parameters(student: Model, run: Run, channels: int) -> None:
-    """A gradient needs floating numbers."""
-    init = functools.partial(student.init, jax.random.key(0))
-    made = jax.eval_shape(init, _blank(run.model.resolution, channels))
-    leaves, _ = jax.tree_util.tree_flatten_with_path(made.get("params", {}))
+def _check_parameters(params: PyTree) -> None:
+    """A student needs parameters, and a gradient floating numbers."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    if not leaves:
+        expected = "a network with parameters to train"
+        raise ConfigError("model", expected, shown="none")
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator="/") or "params"
         ok = jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -134,42 +131,102 @@ def _check_parameters(student: Model, run: Run, channels: int) -> None:
         require(ok, "model", expected, str(leaf.dtype))
 
 
-def _logits(model: Model, variables: PyTree | None, images: Array) -> Array:
-    variables = variables or model.init(jax.random.key(0), images)
+def _logits(model: Model, variables: PyTree, images: Array) -> Array:
     return model.apply(variables, images, train=False, rngs=None)[0].logits
 
 
-def _check_logits(parts: Parts, teacher: BoundModel | None) -> None:
-    """Every label must have a logit."""
-    classes, channels = parts.train.classes, parts.train.shape[-1]
+def _initial_logits(
+    model: Model, variables: PyTree | None, images: Array
+) -> tuple[Array, PyTree]:
+    """The logits, and the variables: by default those that the model draws."""
+    variables = variables or model.init(jax.random.key(0), images)
+    return _logits(model, variables, images), variables
 
-    models = [("model", parts.student, None, parts.run.model.resolution)]
+
+def _check_logits(
+    run: Run, train: Source, student: Model | None, teacher: BoundModel | None
+) -> None:
+    """Every class must have a logit, and the student parameters.
+
+    More logits than classes are left to strategies of their own.
+    """
+    classes, channels = train.classes, train.shape[-1]
+    custom = isinstance(run.strategy, configs.Custom)
+
+    student = student or zoo.make_model(run.model, classes)
+    models = [("model", student, None, run.model.resolution)]
     if teacher is not None:
         bound = teacher.model, teacher.variables, teacher.resolution
         models.append(("teacher", *bound))
     for field, model, variables, resolution in models:
         # Of a batch of one, a network that loses or joins rows may look right.
         images = jax.tree.map(
-            lambda x: jnp.repeat(x, 2, 0), _blank(resolution, channels)
+            lambda x: jnp.repeat(x, 2, 0), blank_images(resolution, channels)
         )
-        output = jax.eval_shape(functools.partial(_logits, model), variables, images)
+        output, made = jax.eval_shape(
+            functools.partial(_initial_logits, model), variables, images
+        )
+        if field == "model":
+            _check_parameters(made.get("params"))
         expected = "logits [2, classes] of a batch of 2 images"
         require(output.shape[:1] == (2,), field, expected, output.shape)
-        expected = f"at least {classes} logits (the classes of data.train)"
-        require(output.shape[-1] >= classes, field, expected, output.shape[-1])
+        count = output.shape[-1]
+        least = "at least " if custom else ""
+        expected = f"{least}{classes} logits (the classes of data.train; data.classes "
+        expected += "sets their number)"
+        require(count == classes or custom and count > classes, field, expected, count)
 
 
 def _trace_step(parts: Parts) -> None:
-    def step(start: PyTree, batch: Any, constants: Any) -> Any:
+    """Trace the first step; a student that no loss depends on is an error."""
+
+    def first_state(start: PyTree) -> TrainState:
         states = parts.make_state(np.arange(1), start)
-        first = jax.tree.map(lambda x: x[0], states)
-        return parts.step(first, batch, constants)
+        return jax.tree.map(lambda x: x[0], states)
 
     batch, data = batches.blank_batch(parts)
     constants = {**parts.constants, "data": data}
     if parts.constant_axes.get("targets") == 0:
         constants["targets"] = {k: x[0] for k, x in constants["targets"].items()}
-    jax.eval_shape(step, parts.start, batch, constants)
+    arguments = jax.eval_shape(first_state, parts.start), batch, constants
+    program, (new, _) = jax.make_jaxpr(parts.step, return_shape=True)(*arguments)
+    moments = _student_moments(new, parts.strategy.student)
+    if moments and not find_dependences(program, moments) & _data_inputs(*arguments):
+        expected = "losses that depend on the outputs of the student"
+        got = "a gradient of 0 for each of its parameters"
+        custom = isinstance(parts.run.strategy, configs.Custom)
+        field = "strategy.function" if custom else "terms"
+        raise ConfigError(field, expected, shown=got)
+
+
+def _student_moments(state: TrainState, student: str) -> list[int]:
+    """Indices of the optimizer's moments of the student among a state's leaves."""
+    marked = jax.tree.map(lambda _: False, state)
+    inner = marked.opt_state.inner_states
+    moments = jax.tree.map(
+        lambda x: jnp.issubdtype(x.dtype, jnp.floating),
+        state.opt_state.inner_states.get(student),
+    )
+    opt_state = marked.opt_state._replace(inner_states={**inner, student: moments})
+    leaves = jax.tree.leaves(marked._replace(opt_state=opt_state))
+    return [i for i, is_moment in enumerate(leaves) if is_moment]
+
+
+def _data_inputs(state: TrainState, batch: dict[str, Any], constants: Any) -> set[int]:
+    """Indices of what a gradient comes from, among the leaves of a step's arguments.
+
+    The rest decays moments and parameters.
+    """
+    marked: Any = jax.tree.map(lambda _: False, (state, batch, constants))
+    state_, batch_, constants_ = marked
+    batch_ = {**batch_, **{k: _all_true(batch_[k]) for k in ("rows", "seed")}}
+    state_ = state_._replace(model_state=_all_true(state_.model_state))
+    leaves = jax.tree.leaves((state_, batch_, _all_true(constants_)))
+    return {i for i, is_data in enumerate(leaves) if is_data}
+
+
+def _all_true(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda _: True, tree)
 
 
 def image_flops(bound: BoundModel, channels: int) -> int:
@@ -178,7 +235,7 @@ def image_flops(bound: BoundModel, channels: int) -> int:
     bound: its variables may be shapes.
     """
     variables = _shapes_of_one_seed(bound.variables, bound.axis)
-    images = _blank(bound.resolution, channels)
+    images = blank_images(bound.resolution, channels)
     return count_flops(functools.partial(_logits, bound.model), variables, images)
 
 

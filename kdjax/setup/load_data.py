@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kdjax.config import ConfigError, Run, require
-from kdjax.data import datasets, memory
+from kdjax.data import datasets, memory, streamed
 from kdjax.data import source as sources
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source
+from kdjax.teachers.sanity import spread_sample
 
+# Training images that are compared.
+_SAMPLE = 8
 # Classes that labels alone may make: more are numbers of another kind.
 MAX_UNSTATED = 2**20
 
@@ -212,3 +215,12 @@ def warn_of_shared_images(
             names = [fields.get(k, f"data.{k}") for k in (first, second)]
             pair = " and ".join(f"{n} ({t})" for n, t in zip(names, texts, strict=True))
             warnings.warn(f"{pair} share {count:,} images", stacklevel=3)
+
+
+def warn_of_equal_images(train: Source) -> None:
+    """Warn of training images that are all equal, by a spread sample of them."""
+    images = streamed.load_images(train, spread_sample(len(train), _SAMPLE))
+    first, *others = images["image"]
+    if others and all(np.array_equal(first, x) for x in others):
+        text = f"data.train: {len(others) + 1} images, drawn from all, are equal; were"
+        warnings.warn(f"{text} they read or converted wrongly?", stacklevel=3)

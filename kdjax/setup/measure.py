@@ -18,6 +18,13 @@ from kdjax.train import evaluate, sharding
 BATCH = 256
 
 
+def blank_images(resolution: Any, channels: int) -> Any:
+    """A batch of one image of zeros for a model. resolution: as in `BoundModel`."""
+    return jax.tree.map(
+        lambda size: jnp.zeros((1, size, size, channels), jnp.float32), resolution
+    )
+
+
 def predictor(
     model: Model, resolution: Any, evaluation_crop: float = 0.0
 ) -> evaluate.Predict:

@@ -289,3 +289,24 @@ def test_read_config_of_no_run(tmp_path):
 def test_the_module_needs_the_standard_library_only():
     done = run_alone("print({'jax', 'numpy', 'flax', 'kdjax'} & set(sys.modules))")
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
+
+
+def test_a_folder_inside_another_run_is_refused(tmp_path):
+    run = runlog.open_run(tmp_path / "a", CONFIG)
+    for inner in ("x", "x/y", "teacher/x", "teacher/labels"):
+        with pytest.raises(RunFolderError, match=rf"^workdir: .*{inner} lies in the"):
+            runlog.refuse_nested(run / inner)
+    assert contents(run).keys() == {"config.json"}
+
+
+def test_folders_that_are_in_no_run_or_created_by_it_are_legal(tmp_path):
+    run = runlog.open_run(tmp_path / "a", CONFIG)
+    for name in runlog.NESTED:
+        runlog.refuse_nested(run / name)
+    runlog.refuse_nested(run)
+    runlog.refuse_nested(tmp_path / "b")
+    # A run that began there goes on, and other programs have a config.json, too.
+    runlog.refuse_nested(runlog.open_run(run / "x", CONFIG))
+    for text in ('{"model_type": "vit"}', "[]", "{"):
+        (tmp_path / "config.json").write_text(text)
+        runlog.refuse_nested(tmp_path / "b")

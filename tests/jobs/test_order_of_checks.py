@@ -25,7 +25,7 @@ CALLS = []
 
 def small():
     CALLS.append(1)
-    images = np.zeros((32, 8, 8, 1), np.uint8)
+    images = np.arange(32 * 64, dtype=np.uint8).reshape(32, 8, 8, 1) // 2
     return {k: (images, np.arange(32) % 10) for k in ("train", "validation", "test")}
 
 
@@ -134,3 +134,13 @@ def test_a_blank_source_has_the_shapes_and_takes_no_memory():
     assert (blank.labels == source.labels).all() and blank.classes == 5
     resized = memory.blank(resize_all(source, 8))
     assert resized.images.shape == (5, 8, 8, 3) and resized.sizes.shape == (5, 2)
+
+
+def test_a_folder_inside_another_run_is_refused_before_data_are_read(run):
+    first = run("small")
+    with lock_folder(first.folder, make_identity(first)):
+        pass
+    inner = first.folder / "x"
+    with pytest.raises(RunFolderError, match="^workdir: expected a folder outside"):
+        jobs.distill(run(workdir=str(inner)))
+    assert not inner.exists()
