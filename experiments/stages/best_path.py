@@ -39,7 +39,7 @@ def best_paths(
     """
     first, *others = sizes
     best: dict[int, Path] = {first: (first,)}
-    accuracies = {(first,): train((first,))}
+    accuracies: dict[Path, float] = {(first,): train((first,))}
     for size in others:
         paths = [(*path, size) for path in best.values()]
         accuracies |= {path: train(path) for path in paths}
@@ -77,7 +77,7 @@ def _name(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The best path of assistants.")
     parser.add_argument("sizes", type=int, nargs="+", help="from teacher to student")
     parser.add_argument("--scale", default="digits", help="tiny, digits or cifar")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each network")

@@ -1,7 +1,7 @@
 """Projectors by name: trained maps of a student's features to a teacher's shape."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,13 @@ class Projector(NamedTuple):
     """A small network between two models, trained with the student.
 
     init: `key -> variables`, `{}` without any.
-    apply: `(variables, features) -> (features, state)` in training mode; `state` are
-        the collections other than `"params"`, such as the statistics of a BatchNorm.
+    apply: `(variables, features) -> (features, state)` in training mode, of an array,
+        or of a tuple of them (`each`). `state` are the collections other than
+        `"params"`, such as the statistics of a BatchNorm.
     """
 
     init: Callable[[Array], PyTree]
-    apply: Callable[[PyTree, Array], tuple[Array, PyTree]]
+    apply: Callable[[PyTree, Any], tuple[Any, PyTree]]
 
 
 def make_projector(

@@ -135,7 +135,7 @@ def equal_magnitudes(terms: tuple[str, ...]) -> Controller:
     return Controller(dict.fromkeys(terms, _EMPTY), factors, update)
 
 
-CONTROLLERS = {
+CONTROLLERS: dict[str, Callable[..., Controller]] = {
     function.__name__: function
     for function in (keep_divergence, stop_at_agreement, equal_magnitudes)
 }

@@ -45,7 +45,8 @@ def resolve_conflicts(gradients: Mapping[str, PyTree], key: Array) -> PyTree:
         def step(n: Array, own: PyTree) -> PyTree:
             j = order[n]
             other = jax.tree.map(lambda x: x[j], stacked)
-            dot, square = optax.tree.vdot(own, other), optax.tree.vdot(other, other)
+            dot = jnp.asarray(optax.tree.vdot(own, other))
+            square = optax.tree.vdot(other, other)
             against = (dot < 0) & (i != j)
             # A gradient of 0 conflicts with none; the 1 only avoids 0 / 0.
             share = jnp.where(against, dot / jnp.where(against, square, 1.0), 0.0)
