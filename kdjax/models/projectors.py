@@ -1,7 +1,7 @@
 """Projectors by name: trained maps of a student's features to a teacher's shape."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,11 @@ class Projector(NamedTuple):
     init: `key -> variables`, `{}` without any.
     apply: `(variables, features) -> (features, state)` in training mode; `state` are
         the collections other than `"params"`, such as the statistics of a BatchNorm.
+        Features are an array; those of `each` are a tuple of arrays.
     """
 
     init: Callable[[Array], PyTree]
-    apply: Callable[[PyTree, Array], tuple[Array, PyTree]]
+    apply: Callable[[PyTree, Any], tuple[Any, PyTree]]
 
 
 def make_projector(

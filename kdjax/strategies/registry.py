@@ -22,6 +22,7 @@ from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.kdgan import kdgan
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
+from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
 from kdjax.strategies.methods.vid import vid
@@ -70,6 +71,7 @@ STRATEGIES: dict[str, Entry] = {
             teacher=True,
         ),
         Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
+        Entry(ofd, "Overhaul of features (OFD)", "1904.01866", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
         Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),
         Entry(meal, "MEAL", "1812.02425", teacher=True),
