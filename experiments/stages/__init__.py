@@ -11,6 +11,7 @@
 | Teacher assistants, arXiv 1902.03393 | assistants.py:assistants, assistants.py:plain |
 | Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
 | Train, then tune on own predictions | tune.py:tune |
+| Factor transfer, arXiv 1802.04977 | factor_transfer.py:factor_transfer |
 | Transfer data of a GAN | generated.py:digits |
 
 Each function returns `Stages` and has a default for every argument. Networks, images,

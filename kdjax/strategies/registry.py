@@ -12,6 +12,7 @@ from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
 from kdjax.strategies.methods.dkpp import dkpp
+from kdjax.strategies.methods.factor_transfer import factor_transfer, paraphraser
 from kdjax.strategies.methods.feature_map_online import feature_map_online
 from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
@@ -48,6 +49,7 @@ class Entry(NamedTuple):
 
 
 GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
+FACTORS = "kdjax distill --config experiments/stages/factor_transfer.py:factor_transfer"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -80,6 +82,21 @@ STRATEGIES: dict[str, Entry] = {
             "Feature-map-level online adversarial KD",
             "2002.01775",
             networks=("peer",),
+        ),
+        Entry(
+            paraphraser,
+            "Paraphraser of factor transfer",
+            "1802.04977",
+            networks=("paraphraser",),
+            command=FACTORS,
+        ),
+        Entry(
+            factor_transfer,
+            "Factor transfer (FT)",
+            "1802.04977",
+            networks=("paraphraser",),
+            teacher=True,
+            command=FACTORS,
         ),
         Entry(kdgan, "KDGAN", networks=("large", "critic")),
         Entry(

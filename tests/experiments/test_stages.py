@@ -19,6 +19,7 @@ from experiments.stages.born_again import (
     dkpp,
     ensemble_accuracies,
 )
+from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
@@ -27,6 +28,7 @@ from kdjax import setup
 from kdjax.config import Compute, FromRun, Optim, Stages
 from kdjax.core import runlog
 from kdjax.models import zoo
+from kdjax.setup.load_models import InitialVariables
 from kdjax.train.optimizer import label_parameters
 from tests.e2e.saved import saved
 
@@ -38,6 +40,11 @@ PATHS = {
         "kd": ("teacher", "hint"),
     },
     fsp: {"teacher": ("", ""), "flow": ("teacher", ""), "labels": ("", "flow")},
+    factor_transfer: {
+        "teacher": ("", ""),
+        "paraphraser": ("", "teacher"),
+        "student": ("teacher", ""),
+    },
     born_again: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     cwtm: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     dkpp: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
@@ -158,7 +165,20 @@ def traced(stages):
         teacher = None
         if isinstance(run.teacher, FromRun):
             teacher = models[run.teacher.run.removeprefix("stage:")]
-        setup.check_fit(run, train=train, student=None, teacher=teacher, initial={})
+        sizes = train.classes, train.shape[-1]
+        # Shapes in place of what an earlier stage trains.
+        initial = {
+            name: InitialVariables(
+                setup.trace_model(
+                    dataclasses.replace(run, model=network.model), *sizes
+                ).variables,
+                0,
+            )
+            for name, network in run.networks.items()
+            if network.frozen
+        }
+        parts = {"train": train, "student": None, "teacher": teacher}
+        setup.check_fit(run, **parts, initial=initial)
         models[name] = setup.trace_model(run, train.classes, train.shape[-1])
 
 
@@ -222,6 +242,41 @@ def start_of(run, seed):
     parts = setup.make_parts(alone, train=train)
     state = parts.make_state(np.arange(seed, seed + 1, dtype=np.int32), parts.start)
     return jax.tree.map(lambda x: np.asarray(x[0]), state.params["student"])
+
+
+@pytest.mark.full
+def test_factor_transfer_runs_and_resumes(tmp_path):
+    """The paraphraser's stage leaves the teacher as it is, and resumes bitwise."""
+    stages = short(factor_transfer(), tmp_path / "whole", checkpoint_every=1)
+    whole = kdjax.jobs.run_stages(stages)
+    teacher, same = (
+        kdjax.load(whole / name, seed=1).variables["params"]
+        for name in ("teacher", "paraphraser")
+    )
+    jax.tree.map(np.testing.assert_array_equal, teacher, same)
+    folder = tmp_path / "resumed"
+    for crash_at, name in ((2, "paraphraser"), (1, "student")):
+        crash(stages, folder, name, crash_at)
+    kdjax.jobs.run_stages(dataclasses.replace(stages, workdir=str(folder)))
+    for name in stages.runs:
+        pair = saved(whole / name), saved(folder / name)
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+    assert any("translator" in key for key in saved(whole / "student"))
+
+
+def crash(stages, folder, name, step):
+    """Run the stages into a crash of one of them behind a step."""
+    append = runlog.append_metrics
+
+    def write(path, line):
+        append(path, line)
+        if path.name == name and line["step"] == step:
+            raise RuntimeError("a crash")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runlog, "append_metrics", write)
+        with pytest.raises(RuntimeError, match="a crash"):
+            kdjax.jobs.run_stages(dataclasses.replace(stages, workdir=str(folder)))
 
 
 @pytest.mark.full
