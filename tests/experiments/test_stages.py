@@ -19,12 +19,14 @@ from experiments.stages.born_again import (
     dkpp,
     ensemble_accuracies,
 )
+from experiments.stages.dense_flow import dense_flow, flow
 from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
+from experiments.stages.moonshine import moonshine
 from experiments.stages.tune import tune
-from kdjax import setup
+from kdjax import losses, setup
 from kdjax.config import Compute, FromRun, Optim, Stages
 from kdjax.core import runlog
 from kdjax.models import zoo
@@ -43,6 +45,18 @@ PATHS = {
     factor_transfer: {
         "teacher": ("", ""),
         "paraphraser": ("", "teacher"),
+        "student": ("teacher", ""),
+    },
+    dense_flow: {
+        "teacher": ("", ""),
+        "flow1": ("teacher", ""),
+        "flow2": ("teacher", "flow1"),
+        "flow3": ("teacher", "flow2"),
+        "labels": ("", "flow3"),
+    },
+    moonshine: {
+        "teacher": ("", ""),
+        "labels": ("", ""),
         "student": ("teacher", ""),
     },
     born_again: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
@@ -122,6 +136,43 @@ def test_stages_of_features_move_the_layers_below_alone():
     for stages, name in ((fitnets(), "kd"), (fsp(), "labels")):
         assert stages.runs[name].optim == Optim()
     assert all("hard" not in run.terms for run in (hint, flow))
+
+
+def test_the_flow_is_swept_from_the_bottom_to_the_top():
+    """Stage m has the pairs up to tap m, and moves the layers below it alone."""
+    taps = ("stem", "stage1", "stage2", "stage3")
+    runs = dense_flow(repeats=2).runs
+    names = [f"flow{m}_{r}" for r in (1, 2) for m in (1, 2, 3)]
+    assert [*runs] == ["teacher", *names, "labels"]
+    for before, name in zip(["", *names], names, strict=False):
+        run, m = runs[name], int(name[4])
+        assert run.terms == {"flow": flow(m)}
+        assert run.optim.parameters == common.layers_to(taps[m])
+        assert run.optim.schedule == "constant"
+        assert run.model.weights == (before and f"stage:{before}")
+    assert runs["labels"].model.weights == "stage:flow3_2"
+    assert runs["labels"].optim == Optim()
+
+
+def test_the_first_flow_is_fsp():
+    maps = [np.random.default_rng(i).normal(size=(2, 4, 4, 3)) for i in range(8)]
+    ours, theirs = (
+        [jnp.asarray(x) for x in maps[:4]],
+        [jnp.asarray(x) for x in maps[4:]],
+    )
+    ends = {"student_end": ours[1], "teacher_end": theirs[1]}
+    want = losses.fsp(ours[0], theirs[0], **ends)
+    options = [flow(m).options for m in (1, 2, 3)]
+    np.testing.assert_allclose(losses.dense_fsp(ours, theirs, **options[0]), want)
+    # M (M + 1) / 2 pairs.
+    pairs = [(i, j) for j in range(1, 4) for i in range(j)]
+    values = [
+        losses.fsp(ours[i], theirs[i], student_end=ours[j], teacher_end=theirs[j])
+        for i, j in pairs
+    ]
+    assert len(pairs) == 6
+    found = losses.dense_fsp(ours, theirs, **options[2])
+    np.testing.assert_allclose(found, np.mean(values, 0), rtol=1e-5)
 
 
 def test_lambda_of_fitnets_falls_from_4_to_1():
