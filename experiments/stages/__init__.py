@@ -6,11 +6,14 @@
 |---|---|
 | FitNets, arXiv 1412.6550 | fitnets.py:fitnets |
 | FSP, Yim et al., CVPR 2017 | fsp.py:fsp |
+| Densely distilled flow, Bae et al., TIP 2020 | dense_flow.py:dense_flow |
+| Moonshine, arXiv 1711.02613 | moonshine.py:moonshine |
 | Born-Again Networks, arXiv 1805.04770 | born_again.py:born_again |
 | their ablations CWTM and DKPP | born_again.py:cwtm, born_again.py:dkpp |
 | Teacher assistants, arXiv 1902.03393 | assistants.py:assistants, assistants.py:plain |
 | Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
 | Train, then tune on own predictions | tune.py:tune |
+| Factor transfer, arXiv 1802.04977 | factor_transfer.py:factor_transfer |
 | Transfer data of a GAN | generated.py:digits |
 
 Each function returns `Stages` and has a default for every argument. `scale` is tiny,

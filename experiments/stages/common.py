@@ -30,6 +30,20 @@ def sized(scale: str, size: int) -> ModelConfig:
     return dataclasses.replace(student(scale), width=size)
 
 
+def deep(scale: str) -> ModelConfig:
+    """A network of the student's width, and deeper: for flows between its layers."""
+    if scale == "cifar":
+        return sized(scale, 56)
+    return dataclasses.replace(student(scale), depth=26)
+
+
+def named(scale: str, name: str) -> ModelConfig:
+    """A network by its name alone, at the scale's resolution."""
+    if scale == "cifar":
+        return dataclasses.replace(student(scale), name=name)
+    return ModelConfig(name, resolution=student(scale).resolution)
+
+
 def teacher(scale: str, model: ModelConfig | None = None, **changes: Any) -> Run:
     """A teacher as a stage, trained on all its labels.
 

@@ -39,14 +39,9 @@ def fsp(
     }
     optim = common.taught(scale).optim
     below = dataclasses.replace(optim, parameters=common.layers_to(scale, "stage3"))
-    deep = common.student(scale)
-    if scale == "cifar":
-        deep = common.sized(scale, 56)
-    else:
-        deep = dataclasses.replace(deep, depth=26)
     return Stages(
         {
-            "teacher": common.teacher(scale, deep),
+            "teacher": common.teacher(scale, common.deep(scale)),
             "flow": common.taught(
                 scale,
                 teacher=FromRun("stage:teacher"),

@@ -19,9 +19,9 @@ class Projector(NamedTuple):
     """A small network between two models, trained with the student.
 
     init: `key -> variables`, `{}` without any.
-    apply: `(variables, features) -> (features, state)` in training mode, of an array,
-        or of a tuple of them (`each`). `state` are the collections other than
-        `"params"`, such as the statistics of a BatchNorm.
+    apply: `(variables, features) -> (features, state)` in training mode; `state` are
+        the collections other than `"params"`, such as the statistics of a BatchNorm.
+        Features are an array; those of `each` are a tuple of arrays.
     """
 
     init: Callable[[Array], PyTree]

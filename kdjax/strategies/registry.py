@@ -12,6 +12,7 @@ from kdjax.strategies.methods.critic_on_features import critic_on_features
 from kdjax.strategies.methods.critic_on_logits import critic_on_logits
 from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
 from kdjax.strategies.methods.dkpp import dkpp
+from kdjax.strategies.methods.factor_transfer import factor_transfer, paraphraser
 from kdjax.strategies.methods.feature_map_online import feature_map_online
 from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
@@ -22,6 +23,7 @@ from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.kdgan import kdgan
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
+from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
 from kdjax.strategies.methods.vid import vid
@@ -47,6 +49,7 @@ class Entry(NamedTuple):
 
 
 GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
+FACTORS = "kdjax distill --config experiments/stages/factor_transfer.py:factor_transfer"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -70,6 +73,7 @@ STRATEGIES: dict[str, Entry] = {
             teacher=True,
         ),
         Entry(review_kd, "Knowledge review (ReviewKD)", "2104.09044", teacher=True),
+        Entry(ofd, "Overhaul of features (OFD)", "1904.01866", teacher=True),
         Entry(vid, "Variational information (VID)", "1904.05835", teacher=True),
         Entry(critic_on_features, "Critic on features", "1803.10750", teacher=True),
         Entry(meal, "MEAL", "1812.02425", teacher=True),
@@ -78,6 +82,21 @@ STRATEGIES: dict[str, Entry] = {
             "Feature-map-level online adversarial KD",
             "2002.01775",
             networks=("peer",),
+        ),
+        Entry(
+            paraphraser,
+            "Paraphraser of factor transfer",
+            "1802.04977",
+            networks=("paraphraser",),
+            command=FACTORS,
+        ),
+        Entry(
+            factor_transfer,
+            "Factor transfer (FT)",
+            "1802.04977",
+            networks=("paraphraser",),
+            teacher=True,
+            command=FACTORS,
         ),
         Entry(kdgan, "KDGAN", networks=("large", "critic")),
         Entry(

@@ -19,14 +19,18 @@ from experiments.stages.born_again import (
     dkpp,
     ensemble_accuracies,
 )
+from experiments.stages.dense_flow import dense_flow, flow
+from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
+from experiments.stages.moonshine import moonshine
 from experiments.stages.tune import tune
-from kdjax import setup
+from kdjax import losses, setup
 from kdjax.config import Compute, FromRun, Optim, Stages
 from kdjax.core import runlog
 from kdjax.models import zoo
+from kdjax.setup.load_models import InitialVariables
 from kdjax.train.optimizer import label_parameters
 from tests.e2e.saved import saved
 
@@ -38,6 +42,23 @@ PATHS = {
         "kd": ("teacher", "hint"),
     },
     fsp: {"teacher": ("", ""), "flow": ("teacher", ""), "labels": ("", "flow")},
+    factor_transfer: {
+        "teacher": ("", ""),
+        "paraphraser": ("", "teacher"),
+        "student": ("teacher", ""),
+    },
+    dense_flow: {
+        "teacher": ("", ""),
+        "flow1": ("teacher", ""),
+        "flow2": ("teacher", "flow1"),
+        "flow3": ("teacher", "flow2"),
+        "labels": ("", "flow3"),
+    },
+    moonshine: {
+        "teacher": ("", ""),
+        "labels": ("", ""),
+        "student": ("teacher", ""),
+    },
     born_again: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     cwtm: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
     dkpp: {"g0": ("", ""), "g1": ("g0", ""), "g2": ("g1", "")},
@@ -119,6 +140,43 @@ def test_stages_of_features_move_the_layers_below_alone():
     assert all("hard" not in run.terms for run in (hint, flow))
 
 
+def test_the_flow_is_swept_from_the_bottom_to_the_top():
+    """Stage m has the pairs up to tap m, and moves the layers below it alone."""
+    taps = ("stem", "stage1", "stage2", "stage3")
+    runs = dense_flow(repeats=2).runs
+    names = [f"flow{m}_{r}" for r in (1, 2) for m in (1, 2, 3)]
+    assert [*runs] == ["teacher", *names, "labels"]
+    for before, name in zip(["", *names], names, strict=False):
+        run, m = runs[name], int(name[4])
+        assert run.terms == {"flow": flow(m)}
+        assert run.optim.parameters == common.layers_to("digits", taps[m])
+        assert run.optim.schedule == "constant"
+        assert run.model.weights == (before and f"stage:{before}")
+    assert runs["labels"].model.weights == "stage:flow3_2"
+    assert runs["labels"].optim == Optim()
+
+
+def test_the_first_flow_is_fsp():
+    maps = [np.random.default_rng(i).normal(size=(2, 4, 4, 3)) for i in range(8)]
+    ours, theirs = (
+        [jnp.asarray(x) for x in maps[:4]],
+        [jnp.asarray(x) for x in maps[4:]],
+    )
+    ends = {"student_end": ours[1], "teacher_end": theirs[1]}
+    want = losses.fsp(ours[0], theirs[0], **ends)
+    options = [flow(m).options for m in (1, 2, 3)]
+    np.testing.assert_allclose(losses.dense_fsp(ours, theirs, **options[0]), want)
+    # M (M + 1) / 2 pairs.
+    pairs = [(i, j) for j in range(1, 4) for i in range(j)]
+    values = [
+        losses.fsp(ours[i], theirs[i], student_end=ours[j], teacher_end=theirs[j])
+        for i, j in pairs
+    ]
+    assert len(pairs) == 6
+    found = losses.dense_fsp(ours, theirs, **options[2])
+    np.testing.assert_allclose(found, np.mean(values, 0), rtol=1e-5)
+
+
 def test_lambda_of_fitnets_falls_from_4_to_1():
     """Of H without the factor T^2 that our KL has."""
     weight, temperature = fitnets().runs["kd"].terms["soft"].scalars
@@ -160,7 +218,20 @@ def traced(stages):
         teacher = None
         if isinstance(run.teacher, FromRun):
             teacher = models[run.teacher.run.removeprefix("stage:")]
-        setup.check_fit(run, train=train, student=None, teacher=teacher, initial={})
+        sizes = train.classes, train.shape[-1]
+        # Shapes in place of what an earlier stage trains.
+        initial = {
+            name: InitialVariables(
+                setup.trace_model(
+                    dataclasses.replace(run, model=network.model), *sizes
+                ).variables,
+                0,
+            )
+            for name, network in run.networks.items()
+            if network.frozen
+        }
+        parts = {"train": train, "student": None, "teacher": teacher}
+        setup.check_fit(run, **parts, initial=initial)
         models[name] = setup.trace_model(run, train.classes, train.shape[-1])
 
 
@@ -224,6 +295,41 @@ def start_of(run, seed):
     parts = setup.make_parts(alone, train=train)
     state = parts.make_state(np.arange(seed, seed + 1, dtype=np.int32), parts.start)
     return jax.tree.map(lambda x: np.asarray(x[0]), state.params["student"])
+
+
+@pytest.mark.full
+def test_factor_transfer_runs_and_resumes(tmp_path):
+    """The paraphraser's stage leaves the teacher as it is, and resumes bitwise."""
+    stages = short(factor_transfer(), tmp_path / "whole", checkpoint_every=1)
+    whole = kdjax.jobs.run_stages(stages)
+    teacher, same = (
+        kdjax.load(whole / name, seed=1).variables["params"]
+        for name in ("teacher", "paraphraser")
+    )
+    jax.tree.map(np.testing.assert_array_equal, teacher, same)
+    folder = tmp_path / "resumed"
+    for crash_at, name in ((2, "paraphraser"), (1, "student")):
+        crash(stages, folder, name, crash_at)
+    kdjax.jobs.run_stages(dataclasses.replace(stages, workdir=str(folder)))
+    for name in stages.runs:
+        pair = saved(whole / name), saved(folder / name)
+        jax.tree.map(np.testing.assert_array_equal, *pair)
+    assert any("translator" in key for key in saved(whole / "student"))
+
+
+def crash(stages, folder, name, step):
+    """Run the stages into a crash of one of them behind a step."""
+    append = runlog.append_metrics
+
+    def write(path, line):
+        append(path, line)
+        if path.name == name and line["step"] == step:
+            raise RuntimeError("a crash")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runlog, "append_metrics", write)
+        with pytest.raises(RuntimeError, match="a crash"):
+            kdjax.jobs.run_stages(dataclasses.replace(stages, workdir=str(folder)))
 
 
 @pytest.mark.full

@@ -116,10 +116,14 @@ def refused(call, *arguments, **options):
     return text
 
 
-def check_resumes(strategy, tiny_run, tmp_path, monkeypatch):
-    """A run that crashed and continued ends as one that did not, bitwise."""
-    teacher = tapped(width=3, classes=10)
-    variables = teacher.init(jax.random.key(7), jnp.zeros((1, 8, 8, 1)))
+def check_resumes(strategy, tiny_run, tmp_path, monkeypatch, teacher=None):
+    """A run that crashed and continued ends as one that did not, bitwise.
+
+    teacher: a model and its variables.
+    """
+    if teacher is None:
+        model = tapped(width=3, classes=10)
+        teacher = model, model.init(jax.random.key(7), jnp.zeros((1, 8, 8, 1)))
     run = tiny_run(
         strategy=strategy, steps=6, checkpoint_every=2, evaluate_every=6, log_every=1
     )
@@ -134,7 +138,7 @@ def check_resumes(strategy, tiny_run, tmp_path, monkeypatch):
         return kdjax.distill(
             dataclasses.replace(run, **changes),
             student=tapped(classes=10),
-            teacher=(teacher, variables),
+            teacher=teacher,
         )
 
     with monkeypatch.context() as patch:
