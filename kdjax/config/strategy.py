@@ -16,8 +16,9 @@ class Offline:
     """Log the norm of each weighted term's gradient in the student. Each term takes a
     backward pass of its own."""
     project_gradients: bool = False
-    """Where gradients of two weighted terms conflict in the student, remove the part of
-    each along the other (PCGrad, arXiv 2001.06782). Costs as much as their norms."""
+    """Project the gradients of two weighted terms that conflict in the student: each
+    loses its part along the other (PCGrad, arXiv 2001.06782). It costs as much as their
+    norms."""
     controller: str = ""
     """Weights and temperatures that follow the run's metrics: `keep_divergence`,
     `stop_at_agreement`, `equal_magnitudes`, or `file.py:function` of your own; empty:
