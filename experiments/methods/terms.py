@@ -1,0 +1,78 @@
+"""Losses that are one term of a run: labels, and the loss of the paper's weight.
+
+`kdjax losses NAME` prints the same taps, weight and temperature.
+"""
+
+import dataclasses
+import functools
+
+from experiments.methods import common
+from kdjax import losses
+from kdjax.config import HARD, Run, Scalar, Term
+from kdjax.experiments import Experiment, above
+
+NONE = "no number for digits"
+NAMES = (
+    # Logits.
+    "reverse_softmax_kl",
+    "logit_mse",
+    "dkd",
+    "dist",
+    "mlld",
+    "standardized_kl",
+    # Features.
+    "hint_l2",
+    "attention_transfer",
+    "nst",
+    "cwd",
+    "ickd",
+    "ab",
+    "fsp",
+    # Relations of examples.
+    "rkd_distance",
+    "rkd_angle",
+    "sp",
+    "cc",
+    "pkt",
+    "irg_edges",
+    "locality_preserving",
+    "mmd",
+)
+
+
+def term(name: str) -> Term:
+    """The term of a loss: taps, projector and weight of its recipe."""
+    recipe = losses.REGISTRY[name].term
+    assert recipe is not None
+
+    def taps(names: tuple[str, ...]) -> str | tuple[str, ...]:
+        return names[0] if len(names) == 1 else names
+
+    return Term(
+        name,
+        Scalar(float(recipe.weight)),
+        student=taps(recipe.student),
+        teacher=taps(recipe.teacher),
+        projector=recipe.projector,
+    )
+
+
+def beside_labels(scale: str, name: str) -> Run:
+    """Cross-entropy of the labels, and the loss."""
+    terms = {"hard": HARD, "loss": term(name)}
+    return dataclasses.replace(common.base(scale), terms=terms)
+
+
+EXPERIMENT = Experiment(
+    claim="A loss of the literature, beside labels, ends above labels alone",
+    variants={
+        "labels": common.labels,
+        "hinton": common.hinton,
+        **{name: functools.partial(beside_labels, name=name) for name in NAMES},
+    },
+    durations=common.DURATIONS,
+    hypotheses=tuple(
+        above(f"{name} above labels", name, "labels", paper=NONE)
+        for name in ("hinton", *NAMES)
+    ),
+)
