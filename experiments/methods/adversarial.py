@@ -1,6 +1,9 @@
 """A critic between student and teacher: on logits, on features, on every tap."""
 
+import dataclasses
+
 from experiments.methods import common
+from kdjax.config import Network, Run
 from kdjax.experiments import Experiment, above
 
 NONE = "no number for digits"
@@ -27,20 +30,38 @@ CHOSEN = {
     },
 }
 
+
+def kdgan(scale: str) -> Run:
+    """A student, the teacher's network and a critic of its size."""
+    run = common.beside_large(scale, "kdgan")
+    critic = Network(common.large(scale))
+    return dataclasses.replace(run, networks={**run.networks, "critic": critic})
+
+
+def online(scale: str) -> Run:
+    """A student, and a peer that is the teacher's network."""
+    run = common.alone(scale, "feature_map_online")
+    return dataclasses.replace(run, networks={"peer": Network(common.large(scale))})
+
+
+WITHOUT_TEACHER = {"kdgan": kdgan, "feature maps online": online}
+NAMES = (*CHOSEN, *WITHOUT_TEACHER)
+
 EXPERIMENT = Experiment(
     claim=(
         "A student that a critic cannot tell from its teacher ends above labels alone "
-        "(arXiv 1709.00513, 1803.10750, 1812.02425)"
+        "(arXiv 1709.00513, 1803.10750, 1812.02425, 2002.01775; KDGAN, NeurIPS 2018)"
     ),
     variants={
         "labels": common.labels,
         "hinton": common.hinton,
         **common.variants_of(CHOSEN),
+        **WITHOUT_TEACHER,
     },
     select_on_validation=common.groups_of(CHOSEN),
     durations=common.DURATIONS,
     hypotheses=(
-        *(above(f"{x} above labels", x, "labels", paper=NONE) for x in CHOSEN),
+        *(above(f"{x} above labels", x, "labels", paper=NONE) for x in NAMES),
         *(above(f"{x} above Hinton's loss", x, "hinton") for x in CHOSEN),
     ),
 )

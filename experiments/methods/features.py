@@ -1,4 +1,4 @@
-"""Features, contrast and gradients of a teacher: VID, CRD, attention, Jacobians."""
+"""Features, contrast and gradients of a teacher: VID, CRD, OFD, IRG, Jacobians."""
 
 import functools
 
@@ -9,6 +9,8 @@ NONE = "no number for digits"
 METHODS = {
     "review": functools.partial(common.taught, name="review_kd"),
     "jacobian": functools.partial(common.taught, name="jacobian_matching"),
+    "irg": functools.partial(common.taught, name="irg"),
+    "ofd": functools.partial(common.taught, name="ofd"),
 }
 # The weight of these is chosen on validation.
 CHOSEN = {
@@ -21,7 +23,8 @@ NAMES = (*METHODS, *CHOSEN)
 EXPERIMENT = Experiment(
     claim=(
         "Matching features or input gradients of a teacher ends above labels alone "
-        "(arXiv 1904.05835, 1910.10699, 2104.09044, 1803.00443, 1612.03928)"
+        "(arXiv 1904.05835, 1910.10699, 2104.09044, 1803.00443, 1612.03928, "
+        "1904.01866, CVPR 2019)"
     ),
     variants={
         "labels": common.labels,

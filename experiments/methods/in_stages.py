@@ -11,11 +11,14 @@ from collections.abc import Callable
 from experiments.methods import common
 from experiments.stages.assistants import assistants, ladder, plain
 from experiments.stages.born_again import born_again, cwtm, dkpp
+from experiments.stages.dense_flow import dense_flow
+from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
+from experiments.stages.moonshine import moonshine
 from experiments.stages.tune import tune
-from kdjax.config import Stages
+from kdjax.config import Run, Stages
 from kdjax.experiments import Experiment, above
 
 NONE = "no number for digits"
@@ -32,6 +35,23 @@ def halved(scale: str, function: Callable[..., Stages]) -> Stages:
         optim = dataclasses.replace(run.optim, warmup=run.optim.warmup // 2)
         runs[name] = dataclasses.replace(run, steps=run.steps // 2, optim=optim)
     return dataclasses.replace(stages, runs=runs)
+
+
+def swept(scale: str) -> Stages:
+    """Densely distilled flow: three stages of flows and one of labels, equally long."""
+    stages = dense_flow(scale=scale)
+    runs = dict(stages.runs)
+    for name in [*runs][1:]:
+        run = runs[name]
+        optim = dataclasses.replace(run.optim, warmup=run.optim.warmup // 4)
+        steps = max(1, run.steps // 4)
+        runs[name] = dataclasses.replace(run, steps=steps, optim=optim)
+    return dataclasses.replace(stages, runs=runs)
+
+
+def cheap(scale: str) -> Run:
+    """The network of Moonshine on labels alone."""
+    return moonshine(scale=scale).runs["labels"]
 
 
 def staged(scale: str, function: Callable[..., Stages], **options: object) -> Stages:
@@ -52,6 +72,8 @@ WHOLE = {
     "dkpp": dkpp,
     "no assistant": plain,
     "ladder": ladder,
+    "factor transfer": factor_transfer,
+    "cheap convolutions": moonshine,
 }
 
 EXPERIMENT = Experiment(
@@ -64,6 +86,8 @@ EXPERIMENT = Experiment(
         "hinton": common.hinton,
         **{n: functools.partial(halved, function=f) for n, f in HALVED.items()},
         **{n: functools.partial(staged, function=f) for n, f in WHOLE.items()},
+        "dense flow": swept,
+        "cheap convolutions, labels": cheap,
         "assistant": functools.partial(staged, function=assistants),
     },
     durations=common.DURATIONS,
@@ -71,6 +95,15 @@ EXPERIMENT = Experiment(
         above("hints first above labels", "fitnets", "labels", paper=FITNETS),
         above("hints first above Hinton's loss", "fitnets", "hinton", paper=NONE),
         above("flows first above labels", "fsp", "labels", paper=FSP),
+        above("dense flow above labels", "dense flow", "labels", paper=NONE),
+        above("dense flow above one flow", "dense flow", "fsp"),
+        above("factors above labels", "factor transfer", "labels", paper=NONE),
+        above(
+            "Moonshine's attention above the same cheap network on labels",
+            "cheap convolutions",
+            "cheap convolutions, labels",
+            paper=NONE,
+        ),
         above("soft targets after labels above labels", "labels, then soft", "labels"),
         above("tuning on own predictions above labels", "tune", "labels"),
         above("one generation above labels", "born again 1", "labels", paper=NONE),
