@@ -178,7 +178,10 @@ def _check_logits(
 
 
 def _trace_step(parts: Parts) -> None:
-    """Trace the first step; a student that no loss depends on is an error."""
+    """Trace the first step; a student that no loss depends on is an error.
+
+    Unless the strategy itself gives it a rate of 0, as that of a paraphraser does.
+    """
 
     def first_state(start: PyTree) -> TrainState:
         states = parts.make_state(np.arange(1), start)
@@ -191,7 +194,13 @@ def _trace_step(parts: Parts) -> None:
     arguments = jax.eval_shape(first_state, parts.start), batch, constants
     program, (new, _) = jax.make_jaxpr(parts.step, return_shape=True)(*arguments)
     moments = _student_moments(new, parts.strategy.student)
-    if moments and not find_dependences(program, moments) & _data_inputs(*arguments):
+    own = parts.strategy.optim.get(parts.strategy.student)
+    learns = own is None or own.lr > 0
+    if (
+        learns
+        and moments
+        and not find_dependences(program, moments) & _data_inputs(*arguments)
+    ):
         expected = "losses that depend on the outputs of the student"
         got = "a gradient of 0 for each of its parameters"
         custom = isinstance(parts.run.strategy, configs.Custom)
