@@ -21,11 +21,13 @@ from kdjax.strategies.methods.input_gradients import (
 )
 from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.kdgan import kdgan
+from kdjax.strategies.methods.majority_triplets import majority_triplets
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
+from kdjax.strategies.methods.specialists import specialist, with_specialists
 from kdjax.strategies.methods.vid import vid
 
 
@@ -50,6 +52,8 @@ class Entry(NamedTuple):
 
 GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
 FACTORS = "kdjax distill --config experiments/stages/factor_transfer.py:factor_transfer"
+STAGES = "kdjax distill --config experiments/stages"
+GENERATED = f"{STAGES}/generated.py:digits"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -113,6 +117,26 @@ STRATEGIES: dict[str, Entry] = {
             networks=("generator",),
             teacher=True,
             command=GENERATED,
+        ),
+        Entry(
+            specialist,
+            "Specialist with a dustbin class",
+            "1503.02531",
+            command=f"{STAGES}/specialists.py:specialists",
+        ),
+        Entry(
+            with_specialists,
+            "Generalist and specialists",
+            "1503.02531",
+            teacher=True,
+            command=f"{STAGES}/specialists.py:specialists",
+        ),
+        Entry(
+            majority_triplets,
+            "Several teachers and their vote",
+            "10.1145/3097983.3098135",
+            teacher=True,
+            command=f"{STAGES}/several_teachers.py:majority",
         ),
     )
 }
