@@ -19,6 +19,7 @@
 | Majority of several teachers, You et al., KDD 2017 | several_teachers.py:majority |
 | Two teachers, Chen et al., ISNN 2019 | several_teachers.py:two_teachers |
 | Specialists, arXiv 1503.02531 | specialists.py:specialists |
+| Supervision transfer, arXiv 1507.00448 | supervision_transfer.py:transfer |
 
 Each function returns `Stages` and has a default for every argument. `scale` is tiny,
 digits or cifar. Networks, images, views and optimizer are those of

@@ -26,8 +26,7 @@ from kdjax.config import (
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
-from kdjax.models import weights
-from kdjax.models.normalization import normalize_inputs
+from kdjax.models import weights, zoo
 from kdjax.setup.load_models import (
     load_pretrained,
     load_trained,
@@ -178,10 +177,9 @@ def _read_run(folder: pathlib.Path, field: str) -> Run:
 
 def _bind(config: ModelConfig, model: Model, variables: Any, field: str) -> BoundModel:
     """A model and its variables from Python, for the images of its config."""
-    scale = config.normalization
-    model = normalize_inputs(model, scale, field)
+    model, scale = zoo.adapt_inputs(model, config, field), (config.input_scale,)
     variables = jax.tree.map(_to_jax_dtype, variables)
-    return BoundModel(model, variables, None, config.resolution, (scale,))
+    return BoundModel(model, variables, None, config.resolution, scale)
 
 
 def _to_jax_dtype(x: Any) -> Any:

@@ -30,6 +30,7 @@ from kdjax import losses, setup
 from kdjax.config import Compute, FromRun, Optim, Stages
 from experiments.stages.several_teachers import majority, oracle, two_teachers
 from experiments.stages.specialists import specialists
+from experiments.stages.supervision_transfer import transfer
 from experiments.stages.tune import tune
 from kdjax import setup
 from kdjax.config import Compute, Ensemble, FromRun, Optim, Stages, members_of
@@ -92,6 +93,12 @@ PATHS = {
         "loose": ("", ""),
         "strict": ("", ""),
         "student": ("loose strict", ""),
+    },
+    transfer: {
+        "teacher": ("", ""),
+        "transfer": ("teacher", ""),
+        "labels": ("", "transfer"),
+        "alone": ("", ""),
     },
     specialists: {
         "generalist": ("", ""),
