@@ -22,6 +22,7 @@ from kdjax.strategies.methods.input_gradients import (
 from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.kdgan import kdgan
 from kdjax.strategies.methods.majority_triplets import majority_triplets
+from kdjax.strategies.methods.many_students import many_students
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.ofd import ofd
@@ -117,6 +118,15 @@ STRATEGIES: dict[str, Entry] = {
             networks=("generator",),
             teacher=True,
             command=GENERATED,
+        ),
+        Entry(
+            many_students,
+            "Many students under one teacher",
+            teacher=True,
+            command=(
+                "kdjax distill --strategy.function many_students "
+                "--networks.small.model.name resnet --networks.small.model.width 1"
+            ),
         ),
         Entry(
             specialist,
