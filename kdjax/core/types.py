@@ -61,6 +61,7 @@ class BoundModel(NamedTuple):
         as one.
     normalization: `kdjax.config.ModelConfig.input_scale`, one for each model.
     code: fingerprints of models of the user's own functions, one for each model.
+    has_logits: False for a network without a head, whose logits are `[batch, 0]`.
     """
 
     model: Model
@@ -69,6 +70,7 @@ class BoundModel(NamedTuple):
     resolution: Any
     normalization: tuple[str, ...] = ("symmetric",)
     code: tuple[str, ...] = ("",)
+    has_logits: bool = True
 
 
 class View(NamedTuple):

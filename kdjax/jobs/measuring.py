@@ -140,8 +140,12 @@ def check_teacher(teacher: BoundModel, job: Job) -> None:
     Warns of accuracy near chance, of another order of the classes, and of
     probabilities in place of logits.
 
+    One without logits is left out.
+
     Raises ConfigError for outputs that are not finite.
     """
+    if not teacher.has_logits:
+        return
     run, whole = job.run, job.data["validation"]
     source = select(whole, spread_sample(len(whole), SAMPLE))
     seeds = run.seeds if teacher.axis == 0 else 1

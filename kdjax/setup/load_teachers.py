@@ -76,8 +76,11 @@ def load_teacher(
             case TrainFirst():
                 folder, last = teacher_folder(run), FromRun()
                 teacher = _load_run(run, folder, last, source, mesh, field)
-        if getattr(config, "outputs", "logits") == "probabilities":
+        outputs = getattr(config, "outputs", "logits")
+        if outputs == "probabilities":
             teacher = take_logarithm(teacher)
+        if outputs == "embedding":
+            teacher = take_embedding(teacher)
         teachers.append(cast(teacher, config.precision))
     if isinstance(run.teacher, Ensemble):
         _check_same_classes(teachers, source)
@@ -262,7 +265,8 @@ def ensemble_teachers(members: list[BoundModel], run: Run) -> BoundModel:
     sizes = tuple(member.resolution for member in members)
     scales = tuple(scale for member in members for scale in member.normalization)
     code = tuple(text for member in members for text in member.code)
-    return BoundModel(model, variables, axis, sizes, scales, code)
+    has_logits = all(member.has_logits for member in members)
+    return BoundModel(model, variables, axis, sizes, scales, code, has_logits)
 
 
 def _with_axis(teacher: BoundModel, axis: int | None, seeds: int) -> PyTree:
@@ -293,6 +297,19 @@ def take_logarithm(teacher: BoundModel) -> BoundModel:
         return output._replace(logits=jnp.log(jnp.maximum(logits, tiny))), state
 
     return teacher._replace(model=teacher.model._replace(apply=apply))
+
+
+def take_embedding(teacher: BoundModel) -> BoundModel:
+    """The same model with its outputs as the tap `embedding`, and empty logits."""
+
+    def apply(variables, images, *, train=False, rngs=None):
+        result = teacher.model.apply(variables, images, train=train, rngs=rngs)
+        output, state = result
+        taps = {**output.taps, "embedding": output.logits}
+        return Output(output.logits[:, :0], taps), state
+
+    model = teacher.model._replace(apply=apply)
+    return teacher._replace(model=model, has_logits=False)
 
 
 def cast(teacher: BoundModel, precision: str) -> BoundModel:

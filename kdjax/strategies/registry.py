@@ -14,6 +14,7 @@ from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
 from kdjax.strategies.methods.dkpp import dkpp
 from kdjax.strategies.methods.factor_transfer import factor_transfer, paraphraser
 from kdjax.strategies.methods.feature_map_online import feature_map_online
+from kdjax.strategies.methods.feature_matching import feature_matching
 from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
     attention_transfer_gradient,
@@ -127,6 +128,12 @@ STRATEGIES: dict[str, Entry] = {
                 "kdjax distill --strategy.function many_students "
                 "--networks.small.model.name resnet --networks.small.model.width 1"
             ),
+        ),
+        Entry(
+            feature_matching,
+            "Label-free feature matching (Theia)",
+            "2407.20179",
+            teacher=True,
         ),
         Entry(
             specialist,
