@@ -18,6 +18,7 @@
 | Teachers weighted by example | several_teachers.py:oracle |
 | Majority of several teachers, You et al., KDD 2017 | several_teachers.py:majority |
 | Two teachers, Chen et al., ISNN 2019 | several_teachers.py:two_teachers |
+| Graph of several teachers, arXiv 1804.10069 | several_teachers.py:graph |
 | Specialists, arXiv 1503.02531 | specialists.py:specialists |
 | Supervision transfer, arXiv 1507.00448 | supervision_transfer.py:transfer |
 

@@ -3,9 +3,10 @@
     kdjax distill --config experiments/stages/several_teachers.py:oracle
     kdjax distill --config experiments/stages/several_teachers.py:majority
     kdjax distill --config experiments/stages/several_teachers.py:two_teachers
+    kdjax distill --config experiments/stages/several_teachers.py:graph
 
 Hinton et al. 2015, arXiv 1503.02531, weighted as in Kang et al. 2019, arXiv 1911.13019;
-You et al., KDD 2017; Chen et al., ISNN 2019.
+You et al., KDD 2017; Chen et al., ISNN 2019; Zhang and Peng 2018, arXiv 1804.10069.
 """
 
 import dataclasses
@@ -49,6 +50,24 @@ def majority(
     widths: of the teachers.
     """
     strategy = Custom("majority_triplets")
+    student = common.taught(steps, teacher=members(len(widths)), strategy=strategy)
+    return Stages({**teachers(widths), "student": student}, workdir)
+
+
+def graph(
+    widths: tuple[int, ...] = WIDTHS,
+    *,
+    steps: int = common.STEPS,
+    workdir: str = "runs/graph",
+) -> Stages:
+    """The strategy `teacher_graph`: weighted predictions, and pairs of features.
+
+    The paper's teachers learn without labels. These learn by labels, and the strategy
+    reads their features alone.
+
+    widths: of the teachers.
+    """
+    strategy = Custom("teacher_graph")
     student = common.taught(steps, teacher=members(len(widths)), strategy=strategy)
     return Stages({**teachers(widths), "student": student}, workdir)
 

@@ -30,6 +30,7 @@ from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
 from kdjax.strategies.methods.specialists import specialist, with_specialists
+from kdjax.strategies.methods.teacher_graph import teacher_graph
 from kdjax.strategies.methods.vid import vid
 
 
@@ -134,6 +135,13 @@ STRATEGIES: dict[str, Entry] = {
             "Label-free feature matching (Theia)",
             "2407.20179",
             teacher=True,
+        ),
+        Entry(
+            teacher_graph,
+            "Graph of several teachers",
+            "1804.10069",
+            teacher=True,
+            command=f"{STAGES}/several_teachers.py:graph",
         ),
         Entry(
             specialist,

@@ -29,6 +29,12 @@ from experiments.stages.tune import tune
 from kdjax import losses, setup
 from kdjax.config import Compute, FromRun, Optim, Stages
 from experiments.stages.several_teachers import majority, oracle, two_teachers
+from experiments.stages.several_teachers import (
+    graph,
+    majority,
+    oracle,
+    two_teachers,
+)
 from experiments.stages.specialists import specialists
 from experiments.stages.supervision_transfer import transfer
 from experiments.stages.tune import tune
@@ -88,6 +94,7 @@ PATHS = {
     },
     tune: {"train": ("", ""), "tune": ("train", "train")},
     oracle: {**THREE, "student": (" ".join(THREE), "")},
+    graph: {**THREE, "student": (" ".join(THREE), "")},
     majority: {**THREE, "student": (" ".join(THREE), "")},
     two_teachers: {
         "loose": ("", ""),
