@@ -14,50 +14,47 @@ import dataclasses
 from experiments.stages import common
 from kdjax.config import Custom, Ensemble, FromRun, Run, Stages, Term
 
-# Of three teachers the vote has no tie.
-WIDTHS = (4, 6, 8)
+# Widths on the digits, depths on CIFAR. Of three teachers the vote has no tie.
+_SIZES = {"tiny": (4, 6, 8), "digits": (4, 6, 8), "cifar": (32, 44, 56)}
 
 
 def oracle(
-    widths: tuple[int, ...] = WIDTHS,
     *,
+    scale: str = "digits",
     rule: str = "oracle",
-    steps: int = common.STEPS,
     workdir: str = "runs/oracle",
 ) -> Stages:
     """Teachers weighted by example: 0.1 CE(y, p) + 0.9 sum_m w_m T^2 KL(p_m || p).
 
     Args:
-      widths: of the teachers.
+      scale: of the networks and data: tiny, digits or cifar.
       rule: of `kdjax.targets.teacher_weights`: "oracle" for equal weights of those
         that are right, "entropy" or "confidence".
     """
     terms = common.soft_and_hard(0.9, 0.1, 4.0)
     weights = {"example_weights": "teacher_weights", "example_options": {"rule": rule}}
     terms["soft"] = dataclasses.replace(terms["soft"], **weights)
-    student = common.taught(steps, teacher=members(len(widths)), terms=terms)
-    return Stages({**teachers(widths), "student": student}, workdir)
+    student = common.taught(scale, teacher=members(scale), terms=terms)
+    return Stages({**teachers(scale), "student": student}, workdir)
 
 
 def majority(
-    widths: tuple[int, ...] = WIDTHS,
     *,
-    steps: int = common.STEPS,
+    scale: str = "digits",
     workdir: str = "runs/majority",
 ) -> Stages:
     """The strategy `majority_triplets`: the mean of the teachers, and their vote.
 
-    widths: of the teachers.
+    scale: of the networks and data: tiny, digits or cifar.
     """
     strategy = Custom("majority_triplets")
-    student = common.taught(steps, teacher=members(len(widths)), strategy=strategy)
-    return Stages({**teachers(widths), "student": student}, workdir)
+    student = common.taught(scale, teacher=members(scale), strategy=strategy)
+    return Stages({**teachers(scale), "student": student}, workdir)
 
 
 def graph(
-    widths: tuple[int, ...] = WIDTHS,
     *,
-    steps: int = common.STEPS,
+    scale: str = "digits",
     workdir: str = "runs/graph",
 ) -> Stages:
     """The strategy `teacher_graph`: weighted predictions, and pairs of features.
@@ -65,37 +62,41 @@ def graph(
     The paper's teachers learn without labels. These learn by labels, and the strategy
     reads their features alone.
 
-    widths: of the teachers.
+    scale: of the networks and data: tiny, digits or cifar.
     """
     strategy = Custom("teacher_graph")
-    student = common.taught(steps, teacher=members(len(widths)), strategy=strategy)
-    return Stages({**teachers(widths), "student": student}, workdir)
+    student = common.taught(scale, teacher=members(scale), strategy=strategy)
+    return Stages({**teachers(scale), "student": student}, workdir)
 
 
 def two_teachers(
     *,
+    scale: str = "digits",
     weight: float = 1.0,
-    loose_steps: int = 400,
-    steps: int = common.STEPS,
+    loose: float = 0.4,
     workdir: str = "runs/two_teachers",
 ) -> Stages:
     """One teacher for the predictions, and one for the features.
 
     L = 0.1 CE(y, p) + 0.9 T^2 KL(p_loose || p) + weight * |r(F) - F_strict|^2
 
-    The strict teacher is trained to the end, the loose one for few steps. The map r
-    is a trained 1x1 convolution. The paper's weights could not be checked.
+    The map r is a trained 1x1 convolution. The paper's weights could not be checked.
+
+    Args:
+      scale: of the networks and data: tiny, digits or cifar.
+      loose: share of the strict teacher's steps that the loose one is trained for.
     """
     terms = common.soft_and_hard(0.9, 0.1, 4.0)
     terms["soft"] = dataclasses.replace(terms["soft"], teacher="0/logits")
     terms["hint"] = Term(
         "hint_l2", weight=weight, student="stage2", teacher="1/stage2", projector=True
     )
+    strict = common.teacher(scale)
     runs = {
-        "loose": common.teacher(steps=loose_steps),
-        "strict": common.teacher(),
+        "loose": common.teacher(scale, steps=max(2, int(loose * strict.steps))),
+        "strict": strict,
         "student": common.taught(
-            steps,
+            scale,
             teacher=Ensemble((FromRun("stage:loose"), FromRun("stage:strict"))),
             terms=terms,
         ),
@@ -103,11 +104,12 @@ def two_teachers(
     return Stages(runs, workdir)
 
 
-def teachers(widths: tuple[int, ...]) -> dict[str, Run]:
+def teachers(scale: str) -> dict[str, Run]:
     """A stage for each teacher: `teacher0`, `teacher1`, ..."""
-    return {f"teacher{i}": common.teacher(width) for i, width in enumerate(widths)}
+    models = [common.sized(scale, size) for size in _SIZES[scale]]
+    return {f"teacher{i}": common.teacher(scale, x) for i, x in enumerate(models)}
 
 
-def members(count: int) -> Ensemble:
+def members(scale: str) -> Ensemble:
     """All of them as the teachers of a run."""
-    return Ensemble(tuple(FromRun(f"stage:teacher{i}") for i in range(count)))
+    return Ensemble(tuple(FromRun(f"stage:{name}") for name in teachers(scale)))

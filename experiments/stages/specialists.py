@@ -3,6 +3,8 @@
 kdjax distill --config experiments/stages/specialists.py:specialists
 """
 
+import dataclasses
+
 from experiments.stages import common
 from kdjax.config import Custom, Ensemble, FromRun, Stages
 
@@ -13,31 +15,32 @@ CLUSTERS = ("1,4,7", "3,5,8,9")
 def specialists(
     clusters: tuple[str, ...] = CLUSTERS,
     *,
-    width: int = 8,
-    special_steps: int = 400,
+    scale: str = "digits",
+    share: float = 0.4,
     temperature: float = 2.0,
-    steps: int = common.STEPS,
     workdir: str = "runs/specialists",
 ) -> Stages:
     """A generalist, specialists that start from it, then a student of all.
 
     Args:
       clusters: class ids of each specialist.
-      width: of generalist and specialists.
-      special_steps: of each specialist.
+      scale: of the networks and data: tiny, digits or cifar.
+      share: of the generalist's steps that each specialist is trained for.
     """
-    runs = {"generalist": common.teacher(width)}
+    runs = {"generalist": common.teacher(scale)}
+    model, steps = runs["generalist"].model, runs["generalist"].steps
+    start = dataclasses.replace(model, weights="stage:generalist")
     for i, cluster in enumerate(clusters):
         ids = tuple(int(x) for x in cluster.split(","))
         runs[f"specialist{i}"] = common.teacher(
-            width,
-            model=common.resnet(width, start="stage:generalist"),
-            steps=special_steps,
+            scale,
+            start,
+            steps=max(2, int(share * steps)),
             strategy=Custom("specialist", options={"cluster": ids}),
         )
     options = {"clusters": clusters, "temperature": temperature}
     runs["student"] = common.taught(
-        steps,
+        scale,
         teacher=Ensemble(tuple(FromRun(f"stage:{name}") for name in runs)),
         strategy=Custom("with_specialists", options=options),
     )

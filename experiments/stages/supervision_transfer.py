@@ -1,7 +1,6 @@
 """Supervision transfer, Gupta et al. 2016, arXiv 1507.00448: images teach edges.
 
     kdjax distill --config experiments/stages/supervision_transfer.py:transfer
-    kdjax distill --config experiments/stages/supervision_transfer.py:cifar
     python -m experiments.stages.supervision_transfer runs/transfer
 
 The last command prints the accuracy of late fusion: of both modalities together.
@@ -16,17 +15,13 @@ import numpy as np
 
 import kdjax
 from experiments.stages import common
-from kdjax import presets, setup, targets
+from kdjax import setup, targets
 from kdjax.config import (
     FromRun,
     Modality,
-    ModelConfig,
-    Optim,
     Stages,
     Term,
-    labels_only,
 )
-from kdjax.jobs.distilling import teacher_run
 
 # The stages whose predictions late fusion averages.
 FUSED = ("teacher", "labels")
@@ -34,64 +29,43 @@ FUSED = ("teacher", "labels")
 
 def transfer(
     *,
+    scale: str = "digits",
     modality: Modality = "edges",
     tap: str = "stage3",
-    transfer_steps: int = common.STEPS,
-    steps: int = common.STEPS,
     workdir: str = "runs/transfer",
 ) -> Stages:
     """A teacher of images, a student of their edges by its features, then labels.
 
     Transfer: |r(F(edges)) - F_teacher(image)|^2, without labels, with a trained 1x1
-    convolution r. The head does not move. Then CE(y, p). `alone` has labels only.
+    convolution r. The head does not move. Then CE(y, p) on few labels. `alone` has
+    these labels only.
 
     Args:
+      scale: of the networks and data: tiny, digits or cifar.
       modality: that of the student, "edges" or "gray". Digits are gray already.
       tap: the layer whose features are matched.
     """
-    student = dataclasses.replace(common.resnet(), modality=modality)
-    below = dataclasses.replace(Optim(), parameters=common.layers_to(tap))
-    # Every digit teaches here: transfer takes no labels.
-    unlabeled = dataclasses.replace(
-        common.taught().data, train="train", train_name="digits"
+    base = common.taught(scale)
+    model = dataclasses.replace(
+        base.model, modality=modality, normalization="symmetric"
     )
-    start = dataclasses.replace(student, weights="stage:transfer")
-    return Stages(
-        {
-            "teacher": common.teacher(),
-            "transfer": common.taught(
-                transfer_steps,
-                model=student,
-                data=unlabeled,
-                teacher=FromRun("stage:teacher"),
-                terms=matching(tap),
-                optim=below,
-            ),
-            "labels": common.on_labels(steps, model=start),
-            "alone": common.on_labels(steps, model=student),
-        },
-        workdir,
-    )
-
-
-def cifar(
-    *, modality: Modality = "gray", workdir: str = "runs/transfer_cifar"
-) -> Stages:
-    """The same with CIFAR-10: ResNet-56 of colors, ResNet-20 of gray levels."""
-    model = ModelConfig("resnet20", norm="batch", resolution=32, modality=modality)
     start = dataclasses.replace(model, weights="stage:transfer")
-    base = presets.cifar10(baselines=(), model=model)
-    few = dataclasses.replace(base.data, train="train[:5000]")
-    matched = {"teacher": FromRun("stage:teacher"), "terms": matching("stage3")}
-    return Stages(
-        {
-            "teacher": teacher_run(base, pathlib.Path("teacher")),
-            "transfer": dataclasses.replace(base, **matched),
-            "labels": labels_only(base, teacher=None, model=start, data=few),
-            "alone": labels_only(base, teacher=None, data=few),
-        },
-        workdir,
-    )
+    below = dataclasses.replace(base.optim, parameters=common.layers_to(scale, tap))
+    # Every image teaches in the transfer, which takes no labels.
+    unlabeled, few = base.data, dataclasses.replace(base.data, train="train[:5000]")
+    if scale != "cifar":
+        few = base.data
+        unlabeled = dataclasses.replace(few, train="train", train_name=few.name)
+    matched = {"teacher": FromRun("stage:teacher"), "terms": matching(tap)}
+    runs = {
+        "teacher": common.teacher(scale),
+        "transfer": common.taught(
+            scale, model=model, data=unlabeled, optim=below, **matched
+        ),
+        "labels": common.on_labels(scale, model=start, data=few),
+        "alone": common.on_labels(scale, model=model, data=few),
+    }
+    return Stages(runs, workdir)
 
 
 def matching(tap: str) -> dict[str, Term]:

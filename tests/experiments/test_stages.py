@@ -25,10 +25,6 @@ from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
 from experiments.stages.moonshine import moonshine
-from experiments.stages.tune import tune
-from kdjax import losses, setup
-from kdjax.config import Compute, FromRun, Optim, Stages
-from experiments.stages.several_teachers import majority, oracle, two_teachers
 from experiments.stages.several_teachers import (
     graph,
     majority,
@@ -38,7 +34,7 @@ from experiments.stages.several_teachers import (
 from experiments.stages.specialists import specialists
 from experiments.stages.supervision_transfer import transfer
 from experiments.stages.tune import tune
-from kdjax import setup
+from kdjax import losses, setup
 from kdjax.config import Compute, Ensemble, FromRun, Optim, Stages, members_of
 from kdjax.core import runlog
 from kdjax.models import zoo
@@ -252,9 +248,11 @@ def traced(stages):
     for name, run in stages.runs.items():
         run = dataclasses.replace(run, compute=Compute(data=1))
         train = setup.load_source(run, "train")
-        teacher = None
-        if isinstance(run.teacher, FromRun):
-            teacher = models[run.teacher.run.removeprefix("stage:")]
+        named = [x.run.removeprefix("stage:") for _, x in members_of(run.teacher)]
+        teachers = [models[name] for name in named]
+        teacher = teachers[0] if teachers else None
+        if isinstance(run.teacher, Ensemble):
+            teacher = setup.ensemble_teachers(teachers, run)
         sizes = train.classes, train.shape[-1]
         # Shapes in place of what an earlier stage trains.
         initial = {
