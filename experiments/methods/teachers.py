@@ -52,7 +52,8 @@ def majority(scale: str) -> Run:
     strategy = Custom(
         "majority_triplets", options={"label_weight": 0.1, "soft_weight": 0.9}
     )
-    return dataclasses.replace(several(scale), strategy=strategy)
+    teacher = several(scale).teacher
+    return dataclasses.replace(common.base(scale), teacher=teacher, strategy=strategy)
 
 
 def two_kinds(scale: str) -> Run:
