@@ -15,6 +15,12 @@
 | Train, then tune on own predictions | tune.py:tune |
 | Factor transfer, arXiv 1802.04977 | factor_transfer.py:factor_transfer |
 | Transfer data of a GAN | generated.py:digits |
+| Teachers weighted by example | several_teachers.py:oracle |
+| Majority of several teachers, You et al., KDD 2017 | several_teachers.py:majority |
+| Two teachers, Chen et al., ISNN 2019 | several_teachers.py:two_teachers |
+| Graph of several teachers, arXiv 1804.10069 | several_teachers.py:graph |
+| Specialists, arXiv 1503.02531 | specialists.py:specialists |
+| Supervision transfer, arXiv 1507.00448 | supervision_transfer.py:transfer |
 
 Each function returns `Stages` and has a default for every argument. `scale` is tiny,
 digits or cifar. Networks, images, views and optimizer are those of

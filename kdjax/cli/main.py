@@ -151,6 +151,7 @@ def _evaluate(
     run: Folder,
     split: Literal["test", "validation", "train"] = "test",
     checkpoint: Literal["last", "best"] = "last",
+    network: str = "",
 ) -> None:
     """Measure the trained model of a run folder.
 
@@ -158,11 +159,13 @@ def _evaluate(
         run: A finished run folder.
         split: Which of the run's splits.
         checkpoint: The last one, or the best on validation.
+        network: One of the run's networks, by default the one that it evaluates.
     """
 
     def go(jobs) -> None:
         which = {"split": split, "checkpoint": checkpoint}
-        print(jobs.format_results(run, jobs.evaluate(run, **which), **which))
+        found = jobs.evaluate(run, network=network, **which)
+        print(jobs.format_results(run, found, **which))
 
     _start(go)
 

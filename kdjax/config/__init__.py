@@ -20,7 +20,7 @@ from kdjax.config.checks import (
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.functions import call, load_config, load_function, source_files
-from kdjax.config.model import Adapt, ModelConfig, Normalization
+from kdjax.config.model import Adapt, Modality, ModelConfig, Normalization
 from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
@@ -78,6 +78,7 @@ __all__ = [
     "Mean",
     "Network",
     "Mode",
+    "Modality",
     "ModelConfig",
     "MovingAverage",
     "Normalization",

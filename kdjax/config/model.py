@@ -10,6 +10,8 @@ from kdjax.config.checks import require, require_local
 Adapt = Literal["head", "position", "stem"]
 Normalization = Literal["symmetric", "unit", "imagenet", "cifar10", "cifar100", "caffe"]
 
+Modality = Literal["image", "gray", "edges"]
+
 # What stands in a field that published weights determine, and its value without them.
 OPEN = {"name": "", "norm": "auto", "resolution": 0, "normalization": "auto"}
 DEFAULTS = {"norm": "group", "resolution": 32, "normalization": "symmetric"}
@@ -52,6 +54,11 @@ class ModelConfig:
     imagenet, cifar10, cifar100 and caffe standardize by published statistics. auto:
     that of published `weights`, else symmetric."""
 
+    modality: Modality = "image"
+    """Part of each image that enters the model, for a teacher and a student of two
+    modalities. image: all of it. gray: its gray levels. edges: the norm of their
+    gradient. The last two have one channel."""
+
     def __post_init__(self) -> None:
         if self.name and not self.weights:
             for name, value in self._fill(DEFAULTS).items():
@@ -63,6 +70,12 @@ class ModelConfig:
         published: values of fields by name; those of `DEFAULTS` where one is missing.
         """
         return dataclasses.replace(self, **self._fill({**DEFAULTS, **published}))
+
+    @property
+    def input_scale(self) -> str:
+        """Scale and modality of its inputs, which tell apart targets of a cache."""
+        also = "" if self.modality == "image" else f" of {self.modality}"
+        return f"{self.normalization}{also}"
 
     @property
     def open_fields(self) -> tuple[str, ...]:

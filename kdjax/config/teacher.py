@@ -21,7 +21,7 @@ from kdjax.config.training import Optim
 
 Precision = Literal["float32", "bfloat16"]
 Mean = Literal["logits", "probabilities"]
-Outputs = Literal["logits", "probabilities"]
+Outputs = Literal["logits", "probabilities", "embedding"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,8 @@ class FromWeights:
     cache: Cache = Cache()
     outputs: Outputs = "logits"
     """Outputs of the network. probabilities: their logarithm becomes the logits.
-    Log-probabilities are logits."""
+    Log-probabilities are logits. embedding: features of a network without a head. They
+    become the tap `embedding`, and there are no logits."""
     kind: Literal["weights"] = "weights"
     """Names this kind of teacher."""
 
@@ -116,6 +117,9 @@ class FromWeights:
         expected = "no head: the head of a teacher is not trained"
         require("head" not in adapt, f"{at}.model.adapt", expected, adapt)
         self.cache.check(f"{at}.cache")
+        path, headless = self.cache.path, self.outputs == "embedding"
+        ok = not (path and headless)
+        require(ok, f"{at}.cache.path", "none with outputs embedding", path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +199,11 @@ class Ensemble:
             path = member.cache.path
             expected = f"none ({at}.cache holds the mean)"
             require(not path, f"{at}.members.{i}.cache.path", expected, path)
+        headless = {_outputs(x) == "embedding" for x in self.members}
+        ok, outputs = len(headless) == 1, [_outputs(x) for x in self.members]
+        require(ok, f"{at}.members", "outputs embedding of all or of none", outputs)
+        path, ok = self.cache.path, not (self.cache.path and True in headless)
+        require(ok, f"{at}.cache.path", "none with outputs embedding", path)
         for field in ("weights", "temperatures"):
             values = getattr(self, field)
             ok = len(values) in (0, count)
@@ -206,6 +215,10 @@ class Ensemble:
         ok = not self.mean_at or low <= self.mean_at <= high
         require(ok, f"{at}.mean_at", f"0, or {low:g} to {high:g}", self.mean_at)
         self.cache.check(f"{at}.cache")
+
+
+def _outputs(member: Member) -> str:
+    return getattr(member, "outputs", "logits")
 
 
 TeacherConfig = Member | MovingAverage | Ensemble

@@ -59,8 +59,9 @@ class BoundModel(NamedTuple):
     axis: 0 where there is one set of variables a seed, None where all seeds share one.
     resolution: side of the model's square input in pixels; a tuple for several models
         as one.
-    normalization: `kdjax.config.ModelConfig.normalization`, one for each model.
+    normalization: `kdjax.config.ModelConfig.input_scale`, one for each model.
     code: fingerprints of models of the user's own functions, one for each model.
+    has_logits: False for a network without a head, whose logits are `[batch, 0]`.
     """
 
     model: Model
@@ -69,6 +70,7 @@ class BoundModel(NamedTuple):
     resolution: Any
     normalization: tuple[str, ...] = ("symmetric",)
     code: tuple[str, ...] = ("",)
+    has_logits: bool = True
 
 
 class View(NamedTuple):

@@ -39,6 +39,7 @@ def load(
     *,
     checkpoint: Literal["last", "best"] = "last",
     seed: int | Literal["ensemble"] | None = None,
+    network: str = "",
     model: Model | None = None,
 ) -> Student:
     """The trained student of a finished run, ready for images.
@@ -47,20 +48,25 @@ def load(
       folder: the run folder.
       checkpoint: "last", or "best" on the validation split.
       seed: one of the run's seeds, by default its first; "ensemble" for all of them.
+      network: one of `run.networks`; empty: the one that the run evaluates.
       model: the model that was passed to `distill` or `train` from Python.
 
     Raises:
-      ConfigError: the run is not finished, has no such seed, or needs `model`.
+      ConfigError: the run is not finished, has no such seed or network, or needs
+        `model`.
     """
     folder = to_path(folder, "folder")
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run, summary = setup.read_run(folder), runlog.read_summary(folder)
     overrides = read_identity(folder).overrides or {}
     expected = "the model of this run: load(folder, model=...), from Python"
-    require("model" not in overrides or model is not None, "model", expected, model)
+    ok = "model" not in overrides or model is not None or network != ""
+    require(ok, "model", expected, model)
     step = _best_step(folder) if checkpoint == "best" else None
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
-    trained = setup.load_trained(folder, mesh, model=model, step_number=step)
+    trained = setup.load_trained(
+        folder, mesh, model=model, step_number=step, network=network
+    )
     assert summary is not None
     variables = jax.tree.map(np.asarray, trained.variables)
     members = run.seeds if seed == "ensemble" else 0

@@ -34,6 +34,7 @@ def evaluate(
     *,
     split: str = "test",
     checkpoint: str = "last",
+    network: str = "",
     splits: Splits | None = None,
     model: Model | None = None,
     teacher: tuple[Model, Any] | None = None,
@@ -44,6 +45,7 @@ def evaluate(
       folder: a finished run's.
       split: "test", "validation" or "train", as the run's config names them.
       checkpoint: "last" or "best" (on validation).
+      network: one of `run.networks`; empty: the one that the run evaluates.
       splits, model, teacher: the objects passed to `distill` or `train`. Agreement and
         KL are left out where such a teacher is not passed again.
 
@@ -62,7 +64,8 @@ def evaluate(
     overrides = read_identity(folder).overrides or {}
     for name, value in (("splits", splits), ("model", model)):
         expected = f"what this run was given: evaluate(folder, {name}=...), from Python"
-        require(name not in overrides or value is not None, name, expected, value)
+        ok = name not in overrides or value is not None or (name == "model" and network)
+        require(bool(ok), name, expected, value)
     source = setup.load_source(run, split, splits)
     summary = runlog.read_summary(folder) or {}
     _check_channels(source, summary.get("channels"), f"data.{split}")
@@ -76,7 +79,9 @@ def evaluate(
         checkpoints = Checkpoints(folder, read_only=True)
         step = checkpoints.best_step()
         checkpoints.close()
-    student = setup.load_trained(folder, mesh, model=model, step_number=step)
+    student = setup.load_trained(
+        folder, mesh, model=model, step_number=step, network=network
+    )._replace(resolution=run.model.resolution)
     bound = None
     if teacher is not None or "teacher" not in overrides:
         bound = setup.load_teacher(run, source, mesh, teacher)
@@ -135,8 +140,12 @@ def check_teacher(teacher: BoundModel, job: Job) -> None:
     Warns of accuracy near chance, of another order of the classes, and of
     probabilities in place of logits.
 
+    One without logits is left out.
+
     Raises ConfigError for outputs that are not finite.
     """
+    if not teacher.has_logits:
+        return
     run, whole = job.run, job.data["validation"]
     source = select(whole, spread_sample(len(whole), SAMPLE))
     seeds = run.seeds if teacher.axis == 0 else 1

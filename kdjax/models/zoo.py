@@ -15,6 +15,7 @@ from kdjax.core.fingerprint import fingerprint_code
 from kdjax.core.types import Model
 from kdjax.models import cifar, imagenet
 from kdjax.models.adapters import from_linen
+from kdjax.models.modality import view_modality
 from kdjax.models.normalization import normalize_inputs
 from kdjax.models.resnet_cifar import ResNetCifar
 from kdjax.models.weights import WeightsError, load_weights, recognize
@@ -55,13 +56,19 @@ def make_model(
         model = configs.call(make, name, config, classes)
         expected = f"{config.name} to return a kdjax.core.types.Model"
         configs.require_type(model, Model, name, expected)
-        return normalize_inputs(model, config.normalization, field)
+        return adapt_inputs(model, config, field)
     with configs.beneath(field):
         model = from_linen(make(config, classes, axis_name))
     # The argument `images` of networks is the field `resolution` of configs.
     errors = configs.beneath(field, {"images": "resolution"})
     model = Model(errors(model.init), errors(model.apply))
-    return normalize_inputs(model, config.normalization, field)
+    return adapt_inputs(model, config, field)
+
+
+def adapt_inputs(model: Model, config: configs.ModelConfig, field: str) -> Model:
+    """`model` with the pixel scale and the modality of its config as its input."""
+    model = normalize_inputs(model, config.normalization, field)
+    return view_modality(model, config.modality, field)
 
 
 def find_maker(config: configs.ModelConfig, field: str = "model") -> Callable[..., Any]:
@@ -111,6 +118,9 @@ def fingerprint_model(config: configs.ModelConfig, field: str = "model") -> str:
     # Existing fingerprints have the first name of this field, and of its default.
     scale = fields.pop("normalization")
     fields["pixels"] = "half" if scale == "symmetric" else scale
+    # They are older than this field.
+    if fields["modality"] == "image":
+        del fields["modality"]
     passed = json.dumps(fields).encode()
     return fingerprint_code(name, *(file.read_bytes() for file in files), passed)
 

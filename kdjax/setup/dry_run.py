@@ -155,7 +155,7 @@ def _check_logits(
 
     student = student or zoo.make_model(run.model, classes)
     models = [("model", student, None, run.model.resolution)]
-    if teacher is not None:
+    if teacher is not None and teacher.has_logits:
         bound = teacher.model, teacher.variables, teacher.resolution
         models.append(("teacher", *bound))
     for field, model, variables, resolution in models:

@@ -94,7 +94,8 @@ def complete_model(config: ModelConfig, field: str) -> ModelConfig:
     path = name if "://" in name else weights.expand_path(name)
     if "://" not in path and runlog.is_finished(path):
         published = dataclasses.asdict(read_run(path).model)
-        _warn_of_scale(config, published["normalization"], field)
+        _warn_of_other(config, "normalization", published["normalization"], field)
+        _warn_of_other(config, "modality", published["modality"], field)
         return config.filled(published)
     try:
         published = weights.recognize(name)
@@ -102,7 +103,7 @@ def complete_model(config: ModelConfig, field: str) -> ModelConfig:
         raise ConfigError(f"{field}.weights", reason=str(error)) from error
     if published is None:
         return _complete_unknown(config, field)
-    _warn_of_scale(config, published.normalization, field)
+    _warn_of_other(config, "normalization", published.normalization, field)
     scale_open = not published.normalization and "normalization" in config.open_fields
     choices = " or ".join(published.choices)
     expected = (
@@ -125,11 +126,11 @@ def _complete_unknown(config: ModelConfig, field: str) -> ModelConfig:
     return config.filled({})
 
 
-def _warn_of_scale(config: ModelConfig, published: str, field: str) -> None:
-    """Warn of a stated pixel scale that is not that of the weights."""
-    stated = config.normalization
+def _warn_of_other(config: ModelConfig, name: str, published: str, field: str) -> None:
+    """Warn of a pixel scale or a modality that is not that of the weights."""
+    stated = getattr(config, name)
     if published and stated not in ("auto", published):
-        text = f"{field}.normalization is {stated}, but {config.weights} was trained"
+        text = f"{field}.{name} is {stated}, but {config.weights} was trained"
         warnings.warn(f"{text} with {published}", stacklevel=2)
 
 
@@ -157,7 +158,7 @@ def trace_model(
         expected = f"expected a model of images {image.shape}, its init raised"
         reason = f"{expected} {type(error).__name__}: {line}"
         raise ConfigError("model", reason=reason) from error
-    return BoundModel(model, shapes, 0, size, (run.model.normalization,), (code,))
+    return BoundModel(model, shapes, 0, size, (run.model.input_scale,), (code,))
 
 
 def load_trained(
@@ -237,7 +238,7 @@ def load_pretrained(
         variables = zoo.load_pretrained(config, classes, channels, field)
     else:
         variables = _own_variables(model, config.resolution, channels, field)
-    scale, code = (config.normalization,), (zoo.fingerprint_model(config, field),)
+    scale, code = (config.input_scale,), (zoo.fingerprint_model(config, field),)
     return BoundModel(model, variables, None, config.resolution, scale, code)
 
 

@@ -26,8 +26,7 @@ from kdjax.config import (
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
-from kdjax.models import weights
-from kdjax.models.normalization import normalize_inputs
+from kdjax.models import weights, zoo
 from kdjax.setup.load_models import (
     load_pretrained,
     load_trained,
@@ -77,8 +76,11 @@ def load_teacher(
             case TrainFirst():
                 folder, last = teacher_folder(run), FromRun()
                 teacher = _load_run(run, folder, last, source, mesh, field)
-        if getattr(config, "outputs", "logits") == "probabilities":
+        outputs = getattr(config, "outputs", "logits")
+        if outputs == "probabilities":
             teacher = take_logarithm(teacher)
+        if outputs == "embedding":
+            teacher = take_embedding(teacher)
         teachers.append(cast(teacher, config.precision))
     if isinstance(run.teacher, Ensemble):
         _check_same_classes(teachers, source)
@@ -178,10 +180,9 @@ def _read_run(folder: pathlib.Path, field: str) -> Run:
 
 def _bind(config: ModelConfig, model: Model, variables: Any, field: str) -> BoundModel:
     """A model and its variables from Python, for the images of its config."""
-    scale = config.normalization
-    model = normalize_inputs(model, scale, field)
+    model, scale = zoo.adapt_inputs(model, config, field), (config.input_scale,)
     variables = jax.tree.map(_to_jax_dtype, variables)
-    return BoundModel(model, variables, None, config.resolution, (scale,))
+    return BoundModel(model, variables, None, config.resolution, scale)
 
 
 def _to_jax_dtype(x: Any) -> Any:
@@ -264,7 +265,8 @@ def ensemble_teachers(members: list[BoundModel], run: Run) -> BoundModel:
     sizes = tuple(member.resolution for member in members)
     scales = tuple(scale for member in members for scale in member.normalization)
     code = tuple(text for member in members for text in member.code)
-    return BoundModel(model, variables, axis, sizes, scales, code)
+    has_logits = all(member.has_logits for member in members)
+    return BoundModel(model, variables, axis, sizes, scales, code, has_logits)
 
 
 def _with_axis(teacher: BoundModel, axis: int | None, seeds: int) -> PyTree:
@@ -295,6 +297,19 @@ def take_logarithm(teacher: BoundModel) -> BoundModel:
         return output._replace(logits=jnp.log(jnp.maximum(logits, tiny))), state
 
     return teacher._replace(model=teacher.model._replace(apply=apply))
+
+
+def take_embedding(teacher: BoundModel) -> BoundModel:
+    """The same model with its outputs as the tap `embedding`, and empty logits."""
+
+    def apply(variables, images, *, train=False, rngs=None):
+        result = teacher.model.apply(variables, images, train=train, rngs=rngs)
+        output, state = result
+        taps = {**output.taps, "embedding": output.logits}
+        return Output(output.logits[:, :0], taps), state
+
+    model = teacher.model._replace(apply=apply)
+    return teacher._replace(model=model, has_logits=False)
 
 
 def cast(teacher: BoundModel, precision: str) -> BoundModel:

@@ -76,7 +76,11 @@ def make_measure(
     mesh: Mesh,
     evaluation_crop: float = 0.0,
 ) -> Callable[..., dict[str, list[float]]]:
-    """`(variables, source) -> metrics`, a number a seed."""
+    """`(variables, source) -> metrics`, a number a seed.
+
+    A teacher without logits is left out.
+    """
+    teacher = teacher if teacher and teacher.has_logits else None
     measure = evaluate.make_evaluate(
         predictor(student.model, student.resolution, evaluation_crop),
         predictor(teacher.model, teacher.resolution, evaluation_crop)

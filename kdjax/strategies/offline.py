@@ -94,7 +94,8 @@ def offline(
         image = batch.inputs["image"]
         networks = {STUDENT: student.init(key, image)}
         output, _ = student.apply(networks[STUDENT], image, train=False, rngs=None)
-        _check_classes(output, batch.targets)
+        if any(part.term.teacher == "logits" for part in parts):
+            _check_classes(output, batch.targets)
         for part in parts:
             student_taps, teacher_taps = _pair(part, output, batch)
             if part.term.projector:
@@ -127,7 +128,7 @@ def offline(
         weights = {name: schedules[name]["weight"] for name in values}
         with checks.without_guards():
             total, means = losses.combine(values, weights)
-        if batch.targets is not None:
+        if batch.targets is not None and _has_logits(batch.targets):
             agree = jnp.argmax(output.logits, axis=-1) == _first_choice(batch.targets)
             means = {**means, "agreement": jnp.mean(agree)}
         if gradient_norms or project_gradients:
@@ -290,6 +291,11 @@ def _first_choice(targets: Targets) -> Array:
     if isinstance(targets, TopTargets):
         return targets.indices[:, 0]
     return jnp.argmax(targets.logits, axis=-1)
+
+
+def _has_logits(targets: Targets) -> bool:
+    """False for a teacher without a head."""
+    return isinstance(targets, TopTargets) or targets.logits.shape[-1] > 0
 
 
 def _check_classes(output: Output, targets: Targets | None) -> None:

@@ -14,6 +14,7 @@ from kdjax.strategies.methods.deep_to_shallow import deep_to_shallow
 from kdjax.strategies.methods.dkpp import dkpp
 from kdjax.strategies.methods.factor_transfer import factor_transfer, paraphraser
 from kdjax.strategies.methods.feature_map_online import feature_map_online
+from kdjax.strategies.methods.feature_matching import feature_matching
 from kdjax.strategies.methods.generated import generated
 from kdjax.strategies.methods.input_gradients import (
     attention_transfer_gradient,
@@ -21,11 +22,15 @@ from kdjax.strategies.methods.input_gradients import (
 )
 from kdjax.strategies.methods.irg import irg
 from kdjax.strategies.methods.kdgan import kdgan
+from kdjax.strategies.methods.majority_triplets import majority_triplets
+from kdjax.strategies.methods.many_students import many_students
 from kdjax.strategies.methods.meal import meal
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
 from kdjax.strategies.methods.review_kd import review_kd
+from kdjax.strategies.methods.specialists import specialist, with_specialists
+from kdjax.strategies.methods.teacher_graph import teacher_graph
 from kdjax.strategies.methods.vid import vid
 
 
@@ -50,6 +55,8 @@ class Entry(NamedTuple):
 
 GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
 FACTORS = "kdjax distill --config experiments/stages/factor_transfer.py:factor_transfer"
+STAGES = "kdjax distill --config experiments/stages"
+GENERATED = f"{STAGES}/generated.py:digits"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -113,6 +120,48 @@ STRATEGIES: dict[str, Entry] = {
             networks=("generator",),
             teacher=True,
             command=GENERATED,
+        ),
+        Entry(
+            many_students,
+            "Many students under one teacher",
+            teacher=True,
+            command=(
+                "kdjax distill --strategy.function many_students "
+                "--networks.small.model.name resnet --networks.small.model.width 1"
+            ),
+        ),
+        Entry(
+            feature_matching,
+            "Label-free feature matching (Theia)",
+            "2407.20179",
+            teacher=True,
+        ),
+        Entry(
+            teacher_graph,
+            "Graph of several teachers",
+            "1804.10069",
+            teacher=True,
+            command=f"{STAGES}/several_teachers.py:graph",
+        ),
+        Entry(
+            specialist,
+            "Specialist with a dustbin class",
+            "1503.02531",
+            command=f"{STAGES}/specialists.py:specialists",
+        ),
+        Entry(
+            with_specialists,
+            "Generalist and specialists",
+            "1503.02531",
+            teacher=True,
+            command=f"{STAGES}/specialists.py:specialists",
+        ),
+        Entry(
+            majority_triplets,
+            "Several teachers and their vote",
+            "10.1145/3097983.3098135",
+            teacher=True,
+            command=f"{STAGES}/several_teachers.py:majority",
         ),
     )
 }

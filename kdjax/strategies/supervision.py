@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.config import require, require_known
 from kdjax.core.types import Array, Batch, Model, Output, PyTree
+from kdjax.teachers.ensemble import split_members
 
 
 def label_losses(logits: Array, batch: Batch) -> Array:
@@ -82,6 +83,21 @@ def require_teacher(batch: Batch, classes: int | None = None) -> Output:
     expected = f"as many classes as the student ({classes})"
     require(classes is None or width == classes, "teacher", expected, width)
     return targets
+
+
+def require_members(batch: Batch, count: int = 0) -> list[Output]:
+    """The outputs of each of several teachers.
+
+    count: their number, where it must be one; 0: two or more.
+
+    Raises ConfigError of `teacher.members`.
+    """
+    members = split_members(require_teacher(batch))
+    number = len(members)
+    expected = f"{count or 'two'} teachers{'' if count else ' or more'}, run live"
+    ok = number == count if count else number > 1
+    require(ok, "teacher.members", expected, number or "one teacher")
+    return members
 
 
 def require_live_teacher(teacher: Model | None, batch: Batch) -> tuple[Model, PyTree]:

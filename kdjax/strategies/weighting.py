@@ -13,6 +13,7 @@ from kdjax.core import collectives
 from kdjax.core.types import Array, Batch, Output, Targets
 from kdjax.strategies import kernels
 from kdjax.strategies.user_code import guarded, parameters_of
+from kdjax.teachers.ensemble import split_members
 
 SEVERAL = "teacher_weights"
 NAMES = ("confidence_weights", "fidelity_weights", "reliability_mask", SEVERAL)
@@ -119,14 +120,12 @@ def all_logits(targets: Targets | None, name: str) -> Array:
 
 def _members(targets: Targets | None) -> list[Array]:
     """The logits of each of several teachers."""
-    taps = targets.taps if targets is not None else {}
-    members = []
-    while f"{len(members)}/logits" in taps:
-        members.append(taps[f"{len(members)}/logits"])
-    if not members:
+    several = split_members(targets) if isinstance(targets, Output) else []
+    if not several:
+        taps = targets.taps if targets is not None else {}
         expected = "several teachers, run live (taps 0/logits, 1/logits, ...)"
         raise ValueError(f"{SEVERAL}: expected {expected}, got the taps {sorted(taps)}")
-    return members
+    return [member.logits for member in several]
 
 
 def _call(

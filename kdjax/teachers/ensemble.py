@@ -92,6 +92,23 @@ def ensemble(
     return Model(init, apply)
 
 
+def split_members(targets: Output) -> list[Output]:
+    """The members' outputs out of those of an ensemble; empty for a single teacher.
+
+    Each has its logits, divided by its temperature, and its taps by their own names.
+    """
+    members: list[Output] = []
+    while f"{len(members)}/logits" in targets.taps:
+        prefix = f"{len(members)}/"
+        taps = {
+            name.removeprefix(prefix): tap
+            for name, tap in targets.taps.items()
+            if name.startswith(prefix)
+        }
+        members.append(Output(taps.pop("logits"), taps))
+    return members
+
+
 def _each(name: str, values: Sequence[float] | None, count: int) -> list[float]:
     checks.positive("models", count)
     numbers = [1.0] * count if values is None else list(values)

@@ -216,7 +216,7 @@ def test_commands_over_folders(parsed):
     assert parsed("evaluate", "some/run", "--split", "validation") == (
         "evaluate",
         ("some/run",),
-        {"split": "validation", "checkpoint": "last"},
+        {"split": "validation", "checkpoint": "last", "network": ""},
     )
 
 

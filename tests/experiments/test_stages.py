@@ -25,16 +25,25 @@ from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
 from experiments.stages.labels_then_soft import labels_then_soft
 from experiments.stages.moonshine import moonshine
+from experiments.stages.several_teachers import (
+    graph,
+    majority,
+    oracle,
+    two_teachers,
+)
+from experiments.stages.specialists import specialists
+from experiments.stages.supervision_transfer import transfer
 from experiments.stages.tune import tune
 from kdjax import losses, setup
-from kdjax.config import Compute, FromRun, Optim, Stages
+from kdjax.config import Compute, Ensemble, FromRun, Optim, Stages, members_of
 from kdjax.core import runlog
 from kdjax.models import zoo
 from kdjax.setup.load_models import InitialVariables
 from kdjax.train.optimizer import label_parameters
 from tests.e2e.saved import saved
 
-# For each stage its teacher and the one that its network starts from.
+THREE = {f"teacher{i}": ("", "") for i in range(3)}
+# For each stage its teachers and the one that its network starts from.
 PATHS = {
     fitnets: {
         "teacher": ("", ""),
@@ -80,8 +89,33 @@ PATHS = {
         "soft": ("teacher", "labels"),
     },
     tune: {"train": ("", ""), "tune": ("train", "train")},
+    oracle: {**THREE, "student": (" ".join(THREE), "")},
+    graph: {**THREE, "student": (" ".join(THREE), "")},
+    majority: {**THREE, "student": (" ".join(THREE), "")},
+    two_teachers: {
+        "loose": ("", ""),
+        "strict": ("", ""),
+        "student": ("loose strict", ""),
+    },
+    transfer: {
+        "teacher": ("", ""),
+        "transfer": ("teacher", ""),
+        "labels": ("", "transfer"),
+        "alone": ("", ""),
+    },
+    specialists: {
+        "generalist": ("", ""),
+        "specialist0": ("", "generalist"),
+        "specialist1": ("", "generalist"),
+        "student": ("generalist specialist0 specialist1", ""),
+    },
 }
 ALL = pytest.mark.parametrize("function", PATHS, ids=lambda x: x.__name__)
+
+
+def teachers_of(run):
+    """The folders of its teacher, or of the members of an ensemble, in words."""
+    return " ".join(member.run for _, member in members_of(run.teacher))
 
 
 @ALL
@@ -90,11 +124,10 @@ def test_the_path_of_stages(function):
     stages = function()
     stages.check()
     path = {
-        name: (run.teacher.run if run.teacher else "", run.model.weights)
-        for name, run in stages.runs.items()
+        name: (teachers_of(run), run.model.weights) for name, run in stages.runs.items()
     }
     named = {
-        name: tuple(x and f"stage:{x}" for x in pair)
+        name: tuple(" ".join(f"stage:{x}" for x in names.split()) for names in pair)
         for name, pair in PATHS[function].items()
     }
     assert path == named and [*path] == [*named]
@@ -215,9 +248,11 @@ def traced(stages):
     for name, run in stages.runs.items():
         run = dataclasses.replace(run, compute=Compute(data=1))
         train = setup.load_source(run, "train")
-        teacher = None
-        if isinstance(run.teacher, FromRun):
-            teacher = models[run.teacher.run.removeprefix("stage:")]
+        named = [x.run.removeprefix("stage:") for _, x in members_of(run.teacher)]
+        teachers = [models[name] for name in named]
+        teacher = teachers[0] if teachers else None
+        if isinstance(run.teacher, Ensemble):
+            teacher = setup.ensemble_teachers(teachers, run)
         sizes = train.classes, train.shape[-1]
         # Shapes in place of what an earlier stage trains.
         initial = {
@@ -232,6 +267,12 @@ def traced(stages):
         }
         parts = {"train": train, "student": None, "teacher": teacher}
         setup.check_fit(run, **parts, initial=initial)
+        named = [x.run.removeprefix("stage:") for _, x in members_of(run.teacher)]
+        teachers = [models[name] for name in named]
+        teacher = teachers[0] if teachers else None
+        if isinstance(run.teacher, Ensemble):
+            teacher = setup.ensemble_teachers(teachers, run)
+        setup.check_fit(run, train=train, student=None, teacher=teacher, initial={})
         models[name] = setup.trace_model(run, train.classes, train.shape[-1])
 
 

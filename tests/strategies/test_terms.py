@@ -330,3 +330,34 @@ def test_a_temperature_in_effect_is_a_difference():
     assert at("dkd", None) != at("dkd", Scalar(1.0))
     assert at("softmax_kl", None) == at("softmax_kl", Scalar(1.0))
     assert at("hint_l2", None) == at("hint_l2", Scalar(1.0)) is None
+
+
+def two_kinds(logits, features):
+    """C03: Hinton's loss of one teacher, and the hint of another, 0 and 1 by number."""
+    teachers = {"0": MEMBERS[0], "1": MEMBERS[1]}
+    soft = Term(teacher=f"{logits}/logits", temperature=Scalar(4.0))
+    hint = Term("hint_l2", student="one", teacher=f"{features}/one")
+    taps = {f"{k}/one": TAPS[x] for k, x in zip("01", ("one", "two"), strict=True)}
+    taps |= {f"{k}/logits": x for k, x in teachers.items()}
+    batch = BATCH._replace(targets=Output(TARGETS.logits, taps))
+    return value(soft, batch)[0], value(hint, batch)[0]
+
+
+def test_terms_of_two_teachers_read_one_each():
+    """They are Hinton's loss and a hint of the teacher by name, whatever the mean."""
+    ours, student_taps = value(Term())[1]
+    for a, b in ((0, 1), (1, 0), (0, 0)):
+        soft, hint = two_kinds(a, b)
+        want = losses.softmax_kl(ours, MEMBERS[a], temperature=4.0).mean()
+        np.testing.assert_allclose(soft, want, rtol=1e-5)
+        theirs = TAPS[("one", "two")[b]]
+        want = losses.hint_l2(student_taps["one"], theirs).mean()
+        np.testing.assert_allclose(hint, want, rtol=1e-5)
+    first, swapped = two_kinds(0, 1), two_kinds(1, 0)
+    assert all(abs(x / y - 1) > 1e-3 for x, y in zip(first, swapped, strict=True))
+
+
+def test_a_teacher_that_is_not_there_is_refused():
+    text = "^terms.x.teacher: .* one of .*'1/logits'.*, got '2/logits'$"
+    with pytest.raises(ConfigError, match=text):
+        value(Term(teacher="2/logits"))

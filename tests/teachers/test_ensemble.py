@@ -7,7 +7,7 @@ import pytest
 
 from kdjax import losses
 from kdjax.models import from_function
-from kdjax.teachers.ensemble import ensemble
+from kdjax.teachers.ensemble import ensemble, split_members
 
 
 def member():
@@ -119,3 +119,14 @@ def test_members_must_know_the_same_classes(asked):
         ensemble(models).apply((one, other), images, train=False, rngs=None)
     with pytest.raises(ValueError, match="train: expected False"):
         ensemble(models).apply(variables, images, train=True, rngs=None)
+
+
+def test_the_members_outputs_come_back_by_their_own_names(asked):
+    output = answer(asked, temperatures=(2.0, 0.5))
+    first, second = split_members(output)
+    np.testing.assert_allclose(first.logits, asked[3][0] / 2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(second.logits, asked[3][1] * 2, rtol=1e-4, atol=1e-5)
+    for member, images in zip((first, second), asked[2], strict=True):
+        assert [*member.taps] == ["mean"]
+        np.testing.assert_allclose(member.taps["mean"], images.mean((1, 2)), rtol=1e-5)
+    assert split_members(first) == []
