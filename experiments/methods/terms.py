@@ -57,22 +57,36 @@ def term(name: str) -> Term:
     )
 
 
-def beside_labels(scale: str, name: str) -> Run:
+def beside_labels(scale: str, loss: Term) -> Run:
     """Cross-entropy of the labels, and the loss."""
-    terms = {"hard": HARD, "loss": term(name)}
+    terms = {"hard": HARD, "loss": loss}
     return dataclasses.replace(common.base(scale), terms=terms)
 
+
+# One loss at several stages, and the projector of the published code.
+STAGES = ("stage1", "stage2", "stage3")
+MORE = {
+    "hint_l2, regressor": dataclasses.replace(term("hint_l2"), projector="regressor"),
+    "attention_transfer, three stages": dataclasses.replace(
+        term("attention_transfer"), student=STAGES, teacher=STAGES, pair="depth"
+    ),
+    "kdsvd": term("kdsvd"),
+}
+LOSSES = {**{name: term(name) for name in NAMES}, **MORE}
 
 EXPERIMENT = Experiment(
     claim="A loss of the literature, beside labels, ends above labels alone",
     variants={
         "labels": common.labels,
         "hinton": common.hinton,
-        **{name: functools.partial(beside_labels, name=name) for name in NAMES},
+        **{
+            name: functools.partial(beside_labels, loss=loss)
+            for name, loss in LOSSES.items()
+        },
     },
     durations=common.DURATIONS,
     hypotheses=tuple(
         above(f"{name} above labels", name, "labels", paper=NONE)
-        for name in ("hinton", *NAMES)
+        for name in ("hinton", *LOSSES)
     ),
 )
