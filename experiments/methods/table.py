@@ -50,10 +50,9 @@ def one_term(method: str, loss: str) -> Row:
     return Row(method, command, "methods/terms", f"{loss} above labels")
 
 
-def stages(
-    method: str, function: str, claim: str, report: str = "methods/in_stages"
-) -> Row:
-    """A method of stages, `FILE.py:FUNCTION`."""
+def stages(method: str, function: str, claim: str = "", report: str = "") -> Row:
+    """A method of stages, `FILE.py:FUNCTION`; one without a claim is not compared."""
+    report = report or "methods/in_stages"
     return Row(method, f"{STAGES}/{function}", report if claim else "", claim)
 
 
