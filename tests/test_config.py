@@ -506,6 +506,28 @@ def test_a_new_term_needs_its_loss():
     assert set_fields(digits(), paths).terms["hard"].teacher == "labels"
 
 
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            ["strategy.function", "strategy.controller"],
+            "strategy.function: expected none beside strategy.controller, which makes "
+            "strategy.kind offline",
+        ),
+        (
+            ["strategy.project-gradients", "strategy.function"],
+            "strategy.project-gradients: expected none beside strategy.function, which "
+            "makes strategy.kind custom",
+        ),
+        (["teacher.steps", "teacher.run"], "teacher.steps: expected none beside teach"),
+    ],
+)
+def test_a_field_that_another_kind_discards_is_refused(paths, message):
+    words = {"strategy.project-gradients": ["True"], "teacher.steps": ["5"]}
+    with pytest.raises(ConfigError, match=message):
+        set_fields(digits(), [(path, words.get(path, ["x"])) for path in paths])
+
+
 def integers(kind, at=""):
     """The dotted paths of all integers in a config."""
     for name, hint in get_type_hints(kind, include_extras=True).items():

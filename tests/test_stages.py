@@ -83,6 +83,16 @@ def test_errors_of_a_stage_name_it():
         Stages({"a": alone(steps=0)}).check()
 
 
+def test_a_student_is_the_network_of_the_stage_that_it_starts_from():
+    first = alone()
+    start = dataclasses.replace(first.model, weights="stage:a")
+    Stages({"a": first, "b": alone(model=start)}).check()
+    wider = dataclasses.replace(start, width=16)
+    text = "^runs.b.model.width: expected 2, that of stage a, got 16"
+    with pytest.raises(ConfigError, match=text):
+        Stages({"a": first, "b": alone(model=wider)}).check()
+
+
 def test_names_of_every_stage_are_checked_before_the_first_is_trained(tmp_path):
     """That of a loss is: those of stages without references to unfinished ones."""
     wrong = dataclasses.replace(alone(), model=ModelConfig("resnett"))

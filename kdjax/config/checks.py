@@ -166,7 +166,9 @@ def require_known(
     if name in names:
         return
     near = near_names(str(name), names)
-    expected = expected or f"one of {list_names(names, near)}"
+    if not expected:
+        listed = f"one of {list_names(names, near)}"
+        expected = listed if names else "no name, as there are none"
     raise ConfigError(field, expected, name, hint=suggest(near[:1]))
 
 

@@ -29,7 +29,27 @@ def set_fields(config: Any, changes: Iterable[tuple[str, Sequence[str]]]) -> Any
     for path, words in changes:
         names = path.split(".")
         config = _set(type(config), config, names, list(words), path, len(names))
+    for path, _ in changes:
+        _check_kept(config, path, [other for other, _ in changes])
     return config
+
+
+def _check_kept(config: Any, path: str, paths: Sequence[str]) -> None:
+    """Refuse a field that a later one of another kind of a sum type has discarded."""
+    value: Any = config
+    names = [name.replace("-", "_") for name in path.split(".")]
+    for depth, name in enumerate(names):
+        if not dataclasses.is_dataclass(value):
+            return
+        if not hasattr(value, name):
+            section = ".".join(path.split(".")[:depth])
+            own = _names(value)
+            others = [p for p in paths if p.startswith(f"{section}.")]
+            other = [p for p in others if p.split(".")[depth].replace("-", "_") in own]
+            kind = getattr(value, "kind", "another kind")
+            expected = f"none beside {other[-1]}, which makes {section}.kind {kind}"
+            raise ConfigError(path, reason=f"expected {expected}")
+        value = getattr(value, name)
 
 
 def _weights_first(changes: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

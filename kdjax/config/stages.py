@@ -36,11 +36,24 @@ class Stages:
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
         require(bool(self.runs), "runs", "at least one stage", "none")
-        for name, run in self.resolve().items():
+        runs = self.resolve()
+        for name, run in runs.items():
             ok = re.fullmatch(r"[\w-]+", name) is not None
             require(ok, "runs", "names of letters, digits, - and _", name)
             with beneath(f"runs.{name}"):
                 run.check()
+                self._check_start(self.runs[name].model)
+
+    def _check_start(self, model: ModelConfig) -> None:
+        """Refuse a student of another network than the stage that it starts from."""
+        if not model.name or not model.weights.startswith(PREFIX):
+            return
+        name = model.weights.removeprefix(PREFIX)
+        before = self.runs[name].model
+        for field in ("name", "depth", "width"):
+            own, its = getattr(model, field), getattr(before, field)
+            expected = f"{its!r}, that of stage {name}"
+            require(own == its, f"model.{field}", expected, own)
 
     def resolve(self) -> dict[str, Run]:
         """The runs with their folders, and those of earlier stages that they name.

@@ -24,7 +24,7 @@ from kdjax.setup.measure import blank_images
 from kdjax.setup.parts import Parts, make_parts
 from kdjax.train import compiled, sharding
 from kdjax.train.loop import stack
-from kdjax.train.state import TrainState
+from kdjax.train.state import TrainState, network_variables
 
 
 def check_fit(
@@ -100,14 +100,10 @@ def _shapes_of_one_seed(variables: PyTree, axis: int | None) -> PyTree:
 
 def _check_variables(teacher: BoundModel, channels: int) -> None:
     """A teacher's variables must have the names and shapes of its model's."""
-
-    def shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-        return {jax.tree_util.keystr(path): np.shape(x) for path, x in leaves}
-
     init = functools.partial(teacher.model.init, jax.random.key(0))
-    made = shapes(jax.eval_shape(init, blank_images(teacher.resolution, channels)))
-    got = shapes(teacher.variables)
+    images = blank_images(teacher.resolution, channels)
+    made = _named_shapes(jax.eval_shape(init, images))
+    got = _named_shapes(teacher.variables)
     for name in sorted(made.keys() | got.keys()):
         place = name or "the variables themselves"
         absent = f"without {place}" if name else "with entries"
@@ -192,6 +188,7 @@ def _trace_step(parts: Parts) -> None:
     if parts.constant_axes.get("targets") == 0:
         constants["targets"] = {k: x[0] for k, x in constants["targets"].items()}
     arguments = jax.eval_shape(first_state, parts.start), batch, constants
+    _check_evaluated(parts, arguments[0])
     program, (new, _) = jax.make_jaxpr(parts.step, return_shape=True)(*arguments)
     moments = _student_moments(new, parts.strategy.student)
     own = parts.strategy.optim.get(parts.strategy.student)
@@ -206,6 +203,22 @@ def _trace_step(parts: Parts) -> None:
         custom = isinstance(parts.run.strategy, configs.Custom)
         field = "strategy.function" if custom else "terms"
         raise ConfigError(field, expected, shown=got)
+
+
+def _check_evaluated(parts: Parts, state: TrainState) -> None:
+    """The network that is evaluated must have the variables of the run's model."""
+    images = blank_images(parts.run.model.resolution, parts.train.shape[-1])
+    made = jax.eval_shape(parts.student.init, jax.random.key(0), images)
+    name = parts.strategy.student
+    found = network_variables(state, name)
+    if _named_shapes(made) != _named_shapes(found):
+        expected = "the network of the run's model, which is evaluated"
+        raise ConfigError("strategy.student", expected, name)
+
+
+def _named_shapes(variables: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
+    return {jax.tree_util.keystr(path): np.shape(x) for path, x in leaves}
 
 
 def _student_moments(state: TrainState, student: str) -> list[int]:

@@ -5,6 +5,7 @@ from kdjax.strategies.choose import make_strategy
 from kdjax.strategies.controllers import Controller
 from kdjax.strategies.networks import apply_network, apply_networks, init_networks
 from kdjax.strategies.offline import offline
+from kdjax.strategies.supervision import label_loss
 
 __all__ = [
     "Array",
@@ -17,6 +18,7 @@ __all__ = [
     "apply_network",
     "apply_networks",
     "init_networks",
+    "label_loss",
     "make_strategy",
     "offline",
 ]
