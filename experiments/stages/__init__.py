@@ -14,6 +14,7 @@
 | Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
 | Train, then tune on own predictions | tune.py:tune |
 | Factor transfer, arXiv 1802.04977 | factor_transfer.py:factor_transfer |
+| Multi-head graphs, arXiv 1907.02226 | multi_head_graph.py:multi_head_graph |
 | Transfer data of a GAN | generated.py:digits |
 | Teachers weighted by example | several_teachers.py:oracle |
 | Majority of several teachers, You et al., KDD 2017 | several_teachers.py:majority |

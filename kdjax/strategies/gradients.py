@@ -1,4 +1,4 @@
-"""Gradients of single terms: their norms, and their projection where they conflict."""
+"""Gradients of single terms: their norms and bounds, and projection of conflicts."""
 
 from collections.abc import Callable, Mapping
 
@@ -56,6 +56,18 @@ def resolve_conflicts(gradients: Mapping[str, PyTree], key: Array) -> PyTree:
 
     each = jax.vmap(resolved)(jnp.arange(count))
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), each)
+
+
+def clip_each(gradient: PyTree, bound: PyTree) -> PyTree:
+    """A gradient of which no array is longer than the same array of another one."""
+
+    def clip(x: Array, other: Array) -> Array:
+        length, most = optax.tree.norm(x), optax.tree.norm(other)
+        # A gradient of 0 stays 0; the 1 only avoids 0 / 0.
+        share = jnp.minimum(most / jnp.where(length > 0, length, 1.0), 1.0)
+        return share * x
+
+    return jax.tree.map(clip, gradient, bound)
 
 
 def with_gradient(value: Array, params: PyTree, gradient: PyTree) -> Array:

@@ -16,6 +16,7 @@ from kdjax.strategies.methods.factor_transfer import factor_transfer, paraphrase
 from kdjax.strategies.methods.feature_map_online import feature_map_online
 from kdjax.strategies.methods.feature_matching import feature_matching
 from kdjax.strategies.methods.generated import generated
+from kdjax.strategies.methods.graph_heads import graph_heads
 from kdjax.strategies.methods.input_gradients import (
     attention_transfer_gradient,
     jacobian_matching,
@@ -25,6 +26,7 @@ from kdjax.strategies.methods.kdgan import kdgan
 from kdjax.strategies.methods.majority_triplets import majority_triplets
 from kdjax.strategies.methods.many_students import many_students
 from kdjax.strategies.methods.meal import meal
+from kdjax.strategies.methods.multi_head_graph import multi_head_graph
 from kdjax.strategies.methods.mutual import mutual
 from kdjax.strategies.methods.ofd import ofd
 from kdjax.strategies.methods.online import online
@@ -53,10 +55,10 @@ class Entry(NamedTuple):
     command: str = ""
 
 
-GENERATED = "kdjax distill --config experiments/stages/generated.py:digits"
-FACTORS = "kdjax distill --config experiments/stages/factor_transfer.py:factor_transfer"
 STAGES = "kdjax distill --config experiments/stages"
+FACTORS = f"{STAGES}/factor_transfer.py:factor_transfer"
 GENERATED = f"{STAGES}/generated.py:digits"
+GRAPHS = f"{STAGES}/multi_head_graph.py:multi_head_graph"
 STRATEGIES: dict[str, Entry] = {
     entry.function.__name__: entry
     for entry in (
@@ -104,6 +106,21 @@ STRATEGIES: dict[str, Entry] = {
             networks=("paraphraser",),
             teacher=True,
             command=FACTORS,
+        ),
+        Entry(
+            graph_heads,
+            "Heads of multi-head graph distillation",
+            "1907.02226",
+            networks=("heads",),
+            command=GRAPHS,
+        ),
+        Entry(
+            multi_head_graph,
+            "Multi-head graph distillation (MHGD)",
+            "1907.02226",
+            networks=("heads",),
+            teacher=True,
+            command=GRAPHS,
         ),
         Entry(kdgan, "KDGAN", networks=("large", "critic")),
         Entry(
