@@ -121,6 +121,10 @@ ROWS = (
     ),
     one_term("KD-SVD", "kdsvd"),
     stages(
+        "Multi-head graph distillation",
+        "multi_head_graph.py:multi_head_graph",
+    ),
+    stages(
         "Labels, then soft targets",
         "labels_then_soft.py:labels_then_soft",
         "soft targets after labels above labels",

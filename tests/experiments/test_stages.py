@@ -39,7 +39,6 @@ from kdjax import losses, setup
 from kdjax.config import Compute, Ensemble, FromRun, Optim, Stages, members_of
 from kdjax.core import runlog
 from kdjax.models import zoo
-from kdjax.models.graph_heads import find_widths
 from kdjax.setup.load_models import InitialVariables
 from kdjax.train.optimizer import label_parameters
 from tests.e2e.saved import saved
@@ -171,26 +170,6 @@ def test_the_layers_to_a_tap_are_those_that_it_depends_on(tap, scale):
     assert any(used) and not all(used)
 
 
-@pytest.mark.parametrize("scale", ["tiny", "digits", "cifar"])
-def test_the_heads_fit_the_maps_of_both_networks(scale):
-    runs = multi_head_graph(scale=scale).runs
-    image = jnp.zeros((1, 32, 32, 3) if scale == "cifar" else (1, 8, 8, 1))
-    configs = runs["heads"].networks["heads"].model, runs["student"].model
-    heads, student, teacher = (
-        zoo.make_model(config, 10) for config in (*configs, runs["heads"].model)
-    )
-
-    def maps(model):
-        variables = model.init(jax.random.key(0), image)
-        taps = model.apply(variables, image, train=False, rngs=None)[0].taps
-        return [taps[f"stage{i}"] for i in (1, 2, 3)]
-
-    ours, theirs = (jax.eval_shape(lambda m=m: maps(m)) for m in (student, teacher))
-    assert [x.shape for x in ours] == [x.shape for x in theirs]
-    own = jax.eval_shape(lambda: heads.init(jax.random.key(0), image))
-    assert find_widths(own) == tuple(x.shape[-1] for x in ours)
-
-
 def test_stages_of_features_move_the_layers_below_alone():
     hint, flow = fitnets().runs["hint"], fsp().runs["flow"]
     assert hint.optim.parameters == common.layers_to("digits", "stage2")
@@ -294,12 +273,6 @@ def traced(stages):
         }
         parts = {"train": train, "student": None, "teacher": teacher}
         setup.check_fit(run, **parts, initial=initial)
-        named = [x.run.removeprefix("stage:") for _, x in members_of(run.teacher)]
-        teachers = [models[name] for name in named]
-        teacher = teachers[0] if teachers else None
-        if isinstance(run.teacher, Ensemble):
-            teacher = setup.ensemble_teachers(teachers, run)
-        setup.check_fit(run, train=train, student=None, teacher=teacher, initial={})
         models[name] = setup.trace_model(run, train.classes, train.shape[-1])
 
 
@@ -383,27 +356,6 @@ def test_factor_transfer_runs_and_resumes(tmp_path):
         pair = saved(whole / name), saved(folder / name)
         jax.tree.map(np.testing.assert_array_equal, *pair)
     assert any("translator" in key for key in saved(whole / "student"))
-
-
-@pytest.mark.full
-def test_graph_distillation_runs_and_resumes(tmp_path):
-    """The heads move in their stage, the teacher does not; both resume bitwise."""
-    stages = short(multi_head_graph(), tmp_path / "whole", checkpoint_every=1)
-    whole = kdjax.jobs.run_stages(stages)
-    teacher, same = (
-        kdjax.load(whole / name, seed=1).variables["params"]
-        for name in ("teacher", "heads")
-    )
-    jax.tree.map(np.testing.assert_array_equal, teacher, same)
-    folder = tmp_path / "resumed"
-    for crash_at, name in ((2, "heads"), (1, "student")):
-        crash(stages, folder, name, crash_at)
-    kdjax.jobs.run_stages(dataclasses.replace(stages, workdir=str(folder)))
-    for name in stages.runs:
-        pair = saved(whole / name), saved(folder / name)
-        jax.tree.map(np.testing.assert_array_equal, *pair)
-    lines = [x for x in runlog.read_metrics(whole / "student") if x["kind"] == "train"]
-    assert np.min([line["graphs"] for line in lines]) > 0
 
 
 def crash(stages, folder, name, step):

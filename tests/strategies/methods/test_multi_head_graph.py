@@ -208,6 +208,7 @@ def test_the_gradient_of_the_graphs_is_that_of_the_formula():
     np.testing.assert_allclose(along, (ahead - behind) / 2e-5, rtol=1e-3)
 
 
+@pytest.mark.full
 def test_the_gradient_of_the_graphs_is_bounded_by_that_of_the_labels():
     """Array by array; a small weight is left as it is."""
     batch = batch_with_heads()
@@ -226,6 +227,7 @@ def test_the_gradient_of_the_graphs_is_bounded_by_that_of_the_labels():
             np.testing.assert_allclose(found[name], want, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.full
 def test_two_devices_are_one():
     """The graphs are those of the whole batch, under pmap too, and both gradients."""
     full = batch_with_heads()
