@@ -11,6 +11,7 @@ rate is to a fifth, ours to a tenth, and its crops are of images padded by four 
 import dataclasses
 import functools
 
+from experiments.methods import common
 from kdjax.config import HARD, ModelConfig, Optim, Run, Scalar, Term, TrainFirst, Views
 from kdjax.config import labels_only as without_teacher
 from kdjax.experiments import Experiment, above
@@ -41,17 +42,23 @@ def network(depth: int) -> ModelConfig:
 
 
 def student(scale: str, teacher: int) -> Run:
-    """0.7 KL at T = 5 and 0.3 cross-entropy, under a teacher of so many layers."""
+    """0.7 KL at T = 5 and 0.3 cross-entropy, under a teacher of so many layers.
+
+    Scale `tiny` has the same terms on two small networks and digits.
+    """
     views = Views(mode="consistent", crop="random")
     soft = Term(weight=Scalar(0.7), temperature=Scalar(5.0))
     hard = dataclasses.replace(HARD, weight=Scalar(0.3))
+    terms = {"soft": soft, "hard": hard}
+    if scale == "tiny":
+        return dataclasses.replace(common.base(scale), terms=terms)
     first = TrainFirst(
         network(teacher), train="train[:45000]", steps=STEPS, optim=OPTIM, views=views
     )
     return cifar10(
         model=network(20),
         teacher=first,
-        terms={"soft": soft, "hard": hard},
+        terms=terms,
         views=views,
         optim=OPTIM,
         steps=STEPS,
@@ -73,7 +80,7 @@ EXPERIMENT = Experiment(
             for depth in PUBLISHED
         },
     },
-    durations={"cifar": (1,)},
+    durations={"tiny": (1,), "cifar": (1,)},
     hypotheses=(
         above(
             "44 layers teach better than 110",

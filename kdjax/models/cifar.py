@@ -41,7 +41,7 @@ _WIDE = ((16, 1), (16, 2), (40, 1), (40, 2), (16, 8), (28, 4), (28, 10), (40, 4)
 def wide(name: str) -> Make | None:
     """The wide ResNet that `wrn_DEPTH_FACTOR` names, or `wrn_DEPTH_FACTOR_CONVS` with
     cheap convolutions such as `g4b2`; None for any other name."""
-    sizes = re.fullmatch(r"wrn_(\d+)_([1-9]\d*)(?:_(\w+))?", name)
+    sizes = re.fullmatch(r"wrn_(\d+)_([1-9]\d*)(?:_([gab]\w*))?", name)
     if sizes is None:
         return None
     fields = {"depth": int(sizes[1]), "factor": int(sizes[2])}

@@ -279,8 +279,11 @@ def test_a_store_is_kept_apart_and_overwrites_nothing(small, tmp_path):
     (tmp_path / "papers").mkdir()
     for name in ("papers/thesis.tex", "file"):
         (tmp_path / name).write_text("precious")
-    for name, message in (("papers", "has files and no"), ("file", "cannot read")):
-        with pytest.raises(StoreError, match=message):
+    for name, error, message in (
+        ("papers", StoreError, "has files and no"),
+        ("file", ConfigError, "expected a folder, got the file"),
+    ):
+        with pytest.raises(error, match=message):
             stored(small("run", cache=Cache(path=str(tmp_path / name))))
     assert sorted(x.name for x in tmp_path.iterdir()) == ["file", "papers"]
     assert [x.read_text() for x in (tmp_path / "papers").iterdir()] == ["precious"]

@@ -165,9 +165,9 @@ def test_neighborhoods_sum_to_one(float64):
 @turnable
 def test_opposed_equal_and_zero_rows_are_finite(name):
     row = np.array([[1.0, 2, 3]], np.float32)
-    for student in (np.concatenate([row, -row]), np.zeros((2, 3), np.float32)):
+    for student in (np.concatenate([row, -row, row]), np.zeros((3, 3), np.float32)):
         loss = jax.value_and_grad(lambda *x: KERNELS[name](*x).mean(), (0, 1))
-        for pair in ((student, student[::-1]), (student, np.repeat(row, 2, 0))):
+        for pair in ((student, -student), (student, np.repeat(row, 3, 0))):
             assert all(np.isfinite(x).all() for x in jax.tree.leaves(loss(*pair)))
 
 

@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 def cases(dry: bool) -> dict[str, Case]:
     """The kernels that runs use by default."""
-    rng, n = np.random.default_rng(0), 8 if dry else 256
+    rng, n = np.random.default_rng(0), 16 if dry else 256
 
     def normal(*shape: int, scale: float = 3.0) -> np.ndarray:
         return (scale * rng.standard_normal(shape)).astype(np.float32)
