@@ -60,15 +60,17 @@ def test_the_step_of_every_variant_can_be_built(file, tmp_path):
             if mark in built:
                 continue
             teacher = _teacher(run, before, source)
-            own = _alone(run)
-            setup.check_fit(own, train=source, student=None, teacher=teacher)
+            own, initial = _alone(run), _initial(run, source)
+            parts = {"train": source, "student": None, "teacher": teacher}
+            setup.check_fit(own, **parts, initial=initial)
             built.add(mark)
 
 
 def _shape_of(run: Run) -> str:
     """What of a config shapes its step: neither names and places, nor numbers."""
     values = to_dict(_alone(run))
-    kept = {k: values[k] for k in ("model", "teacher", "views", "terms", "batch")}
+    names = ("model", "teacher", "views", "terms", "batch", "strategy", "networks")
+    kept = {name: values[name] for name in names}
     kept["optim"] = (run.optim.name, run.optim.schedule, run.optim.clip > 0)
     for field in ("area", "aspect", "flip"):
         kept["views"].pop(field)
@@ -90,6 +92,17 @@ def _alone(run: Run) -> Run:
     model = dataclasses.replace(run.model, weights="", adapt=())
     teacher = replace_cache(run.teacher, Cache())
     return dataclasses.replace(run, model=model, teacher=teacher)
+
+
+def _initial(run: Run, source: Source) -> dict[str, setup.InitialVariables]:
+    """Shapes in place of the weights of the networks beside the student."""
+    initial = {}
+    for name, network in run.networks.items():
+        if network.model.weights:
+            own = dataclasses.replace(run, model=network.model)
+            made = setup.trace_model(own, source.classes, source.shape[-1])
+            initial[name] = setup.InitialVariables(made.variables, 0)
+    return initial
 
 
 def _teacher(run: Run, before: dict[str, Run], source) -> BoundModel | None:
