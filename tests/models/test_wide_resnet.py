@@ -91,7 +91,7 @@ def test_a_depthwise_separable_convolution():
 @pytest.mark.parametrize(
     "convs, expected",
     [
-        ("x2", "convs: expected gN (N channels a group), aN (N groups), bN"),
+        ("g4x2", "convs: expected gN (N channels a group), aN (N groups), bN"),
         ("g0", "convs: expected gN"),
         ("g3", "convs: expected groups that divide the 16 channels of a convolution"),
         ("a5b2", "convs: expected groups that divide the 8 channels"),
