@@ -131,6 +131,7 @@ def divergence(params, batch):
     return (student * (np.log(student) - np.log(teacher))).sum()
 
 
+@pytest.mark.full
 def test_the_heads_learn_to_estimate_the_later_vectors(monkeypatch):
     monkeypatch.setattr(graph_heads, "_keep_heads", lambda *_: jnp.asarray(KEPT))
     strategy, batch = made("graph_heads"), batch_of(mapped(), targets=None)
@@ -167,6 +168,7 @@ def test_half_of_the_heads_are_dropped_at_random():
     assert abs(kept.mean() - 0.5) < 0.02
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_student_learns_the_graphs(clip):
     batch = batch_with_heads()
