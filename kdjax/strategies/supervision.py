@@ -136,6 +136,16 @@ def require_same_classes(
         require(ok, f"networks.{name}.model", expected, width)
 
 
+def find_map(output: Output, name: str, field: str) -> Array:
+    """The feature map of that name, `[batch, height, width, channels]`.
+
+    Raises ConfigError of `field` for a name that is none, or no map.
+    """
+    found = find_tap(output, name, field)
+    require(found.ndim == 4, field, "a map, such as stage3", name)
+    return found
+
+
 def find_tap(output: Output, name: str, field: str) -> Array:
     """The activation of that name, or the logits.
 

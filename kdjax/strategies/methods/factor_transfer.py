@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.config import Optim, require
-from kdjax.core.types import Array, Model, Output, Strategy
+from kdjax.core.types import Array, Model, Strategy
 from kdjax.models.paraphraser import Convolutions, translator
 from kdjax.strategies.networks import apply_network
 from kdjax.strategies.supervision import (
     apply_frozen,
-    find_tap,
+    find_map,
     require_teacher,
     task_loss,
     trace_output,
@@ -45,14 +45,14 @@ def paraphraser(
         image = batch.inputs["image"]
         one, two = jax.random.split(key)
         variables, own = student.init(one, image), paraphraser.init(two, image)
-        features = find_map(trace_output(student, variables, image), tap, "tap")
+        features = find_map(trace_output(student, variables, image), tap, f"{_AT}.tap")
         _require_channels(own, features)
         return {"student": variables, "paraphraser": own}
 
     def loss(params, state, batch, schedules, key):
         variables = {"params": params["student"], **state["student"]}
         output = apply_frozen(student, variables, batch.inputs["image"])
-        features = jax.lax.stop_gradient(find_map(output, tap, "tap"))
+        features = jax.lax.stop_gradient(find_map(output, tap, f"{_AT}.tap"))
         made, state = apply_network(
             "paraphraser", paraphraser, params, state, features, key
         )
@@ -97,7 +97,7 @@ def factor_transfer(
         field = "networks.paraphraser.frozen"
         require(live, field, "True, with the weights of a run that trained it", False)
         name = "teacher_tap" if teacher_tap else "tap"
-        theirs = find_map(require_teacher(batch), teacher_tap or tap, name)
+        theirs = find_map(require_teacher(batch), teacher_tap or tap, f"{_AT}.{name}")
         _require_channels(batch.frozen["paraphraser"], theirs)
         return theirs, batch.frozen["paraphraser"]
 
@@ -106,7 +106,7 @@ def factor_transfer(
         one, two = jax.random.split(key)
         variables = student.init(one, image)
         theirs, frozen = target_of(batch)
-        ours = find_map(trace_output(student, variables, image), tap, "tap")
+        ours = find_map(trace_output(student, variables, image), tap, f"{_AT}.tap")
         expected = f"a map of the teacher's size {theirs.shape[1:3]}"
         require(ours.shape[1:3] == theirs.shape[1:3], f"{_AT}.tap", expected, tap)
         factors = trace_output(paraphraser, frozen, theirs).taps["factor"]
@@ -119,7 +119,7 @@ def factor_transfer(
         output, state = apply_network("student", student, params, state, image, key)
         theirs, frozen = target_of(batch)
         factor = apply_frozen(paraphraser, frozen, theirs).taps["factor"]
-        ours = find_map(output, tap, "tap")
+        ours = find_map(output, tap, f"{_AT}.tap")
         made: Convolutions = translator(ours.shape[-1], factor.shape[-1], axis_name)
         own = {"params": params["translator"], **state["translator"]}
         translated, new = made.apply(own, ours, train=True, mutable=["batch_stats"])
@@ -130,13 +130,6 @@ def factor_transfer(
         return {"student": task + weight * value}, (state, metrics)
 
     return Strategy(init, loss, labels=bool(label_weight))
-
-
-def find_map(output: Output, name: str, field: str) -> Array:
-    """A tap `[batch, height, width, channels]`."""
-    x = find_tap(output, name, f"{_AT}.{field}")
-    require(x.ndim == 4, f"{_AT}.{field}", "a map, such as stage3", name)
-    return x
 
 
 def _require_channels(variables, features: Array) -> None:

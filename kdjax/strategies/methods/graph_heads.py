@@ -13,9 +13,8 @@ from kdjax.config import Optim, require
 from kdjax.core import collectives
 from kdjax.core.types import Array, Model, Output, PyTree, Strategy
 from kdjax.models.graph_heads import find_widths, split_vectors
-from kdjax.strategies.methods.factor_transfer import find_map
 from kdjax.strategies.networks import apply_network
-from kdjax.strategies.supervision import apply_frozen, trace_output
+from kdjax.strategies.supervision import apply_frozen, find_map, trace_output
 
 TAPS = ("stage1", "stage2", "stage3")
 
@@ -74,7 +73,7 @@ def graph_heads(
 
 def find_maps(output: Output, names: tuple, field: str) -> list[Array]:
     """Taps `[batch, height, width, channels]` by name."""
-    return [find_map(output, name, field) for name in names]
+    return [find_map(output, name, f"strategy.options.{field}") for name in names]
 
 
 def require_several(taps: tuple) -> None:

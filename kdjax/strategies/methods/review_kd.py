@@ -62,7 +62,7 @@ def review_kd(
     require(most_channels >= 1, f"{at}.most_channels", "at least 1", most_channels)
 
     def maps(output, names, field):
-        return [find_map(output, name, f"{at}.{field}") for name in names]
+        return [_as_map(output, name, f"{at}.{field}") for name in names]
 
     def fusion_of(targets):
         shapes = tuple((x.shape[1], x.shape[2], x.shape[3]) for x in targets)
@@ -139,7 +139,7 @@ def nearest(x: Array, height: int, width: int) -> Array:
     return x[:, rows][:, :, jnp.arange(width) * x.shape[2] // width]
 
 
-def find_map(output: Output, name: str, field: str) -> Array:
+def _as_map(output: Output, name: str, field: str) -> Array:
     """A tap `[batch, height, width, channels]`; features without positions are 1x1."""
     x = find_tap(output, name, field)
     require(x.ndim in (2, 4), field, "maps, or features without positions", name)
