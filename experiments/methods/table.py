@@ -69,6 +69,12 @@ ROWS = (
         "methods/features",
         "Hinton's loss above labels",
     ),
+    Row(
+        "Function matching",
+        "kdjax distill",
+        "function_matching/labels",
+        "7: mix above labels, last but one",
+    ),
     one_term("Reverse KL", "reverse_softmax_kl"),
     one_term("Squared error of logits", "logit_mse"),
     one_term("FitNets in one stage", "hint_l2"),
