@@ -12,7 +12,15 @@ from rich.console import Console
 
 import kdjax
 from kdjax import setup
-from kdjax.config import ConfigError, Custom, ModelConfig, Optim, Term, TrainFirst
+from kdjax.config import (
+    SOFT,
+    ConfigError,
+    Custom,
+    ModelConfig,
+    Optim,
+    Term,
+    TrainFirst,
+)
 from kdjax.core.types import BoundModel
 from kdjax.data.datasets import from_arrays
 from kdjax.jobs.distilling import check_first_values, prepare
@@ -126,10 +134,11 @@ def start(tiny_run, tmp_path):
     (tmp_path / "own_net.py").write_text(NETWORKS)
     config = ModelConfig(f"{tmp_path}/own_net.py:linear", resolution=8)
 
-    def begin(loss="softmax_kl", student=LINEAR, teacher_model=None):
+    def begin(loss="softmax_kl", student=LINEAR, teacher_model=None, strategy=None):
         teacher = TrainFirst(config, steps=2, optim=Optim(warmup=0))
-        terms = {"soft": Term(loss=loss)}
-        run = tiny_run(teacher=teacher, terms=terms)
+        changes = {} if strategy is None else {"strategy": strategy}
+        terms = {"soft": Term(loss=loss)} if strategy is None else {"soft": SOFT}
+        run = tiny_run(teacher=teacher, terms=terms, **changes)
         run = dataclasses.replace(
             run, batch=8, data=kdjax.config.Data("arrays", train="train")
         )
@@ -188,6 +197,37 @@ def test_a_live_teacher_that_mixes_images_is_one_warning(start):
     ) as w:
         start(teacher_model=MIXING)
     assert len(w) == 1
+
+
+STRATEGY = """
+import jax.numpy as jnp
+from kdjax.strategies import Strategy, apply_network, init_networks, label_loss
+
+
+def make(student, *, reads=True):
+    def init(key, batch):
+        return init_networks({"student": student}, key, batch.inputs["image"])
+
+    def loss(params, state, batch, schedules, key):
+        image = batch.inputs["image"]
+        output, state = apply_network("student", student, params, state, image, key)
+        value = label_loss(output.logits, batch) if reads else output.logits.mean()
+        return {"student": value}, (state, {})
+
+    return Strategy(init, loss, labels=False)
+"""
+
+
+def test_a_strategy_that_declares_no_labels_and_reads_them_is_an_error(start, tmp_path):
+    (tmp_path / "declared.py").write_text(STRATEGY)
+
+    def own(**options):
+        return Custom(f"{tmp_path}/declared.py:make", options)
+
+    assert start(strategy=own(reads=False))
+    message = "^strategy.function: expected a loss without labels, as labels=False"
+    with pytest.raises(ConfigError, match=message):
+        start(strategy=own())
 
 
 def test_right_losses_and_models_are_no_error(start):

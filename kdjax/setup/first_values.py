@@ -6,6 +6,7 @@ are not, so that a usual run starts as fast as without.
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import config as configs
-from kdjax.config import ConfigError, Run
+from kdjax.config import ConfigError, Run, require
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.types import Array, BoundModel, Model, Output, PyTree
 from kdjax.data import streamed
@@ -124,22 +125,32 @@ def check_losses(
     Args: as of `check_fit`.
 
     Raises:
-      ConfigError: naming the term whose value is NaN or infinite.
+      ConfigError: naming the term whose value is NaN or infinite, or a strategy that
+        declares `labels=False` and has another loss with other labels.
     """
     one_seed = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
     first = {
         name: InitialVariables(jax.device_get(_of_first_seed(*x)))
         for name, x in initial.items()
     }
-    parts = make_parts(
+    make = functools.partial(
+        make_parts,
         one_seed,
-        train=train,
         student=student,
         teacher=None if teacher is None else _draw(teacher, train.shape[-1]),
         initial=first,
     )
+    parts = make(train=train)
     metrics = jax.device_get(_first_metrics(parts))
     if np.isfinite(metrics["loss"]):
+        if isinstance(run.strategy, configs.Custom) and not parts.strategy.labels:
+            labels = (train.labels + 1) % max(train.classes, 1)
+            other = make(train=dataclasses.replace(train, labels=labels))
+            loss = jax.device_get(_first_metrics(other))["loss"]
+            expected = "a loss without labels, as labels=False declares"
+            got = "another loss with other labels"
+            same = np.isclose(loss, metrics["loss"], rtol=1e-4)
+            require(same, "strategy.function", expected, got)
         return
     name, field = "loss", "terms"
     if isinstance(run.strategy, configs.Custom):

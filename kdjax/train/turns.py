@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,6 +45,12 @@ def check_networks(strategy: Strategy, networks: Mapping[str, PyTree]) -> None:
     trained = [name for name, variables in networks.items() if "params" in variables]
     expected = 'init to return at least one network, a dict with "params"'
     require(bool(trained), "strategy", expected, sorted(networks))
+    for name in trained:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(networks[name]["params"]):
+            ok = jnp.issubdtype(leaf.dtype, jnp.inexact)
+            at = jax.tree_util.keystr(path, simple=True, separator="/")
+            expected = f'init to return floats in "params" of {name}'
+            require(ok, "strategy", expected, f"{leaf.dtype} in {at}")
     require_known(strategy.student, trained, "strategy.student")
     for name in strategy.optim:
         require_known(name, trained, "strategy.optim")

@@ -210,6 +210,14 @@ def test_declarations_that_do_not_fit_are_named(changes, message):
         turns.check_networks(made._replace(**changes), networks)
 
 
+def test_parameters_that_are_no_floats_are_named():
+    made = strategy(())
+    networks = {**made.init(None, None), "n": {"params": {"count": jnp.zeros(2, int)}}}
+    message = 'floats in "params" of n, got .int32 in count.'
+    with pytest.raises(ConfigError, match=message):
+        turns.check_networks(made, networks)
+
+
 @pytest.mark.parametrize("aux", [{}, ({}, {}), ("state", {}), ({"student": {}}, 1.0)])
 def test_what_a_loss_returns_beside_its_losses_is_checked(aux):
     with pytest.raises(ConfigError, match="^strategy: expected .*state"):
