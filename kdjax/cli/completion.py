@@ -13,9 +13,16 @@ _BASH = """_kdjax() {
     COMPREPLY=($(kdjax completion words -- "${COMP_WORDS[@]:1:COMP_CWORD}"))
 }
 complete -o default -F _kdjax kdjax"""
+_ZSH = """(( $+functions[compdef] )) || { autoload -U compinit && compinit }
+_kdjax() {
+    local -a found
+    found=(${(f)"$(kdjax completion words -- "${(@)words[2,CURRENT]}")"})
+    compadd -a found || _files
+}
+compdef _kdjax kdjax"""
 _SCRIPTS = {
     "bash": _BASH,
-    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
+    "zsh": _ZSH,
     "fish": "complete -c kdjax -a "
     "'(kdjax completion words -- (commandline -opc)[2..] (commandline -ct))'",
 }

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -232,22 +233,35 @@ def test_completions(words):
     assert completion.complete(words, cli.FUNCTIONS) == COMPLETED[words]
 
 
+SHELLS = {
+    "bash": """source <(kdjax completion bash)
+COMP_WORDS=(kdjax distill cifar10 --optim.w) COMP_CWORD=3
+_kdjax
+echo "${COMPREPLY[@]}\"""",
+    # Without a terminal, zsh completes nothing: the function of its lines is called.
+    "zsh": """source <(kdjax completion zsh)
+compadd() { print $found }
+words=(kdjax distill cifar10 --optim.w) CURRENT=4
+_kdjax""",
+    "fish": """kdjax completion fish | source
+complete -C "kdjax distill cifar10 --optim.w\"""",
+}
+
+
 @pytest.mark.full
-def test_completion_in_bash(tmp_path):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_in_a_shell(shell, tmp_path):
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
     (tmp_path / "kdjax").write_text(f'#!/bin/sh\n{sys.executable} -m kdjax "$@"\n')
     (tmp_path / "kdjax").chmod(0o755)
-    lines = [
-        "source <(kdjax completion bash)",
-        "COMP_WORDS=(kdjax distill cifar10 --optim.w) COMP_CWORD=3",
-        "_kdjax",
-        'echo "${COMPREPLY[@]}"',
-    ]
     root = pathlib.Path(__file__).parents[2]
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
+        [shell, "-c", SHELLS[shell]],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(root), "PATH": path},
     )
-    assert done.stdout.split() == ["--optim.wd", "--optim.warmup"], done.stderr
+    found = sorted(done.stdout.split())
+    assert found == ["--optim.warmup", "--optim.wd"], done.stderr
