@@ -240,7 +240,7 @@ _kdjax
 echo "${COMPREPLY[@]}\"""",
     # Without a terminal, zsh completes nothing: the function of its lines is called.
     "zsh": """source <(kdjax completion zsh)
-compadd() { print $found }
+compadd() { print -- $found }
 words=(kdjax distill cifar10 --optim.w) CURRENT=4
 _kdjax""",
     "fish": """kdjax completion fish | source
