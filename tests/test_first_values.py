@@ -18,6 +18,7 @@ from kdjax.config import (
     Custom,
     ModelConfig,
     Optim,
+    Scalar,
     Term,
     TrainFirst,
 )
@@ -134,11 +135,10 @@ def start(tiny_run, tmp_path):
     (tmp_path / "own_net.py").write_text(NETWORKS)
     config = ModelConfig(f"{tmp_path}/own_net.py:linear", resolution=8)
 
-    def begin(loss="softmax_kl", student=LINEAR, teacher_model=None, strategy=None):
+    def begin(loss="softmax_kl", student=LINEAR, teacher_model=None, **changes):
         teacher = TrainFirst(config, steps=2, optim=Optim(warmup=0))
-        changes = {} if strategy is None else {"strategy": strategy}
-        terms = {"soft": Term(loss=loss)} if strategy is None else {"soft": SOFT}
-        run = tiny_run(teacher=teacher, terms=terms, **changes)
+        terms = {"soft": Term(loss=loss)}
+        run = tiny_run(**{"teacher": teacher, "terms": terms, **changes})
         run = dataclasses.replace(
             run, batch=8, data=kdjax.config.Data("arrays", train="train")
         )
@@ -166,6 +166,15 @@ def choice(student, teacher):
     return jnp.argmax(student, -1).astype(jnp.float32)
 
 
+def zero(student, teacher):
+    return jnp.sum(student * 0, -1)
+
+
+def root(student, teacher):
+    """A finite value with a gradient of 0 times infinity, which is NaN."""
+    return jnp.sqrt(jnp.sum((student - student) ** 2, -1))
+
+
 def right(student, teacher):
     return jnp.sum((student - teacher) ** 2, -1)
 
@@ -184,6 +193,21 @@ def test_a_loss_that_is_not_finite_is_an_error_before_the_teacher_is_trained(
 def test_a_loss_without_a_gradient_is_an_error(loss, start):
     with pytest.raises(ConfigError, match="^terms: expected losses that depend on the"):
         start(loss)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error(start):
+    with pytest.raises(ConfigError, match="^terms: expected finite gradients of stud"):
+        start(root)
+
+
+def test_a_loss_whose_gradients_are_0_is_one_warning(start):
+    text = "^terms: all gradients of the student are 0 for the first batch$"
+    with pytest.warns(UserWarning, match=text) as caught:
+        start(zero)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start(terms={"soft": Term(zero, weight=Scalar(0.0, 1.0, "linear"))})
 
 
 def test_a_student_that_is_not_finite_is_named_before_the_teacher_is_trained(start):
@@ -224,10 +248,10 @@ def test_a_strategy_that_declares_no_labels_and_reads_them_is_an_error(start, tm
     def own(**options):
         return Custom(f"{tmp_path}/declared.py:make", options)
 
-    assert start(strategy=own(reads=False))
+    assert start(strategy=own(reads=False), terms={"soft": SOFT})
     message = "^strategy.function: expected a loss without labels, as labels=False"
     with pytest.raises(ConfigError, match=message):
-        start(strategy=own())
+        start(strategy=own(), terms={"soft": SOFT})
 
 
 def test_right_losses_and_models_are_no_error(start):

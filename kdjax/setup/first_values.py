@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
@@ -27,6 +28,7 @@ from kdjax.setup.measure import blank_images, predictor
 from kdjax.setup.parts import Parts, make_parts
 from kdjax.teachers.sanity import are_probabilities, spread_sample
 from kdjax.train.compiled import SEED_AXES
+from kdjax.train.step import make_train_step
 
 # Images on which a network is checked.
 _IMAGES = 4
@@ -117,16 +119,18 @@ def check_losses(
     teacher: BoundModel | None,
     initial: Mapping[str, InitialVariables],
 ) -> None:
-    """Compute the losses of the first step of a run, for one seed.
+    """Compute the losses and gradients of the first step of a run, for one seed.
 
-    A teacher that is yet to be trained has random variables here, and outputs of unit
+    Warns of a student whose gradients are all 0. With turns, no gradient is checked. A
+    teacher that is yet to be trained has random variables here, and outputs of unit
     scale.
 
     Args: as of `check_fit`.
 
     Raises:
-      ConfigError: naming the term whose value is NaN or infinite, or a strategy that
-        declares `labels=False` and has another loss with other labels.
+      ConfigError: naming the term whose value is NaN or infinite, or a network with
+        such gradients, or a strategy that declares `labels=False` and has another loss
+        with other labels.
     """
     one_seed = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
     first = {
@@ -141,41 +145,82 @@ def check_losses(
         initial=first,
     )
     parts = make(train=train)
-    metrics = jax.device_get(_first_metrics(parts))
-    if np.isfinite(metrics["loss"]):
-        if isinstance(run.strategy, configs.Custom) and not parts.strategy.labels:
-            labels = (train.labels + 1) % max(train.classes, 1)
-            other = make(train=dataclasses.replace(train, labels=labels))
-            loss = jax.device_get(_first_metrics(other))["loss"]
-            expected = "a loss without labels, as labels=False declares"
-            got = "another loss with other labels"
-            same = np.isclose(loss, metrics["loss"], rtol=1e-4)
-            require(same, "strategy.function", expected, got)
-        return
-    name, field = "loss", "terms"
-    if isinstance(run.strategy, configs.Custom):
-        field = "strategy.function"
-    else:
+    metrics, gradients = jax.device_get(_first_step(parts))
+    custom = isinstance(run.strategy, configs.Custom)
+    name, field = "loss", "strategy.function" if custom else "terms"
+    if not np.isfinite(metrics["loss"]):
         terms = [k for k in run.terms if not np.isfinite(metrics.get(k, 0.0))]
-        name, field = (terms[0], f"terms.{terms[0]}") if terms else (name, field)
-    expected = "finite losses for the first batch and the initial student"
-    raise ConfigError(field, expected, shown=str(metrics[name]))
+        if terms and not custom:
+            name, field = terms[0], f"terms.{terms[0]}"
+        expected = "finite losses for the first batch and the initial student"
+        raise ConfigError(field, expected, shown=str(metrics[name]))
+    for network, gradient in gradients.items():
+        expected = f"finite gradients of {network} for the first batch"
+        if not gradient["finite"]:
+            raise ConfigError(field, expected, shown="NaN or infinity")
+    student_gradient = gradients.get(parts.strategy.student)
+    if student_gradient and student_gradient["zero"] and not _is_scheduled(run):
+        text = "all gradients of the student are 0 for the first batch"
+        warnings.warn(f"{field}: {text}", stacklevel=2)
+    if custom and not parts.strategy.labels:
+        labels = (train.labels + 1) % max(train.classes, 1)
+        other = make(train=dataclasses.replace(train, labels=labels))
+        loss = jax.device_get(_first_step(other)[0])["loss"]
+        expected = "a loss without labels, as labels=False declares"
+        got = "another loss with other labels"
+        require(np.isclose(loss, metrics["loss"], rtol=1e-4), field, expected, got)
 
 
-def _first_metrics(parts: Parts) -> dict[str, Array]:
-    """The metrics of the first step for the first seed."""
+def _is_scheduled(run: Run) -> bool:
+    """True where a weight may be 0 in the first step and not later."""
+    weights = [term.scalars[0] for term in run.terms.values()]
+    return isinstance(run.strategy, configs.Custom) or any(
+        weight.end is not None for weight in weights
+    )
+
+
+def _first_step(parts: Parts) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """The metrics of the first step for the first seed, and what its gradients are.
+
+    Returns:
+      `(metrics, {network: {"finite", "zero"}})`, without networks in a run with turns.
+    """
     coming = next(batches.make_batches(parts)(0))
     batch = {
         k: jax.tree.map(lambda a: a[0], x) if SEED_AXES[k] == 0 else x
         for k, x in coming.items()
     }
 
-    def metrics(start: PyTree, batch: Any, constants: Any) -> dict[str, Array]:
+    def record(updates: Any, state: Any, params: Any = None, **_: Any):
+        return jax.tree.map(jnp.zeros_like, updates), updates
+
+    # An optimizer that moves nothing, and whose state is the gradients.
+    recorder = optax.GradientTransformationExtraArgs(lambda params: {}, record)
+    step = make_train_step(
+        parts.strategy,
+        recorder,
+        view=parts.view,
+        teacher=parts.teacher,
+        frozen=parts.frozen,
+    )
+
+    def first(start: PyTree, batch: Any, constants: Any):
         states = parts.make_state(np.array([parts.run.seed]), start)
         state = jax.tree.map(lambda x: x[0], states)
-        return parts.step(state, batch, constants)[1]
+        if parts.strategy.turns:
+            return parts.step(state, batch, constants)[1], {}
+        new, metrics = step(state, batch, constants)
+        gradients = {
+            name: {
+                "finite": jnp.all(jnp.array([jnp.isfinite(x).all() for x in leaves])),
+                "zero": jnp.all(jnp.array([(x == 0).all() for x in leaves])),
+            }
+            for name, tree in new.opt_state.items()
+            if (leaves := jax.tree.leaves(tree))
+        }
+        return metrics, gradients
 
-    return _jit(metrics)(parts.start, batch, batches.place_constants(parts))
+    return _jit(first)(parts.start, batch, batches.place_constants(parts))
 
 
 def _draw(teacher: BoundModel, channels: int) -> BoundModel:
