@@ -14,6 +14,7 @@ from kdjax.config import (
     ModelConfig,
     Network,
     Stages,
+    Term,
     labels_only,
 )
 from kdjax.presets import digits
@@ -51,6 +52,7 @@ def test_a_stage_stands_for_its_folder_wherever_it_is_named():
         teacher=Ensemble((FromRun("stage:a"), FromRun("stage:b"), FromRun("other"))),
         strategy=Custom("mutual"),
         networks={"peer": Network(weights)},
+        terms={"hint": Term(projector=True, projector_weights="stage:b")},
     )
     stages = Stages({"a": alone(), "b": alone(), "last": last}, "root")
     run = stages.resolve()["last"]
@@ -61,7 +63,8 @@ def test_a_stage_stands_for_its_folder_wherever_it_is_named():
         "other",
     ]
     assert run.model.weights == run.networks["peer"].model.weights == "root/a"
-    assert stages.earlier("last") == ["a", "a", "a", "b"]
+    assert run.terms["hint"].projector_weights == "root/b"
+    assert stages.earlier("last") == ["a", "a", "a", "b", "b"]
     assert stages.earlier("a") == []
 
 

@@ -11,6 +11,7 @@ from kdjax.config.checks import beneath, require, require_known
 from kdjax.config.model import ModelConfig
 from kdjax.config.run import Run
 from kdjax.config.teacher import Ensemble, FromRun, TeacherConfig
+from kdjax.config.training import Term
 
 PREFIX = "stage:"
 
@@ -19,8 +20,9 @@ PREFIX = "stage:"
 class Stages:
     """Runs one after another, where a later one begins with an earlier one.
 
-    `stage:NAME` stands for the run folder of an earlier stage: as `teacher.run`, or as
-    `weights` of a model. Each stage has the folder WORKDIR/NAME.
+    `stage:NAME` stands for the run folder of an earlier stage: as `teacher.run`, as
+    `weights` of a model, or as `projector_weights` of a term. Each stage
+    has the folder WORKDIR/NAME.
     """
 
     runs: dict[str, Run]
@@ -117,6 +119,12 @@ def _replace_references(run: Run, replace: Callable[[str, str], str]) -> Run:
             return config
         return dataclasses.replace(config, run=replace(config.run, f"{field}.run"))
 
+    def term(config: Term, field: str) -> Term:
+        if not config.projector_weights.startswith(PREFIX):
+            return config
+        weights = replace(config.projector_weights, f"{field}.projector_weights")
+        return dataclasses.replace(config, projector_weights=weights)
+
     networks = {
         name: dataclasses.replace(
             network, model=model(network.model, f"networks.{name}.model")
@@ -128,4 +136,5 @@ def _replace_references(run: Run, replace: Callable[[str, str], str]) -> Run:
         model=model(run.model, "model"),
         networks=networks,
         teacher=teacher(run.teacher, "teacher"),
+        terms={name: term(x, f"terms.{name}") for name, x in run.terms.items()},
     )

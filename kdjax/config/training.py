@@ -151,6 +151,9 @@ class Term:
     """Train a map from the student's tap to the shape of the teacher's: a name such as
     `linear`, `regressor` or `mlp`, several in order such as `pool linear`, or True for
     `linear`. It is no part of the trained student."""
+    projector_weights: str = ""
+    """A run folder, or `stage:NAME`, whose term of this name trained the projector that
+    this one starts from; empty: new ones."""
     pair: Literal["", "depth", "all"] = ""
     """Pairs of taps for a loss of one tap of each network, added. depth: each of the
     student's with the teacher's at the same relative depth; all: each with each.
@@ -209,6 +212,9 @@ class Term:
         ok = isinstance(self.projector, bool) or bool(self.projector)
         want = "a name, several, or False"
         require(ok, f"{at}.projector", want, self.projector)
+        ok = bool(self.projector) or not self.projector_weights
+        want = f"none without {at}.projector"
+        require(ok, f"{at}.projector_weights", want, self.projector_weights)
         check_options(self.options, f"{at}.options")
         check_options(self.example_options, f"{at}.example_options")
         ok = bool(self.example_weights) or not self.example_options

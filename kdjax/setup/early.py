@@ -1,5 +1,6 @@
 """Checks that need no data: names and files of a config."""
 
+import pathlib
 from typing import Any
 
 from kdjax.config import (
@@ -40,14 +41,7 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
         _check_model(network.model, f"networks.{name}.model")
     for field, member in members_of(run.teacher):
         if isinstance(member, FromRun):
-            folder = resolve_folder(member.run, run.folder)
-            try:
-                runlog.read_config(folder)
-            except runlog.RunFolderError as error:
-                raise ConfigError(f"{field}.run", reason=str(error)) from error
-            if not runlog.is_finished(folder):
-                reason = f"{folder}: {UNFINISHED}"
-                raise ConfigError(f"{field}.run", reason=reason)
+            _check_run(resolve_folder(member.run, run.folder), f"{field}.run")
         elif isinstance(member, FromWeights) or teacher is None:
             _check_model(member.model, f"{field}.model")
     if isinstance(run.strategy, Custom):
@@ -55,8 +49,21 @@ def check_names(run: Run, student: Any = None, teacher: Any = None) -> None:
         return
     for _, field, term in expand_pairs(run.terms):
         kernels.find_kernel(term, field)
+        if term.projector_weights:
+            folder = weights.expand_path(term.projector_weights)
+            _check_run(folder, f"{field}.projector_weights")
     if run.strategy.controller:
         find_controller(run.strategy, run.terms)
+
+
+def _check_run(folder: str | pathlib.Path, field: str) -> None:
+    """Refuse a folder that is no finished run."""
+    try:
+        runlog.read_config(folder)
+    except runlog.RunFolderError as error:
+        raise ConfigError(field, reason=str(error)) from error
+    if not runlog.is_finished(folder):
+        raise ConfigError(field, reason=f"{folder}: {UNFINISHED}")
 
 
 def _check_model(config: ModelConfig, field: str) -> None:

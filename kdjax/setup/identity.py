@@ -59,7 +59,8 @@ class Identity:
     overrides: a line for each object passed from Python: "splits", "model", "teacher".
     content: fingerprints of the inputs: "train", "validation", "test", "teacher",
         "model", "start" (initial weights of the student), "terms.NAME.loss" and other
-        user code, "networks.NAME" (initial weights of other networks).
+        user code, "networks.NAME" (initial weights of other networks),
+        "NAME connector" (those of projectors).
     """
 
     config: Mapping[str, Any] | None = None
@@ -156,9 +157,10 @@ def fingerprint_student(
     else:
         model = fingerprint_shapes(student)
     content = {"model": model} if model else {}
+    fields = {STUDENT: "start", **{name: f"networks.{name}" for name in run.networks}}
     for name, variables in start.items():
-        field = "start" if name == STUDENT else f"networks.{name}"
-        content[field] = fingerprint_arrays(variables)
+        # A projector has the name of its network.
+        content[fields.get(name, name)] = fingerprint_arrays(variables)
     for name, network in run.networks.items():
         field = f"networks.{name}.model"
         code = zoo.fingerprint_model(network.model, field)
@@ -250,6 +252,8 @@ def _name_input(name: str, config: Mapping[str, Any]) -> str:
         return f"teacher: the weights or code{path and f' of {path}'}"
     if name == "start":
         return f"model.weights: {_get(config, 'model.weights')}"
+    if name != "model" and "." not in name:
+        return f"the weights of {name}"
     field = "model.name" if name == "model" else name
     file = _get(config, field).rpartition(":")[0]
     if name == "model" and not file:

@@ -15,6 +15,7 @@ from kdjax.config import (
     ConfigError,
     ModelConfig,
     Run,
+    Term,
     beneath,
     replace_published,
     require,
@@ -25,6 +26,7 @@ from kdjax.core import runlog
 from kdjax.core.types import STUDENT, Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.models import weights, zoo
+from kdjax.strategies.pairing import expand_pairs, name_projector
 from kdjax.train import sharding
 from kdjax.train.checkpoint import Checkpoints
 
@@ -261,14 +263,15 @@ def load_initial(
 ) -> dict[str, InitialVariables]:
     """The variables that the networks of a run start from, where its config names some.
 
-    They are by network; that of `run.model` is `STUDENT`. A `student` passed from
+    They are by network; that of `run.model` is `STUDENT`, and those of projectors are
+    by `name_projector`. A `student` passed from
     Python draws its own. A model's `weights` name published weights, which all seeds
     share, or the folder of a finished run. Each seed starts from the same seed of that
     run, or all from its only one.
 
     Raises ConfigError naming the `weights` that do not fit their model.
     """
-    initial = {}
+    initial: dict[str, InitialVariables] = {}
     if run.model.weights and student is None:
         initial[STUDENT] = _load_initial(run, train, mesh)
     for name, network in run.networks.items():
@@ -281,7 +284,24 @@ def load_initial(
                 shape = train.classes, train.shape[-1]
                 bound = load_pretrained(network.model, *shape, "model")
                 initial[name] = InitialVariables(bound.variables)
+    for name, field, term in expand_pairs(run.terms):
+        if term.projector_weights:
+            with beneath(field):
+                initial[name_projector(name)] = _load_projector(run, term, name)
     return initial
+
+
+def _load_projector(run: Run, term: Term, name: str) -> InitialVariables:
+    """The projector of the term of that name in the run of `projector_weights`."""
+    folder, field = weights.expand_path(term.projector_weights), "projector_weights"
+    checkpoints = Checkpoints(folder, read_only=True)
+    try:
+        variables = checkpoints.read_network(name_projector(name))
+    finally:
+        checkpoints.close()
+    expected = f"a run whose term {name} trained a projector"
+    require(variables is not None, field, expected, folder)
+    return _match_seeds(run, folder, variables, field)
 
 
 def _load_initial(
@@ -302,13 +322,20 @@ def _load_initial(
         expected = f"a run that trained this very model ({run.model.name})"
         got = f"{folder}, {weights.format_mismatches(mismatches)}"
         raise ConfigError("model.weights", expected, folder, shown=got)
+    return _match_seeds(run, folder, variables, "model.weights")
+
+
+def _match_seeds(
+    run: Run, folder: str | pathlib.Path, variables: PyTree, field: str
+) -> InitialVariables:
+    """Of the variables of a run's folder those of the same seeds, or its only ones."""
     pretraining = read_run(folder)
     if pretraining.seeds == 1:
         return InitialVariables(jax.tree.map(lambda x: x[0], variables))
     first = run.seed - pretraining.seed
     ok = 0 <= first and first + run.seeds <= pretraining.seeds
     expected = f"a run of seeds {run.seed} to {run.seed + run.seeds - 1}, or of one"
-    require(ok, "model.weights", expected, folder)
+    require(ok, field, expected, folder)
     variables = jax.tree.map(lambda x: x[first : first + run.seeds], variables)
     return InitialVariables(variables, 0)
 

@@ -30,12 +30,13 @@ from kdjax.core.types import (
 from kdjax.data import pipeline, resident
 from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
-from kdjax.models import zoo
+from kdjax.models import weights, zoo
 from kdjax.setup.load_models import (
     InitialVariables,
     load_initial,
 )
 from kdjax.strategies.choose import make_strategy
+from kdjax.strategies.pairing import expand_pairs, name_projector
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
 from kdjax.train import compiled, optimizer, sharding, state, step, turns
@@ -138,11 +139,18 @@ def make_parts(
     constants |= {name: x.variables for name, x in fixed.items()}
     axes |= {name: x.axis for name, x in fixed.items()}
     # A baseline has the student alone of the networks that were loaded.
-    learning = {STUDENT, *run.networks} - {*fixed}
+    carried = {
+        name_projector(x.name): f"{x.field}.projector_weights"
+        for x in expand_pairs(run.terms)
+        if x.term.projector_weights and x.term.counts
+    }
+    learning = {STUDENT, *run.networks, *carried} - {*fixed}
     start = {name: x for name, x in initial.items() if name in learning}
     example = _Example(
         run, train, model, teacher, teacher_fn, store, strategy.student, fixed
     )
+    if carried:
+        _check_projectors(strategy, example, carried, start)
     update, rates = _make_optimizer(strategy, example)
     budget = pipeline.device_budget(mesh)
     feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
@@ -264,6 +272,25 @@ def _make_teacher(
         return targets.replayed_teacher(**options), constants, axes
     constants["targets"], axes["targets"] = targets.read_fixed(store)
     return targets.fixed_teacher(**options), constants, axes
+
+
+def _check_projectors(
+    strategy: Strategy,
+    example: _Example,
+    fields: Mapping[str, str],
+    start: Mapping[str, InitialVariables],
+) -> None:
+    """Refuse projectors of an earlier run that have other shapes.
+
+    fields: of the config, by network.
+    """
+    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), example()))
+    for name, field in fields.items():
+        variables = jax.eval_shape(lambda x=start[name]: _blank(*x))
+        mismatches = weights.find_mismatches(networks.get(name, {}), variables)
+        expected = "a projector of these taps and this name"
+        got = weights.format_mismatches(mismatches)
+        require(not mismatches, field, expected, got)
 
 
 def _make_optimizer(strategy: Strategy, example: _Example):

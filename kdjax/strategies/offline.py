@@ -26,7 +26,7 @@ from kdjax.models import Projector, make_projector, projectors
 from kdjax.strategies import gradients, kernels, weighting
 from kdjax.strategies.kernels import Kernel
 from kdjax.strategies.networks import apply_network
-from kdjax.strategies.pairing import expand_pairs
+from kdjax.strategies.pairing import expand_pairs, name_projector
 from kdjax.strategies.schedules import make_schedule
 from kdjax.strategies.weighting import Weights
 
@@ -174,7 +174,7 @@ class _Part(NamedTuple):
     @property
     def projector(self) -> str:
         """Name of the projector, from the student's taps to the teacher's width."""
-        return f"{self.name} connector"
+        return name_projector(self.name)
 
     @property
     def reads_labels(self) -> bool:

@@ -20,6 +20,11 @@ class Paired(NamedTuple):
     term: Term
 
 
+def name_projector(term: str) -> str:
+    """The network that is the projector of a term of that name."""
+    return f"{term} connector"
+
+
 def pair_taps(
     student: Sequence[str], teacher: Sequence[str], how: str
 ) -> list[tuple[str, str]]:

@@ -147,6 +147,26 @@ class Checkpoints:
             **restored.get("model_state", {}).get(network, {}),
         }
 
+    def read_network(self, network: str) -> PyTree:
+        """The variables of one network in the last checkpoint, as NumPy arrays.
+
+        Their shapes are those of the checkpoint. None where it has no such network.
+        """
+        step = self.last_step()
+        with ocp.Checkpointer(_handler()) as reader:
+            saved = reader.metadata(self.path / str(step) / "default").item_metadata
+        tree = {} if saved is None else saved.tree
+        parts = {
+            key: {network: jax.tree.map(_abstract_host, tree[key][network])}
+            for key in ("params", "model_state")
+            if network in tree.get(key, {})
+        }
+        if "params" not in parts:
+            return None
+        restored = jax.device_get(self._read(parts, step, exact=False))
+        state = restored.get("model_state", {}).get(network, {})
+        return {"params": restored["params"][network], **state}
+
     def _read(
         self, expected: Mapping[str, Any], step: int | None, exact: bool
     ) -> dict[str, Any]:
@@ -203,6 +223,12 @@ def _line(error: Exception) -> str:
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+
+
+def _abstract_host(x: Any) -> jax.ShapeDtypeStruct:
+    """Of an array that is read to the first device, whatever devices saved it."""
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -1,15 +1,24 @@
 """Projectors by name and pairs of taps in terms, against formulas."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import kdjax
 from kdjax import losses
 from kdjax.cli.options import parse_job
-from kdjax.config import Custom, Term, from_dict, to_dict
+from kdjax.config import ConfigError, Custom, Term, from_dict, to_dict
+from kdjax.core.types import BoundModel
+from kdjax.data import datasets
 from kdjax.presets import digits
 from kdjax.setup.early import check_names
+from kdjax.setup.parts import make_parts
 from kdjax.strategies.offline import offline
 from kdjax.strategies.pairing import expand_pairs, pair_taps
+from tests.e2e.saved import saved
 from tests.strategies.methods.tapped import (
     batch_of,
     check_resumes,
@@ -144,6 +153,12 @@ def test_what_does_not_fit_is_one_line():
     assert error.startswith("terms.hint.teacher: did you mean ")
     run = digits(terms={"hint": Term("hint_l2", pair="deep", **STAGE)})
     assert refused(run.check).startswith("terms.hint.pair: ")
+    earlier = {"projector_weights": "runs/none"}
+    run = digits(terms={"hint": Term("hint_l2", **STAGE, **earlier)})
+    error = "terms.hint.projector_weights: expected none without terms.hint.projector"
+    assert refused(run.check).startswith(error)
+    run = digits(terms={"hint": Term("hint_l2", projector=True, **STAGE, **earlier)})
+    assert refused(check_names, run).startswith("terms.hint.projector_weights: no run")
 
 
 @pytest.mark.full
@@ -158,3 +173,45 @@ def test_a_run_with_statistics_of_a_projector_resumes_bitwise(
 
     end = check_resumes(Custom("none"), with_terms, tmp_path, monkeypatch)
     assert any("hint connector" in x and "batch_stats" in x for x in end)
+
+
+def test_a_projector_starts_from_that_of_an_earlier_run(tiny_run, tmp_path):
+    model = tapped(width=3, classes=10)
+    teacher = model, model.init(jax.random.key(7), jnp.zeros((1, 8, 8, 1)))
+    hint = Term("hint_l2", projector="conv_bn", **STAGE)
+    run = tiny_run(terms={"hint": hint}, seeds=2)
+    before = kdjax.distill(run, student=tapped(classes=10), teacher=teacher)
+    trained = {k: x for k, x in saved(before).items() if "hint connector" in k}
+
+    def start_of(name="hint", **changes):
+        carried = dataclasses.replace(hint, projector_weights=str(before), **changes)
+        later = tiny_run(
+            terms={name: carried}, seeds=1, seed=1, workdir=str(tmp_path / "later")
+        )
+        check_names(later, *teacher)
+        images = np.zeros((16, 8, 8, 1), np.uint8)
+        train = datasets.from_arrays(images, np.arange(16) % 10, "data")
+        parts = make_parts(
+            later,
+            train=train,
+            student=tapped(classes=10),
+            teacher=BoundModel(*teacher, None, 8),
+        )
+        return parts.make_state(np.array([1]), parts.start)
+
+    state = start_of()
+    found = {
+        group: {"hint connector": getattr(state, group)["hint connector"]}
+        for group in ("params", "model_state")
+    }
+    leaves = jax.tree_util.tree_leaves_with_path(found)
+    wanted = {k: x for k, x in trained.items() if not k.startswith("['opt_state']")}
+    assert {jax.tree_util.keystr(path) for path, _ in leaves} == wanted.keys()
+    for path, array in leaves:
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(array[0], wanted[name][1], err_msg=name)
+    at = "projector_weights: expected a"
+    with pytest.raises(ConfigError, match=f"{at} projector of these taps"):
+        start_of(projector="mlp")
+    with pytest.raises(ConfigError, match=f"{at} run whose term other trained a"):
+        start_of("other")
