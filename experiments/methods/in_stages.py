@@ -15,8 +15,10 @@ from experiments.stages.dense_flow import dense_flow
 from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
+from experiments.stages.label_free import label_free
 from experiments.stages.labels_then_soft import labels_then_soft
 from experiments.stages.moonshine import moonshine
+from experiments.stages.multi_head_graph import multi_head_graph
 from experiments.stages.tune import tune
 from kdjax.config import Run, Stages
 from kdjax.experiments import Experiment, above
@@ -89,6 +91,8 @@ EXPERIMENT = Experiment(
         "dense flow": swept,
         "cheap convolutions, labels": cheap,
         "assistant": functools.partial(staged, function=assistants),
+        "label-free": functools.partial(halved, function=label_free),
+        "multi-head graph": functools.partial(staged, function=multi_head_graph),
     },
     durations=common.DURATIONS,
     hypotheses=(
@@ -112,5 +116,12 @@ EXPERIMENT = Experiment(
         above("DKPP above labels", "dkpp", "labels", paper=NONE),
         above("one assistant above none", "assistant", "no assistant", paper=NONE),
         above("the ladder above no assistant", "ladder", "no assistant", paper=NONE),
+        above(
+            "features without labels first above labels",
+            "label-free",
+            "labels",
+            paper=NONE,
+        ),
+        above("graphs of heads above labels", "multi-head graph", "labels", paper=NONE),
     ),
 )

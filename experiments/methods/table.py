@@ -129,6 +129,7 @@ ROWS = (
     stages(
         "Multi-head graph distillation",
         "multi_head_graph.py:multi_head_graph",
+        "graphs of heads above labels",
     ),
     stages(
         "Labels, then soft targets",
@@ -215,7 +216,12 @@ ROWS = (
         "oracle",
         "weights of the right teachers above the mean",
     ),
-    stages("Specialists with a dustbin class", "specialists.py:specialists"),
+    stages(
+        "Specialists with a dustbin class",
+        "specialists.py:specialists",
+        "specialists above one teacher",
+        "methods/teachers",
+    ),
     several(
         "Vote on triplets (You et al.)", "majority", "a vote on triplets above the mean"
     ),
@@ -230,10 +236,19 @@ ROWS = (
         "features of images above labels alone, for edges",
         "methods/teachers",
     ),
-    stages("Graph of teachers", "several_teachers.py:graph"),
+    several("Graph of teachers", "graph", "a graph of teachers above labels"),
     one_term("Locality preserving", "locality_preserving"),
-    Row("Many students", f"{STRATEGY} many_students {SMALL}"),
-    Row("Label-free matching", f"{STRATEGY} feature_matching --baselines"),
+    Row(
+        "Many students",
+        f"{STRATEGY} many_students {SMALL}",
+        "methods/together",
+        "a student of many above labels",
+    ),
+    stages(
+        "Label-free matching, then labels",
+        "label_free.py:label_free",
+        "features without labels first above labels",
+    ),
     stages(
         "Generated images",
         "generated.py:digits",

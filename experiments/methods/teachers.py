@@ -5,6 +5,7 @@ import functools
 import pathlib
 
 from experiments.methods import common
+from experiments.stages.specialists import specialists
 from kdjax.config import (
     HARD,
     Custom,
@@ -13,6 +14,7 @@ from kdjax.config import (
     ModelConfig,
     Run,
     Scalar,
+    Stages,
     Term,
 )
 from kdjax.experiments import Experiment, above, ref
@@ -54,6 +56,18 @@ def majority(scale: str) -> Run:
     )
     teacher = several(scale).teacher
     return dataclasses.replace(common.base(scale), teacher=teacher, strategy=strategy)
+
+
+def graph(scale: str) -> Run:
+    """A graph of three teachers, whose features alone are read."""
+    teacher = several(scale).teacher
+    strategy = Custom("teacher_graph")
+    return dataclasses.replace(common.base(scale), teacher=teacher, strategy=strategy)
+
+
+def with_specialists(scale: str) -> Stages:
+    """A generalist and two specialists, at the temperature of Hinton's loss."""
+    return specialists(scale=scale, temperature=4.0)
 
 
 def two_kinds(scale: str) -> Run:
@@ -110,6 +124,8 @@ EXPERIMENT = Experiment(
         "two kinds": two_kinds,
         "edges": edges,
         "edges taught": edges_taught,
+        "graph": graph,
+        "specialists": with_specialists,
     },
     durations=common.DURATIONS,
     hypotheses=(
@@ -118,6 +134,8 @@ EXPERIMENT = Experiment(
         above("weights of the right teachers above the mean", "oracle", "mean"),
         above("weights by entropy above the mean", "entropy", "mean"),
         above("a vote on triplets above the mean", "majority", "mean", paper=NONE),
+        above("a graph of teachers above labels", "graph", "labels", paper=NONE),
+        above("specialists above one teacher", "specialists", "hinton", paper=NONE),
         above("two kinds of knowledge above one", "two kinds", "hinton"),
         above(
             "features of images above labels alone, for edges", "edges taught", "edges"

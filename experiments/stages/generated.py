@@ -64,6 +64,8 @@ def _stages(changes: dict[str, Any]) -> Stages:
         optim=adam,
         teacher=None,
     )
+    # A step of both networks costs many of a student's.
+    gan = dataclasses.replace(gan, steps=max(1, gan.steps // 4))
     runs = {
         "teacher": labels_only(run(model=teacher.model), teacher=None),
         "gan": gan,
