@@ -12,6 +12,7 @@
 | their ablations CWTM and DKPP | born_again.py:cwtm, born_again.py:dkpp |
 | Teacher assistants, arXiv 1902.03393 | assistants.py:assistants, assistants.py:plain |
 | Labels first, then soft targets | labels_then_soft.py:labels_then_soft |
+| Features without labels, then labels, arXiv 2407.20179 | label_free.py:label_free |
 | Train, then tune on own predictions | tune.py:tune |
 | Factor transfer, arXiv 1802.04977 | factor_transfer.py:factor_transfer |
 | Multi-head graphs, arXiv 1907.02226 | multi_head_graph.py:multi_head_graph |

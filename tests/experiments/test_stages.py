@@ -23,6 +23,7 @@ from experiments.stages.dense_flow import dense_flow, flow
 from experiments.stages.factor_transfer import factor_transfer
 from experiments.stages.fitnets import fitnets
 from experiments.stages.fsp import fsp
+from experiments.stages.label_free import label_free
 from experiments.stages.labels_then_soft import labels_then_soft
 from experiments.stages.moonshine import moonshine
 from experiments.stages.multi_head_graph import multi_head_graph
@@ -93,6 +94,11 @@ PATHS = {
         "teacher": ("", ""),
         "labels": ("", ""),
         "soft": ("teacher", "labels"),
+    },
+    label_free: {
+        "teacher": ("", ""),
+        "features": ("teacher", ""),
+        "labels": ("", "features"),
     },
     tune: {"train": ("", ""), "tune": ("train", "train")},
     oracle: {**THREE, "student": (" ".join(THREE), "")},
