@@ -38,7 +38,8 @@ class Controller(NamedTuple):
     factors: `state -> {term: {"weight": factor, "temperature": factor}}`: what the
         scheduled numbers are multiplied by. Either may be left out.
     update: `(metrics, state) -> state`, once a step. The metrics are those of the step:
-        each term's unweighted value by its name, and the `agreement` with the teacher.
+        each term's unweighted value by its name, the `agreement` with the teacher, and
+        the numbers that the factors were applied to, such as `temperature of soft`.
     """
 
     start: PyTree
@@ -55,7 +56,7 @@ def keep_divergence(
     pace: float = 1.01,
     largest: float = 4.0,
 ) -> Controller:
-    """A temperature that keeps the value of a term in a band.
+    """A temperature that keeps the divergence of a term in a band.
 
     Above `high` the targets are made softer: the temperature is multiplied by `pace` at
     each step. Below `low` it is divided by it.
@@ -63,7 +64,8 @@ def keep_divergence(
     Args:
       terms: names of the run's terms.
       term: the one that is watched, and whose temperature moves.
-      low, high: the band of its smoothed value, in its own unit.
+      low, high: the band of its smoothed divergence in nats: its value without the
+        factor of the squared temperature.
       largest: the largest factor; the smallest is 1 / largest.
     """
     _require_term(term, terms)
@@ -76,7 +78,8 @@ def keep_divergence(
         return {term: {"temperature": state["factor"]}}
 
     def update(metrics, state):
-        running = _smooth(state["running"], metrics[term])
+        scale = jnp.square(metrics[f"temperature of {term}"])
+        running = _smooth(state["running"], metrics[term] / scale)
         mean = _mean(running)
         change = jnp.where(mean > high, pace, jnp.where(mean < low, 1 / pace, 1.0))
         factor = jnp.clip(state["factor"] * change, 1 / largest, largest)
@@ -194,7 +197,7 @@ def controlled(
         inner = {name: x for name, x in state.items() if name != NETWORK}
         values, (inner, metrics) = strategy.loss(params, inner, batch, schedules, key)
         seen = collectives.mean(jax.lax.stop_gradient(metrics), axis_name)
-        after = controller.update(seen, own)
+        after = controller.update({**seen, **shown}, own)
         state = {**inner, NETWORK: {"state": after}}
         return values, (state, {**metrics, **shown})
 

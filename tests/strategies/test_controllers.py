@@ -34,18 +34,26 @@ def follow(controller, metrics):
 
 def test_a_temperature_rises_above_the_band_and_falls_below_it():
     controller = keep_divergence(("soft",), low=1.0, high=2.0, pace=1.5, largest=2.0)
-    above = [x["soft"]["temperature"] for x in follow(controller, [{"soft": 3.0}] * 3)]
-    assert above == [1.0, 1.5, 2.0, 2.0]
-    below = [x["soft"]["temperature"] for x in follow(controller, [{"soft": 0.5}] * 3)]
-    np.testing.assert_allclose(below, [1.0, 1 / 1.5, 0.5, 0.5], rtol=1e-6)
-    inside = [x["soft"]["temperature"] for x in follow(controller, [{"soft": 1.5}] * 3)]
-    assert inside == [1.0] * 4
+
+    def temperatures(value, temperature=1.0):
+        step = {"soft": value, "temperature of soft": temperature}
+        return [x["soft"]["temperature"] for x in follow(controller, [step] * 3)]
+
+    assert temperatures(3.0) == [1.0, 1.5, 2.0, 2.0]
+    below = [1.0, 1 / 1.5, 0.5, 0.5]
+    np.testing.assert_allclose(temperatures(0.5), below, rtol=1e-6)
+    assert temperatures(1.5) == [1.0] * 4
+    # The value has the factor T^2: 24 / 4^2 is inside, and 12 / 4^2 is below.
+    assert temperatures(24.0, 4.0) == [1.0] * 4
+    np.testing.assert_allclose(temperatures(12.0, 4.0), below, rtol=1e-6)
 
 
 def test_the_band_is_of_the_smoothed_value():
     """One step above it, after many inside, moves nothing."""
     controller = keep_divergence(("soft",), low=1.0, high=2.0)
-    found = follow(controller, [{"soft": 1.5}] * 5 + [{"soft": 3.0}])
+    at_one = {"temperature of soft": 1.0}
+    steps = [{"soft": 1.5, **at_one}] * 5 + [{"soft": 3.0, **at_one}]
+    found = follow(controller, steps)
     mean = (1.5 * sum(0.99**i for i in range(1, 6)) + 3.0) / sum(
         0.99**i for i in range(6)
     )

@@ -21,8 +21,14 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
     is `(a - b) / ((a - b)^2 + gap^2)`, which is 0 instead of infinite where the two
     are equal, and the same for all practical purposes where they are not.
     """
-    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
-    return values, vectors
+
+    def one(x: Array) -> tuple[Array, Array]:
+        values, vectors = jnp.linalg.eigh(x, symmetrize_input=False)
+        return values, vectors
+
+    # On CPU, jaxlib below 0.11 divides a batch over the threads that compute the
+    # program. Several batches at a time then wait for each other for ever.
+    return lax.platform_dependent(matrix, cpu=lambda x: lax.map(one, x), default=one)
 
 
 @_eigh.defjvp
