@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from experiments.methods.terms import term
+from experiments.methods.terms import CHOSEN, term
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1]
 STAGES = "kdjax distill --config experiments/stages"
@@ -47,7 +47,8 @@ def one_term(method: str, loss: str) -> Row:
     weight, _ = made.scalars
     parts.append(f"--terms.own.weight {weight.value:g}")
     command = f"kdjax distill {' '.join(parts)}"
-    return Row(method, command, "methods/terms", f"{loss} above labels")
+    chosen = ", chosen" if f"{loss}, chosen" in CHOSEN else ""
+    return Row(method, command, "methods/terms", f"{loss}{chosen} above labels")
 
 
 def stages(method: str, function: str, claim: str = "", report: str = "") -> Row:

@@ -21,6 +21,8 @@ from kdjax.experiments import Experiment, above, ref
 from kdjax.jobs.distilling import teacher_run
 
 NONE = "no number for digits"
+# Of the hint from images to edges, beside 1.
+WEIGHTS = (0.1, 0.01)
 # Networks of three teachers by scale; of three the vote has no tie.
 NETWORKS = {
     "tiny": [("resnet", 8), ("resnet", 6), ("resnet", 4)],
@@ -83,9 +85,10 @@ def edges(scale: str) -> Run:
     return _of_edges(common.labels(scale))
 
 
-def edges_taught(scale: str) -> Run:
+def edges_taught(scale: str, weight: float = 1.0) -> Run:
     """The student of edges, with the features of a teacher of whole images."""
-    hard = {"hard": HARD, "hint": _hint("stage3", "stage3")}
+    hint = dataclasses.replace(_hint("stage3", "stage3"), weight=Scalar(weight))
+    hard = {"hard": HARD, "hint": hint}
     return _of_edges(dataclasses.replace(common.base(scale), terms=hard))
 
 
@@ -124,8 +127,18 @@ EXPERIMENT = Experiment(
         "two kinds": two_kinds,
         "edges": edges,
         "edges taught": edges_taught,
+        **{
+            f"edges taught, weight {x:g}": functools.partial(edges_taught, weight=x)
+            for x in WEIGHTS
+        },
         "graph": graph,
         "specialists": with_specialists,
+    },
+    select_on_validation={
+        "edges taught, chosen": (
+            "edges taught",
+            *(f"edges taught, weight {x:g}" for x in WEIGHTS),
+        )
     },
     durations=common.DURATIONS,
     hypotheses=(
@@ -138,8 +151,11 @@ EXPERIMENT = Experiment(
         above("specialists above one teacher", "specialists", "hinton", paper=NONE),
         above("two kinds of knowledge above one", "two kinds", "hinton"),
         above(
-            "features of images above labels alone, for edges", "edges taught", "edges"
+            "features of images above labels alone, for edges",
+            "edges taught, chosen",
+            "edges",
         ),
+        above("the same at weight 1", "edges taught", "edges"),
     ),
     pretrain={
         f"teacher {i}": functools.partial(train_teacher, number=i) for i in range(3)

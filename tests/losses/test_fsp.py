@@ -300,5 +300,5 @@ def test_eigenvectors_on_cpu_are_of_one_matrix_at_a_time():
     maps = jnp.ones((6, 4, 3, 5))
     ends = {"student_end": maps, "teacher_end": maps}
     lowered = jax.jit(lambda x: kdsvd(x, x, **ends)).lower(maps)
-    calls = [x for x in lowered.as_text().splitlines() if "lapack_ssyevd" in x]
-    assert calls and all("tensor<5x5xf32>" in x for x in calls)
+    calls = [x for x in lowered.as_text().splitlines() if "syevd" in x]
+    assert calls and all("(tensor<5x5x" in x for x in calls)
