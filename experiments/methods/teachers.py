@@ -155,7 +155,6 @@ EXPERIMENT = Experiment(
             "edges taught, chosen",
             "edges",
         ),
-        above("the same at weight 1", "edges taught", "edges"),
     ),
     pretrain={
         f"teacher {i}": functools.partial(train_teacher, number=i) for i in range(3)

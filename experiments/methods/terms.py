@@ -109,5 +109,6 @@ EXPERIMENT = Experiment(
     hypotheses=tuple(
         above(f"{name} above labels", name, "labels", paper=NONE)
         for name in ("hinton", *LOSSES, *CHOSEN)
+        if name not in TOO_LARGE
     ),
 )
