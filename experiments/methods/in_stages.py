@@ -51,9 +51,10 @@ def swept(scale: str) -> Stages:
     return dataclasses.replace(stages, runs=runs)
 
 
-def cheap(scale: str) -> Stages:
+def cheap(scale: str, weight: float = 1000.0) -> Stages:
     """Moonshine, with bottlenecks alone on the digits: groups are slow on CPU."""
-    return moonshine(scale=scale, convs="g4b2" if scale == "cifar" else "b4")
+    convs = "g4b2" if scale == "cifar" else "b4"
+    return moonshine(scale=scale, convs=convs, weight=weight)
 
 
 def cheap_alone(scale: str) -> Run:
@@ -82,6 +83,12 @@ WHOLE = {
     "factor transfer": factor_transfer,
 }
 
+# The weight of the authors' code, and smaller ones.
+MOONSHINE = {
+    f"cheap convolutions, weight {x:g}": functools.partial(cheap, weight=x)
+    for x in (1000.0, 100.0, 10.0)
+}
+
 EXPERIMENT = Experiment(
     claim=(
         "Training in stages ends above the same student on labels alone: hints, flows, "
@@ -92,13 +99,14 @@ EXPERIMENT = Experiment(
         "hinton": common.hinton,
         **{n: functools.partial(halved, function=f) for n, f in HALVED.items()},
         **{n: functools.partial(staged, function=f) for n, f in WHOLE.items()},
-        "cheap convolutions": cheap,
+        **MOONSHINE,
         "dense flow": swept,
         "cheap convolutions, labels": cheap_alone,
         "assistant": functools.partial(staged, function=assistants),
         "label-free": functools.partial(halved, function=label_free),
         "multi-head graph": functools.partial(staged, function=multi_head_graph),
     },
+    select_on_validation={"cheap convolutions, chosen": tuple(MOONSHINE)},
     durations=common.DURATIONS,
     hypotheses=(
         above("hints first above labels", "fitnets", "labels", paper=FITNETS),
@@ -109,7 +117,7 @@ EXPERIMENT = Experiment(
         above("factors above labels", "factor transfer", "labels", paper=NONE),
         above(
             "Moonshine's attention above the same cheap network on labels",
-            "cheap convolutions",
+            "cheap convolutions, chosen",
             "cheap convolutions, labels",
             paper=NONE,
         ),
