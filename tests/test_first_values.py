@@ -201,7 +201,7 @@ def test_a_gradient_that_is_not_finite_is_an_error(start):
 
 
 def test_a_loss_whose_gradients_are_0_is_one_warning(start):
-    text = "^terms: all gradients of the student are 0 for the first batch$"
+    text = "^terms: all gradients of student are 0 for the first batch$"
     with pytest.warns(UserWarning, match=text) as caught:
         start(zero)
     assert len(caught) == 1

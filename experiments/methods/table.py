@@ -18,6 +18,7 @@ ALONE = "kdjax train --strategy.function"
 LARGE = "--networks.large.model.name resnet --networks.large.model.width 8"
 CRITIC = "--networks.critic.model.name resnet --networks.critic.model.width 8"
 PEER = "--networks.peer.model.name resnet --networks.peer.model.width 8"
+HARD = "--terms.hard.loss hard_cross_entropy --terms.hard.teacher labels"
 SMALL = "--networks.small.model.name resnet --networks.small.model.width 1"
 
 
@@ -190,13 +191,13 @@ ROWS = (
     ),
     Row(
         "Terms that are divided by their means",
-        "kdjax distill --strategy.controller equal_magnitudes",
+        f"kdjax distill {HARD} --strategy.controller equal_magnitudes",
         "methods/controlled",
         "equal magnitudes above constants",
     ),
     Row(
         "Gradients without conflicts",
-        "kdjax distill --strategy.project_gradients True",
+        f"kdjax distill {HARD} --strategy.project_gradients True",
         "methods/controlled",
         "without conflicts above constants",
     ),

@@ -60,7 +60,7 @@ def term(name: str) -> Term:
 
 def beside_labels(scale: str, loss: Term) -> Run:
     """Cross-entropy of the labels, and the loss."""
-    terms = {"hard": HARD, "loss": loss}
+    terms = {"hard": HARD, "own": loss}
     return dataclasses.replace(common.base(scale), terms=terms)
 
 

@@ -25,6 +25,7 @@ from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
 from kdjax.config.run import (
     HARD,
+    RESERVED,
     SOFT,
     Baseline,
     Run,
@@ -63,6 +64,7 @@ from kdjax.config.training import (
 __all__ = [
     "HARD",
     "PYTHON",
+    "RESERVED",
     "SOFT",
     "Adapt",
     "Baseline",

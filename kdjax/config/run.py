@@ -19,6 +19,8 @@ from kdjax.config.upgrade import upgrade
 Baseline = Literal["labels", "labels_mixup"]
 Tracker = Literal["tensorboard", "wandb"]
 
+# Fields of a line of the log: no term and no metric has these names.
+RESERVED = ("kind", "step", "seconds", "images_per_second", "loss")
 SOFT = Term("softmax_kl")
 HARD = Term("hard_cross_entropy", teacher="labels")
 
@@ -115,6 +117,9 @@ class Run:
     def _check_terms(self) -> None:
         require(bool(self.terms), "terms", "at least one term", self.terms)
         for name, term in self.terms.items():
+            names = (*RESERVED, "agreement")
+            expected = f"names other than {', '.join(names)}, which the log has"
+            require(name not in names, "terms", expected, name)
             term.check(f"terms.{name}")
             if self.teacher is not None or isinstance(self.strategy, Custom):
                 continue

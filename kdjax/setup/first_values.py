@@ -121,7 +121,7 @@ def check_losses(
 ) -> None:
     """Compute the losses and gradients of the first step of a run, for one seed.
 
-    Warns of a student whose gradients are all 0. With turns, no gradient is checked. A
+    Warns of a network whose gradients are all 0. With turns, no gradient is checked. A
     teacher that is yet to be trained has random variables here, and outputs of unit
     scale.
 
@@ -158,9 +158,9 @@ def check_losses(
         expected = f"finite gradients of {network} for the first batch"
         if not gradient["finite"]:
             raise ConfigError(field, expected, shown="NaN or infinity")
-    student_gradient = gradients.get(parts.strategy.student)
-    if student_gradient and student_gradient["zero"] and not _is_scheduled(run):
-        text = "all gradients of the student are 0 for the first batch"
+    still = [name for name, x in gradients.items() if x["zero"]]
+    if still and not _is_scheduled(run, parts):
+        text = f"all gradients of {', '.join(still)} are 0 for the first batch"
         warnings.warn(f"{field}: {text}", stacklevel=2)
     if custom and not parts.strategy.labels:
         labels = (train.labels + 1) % max(train.classes, 1)
@@ -171,12 +171,11 @@ def check_losses(
         require(np.isclose(loss, metrics["loss"], rtol=1e-4), field, expected, got)
 
 
-def _is_scheduled(run: Run) -> bool:
+def _is_scheduled(run: Run, parts: Parts) -> bool:
     """True where a weight may be 0 in the first step and not later."""
-    weights = [term.scalars[0] for term in run.terms.values()]
-    return isinstance(run.strategy, configs.Custom) or any(
-        weight.end is not None for weight in weights
-    )
+    if isinstance(run.strategy, configs.Custom):
+        return bool(parts.strategy.schedules(0))
+    return any(x.scalars[0].end is not None for x in run.terms.values())
 
 
 def _first_step(parts: Parts) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:

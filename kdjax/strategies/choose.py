@@ -1,7 +1,10 @@
 """Choice of the strategy of a run."""
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
+
+import jax
 
 from kdjax.config import (
     SOFT,
@@ -10,30 +13,23 @@ from kdjax.config import (
     Optim,
     Run,
     Term,
+    beneath,
+    is_number,
     load_function,
     require,
     require_known,
 )
+from kdjax.config.bounds import TEMPERATURES
+from kdjax.config.plain import from_plain
 from kdjax.core import checks
+from kdjax.core.trees import is_numeric
 from kdjax.core.types import Model, Strategy
 from kdjax.presets import PRESETS, digits_labels
 from kdjax.strategies import kernels
 from kdjax.strategies.controllers import controlled, find_controller
 from kdjax.strategies.offline import offline
-from kdjax.strategies.registry import STRATEGIES
+from kdjax.strategies.registry import CONTEXT, STRATEGIES
 from kdjax.strategies.user_code import guarded, parameters_of
-
-# Arguments, besides options, for which a user's function may have a parameter.
-CONTEXT = (
-    "teacher",
-    "steps",
-    "classes",
-    "axis_name",
-    "terms",
-    "networks",
-    "examples",
-    "optim",
-)
 
 
 def make_strategy(
@@ -126,6 +122,8 @@ def _custom(
     first, *more = parameters
     accepted = {name: parameters[name] for name in more if name not in given}
     kernels.check_options(accepted, config.options, "strategy.options")
+    if config.function in STRATEGIES:
+        _check_ranges(config.options)
     if "terms" not in parameters:
         _refuse_terms(context["terms"], config.function)
     one = context["networks"] if first == "networks" else student
@@ -140,7 +138,30 @@ def _custom(
     parts = {k: guarded(part, field, f"{k} of {name}") for k, part in parts.items()}
     # Config and labels were checked on the host, so the step needs no guards.
     loss = checks.without_guards()(parts.pop("loss"))
+    _check_schedules(parts["schedules"](0))
     return strategy._replace(loss=loss, **parts)
+
+
+def _check_schedules(schedules: Any) -> None:
+    """Refuse what is no tree of numbers by name."""
+    field, expected = "strategy.function", "schedules that return {name: number}"
+    require(isinstance(schedules, Mapping), field, expected, schedules)
+    for leaf in jax.tree.leaves(schedules):
+        require(is_numeric(leaf), field, expected, leaf)
+
+
+def _check_ranges(options: Mapping[str, Any]) -> None:
+    """Refuse negative weights and temperatures out of range, in strategies of kdjax."""
+    low, high = TEMPERATURES
+    for name, value in options.items():
+        kind, field = name.rpartition("_")[2], f"strategy.options.{name}"
+        if not is_number(value):
+            continue
+        if kind == "weight":
+            require(value >= 0, field, "a number >= 0", value)
+        if kind == "temperature":
+            ok = low <= value <= high
+            require(ok, field, f"a number in [{low:g}, {high:g}]", value)
 
 
 def _check_networks(
@@ -169,4 +190,6 @@ def _check_parts(strategy: Any, steps: int) -> None:
     for network, optim in strategy.optim.items():
         at = f"strategy.optim.{network}"
         require(isinstance(optim, Optim), at, "a kdjax.config.Optim", optim)
+        with beneath(at):
+            from_plain(Optim, dataclasses.asdict(optim))
         optim.check(at, steps)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.config import (
+    ConfigError,
     Offline,
     Term,
     load_function,
@@ -20,6 +21,7 @@ from kdjax.config import (
     require_type,
 )
 from kdjax.core import collectives
+from kdjax.core.trees import find_difference
 from kdjax.core.types import Array, Batch, PyTree, Strategy
 from kdjax.strategies import kernels
 from kdjax.strategies.pairing import expand_pairs
@@ -164,10 +166,16 @@ def find_controller(config: Offline, terms: Mapping[str, Term]) -> Controller:
     kernels.check_options(dict(more), options, f"{field}_options")
     controller = function(names, **options)
     require_type(controller, Controller, field, "a kdjax.strategies.Controller")
+    if ":" in name:
+        parts = {k: getattr(controller, k) for k in ("factors", "update")}
+        parts = {k: guarded(x, field, f"{k} of {name}") for k, x in parts.items()}
+        controller = controller._replace(**parts)
     for term, numbers in controller.factors(controller.start).items():
         require_known(term, names, field, f"factors of terms, of {[*names]}")
-        for number in numbers:
+        for number, factor in numbers.items():
             require_known(number, ("weight", "temperature"), field)
+            ok, at = float(factor) >= 0, f"{number} of {term}"
+            require(ok, field, f"a first factor >= 0 for the {at}", float(factor))
     return controller
 
 
@@ -198,6 +206,11 @@ def controlled(
         values, (inner, metrics) = strategy.loss(params, inner, batch, schedules, key)
         seen = collectives.mean(jax.lax.stop_gradient(metrics), axis_name)
         after = controller.update({**seen, **shown}, own)
+        if difference := find_difference(own, after):
+            at, before, now = difference
+            at = f" at {at}" if at else ""
+            expected = f"update to return the state as it was, {before}{at}"
+            raise ConfigError("strategy.controller", expected, shown=now)
         state = {**inner, NETWORK: {"state": after}}
         return values, (state, {**metrics, **shown})
 

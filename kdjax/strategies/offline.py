@@ -1,6 +1,7 @@
 """Offline distillation: a fixed teacher, a student, and weighted named terms."""
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,7 +77,8 @@ def offline(
         shapes of teacher and student that do not fit.
     """
     active = {k: t for k, t in terms.items() if t.counts}
-    require(bool(active), "terms", "one term with a weight", dict(terms))
+    shown = f"{', '.join(terms)} of weight 0"
+    require(bool(active), "terms", "one term with a weight", shown)
     parts = [
         _Part(
             name,
@@ -152,6 +154,9 @@ def offline(
     def schedules(step: int) -> dict[str, dict[str, Any]]:
         return {name: at(step) for name, at in numbers.items()}
 
+    if project_gradients and len(parts) == 1:
+        text = "one term has no gradient to conflict with"
+        warnings.warn(f"strategy.project_gradients: {text}", stacklevel=2)
     numbers = {part.name: _numbers(part, steps) for part in parts}
     labels = any(part.reads_labels for part in parts)
     return Strategy(init, loss, schedules, student=STUDENT, labels=labels)

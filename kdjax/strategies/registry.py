@@ -35,6 +35,18 @@ from kdjax.strategies.methods.specialists import specialist, with_specialists
 from kdjax.strategies.methods.teacher_graph import teacher_graph
 from kdjax.strategies.methods.vid import vid
 
+# Arguments, besides options, for which a user's function may have a parameter.
+CONTEXT = (
+    "teacher",
+    "steps",
+    "classes",
+    "axis_name",
+    "terms",
+    "networks",
+    "examples",
+    "optim",
+)
+
 
 class Entry(NamedTuple):
     """A strategy by name.
@@ -204,7 +216,11 @@ def describe(name: str) -> str:
     entry = STRATEGIES[name]
     text = inspect.cleandoc(entry.function.__doc__ or "")
     parameters = inspect.signature(entry.function).parameters.values()
-    options = [p for p in parameters if p.default is not inspect.Parameter.empty]
+    options = [
+        p
+        for p in parameters
+        if p.default is not inspect.Parameter.empty and p.name not in CONTEXT
+    ]
     shown = ", ".join(f"{p.name} = {p.default!r}" for p in options)
     lines = [
         text,

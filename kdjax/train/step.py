@@ -71,6 +71,7 @@ def make_train_step(
                 )
                 turns.check_losses(losses, state.params)
                 turns.check_state(aux, state.model_state)
+                turns.check_moves(losses, moving)
                 return sum(losses[name] for name in losses if name in moving), aux
 
             graded = jax.value_and_grad(total, has_aux=True)

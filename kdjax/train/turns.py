@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.config import require, require_known
+from kdjax.config import RESERVED, ConfigError, require, require_known
+from kdjax.core.trees import find_difference, is_numeric
 from kdjax.core.types import PyTree, Strategy, Turns
 
 
@@ -81,11 +82,31 @@ def check_losses(losses: Any, params: Collection[str]) -> None:
         require(shape == (), "strategy", f"one scalar as the loss of {name}", shape)
 
 
+def check_moves(losses: Collection[str], moving: Collection[str]) -> None:
+    """Refuse a turn of networks without a loss: they would learn from nothing."""
+    expected = f"a loss of one of {sorted(moving)}, which move in this turn"
+    ok = any(name in moving for name in losses)
+    require(ok, "strategy.turns", expected, sorted(losses))
+
+
 def check_state(aux: Any, state: Mapping[str, PyTree]) -> None:
-    """Refuse what a loss returns beside its losses unless it is `(state, metrics)`."""
+    """Refuse what a loss returns beside its losses unless it is `(state, metrics)`.
+
+    The state has the entries and shapes of before, and metrics are scalars.
+    """
     pair = isinstance(aux, tuple) and len(aux) == 2
     ok = pair and all(isinstance(x, Mapping) for x in aux)
     expected = "loss to return (losses, (state, metrics)), both dicts"
     require(ok, "strategy", expected, type(aux).__name__)
     expected = f"loss to return the state of each of {sorted(state)}"
-    require(set(state) <= set(aux[0]), "strategy", expected, sorted(aux[0]))
+    require(set(state) == set(aux[0]), "strategy", expected, sorted(aux[0]))
+    if difference := find_difference(state, aux[0]):
+        at, before, now = difference
+        expected = f"loss to return the state as it was, {before} at {at}"
+        raise ConfigError("strategy", expected, shown=now)
+    for name, value in aux[1].items():
+        expected = f"names of metrics other than {', '.join(RESERVED)}"
+        require(name not in RESERVED, "strategy", expected, name)
+        got = f"shape {jnp.shape(value)}" if is_numeric(value) else value
+        ok = is_numeric(value) and jnp.shape(value) == ()
+        require(ok, "strategy", f"a scalar as the metric {name}", got)

@@ -21,7 +21,7 @@ def slip(*arguments):
 def made(student, *, broken: str = "none", steps, classes):
     if broken == "function":
         slip()
-    parts = {"init": dict, "loss": dict, "schedules": dict}
+    parts = {"init": dict, "loss": dict, "schedules": lambda step: {}}
     if broken in parts:
         parts[broken] = slip
     return Strategy(**parts, labels=(steps, classes) == (7, 10))
@@ -45,6 +45,14 @@ def wrong_arguments(student):
         return {}
 
     return Strategy(dict, loss)
+
+
+def words(student):
+    return Strategy(dict, dict, lambda step: {"weight": "much"})
+
+
+def falling(student):
+    return Strategy(dict, dict, optim={"student": Optim(lr=-1.0, warmup=0)})
 
 
 def no_student():
@@ -89,7 +97,12 @@ def test_it_gets_what_it_has_parameters_for(make):
     assert make("made").labels
 
 
-@pytest.mark.parametrize("part", ["init", "loss", "schedules"])
+def test_an_error_in_schedules_has_file_and_line(make):
+    want = f"strategy.function: schedules of made raised {SLIP}"
+    assert refused(lambda: make("made", broken="schedules")).startswith(want)
+
+
+@pytest.mark.parametrize("part", ["init", "loss"])
 def test_an_error_in_a_part_has_file_and_line(make, part):
     strategy = make("made", broken=part)
     at = line("    return arguments.nowhere")
@@ -138,10 +151,32 @@ def test_a_wrong_signature_has_the_line_of_the_definition(make):
             "strategy.function: expected a function whose first parameter is the "
             "student, or `networks`, got 'mine.py:no_student'",
         ),
+        (
+            "words",
+            "strategy.function: expected schedules that return {name: number}, got "
+            "'much'",
+        ),
+        ("falling", "strategy.optim.student.lr: expected a number >= 0, got -1.0"),
     ],
 )
 def test_declarations_that_do_not_fit(make, name, expected):
     assert refused(make, name) == expected
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"weight": -1.0}, "weight: expected a number >= 0, got -1.0"),
+        (
+            {"temperature": 0.0},
+            "temperature: expected a number in [1e-06, 1e+06], got 0.0",
+        ),
+    ],
+)
+def test_weights_and_temperatures_of_named_strategies(options, expected):
+    run = digits(strategy=Custom("mutual", options=options))
+    error = refused(make_strategy, run, STUDENT, None, 10)
+    assert error == f"strategy.options.{expected}"
 
 
 LATER = """

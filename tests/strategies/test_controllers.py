@@ -153,13 +153,32 @@ def test_a_wrong_controller_is_one_line(name, options, text, tmp_path):
     [
         ("return None", "strategy.controller: expected a .*Controller, got NoneType"),
         ("raise KeyError('x')", "strategy.controller: .* raised KeyError: 'x'"),
+        (
+            "return Controller(0.0, lambda s: {'soft': {'weight': -1.0}}, None)",
+            "controller: expected a first factor >= 0 for the weight of soft, got -1.0",
+        ),
+        (
+            "return Controller(0.0, lambda s: {}, lambda m, s: m['nothing'])",
+            r"strategy.controller: update of .* raised KeyError: 'nothing' \(.*:4\)",
+        ),
+        (
+            "return Controller(0.0, lambda s: {}, lambda m, s: [s, s])",
+            r"controller: expected update to return the state as it was, float32\[\]",
+        ),
     ],
 )
 def test_a_wrong_function_of_ones_own_is_one_line(body, text, tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text(OWN.format(body))
+    file.write_text("from kdjax.strategies import Controller\n" + OWN.format(body))
     with pytest.raises(ConfigError, match=text):
-        find_controller(Offline(controller=f"{file}:own"), TERMS)
+        controller = find_controller(Offline(controller=f"{file}:own"), TERMS)
+        strategy = controlled(offline(STUDENT, TERMS, steps=3), controller)
+        batch = PLAIN._replace(targets=TARGETS)
+        variables = strategy.init(jax.random.key(0), batch)
+        params = {"student": variables["student"]["params"]}
+        state = {"student": {}, "controller": variables["controller"]}
+        key, schedules = jax.random.key(1), strategy.schedules(0)
+        strategy.loss(params, state, batch, schedules, key)
 
 
 def test_options_need_a_controller():

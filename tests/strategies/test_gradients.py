@@ -108,7 +108,8 @@ def test_a_run_projects_the_gradients_of_its_terms():
 
 def test_one_term_has_no_conflict():
     terms = {"soft": Term("softmax_kl")}
-    _, found = gradient(terms, project_gradients=True)
+    with pytest.warns(UserWarning, match="^strategy.project_gradients: one term has"):
+        _, found = gradient(terms, project_gradients=True)
     _, plain = gradient(terms)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8),

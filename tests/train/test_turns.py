@@ -225,4 +225,44 @@ def test_what_a_loss_returns_beside_its_losses_is_checked(aux):
 
 
 def test_state_and_metrics_pass():
-    turns.check_state(({"student": {}, "bank": {}}, {}), {"student": {}})
+    state = {"student": {}, "bank": {"rows": jnp.zeros(4)}}
+    new = {"student": {}, "bank": {"rows": jnp.ones(4)}}
+    turns.check_state((new, {"value": jnp.ones(()), "count": 3}), state)
+
+
+OTHER_STATES = {
+    "a shape": {"rows": jnp.zeros(5)},
+    "a type": {"rows": jnp.zeros(4, jnp.int32)},
+    "a further entry": {"rows": jnp.zeros(4), "more": jnp.zeros(())},
+    "no number": {"rows": "four"},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_STATES)
+def test_a_state_of_another_shape_is_named(name):
+    old = {"bank": {"rows": jnp.zeros(4)}}
+    message = r"^strategy: expected loss to return the state as it was, .* at bank/"
+    with pytest.raises(ConfigError, match=message):
+        turns.check_state(({"bank": OTHER_STATES[name]}, {}), old)
+    with pytest.raises(ConfigError, match="the state of each of"):
+        turns.check_state(({**old, "new": {}}, {}), old)
+
+
+@pytest.mark.parametrize(
+    "metrics, message",
+    [
+        ({"loss": 1.0}, "names of metrics other than kind, step, .*, got 'loss'"),
+        ({"step": 1.0}, "names of metrics other than .*, got 'step'"),
+        ({"m": jnp.zeros(3)}, r"a scalar as the metric m, got 'shape \(3,\)'"),
+        ({"m": "hello"}, "a scalar as the metric m, got 'hello'"),
+    ],
+)
+def test_metrics_are_scalars_with_names_of_their_own(metrics, message):
+    with pytest.raises(ConfigError, match=f"^strategy: expected {message}"):
+        turns.check_state(({}, metrics), {})
+
+
+def test_a_turn_has_a_loss_of_a_network_that_moves():
+    turns.check_moves(["critic", "student"], ("student",))
+    with pytest.raises(ConfigError, match=r"^strategy.turns: expected a loss of one o"):
+        turns.check_moves(["student"], ("critic",))
