@@ -133,7 +133,7 @@ def test_mixed_labels_are_of_both_images():
     [
         ("taps", (), "at least one tap of the student"),
         ("alpha", 1.5, "a number from 0 to 1, got 1.5"),
-        ("temperature", 0.0, "a number > 0"),
+        ("temperature", 0.0, "a number in [1e-06, 1e+06]"),
         ("hint_weight", -1.0, "a number >= 0"),
         ("hint_variant", "root", "'root'"),
         ("norm", "none", "'none'"),
