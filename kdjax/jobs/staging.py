@@ -29,7 +29,7 @@ def run_stages(
     require_type(stages, Stages, "stages", "a kdjax.config.Stages")
     stages.check()
     runs = stages.resolve()
-    _check_names(stages, runs)
+    _check_names(runs)
     console = console or Console(quiet=not hosts.is_first())
     for number, (name, run) in enumerate(runs.items(), start=1):
         console.print(f"stage {number} of {len(runs)}: {name}", highlight=False)
@@ -45,13 +45,11 @@ def run_stages(
     return stages.folder
 
 
-def _check_names(stages: Stages, runs: dict[str, Run]) -> None:
-    """Refuse unknown names in any stage before the first is trained.
-
-    A stage that names another is checked once that one is finished.
-    """
+def _check_names(runs: dict[str, Run]) -> None:
+    """Refuse names and projectors in any stage before the first is trained."""
+    earlier: dict[str, Run] = {}
     for name, run in runs.items():
-        finished = (runlog.is_finished(runs[x].folder) for x in stages.earlier(name))
-        if all(finished):
-            with beneath(f"runs.{name}"):
-                setup.check_names(run)
+        with beneath(f"runs.{name}"):
+            setup.check_names(run, earlier=earlier)
+        if not runlog.is_finished(run.folder):
+            earlier[str(run.folder)] = run

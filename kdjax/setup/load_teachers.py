@@ -22,6 +22,7 @@ from kdjax.config import (
     beneath,
     members_of,
     require,
+    require_seed,
 )
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
@@ -221,9 +222,9 @@ def fit_seeds(
     if seed is None and count > 1:
         text = f"{field}.run has {count} seeds, this run {run.seeds}: seed {first}"
         warnings.warn(f"{text} teaches ({field}.seed takes another)", stacklevel=2)
+    if seed is not None:
+        require_seed(seed, trained_run, f"{field}.seed")
     index = 0 if seed is None else seed - first
-    expected = f"one of its seeds, {first} to {first + count - 1}"
-    require(0 <= index < count, f"{field}.seed", expected, seed)
     shared = jax.tree.map(lambda x: x[index], trained.variables)
     return trained._replace(variables=shared, axis=None)
 
