@@ -10,6 +10,7 @@ from kdjax.config import Run, Stages, beneath, require_type
 from kdjax.core import hosts, runlog
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import distill, train
+from kdjax.train.progress import stage
 
 
 def run_stages(
@@ -31,6 +32,8 @@ def run_stages(
     runs = stages.resolve()
     _check_names(runs)
     console = console or Console(quiet=not hosts.is_first())
+    with stage(console, "checking that the stages fit together"):
+        _check_networks(runs, splits)
     for number, (name, run) in enumerate(runs.items(), start=1):
         console.print(f"stage {number} of {len(runs)}: {name}", highlight=False)
         job: Any = train if run.teacher is None else distill
@@ -52,4 +55,24 @@ def _check_names(runs: dict[str, Run]) -> None:
         with beneath(f"runs.{name}"):
             setup.check_names(run, earlier=earlier)
         if not runlog.is_finished(run.folder):
+            earlier[str(run.folder)] = run
+
+
+def _check_networks(runs: dict[str, Run], splits: Splits | None) -> None:
+    """Refuse networks of any later stage that do not fit, by their shapes.
+
+    A stage with other data than the first is left to its training: an earlier stage may
+    make them.
+    """
+    first, *later = runs
+    own = setup.call_own(runs[first]) if later and splits is None else splits
+    earlier: dict[str, Run] = {}
+    for name, run in runs.items():
+        run = setup.fill_models(run, earlier)
+        places = [(x.data.name, x.data.data_dir) for x in (run, runs[first])]
+        finished = runlog.is_finished(run.folder)
+        if name in later and places[0] == places[1] and not finished:
+            with beneath(f"runs.{name}"):
+                setup.check_untrained(run, earlier, own)
+        if not finished:
             earlier[str(run.folder)] = run
