@@ -226,6 +226,23 @@ def test_what_a_stage_takes_is_checked_before_the_first_is_trained(text, tmp_pat
     assert not (tmp_path / "all").exists()
 
 
+TRACED = {
+    "strategy.options.negatives: expected at least 1, got 0": digits(
+        teacher=FromRun("stage:first"), strategy=Custom("crd", {"negatives": 0})
+    ),
+    "terms.hint.student: did you mean 'stage": hinted(student="stage9"),
+}
+
+
+@pytest.mark.parametrize("text", TRACED, ids=range(len(TRACED)))
+def test_networks_of_later_stages_are_traced_first(text, tmp_path):
+    stages = Stages({"first": alone(), "last": TRACED[text]}, str(tmp_path / "both"))
+    with pytest.raises(ConfigError) as error:
+        kdjax.jobs.run_stages(stages)
+    assert str(error.value).startswith(f"runs.last.{text}")
+    assert not (tmp_path / "both").exists()
+
+
 ALONE = {
     "terms.hint.projector_weights": hinted(by="runs/a", **HINT),
     "teacher.run": hinted(),
@@ -247,10 +264,47 @@ def test_options_are_of_all_stages_or_of_the_one_they_name(file):
     assert [run.seeds for run in stages.runs.values()] == [3, 3]
     assert [run.batch for run in stages.runs.values()] == [digits().batch, 8]
     assert stages.workdir == "x"
+    new = ["loss", "hard_cross_entropy", "teacher", "labels"]
+    pairs = zip(new[::2], new[1::2], strict=True)
+    words += [x for field, y in pairs for x in (f"--second.terms.new.{field}", y)]
+    first, second = parse_job("distill", words).runs.values()
+    assert "new" in second.terms and "new" not in first.terms
     with pytest.raises(ConfigError, match="^config: these are stages"):
         parse_run("train", words)
     with pytest.raises(ConfigError, match="^--thrid.batch: .*expected an option"):
         parse_job("distill", ["--config", file, "--thrid.batch", "8"])
+
+
+OPTIONS = {
+    ("--second.workdir", "runs/x"): "second.workdir: expected none, a stage has the "
+    "folder both/second, got 'runs/x'",
+    ("--second.name", "x"): "second.name: expected none, a stage has the name that ",
+    ("--name", "x"): "name: expected none, a stage has the name that ",
+    ("--secnd.batch", "8"): "--secnd.batch: did you mean --second.batch? expected an "
+    "option of all stages, or of one: first, second, got --secnd.batch",
+    ("--batchh", "8"): "--batchh: did you mean --batch? expected an option",
+    ("--second", "8"): "--second: expected --second.FIELD, a field of the stage second",
+    ("--second.batchh", "8"): "--second.batchh: did you mean --second.batch? expected "
+    "an option (--help and --help-all show them), got --second.batchh",
+    ("--second.optim.lrr", "8"): "second.optim.lrr: did you mean 'lr'? exp",
+    ("--second.batch", "x"): "second.batch: expected a value of type int, got 'x'",
+}
+
+
+@pytest.mark.parametrize("words", OPTIONS, ids=" ".join)
+def test_an_option_of_no_stage_is_one_line(words, file):
+    with pytest.raises(ConfigError) as error:
+        parse_job("distill", ["--config", file, *words])
+    assert str(error.value).startswith(OPTIONS[words])
+
+
+def test_stages_are_checked_before_options_are_set(tmp_path, monkeypatch):
+    code = CODE.replace('"second": second', '"steps": second')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(code)
+    text = "^runs: expected names that are no field of a run, got 'steps'$"
+    with pytest.raises(ConfigError, match=text):
+        parse_job("distill", ["--config", "mine.py:two", "--steps", "4"])
 
 
 @pytest.mark.full
