@@ -1,11 +1,16 @@
 """Stages: references to earlier ones, and options on the command line."""
 
 import dataclasses
+import json
 import re
 
 import pytest
 
 import kdjax
+from experiments.stages.generated import tiny
+from experiments.stages.multi_head_graph import multi_head_graph
+from experiments.stages.specialists import specialists
+from kdjax import setup
 from kdjax.cli.options import parse_job, parse_run
 from kdjax.config import (
     ConfigError,
@@ -18,7 +23,9 @@ from kdjax.config import (
     Stages,
     Term,
     labels_only,
+    to_dict,
 )
+from kdjax.jobs import staging
 from kdjax.presets import digits
 from kdjax.setup.early import check_names
 
@@ -241,6 +248,32 @@ def test_networks_of_later_stages_are_traced_first(text, tmp_path):
         kdjax.jobs.run_stages(stages)
     assert str(error.value).startswith(f"runs.last.{text}")
     assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("function", [tiny, specialists, multi_head_graph])
+def test_stages_that_fit_are_no_errors(function, tmp_path):
+    """Frozen networks, several teachers, and networks beside the student."""
+    runs = dataclasses.replace(function(), workdir=str(tmp_path / "all")).resolve()
+    staging._check_names(runs)
+    staging._check_networks(runs, None)
+
+
+def test_a_network_has_the_fields_of_the_one_that_it_starts_from(tmp_path):
+    """Of a run folder, and of a stage without a folder."""
+    critic = ModelConfig("resnet", depth=14, width=4, resolution=8)
+    before = beside(critic)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(before)))
+    (tmp_path / "summary.json").write_text("{}")
+    taken = ModelConfig(weights=str(tmp_path))
+    run = beside(taken, network="peer")
+    completed, _ = setup.complete_models(run)
+    filled = setup.fill_models(run, {str(tmp_path): before})
+    for each in (completed, filled):
+        model = each.networks["peer"].model
+        assert model == dataclasses.replace(critic, weights=str(tmp_path))
+    with pytest.raises(ConfigError, match="^networks.peer.network: expected one of"):
+        setup.complete_models(beside(taken, network="critic"))
 
 
 ALONE = {

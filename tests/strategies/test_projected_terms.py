@@ -214,7 +214,7 @@ def test_a_projector_starts_from_that_of_an_earlier_run(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match=f"^{at} the projector mlp, got conv_bn of"):
         start_of(projector="mlp")
     with pytest.raises(ConfigError) as error:
-        start_of(teacher="stage3")
+        start_of(student="stage2", teacher="stage2")
     (line,) = str(error.value).splitlines()
     assert line.startswith(f"{at} a projector of these taps and this name, got ")
     assert line.endswith(" and 4 more") and len(line) < 240
