@@ -64,15 +64,21 @@ def _check_networks(runs: dict[str, Run], splits: Splits | None) -> None:
     A stage with other data than the first is left to its training: an earlier stage may
     make them.
     """
-    first, *later = runs
-    own = setup.call_own(runs[first]) if later and splits is None else splits
+    first, *later = runs.values()
+    unfinished = {k: x for k, x in runs.items() if not runlog.is_finished(x.folder)}
+    waiting = [x.name for x in later if x.name in unfinished and _same_data(x, first)]
+    if not waiting:
+        return
+    own = setup.call_own(first) if splits is None else splits
     earlier: dict[str, Run] = {}
-    for name, run in runs.items():
+    for name, run in unfinished.items():
         run = setup.fill_models(run, earlier)
-        places = [(x.data.name, x.data.data_dir) for x in (run, runs[first])]
-        finished = runlog.is_finished(run.folder)
-        if name in later and places[0] == places[1] and not finished:
+        if name in waiting:
             with beneath(f"runs.{name}"):
                 setup.check_untrained(run, earlier, own)
-        if not finished:
-            earlier[str(run.folder)] = run
+        earlier[str(run.folder)] = run
+
+
+def _same_data(run: Run, other: Run) -> bool:
+    a, b = run.data, other.data
+    return (a.name, a.data_dir) == (b.name, b.data_dir)
