@@ -1,7 +1,10 @@
 """Options of the commands that take a `Run`: its fields, by dotted path."""
 
+import contextlib
 import dataclasses
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from kdjax import presets
@@ -15,6 +18,7 @@ from kdjax.config import (
     Term,
     TrainFirst,
     load_config,
+    near_names,
     require,
     set_fields,
 )
@@ -140,7 +144,11 @@ def _unknown(path: str, default: Run) -> ConfigError:
 
 def _set_stages(stages: Stages, changes: list[tuple[str, list[str]]]) -> Stages:
     """Stages with options set: `--NAME.FIELD` of one stage, `--FIELD` of all."""
+    stages.check_names()
     folders = [words for path, words in changes if path == "workdir"]
+    workdir = " ".join(folders[-1]) if folders else stages.workdir
+    for path, words in changes:
+        _check_of_stages(path, " ".join(words), stages.runs, workdir)
     runs = {}
     for name, run in stages.runs.items():
         own = []
@@ -150,11 +158,52 @@ def _set_stages(stages: Stages, changes: list[tuple[str, list[str]]]) -> Stages:
                 own.append((rest, words))
             elif first not in stages.runs and path != "workdir":
                 own.append((path, words))
-        runs[name] = _fit_warmup(_set_fields(run, own), [path for path, _ in own])
-    workdir = " ".join(folders[-1]) if folders else stages.workdir
+        with _errors_of_stage(name, [path for path, _ in changes]):
+            run = _set_fields(run, own)
+        runs[name] = _fit_warmup(run, [path for path, _ in own])
     stages = dataclasses.replace(stages, runs=runs, workdir=workdir)
     stages.check()
     return stages
+
+
+def _check_of_stages(path: str, value: str, runs: dict[str, Run], workdir: str) -> None:
+    """Refuse an option that no stage has, or that the stages set themselves."""
+    first, _, rest = path.partition(".")
+    if first in runs:
+        expected = f"--{first}.FIELD, a field of the stage {first}"
+        require(bool(rest), f"--{path}", expected, value)
+    if (rest if first in runs else path) == "name":
+        expected = "none, a stage has the name that Stages gives it"
+        raise ConfigError(path, expected, value)
+    if first in runs and rest == "workdir":
+        expected = f"none, a stage has the folder {os.path.join(workdir, first)}"
+        raise ConfigError(path, expected, value)
+    known = fields.fields_of(next(iter(runs.values())))
+    near = near_names(first, runs, 1)
+    if first in runs or not rest or not near or first.replace("-", "_") in known:
+        return
+    expected = f"an option of all stages, or of one: {', '.join(runs)}"
+    hint = f"did you mean --{near[0]}.{rest}?"
+    raise ConfigError(f"--{path}", expected, hint=hint, shown=f"--{path}")
+
+
+@contextlib.contextmanager
+def _errors_of_stage(name: str, paths: list[str]) -> Iterator[None]:
+    """Raise errors of options of one stage by their whole names.
+
+    paths: of all options.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        at = error.field.removeprefix("--")
+        dashes = error.field.removesuffix(at)
+        if not any(f"{path}.".startswith(f"{name}.{at}.") for path in paths):
+            raise
+        error = error.at(f"{dashes}{name}.{at}")
+        error.hint = error.hint.replace("--", f"--{name}.")
+        error.shown = error.shown.replace("--", f"--{name}.")
+        raise error from None
 
 
 def _fit_warmup(run: Run, paths: list[str]) -> Run:

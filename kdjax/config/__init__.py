@@ -19,6 +19,7 @@ from kdjax.config.checks import (
     to_path,
 )
 from kdjax.config.data import Data, Mode, Views
+from kdjax.config.earlier import require_network, require_seed, require_seeds
 from kdjax.config.functions import call, load_config, load_function, source_files
 from kdjax.config.model import Adapt, Modality, ModelConfig, Normalization
 from kdjax.config.paths import parse_words, set_fields
@@ -34,7 +35,7 @@ from kdjax.config.run import (
     labels_only,
     to_dict,
 )
-from kdjax.config.stages import Stages, name_stages
+from kdjax.config.stages import Stages, name_stages, refuse_references
 from kdjax.config.strategy import Custom, Network, Offline
 from kdjax.config.teacher import (
     Cache,
@@ -108,6 +109,7 @@ __all__ = [
     "name_stages",
     "near_names",
     "parse_words",
+    "refuse_references",
     "replace_cache",
     "replace_published",
     "replace_trained",
@@ -115,6 +117,9 @@ __all__ = [
     "require_folder",
     "require_known",
     "require_local",
+    "require_network",
+    "require_seed",
+    "require_seeds",
     "require_type",
     "restore_url",
     "set_fields",

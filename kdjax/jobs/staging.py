@@ -10,6 +10,7 @@ from kdjax.config import Run, Stages, beneath, require_type
 from kdjax.core import hosts, runlog
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import distill, train
+from kdjax.train.progress import stage
 
 
 def run_stages(
@@ -29,8 +30,10 @@ def run_stages(
     require_type(stages, Stages, "stages", "a kdjax.config.Stages")
     stages.check()
     runs = stages.resolve()
-    _check_names(stages, runs)
+    _check_names(runs)
     console = console or Console(quiet=not hosts.is_first())
+    with stage(console, "checking that the stages fit together"):
+        _check_networks(runs, splits)
     for number, (name, run) in enumerate(runs.items(), start=1):
         console.print(f"stage {number} of {len(runs)}: {name}", highlight=False)
         job: Any = train if run.teacher is None else distill
@@ -45,13 +48,37 @@ def run_stages(
     return stages.folder
 
 
-def _check_names(stages: Stages, runs: dict[str, Run]) -> None:
-    """Refuse unknown names in any stage before the first is trained.
-
-    A stage that names another is checked once that one is finished.
-    """
+def _check_names(runs: dict[str, Run]) -> None:
+    """Refuse names and projectors in any stage before the first is trained."""
+    earlier: dict[str, Run] = {}
     for name, run in runs.items():
-        finished = (runlog.is_finished(runs[x].folder) for x in stages.earlier(name))
-        if all(finished):
+        with beneath(f"runs.{name}"):
+            setup.check_names(run, earlier=earlier)
+        if not runlog.is_finished(run.folder):
+            earlier[str(run.folder)] = run
+
+
+def _check_networks(runs: dict[str, Run], splits: Splits | None) -> None:
+    """Refuse networks of any later stage that do not fit, by their shapes.
+
+    A stage with other data than the first is left to its training: an earlier stage may
+    make them.
+    """
+    first, *later = runs.values()
+    unfinished = {k: x for k, x in runs.items() if not runlog.is_finished(x.folder)}
+    waiting = [x.name for x in later if x.name in unfinished and _same_data(x, first)]
+    if not waiting:
+        return
+    own = setup.call_own(first) if splits is None else splits
+    earlier: dict[str, Run] = {}
+    for name, run in unfinished.items():
+        run = setup.fill_models(run, earlier)
+        if name in waiting:
             with beneath(f"runs.{name}"):
-                setup.check_names(run)
+                setup.check_untrained(run, earlier, own)
+        earlier[str(run.folder)] = run
+
+
+def _same_data(run: Run, other: Run) -> bool:
+    a, b = run.data, other.data
+    return (a.name, a.data_dir) == (b.name, b.data_dir)

@@ -32,6 +32,7 @@ from kdjax.setup.load_teachers import (
 )
 from kdjax.setup.measure import make_measure, predict_all
 from kdjax.setup.parts import Parts, make_parts
+from kdjax.setup.untrained import check_untrained, fill_models
 
 __all__ = [
     "InitialVariables",
@@ -43,9 +44,11 @@ __all__ = [
     "check_losses",
     "check_names",
     "check_outputs",
+    "check_untrained",
     "complete_model",
     "complete_models",
     "ensemble_teachers",
+    "fill_models",
     "fit_seeds",
     "has_own_losses",
     "image_flops",

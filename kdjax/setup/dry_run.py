@@ -34,6 +34,7 @@ def check_fit(
     student: Model | None,
     teacher: BoundModel | None,
     initial: Mapping[str, InitialVariables] | None = None,
+    step: bool = True,
 ) -> None:
     """Trace one step of a run for one seed, computing nothing.
 
@@ -42,6 +43,7 @@ def check_fit(
       student: a model from Python, in place of the one of `run.model`.
       teacher: the teacher; its variables may be shapes.
       initial: variables that networks start from; None loads those of the config.
+      step: False traces the networks alone, which takes less.
 
     Raises ConfigError naming the field or the term, what was expected and what came.
     """
@@ -68,7 +70,8 @@ def check_fit(
             store=store,
             initial=initial,
         )
-        _trace_step(parts)
+        if step:
+            _trace_step(parts)
     except Exception as error:
         if teacher is None and store is None and _reads_targets(run, error):
             reason = "this strategy reads a teacher's targets; `kdjax distill` has them"

@@ -21,6 +21,8 @@ from kdjax.config import (
     require,
     require_known,
     require_local,
+    require_network,
+    require_seeds,
 )
 from kdjax.core import runlog
 from kdjax.core.types import STUDENT, Array, BoundModel, Model, PyTree
@@ -63,8 +65,8 @@ def complete_models(run: Run) -> tuple[Run, list[str]]:
     """
     lines = []
 
-    def complete(config: ModelConfig, field: str) -> ModelConfig:
-        completed = complete_model(config, field)
+    def complete(config: ModelConfig, field: str, network: str = "") -> ModelConfig:
+        completed = complete_model(config, field, network)
         filled = {name: getattr(completed, name) for name in config.open_fields}
         if config.weights and filled:
             values = ", ".join(f"{name} {value}" for name, value in filled.items())
@@ -74,7 +76,8 @@ def complete_models(run: Run) -> tuple[Run, list[str]]:
     model = complete(run.model, "model")
     networks = {
         name: dataclasses.replace(
-            network, model=complete(network.model, f"networks.{name}.model")
+            network,
+            model=complete(network.model, f"networks.{name}.model", network.network),
         )
         for name, network in run.networks.items()
     }
@@ -83,19 +86,22 @@ def complete_models(run: Run) -> tuple[Run, list[str]]:
     return run, lines
 
 
-def complete_model(config: ModelConfig, field: str) -> ModelConfig:
+def complete_model(config: ModelConfig, field: str, network: str = "") -> ModelConfig:
     """A model's config with the fields that its published weights determine.
 
     Reads headers alone. A config without weights, or with all fields, stays as it is.
 
-    field: the config's own, for errors.
+    Args:
+      field: the config's own, for errors.
+      network: as in `load_trained`, of a run folder.
     """
     name = config.weights
     if not name:
         return config.filled({})
     path = name if "://" in name else weights.expand_path(name)
     if "://" not in path and runlog.is_finished(path):
-        published = dataclasses.asdict(read_run(path).model)
+        with beneath(field.removesuffix(".model"), {"network": "network"}):
+            published = dataclasses.asdict(_model_of(path, network))
         _warn_of_other(config, "normalization", published["normalization"], field)
         _warn_of_other(config, "modality", published["modality"], field)
         return config.filled(published)
@@ -299,9 +305,29 @@ def _load_projector(run: Run, term: Term, name: str) -> InitialVariables:
         variables = checkpoints.read_network(name_projector(name))
     finally:
         checkpoints.close()
-    expected = f"a run whose term {name} trained a projector"
-    require(variables is not None, field, expected, folder)
+    require(variables is not None, field, _projector_of(name), folder)
     return _match_seeds(run, folder, variables, field)
+
+
+def require_projector(before: Run, name: str, term: Term, field: str, of: str) -> None:
+    """Refuse an earlier run that trained no projector of this kind.
+
+    Args:
+      name: of the term, each pair of taps by itself.
+      field: the term's own, for errors.
+      of: the earlier run in words.
+    """
+    terms = {x.name: x.term for x in expand_pairs(before.terms)}
+    theirs, at = terms.get(name), f"{field}.projector_weights"
+    if theirs is None or not (theirs.projectors and theirs.counts):
+        raise ConfigError(at, _projector_of(name), of)
+    own, its = (" ".join(x.projectors) for x in (term, theirs))
+    if own != its:
+        raise ConfigError(at, f"the projector {own}", shown=f"{its} of {of}")
+
+
+def _projector_of(name: str) -> str:
+    return f"a run whose term {name} trained a projector"
 
 
 def _load_initial(
@@ -319,10 +345,20 @@ def _load_initial(
         *(jax.tree.map(_of_one_seed, tree) for tree in (abstract, variables))
     )
     if mismatches:
+        require_network(run.model, _model_of(folder, network), "model", str(folder))
         expected = f"a run that trained this very model ({run.model.name})"
-        got = f"{folder}, {weights.format_mismatches(mismatches)}"
+        got = f"{folder}, {weights.summarize_mismatches(mismatches)}"
         raise ConfigError("model.weights", expected, folder, shown=got)
     return _match_seeds(run, folder, variables, "model.weights")
+
+
+def _model_of(folder: str | pathlib.Path, network: str = "") -> ModelConfig:
+    """The config of a network of a finished run, as in `load_trained`."""
+    run = read_run(folder)
+    if not network:
+        return run.model
+    require_known(network, run.networks, "network")
+    return run.networks[network].model
 
 
 def _match_seeds(
@@ -330,12 +366,10 @@ def _match_seeds(
 ) -> InitialVariables:
     """Of the variables of a run's folder those of the same seeds, or its only ones."""
     pretraining = read_run(folder)
+    require_seeds(run, pretraining, field, str(folder))
     if pretraining.seeds == 1:
         return InitialVariables(jax.tree.map(lambda x: x[0], variables))
     first = run.seed - pretraining.seed
-    ok = 0 <= first and first + run.seeds <= pretraining.seeds
-    expected = f"a run of seeds {run.seed} to {run.seed + run.seeds - 1}, or of one"
-    require(ok, field, expected, folder)
     variables = jax.tree.map(lambda x: x[first : first + run.seeds], variables)
     return InitialVariables(variables, 0)
 

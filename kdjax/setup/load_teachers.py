@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from kdjax.config import (
     beneath,
     members_of,
     require,
+    require_seed,
 )
 from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
@@ -76,12 +78,49 @@ def load_teacher(
             case TrainFirst():
                 folder, last = teacher_folder(run), FromRun()
                 teacher = _load_run(run, folder, last, source, mesh, field)
-        outputs = getattr(config, "outputs", "logits")
-        if outputs == "probabilities":
-            teacher = take_logarithm(teacher)
-        if outputs == "embedding":
-            teacher = take_embedding(teacher)
-        teachers.append(cast(teacher, config.precision))
+        teachers.append(_adapt_outputs(teacher, config))
+    return _join(teachers, run, source)
+
+
+def trace_teacher(
+    run: Run, source: Source, runs: Mapping[str, Run]
+) -> BoundModel | None:
+    """The teacher of a run, with shapes of one seed in place of its variables.
+
+    runs: those that have no folder yet, by the folders that the run names.
+    """
+    teachers = []
+    for field, config in members_of(run.teacher):
+        if isinstance(config, FromRun):
+            folder = resolve_folder(config.run, run.folder)
+            trained = runs.get(config.run) or _read_run(folder, field)
+        else:
+            trained = dataclasses.replace(run, model=config.model.filled({}))
+        trained = dataclasses.replace(trained, seeds=1)
+        with beneath(field, {"model": "model"}):
+            bound = trace_model(trained, source.classes, source.shape[-1])
+        variables = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), bound.variables
+        )
+        bound = bound._replace(variables=variables, axis=None)
+        teachers.append(_adapt_outputs(bound, config))
+    return _join(teachers, run, source)
+
+
+def _adapt_outputs(
+    teacher: BoundModel, config: FromRun | FromWeights | TrainFirst
+) -> BoundModel:
+    """A teacher with the outputs and the precision of its config."""
+    outputs = getattr(config, "outputs", "logits")
+    if outputs == "probabilities":
+        teacher = take_logarithm(teacher)
+    if outputs == "embedding":
+        teacher = take_embedding(teacher)
+    return cast(teacher, config.precision)
+
+
+def _join(teachers: list[BoundModel], run: Run, source: Source) -> BoundModel | None:
+    """The members of a run's ensemble as one model, or its single teacher."""
     if isinstance(run.teacher, Ensemble):
         _check_same_classes(teachers, source)
         return ensemble_teachers(teachers, run)
@@ -221,9 +260,9 @@ def fit_seeds(
     if seed is None and count > 1:
         text = f"{field}.run has {count} seeds, this run {run.seeds}: seed {first}"
         warnings.warn(f"{text} teaches ({field}.seed takes another)", stacklevel=2)
+    if seed is not None:
+        require_seed(seed, trained_run, f"{field}.seed")
     index = 0 if seed is None else seed - first
-    expected = f"one of its seeds, {first} to {first + count - 1}"
-    require(0 <= index < count, f"{field}.seed", expected, seed)
     shared = jax.tree.map(lambda x: x[index], trained.variables)
     return trained._replace(variables=shared, axis=None)
 

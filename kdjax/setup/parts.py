@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from kdjax.augment import views
 from kdjax.cache import reader, targets
 from kdjax.cache.store import Store
-from kdjax.config import MovingAverage, Run, require
+from kdjax.config import ConfigError, MovingAverage, Run, require
 from kdjax.core import keys
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import (
@@ -289,8 +289,9 @@ def _check_projectors(
         variables = jax.eval_shape(lambda x=start[name]: _blank(*x))
         mismatches = weights.find_mismatches(networks.get(name, {}), variables)
         expected = "a projector of these taps and this name"
-        got = weights.format_mismatches(mismatches)
-        require(not mismatches, field, expected, got)
+        if mismatches:
+            got = weights.summarize_mismatches(mismatches)
+            raise ConfigError(field, expected, shown=got)
 
 
 def _make_optimizer(strategy: Strategy, example: _Example):

@@ -210,8 +210,13 @@ def test_a_projector_starts_from_that_of_an_earlier_run(tiny_run, tmp_path):
     for path, array in leaves:
         name = jax.tree_util.keystr(path)
         np.testing.assert_array_equal(array[0], wanted[name][1], err_msg=name)
-    at = "projector_weights: expected a"
-    with pytest.raises(ConfigError, match=f"{at} projector of these taps"):
+    at = "terms.hint.projector_weights: expected"
+    with pytest.raises(ConfigError, match=f"^{at} the projector mlp, got conv_bn of"):
         start_of(projector="mlp")
-    with pytest.raises(ConfigError, match=f"{at} run whose term other trained a"):
+    with pytest.raises(ConfigError) as error:
+        start_of(student="stage2", teacher="stage2")
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{at} a projector of these taps and this name, got ")
+    assert line.endswith(" and 4 more") and len(line) < 240
+    with pytest.raises(ConfigError, match="expected a run whose term other trained a"):
         start_of("other")

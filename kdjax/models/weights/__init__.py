@@ -4,7 +4,7 @@ from kdjax.models.weights.errors import WeightsError
 from kdjax.models.weights.families import Published
 from kdjax.models.weights.hub import expand_path, find
 from kdjax.models.weights.load import find_mismatches, load_weights, save_weights
-from kdjax.models.weights.mismatch import format_mismatches
+from kdjax.models.weights.mismatch import format_mismatches, summarize_mismatches
 from kdjax.models.weights.recognize import recognize
 from kdjax.models.weights.schemes import SCHEMES
 
@@ -18,5 +18,6 @@ __all__ = [
     "find_mismatches",
     "recognize",
     "save_weights",
+    "summarize_mismatches",
     "format_mismatches",
 ]

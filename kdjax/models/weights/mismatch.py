@@ -30,13 +30,30 @@ def format_mismatches(mismatches: Sequence[Mismatch]) -> str:
       missing block*/scale (2: * = 0 1)
       missing head/bias
     """
-    alike: dict[tuple[str, ...], list[Mismatch]] = {}
+    lines = "".join(f"\n  {_line(group)}" for group in _alike(mismatches))
+    return f"{len(mismatches)} that do not fit:{lines}"
+
+
+def summarize_mismatches(mismatches: Sequence[Mismatch]) -> str:
+    """The first mismatch and the number of others, in one line.
+
+    >>> names = "block0/scale", "block1/scale", "head/bias"
+    >>> print(summarize_mismatches([Mismatch("missing", name) for name in names]))
+    missing block0/scale and 2 more
+    """
+    first, *others = mismatches
+    also = f" and {len(others)} more" if others else ""
+    return f"{_line([first])}{also}"
+
+
+def _alike(mismatches: Sequence[Mismatch]) -> list[list[Mismatch]]:
+    """Groups of mismatches that differ in the numbers in their names alone."""
+    groups: dict[tuple[str, ...], list[Mismatch]] = {}
     for mismatch in mismatches:
         shapes = "" if mismatch.kind == "extra" else mismatch.shapes
         key = mismatch.kind, _starred(mismatch.name), shapes
-        alike.setdefault(key, []).append(mismatch)
-    lines = "".join(f"\n  {_line(group)}" for group in alike.values())
-    return f"{len(mismatches)} that do not fit:{lines}"
+        groups.setdefault(key, []).append(mismatch)
+    return [*groups.values()]
 
 
 def _line(group: list[Mismatch]) -> str:
