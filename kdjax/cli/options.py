@@ -128,7 +128,9 @@ def _set_fields(default: Run, changes: list[tuple[str, list[str]]]) -> Run:
     except ConfigError as error:
         paths = [path for path, _ in changes if path.startswith(error.field)]
         near = fields.near_options(paths[0], default, 1) if paths else []
-        is_known = error.field.replace("-", "_") in known or str(error.got).isdigit()
+        # An error of a value has that value, and one of a name has the name.
+        is_known = error.got != error.field.rpartition(".")[2]
+        is_known |= error.field.replace("-", "_") in known or str(error.got).isdigit()
         if near and not (error.hint or is_known):
             error.hint = f"did you mean {near[0]}?"
         raise
