@@ -20,7 +20,7 @@ def find_difference(old: PyTree, new: PyTree) -> tuple[str, str, str] | None:
     Values do not count. None for trees of the same entries, shapes and types.
 
     >>> find_difference({"a": np.zeros(2)}, {"a": np.zeros(3)})
-    ('a', 'float64[2]', 'float64[3]')
+    ('a', 'float32[2]', 'float32[3]')
     >>> find_difference({"a": 1.0}, {"a": 2.0, "b": 1})[0]
     'b'
     """
