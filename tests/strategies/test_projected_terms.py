@@ -175,6 +175,7 @@ def test_a_run_with_statistics_of_a_projector_resumes_bitwise(
     assert any("hint connector" in x and "batch_stats" in x for x in end)
 
 
+@pytest.mark.full
 def test_a_projector_starts_from_that_of_an_earlier_run(tiny_run, tmp_path):
     model = tapped(width=3, classes=10)
     teacher = model, model.init(jax.random.key(7), jnp.zeros((1, 8, 8, 1)))
