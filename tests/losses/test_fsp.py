@@ -295,6 +295,7 @@ def test_bad_arguments_are_refused():
         dense_fsp([student, student_end], [teacher, teacher_end], upto=2)
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="LAPACK is serial there")
 def test_eigenvectors_on_cpu_are_of_one_matrix_at_a_time():
     """Batches of several calls wait for each other for ever in jaxlib below 0.11."""
     maps = jnp.ones((6, 4, 3, 5))

@@ -11,6 +11,8 @@ from kdjax.core.types import Array
 
 # How far two eigenvalues of a matrix of trace 1 must be apart to count as different.
 _GAP = 1e-5
+# jaxlib 0.11 computes a batch of eigenvectors on one thread.
+_HAS_SERIAL_LAPACK = jax.__version_info__ >= (0, 11)
 
 
 @jax.custom_jvp
@@ -26,7 +28,8 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
         values, vectors = jnp.linalg.eigh(x, symmetrize_input=False)
         return values, vectors
 
-    if any(jax.typeof(matrix).sharding.spec):  # A loop would gather the examples.
+    # A loop would gather examples that are divided over devices.
+    if _HAS_SERIAL_LAPACK or any(jax.typeof(matrix).sharding.spec):
         return one(matrix)
     # On CPU, jaxlib below 0.11 divides a batch over the threads that compute the
     # program. Several batches at a time then wait for each other for ever.
