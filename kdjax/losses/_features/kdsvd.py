@@ -44,7 +44,10 @@ def _eigh_jvp(primals, tangents):
     apart = values[..., None, :] - values[..., :, None]
     turn = change * apart / (jnp.square(apart) + _GAP**2)
     # `jnp.diagonal` is a gather, whose gradient has no rule for divided examples.
-    slope = jnp.sum(change * jnp.eye(change.shape[-1], dtype=change.dtype), -1)
+    row, column = (
+        lax.broadcasted_iota(jnp.int32, change.shape, change.ndim - i) for i in (2, 1)
+    )
+    slope = jnp.sum(jnp.where(row == column, change, 0), -1)
     return (values, vectors), (slope, _matmul(vectors, turn))
 
 
