@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kdjax.core import checks
 from kdjax.core.numerics import l2_normalize, promote_together
@@ -84,7 +84,9 @@ def _mapped(student: Array, teacher: Array, layers: Sequence[int] | None) -> Arr
             checks.refuse("layers", expected, len(layers))
         for layer in layers:
             checks.count("layers", layer, least=0, most=teacher.shape[1] - 1)
-        teacher = teacher[:, np.asarray(layers)]
+        # Slices: a gather has no gradient for divided examples.
+        chosen = [jax.lax.index_in_dim(teacher, int(i), 1) for i in layers]
+        teacher = jnp.concatenate(chosen, 1)
     checks.shape("teacher_features", teacher, student.shape)
     return teacher
 
