@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from kdjax.core import hosts
+from kdjax.core.files import require_regular
 from kdjax.core.types import PyTree
 
 # Larger data sets are sampled: about so many bytes are read.
@@ -143,6 +144,7 @@ def _size(file: str | os.PathLike) -> int:
 def _piece(piece: tuple[str | os.PathLike, int]) -> bytes:
     file, start = piece
     try:
+        require_regular(file)
         with open(file, "rb") as stream:
             stream.seek(start)
             return stream.read(PIECE)

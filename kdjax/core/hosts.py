@@ -45,6 +45,13 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def any_of(value: bool) -> bool:
+    """True on every process where the value is true on one of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.int32(value)).any())
+
+
 def fetch_global(tree: PyTree) -> PyTree:
     """NumPy copies of arrays whose parts may be on several processes.
 

@@ -7,6 +7,7 @@ JSON has no NaN and no infinity. They are written as the strings "NaN", "Infinit
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,8 @@ import pathlib
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from kdjax.core.files import parse_json, read_bytes
 
 Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]
@@ -81,7 +84,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def append_metrics(folder: Path, line: Fields) -> None:
     """Add one line to `metrics.jsonl`; a torn line before it is removed."""
-    path = pathlib.Path(folder) / "metrics.jsonl"
+    path = _metrics_file(folder)
     content = dump(line)
     if _parse_line(content) is None:
         raise RunFolderError(f"{path}: a line needs kind and step, got {dict(line)!r}")
@@ -100,27 +103,59 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
     A last line torn by a crash is skipped. Any other invalid line is an error.
     """
-    path = pathlib.Path(folder) / "metrics.jsonl"
-    texts = _read_bytes(path).split(b"\n") if path.exists() else [b""]
-    lines = []
-    for number, text in enumerate(texts, start=1):
-        line = _parse_line(text)
-        if line is not None:
-            lines.append(line)
-        elif number < len(texts):
-            got = repr(text[:80].decode(errors="replace"))
-            raise RunFolderError(f"{path}, line {number}: not a metrics line: {got}")
-    return lines
+    lines, invalid = _read_lines(folder)
+    if invalid:
+        number, text = invalid[0]
+        got, path = repr(text[:80].decode(errors="replace")), _metrics_file(folder)
+        raise RunFolderError(f"{path}, line {number}: not a metrics line: {got}")
+    return [line for _, line in lines]
+
+
+def hash_metrics(folder: Path, step: float = math.inf) -> str:
+    """16 digits of the SHA-256 of the lines of `metrics.jsonl` up to a step."""
+    lines, _ = _read_lines(folder)
+    content = b"\n".join(text for text, line in lines if line["step"] <= step)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def recover_metrics(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The lines up to the step at which a run is resumed, without invalid ones."""
+    lines, _ = _read_lines(folder)
+    return [line for _, line in lines if line["step"] <= step]
 
 
 def truncate_metrics(folder: Path, step: float) -> None:
-    """Drop the lines after `step`, which a run resumed at `step` will write again."""
-    path = pathlib.Path(folder) / "metrics.jsonl"
+    """Drop the lines after `step`, which a run resumed at `step` will write again.
+
+    Invalid lines are dropped too.
+    """
+    path = _metrics_file(folder)
     if not path.exists():
         return
-    lines = read_metrics(folder)
-    content = b"".join(dump(line) for line in lines if line["step"] <= step)
+    lines, _ = _read_lines(folder)
+    content = b"".join(text + b"\n" for text, line in lines if line["step"] <= step)
     write_bytes(path, content)
+
+
+def _metrics_file(folder: Path) -> pathlib.Path:
+    return pathlib.Path(folder) / "metrics.jsonl"
+
+
+def _read_lines(folder: Path) -> tuple[list[tuple[bytes, dict]], list]:
+    """The valid lines, each as bytes and values, and the others with their numbers.
+
+    A last line without an end is neither.
+    """
+    path = _metrics_file(folder)
+    texts = _read_bytes(path).split(b"\n") if path.exists() else [b""]
+    lines, invalid = [], []
+    for number, text in enumerate(texts, start=1):
+        line = _parse_line(text)
+        if line is not None:
+            lines.append((text, line))
+        elif number < len(texts):
+            invalid.append((number, text))
+    return lines, invalid
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -247,14 +282,14 @@ def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
 
 def _read_bytes(path: pathlib.Path) -> bytes:
     with _system_errors(f"cannot read {path}"):
-        return path.read_bytes()
+        return read_bytes(path)
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The fields of a JSON file; `RunFolderError` where it is no table of fields."""
     try:
-        values = json.loads(_read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = parse_json(_read_bytes(path))
+    except ValueError as error:
         raise RunFolderError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RunFolderError(f"{path} is not a table of fields: {values!r:.80}")
@@ -264,14 +299,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def _parse_whole(path: pathlib.Path) -> Any:
     """The values of a JSON file; None where it is missing or cut off."""
     try:
-        return decode(json.loads(_read_bytes(path))) if path.is_file() else None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        return decode(parse_json(_read_bytes(path))) if path.is_file() else None
+    except ValueError:
         return None
 
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
     except ValueError:
         return None
     whole = isinstance(line, dict) and type(line.get("step")) is int

@@ -157,7 +157,7 @@ def _measure_evaluation(
 def _last_step(run: Run) -> int:
     if not has_checkpoints(run.folder):
         return 0
-    checkpoints = Checkpoints(run.folder, read_only=True)
+    checkpoints = Checkpoints(run.folder)
     try:
         return checkpoints.last_step() or 0
     finally:

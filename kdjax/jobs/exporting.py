@@ -91,7 +91,7 @@ def load(
 
 
 def _best_step(folder: pathlib.Path) -> int | None:
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder)
     try:
         return checkpoints.best_step()
     finally:

@@ -76,7 +76,7 @@ def evaluate(
     mesh = sharding.make_mesh(configs.Compute(data=1), 1)
     step = None
     if checkpoint == "best":
-        checkpoints = Checkpoints(folder, read_only=True)
+        checkpoints = Checkpoints(folder)
         step = checkpoints.best_step()
         checkpoints.close()
     student = setup.load_trained(

@@ -107,6 +107,7 @@ def train_one(training: Training, console: Console) -> None:
             variables = parts.student_variables(state)
             summary = _summary(run, training.data, test, variables, seconds)
             summary["network"] = parts.strategy.student
+            summary["log"] = runlog.hash_metrics(folder)
             if targets:
                 summary["targets"] = targets
             runlog.write_json(folder / "summary.json", summary)
@@ -211,15 +212,19 @@ def _first_state(
     run = parts.run
     seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
     init = parts.make_state, parts.mesh, seeds, parts.start
-    step = checkpoints.last_step() or 0
-    if not step:
+    state = checkpoints.restore_whole(sharding.abstract_sharded(*init))
+    if state is None:
         return sharding.create_sharded(*init), 0.0, 0
-    state = checkpoints.restore(sharding.abstract_sharded(*init))
-    lines = [x for x in runlog.read_metrics(run.folder) if x["step"] <= step]
+    step = int(np.max(jax.device_get(state.step)))
+    lines = runlog.recover_metrics(run.folder, step)
     last = max((line["step"] for line in lines), default=0)
+    file, problem = run.folder / "metrics.jsonl", ""
     if last < step - step % run.log_every:
-        text = f"{run.folder / 'metrics.jsonl'}: lines of steps {last + 1} to {step}"
-        warnings.warn(f"{text} are lost; figures lack them", stacklevel=2)
+        problem = f"lines of steps {last + 1} to {step} are lost; figures lack them"
+    elif not checkpoints.has_log(step):
+        problem = f"lines up to step {step} have changed since they were written"
+    if problem and hosts.is_first():
+        warnings.warn(f"{file}: {problem}", stacklevel=2)
     return state, lines[-1]["seconds"] if lines else 0.0, step
 
 

@@ -127,6 +127,9 @@ def _record(path: pathlib.Path) -> RunRecord:
         warnings.warn(
             f"{file}: cannot be read, as it is no JSON; {advice}", stacklevel=3
         )
+    if summary and summary.get("log", "") not in ("", runlog.hash_metrics(path)):
+        text = f"{path / 'metrics.jsonl'}: has changed since the run ended"
+        warnings.warn(f"{text}; curves and losses may be wrong", stacklevel=3)
     return make_record(path, config, metrics, summary)
 
 

@@ -204,7 +204,7 @@ def load_trained(
         abstract.variables,
         sharding.state_sharding(mesh, abstract.variables),
     )
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder)
     try:
         steps = checkpoints.steps()
         ok = step_number is None or step_number in steps
@@ -300,7 +300,7 @@ def load_initial(
 def _load_projector(run: Run, term: Term, name: str) -> InitialVariables:
     """The projector of the term of that name in the run of `projector_weights`."""
     folder, field = weights.expand_path(term.projector_weights), "projector_weights"
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder)
     try:
         variables = checkpoints.read_network(name_projector(name))
     finally:

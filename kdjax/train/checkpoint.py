@@ -1,11 +1,14 @@
-"""Checkpoints of a run, by Orbax: saved in the background, the last and best kept.
+"""Checkpoints of a run, by Orbax: saved in the background, the newest and best kept.
 
-A checkpoint is the `TrainState` and nothing else. The data position and every random
-draw follow from its step; teachers are never written into a student's checkpoint.
+A checkpoint is the `TrainState`, with digests of its arrays. The data position and
+every random draw follow from its step; teachers are never written into a student's
+checkpoint.
 """
 
+import functools
 import logging
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +16,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from kdjax.core import hosts, runlog
 from kdjax.core.types import PyTree
+from kdjax.train import restore
+from kdjax.train.restore import CheckpointError, DamagedError
 from kdjax.train.state import TrainState
 
 
@@ -25,12 +31,8 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 logging.getLogger("absl").addFilter(_is_wanted)
 
 
-# The folder of the checkpoints in a run folder.
-NAME = "checkpoints"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read or written. The text names it and says why."""
+# Folders in a run folder: of its checkpoints, and of those that proved damaged.
+NAME, DAMAGED = "checkpoints", "damaged"
 
 
 def has_checkpoints(folder: str | pathlib.Path) -> bool:
@@ -42,14 +44,31 @@ def has_checkpoints(folder: str | pathlib.Path) -> bool:
 class Checkpoints:
     """The checkpoints of one run folder.
 
-    The checkpoint with the best validation accuracy (mean over seeds) and the last one
-    are kept. A checkpoint without an evaluation can only be the last.
+    The last two are kept, and the one with the best validation accuracy (mean over
+    seeds). A checkpoint without an evaluation is never the best.
     """
 
-    def __init__(self, folder: str | pathlib.Path, *, read_only: bool = False):
+    def __init__(self, folder: str | pathlib.Path):
         self.path = pathlib.Path(folder).absolute() / NAME
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"{self.path}: expected a folder, got a file")
+        self._is_first_save = True
+        self._opened: ocp.CheckpointManager | None = None
+
+    @property
+    def _manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager, which writes; opened when it is first needed.
+
+        It reads the metrics of all checkpoints, which may be damaged before
+        `restore_whole`.
+        """
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> ocp.CheckpointManager:
         policies = [
-            checkpoint_managers.LatestN(1),
+            checkpoint_managers.LatestN(2),
             checkpoint_managers.BestN(
                 get_metric_fn=lambda metrics: metrics["accuracy"],
                 n=1,
@@ -59,38 +78,44 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics["accuracy"],
-            read_only=read_only,
-            create=not read_only,
         )
-        if self.path.exists() and not self.path.is_dir():
-            raise CheckpointError(f"{self.path}: expected a folder, got a file")
-        self._is_first_save = True
+        handlers = {
+            restore.ARRAYS: restore.make_handler(),
+            restore.RECORD: ocp.JsonCheckpointHandler(),
+        }
         try:
-            self._manager = ocp.CheckpointManager(
-                self.path, options=options, item_handlers=_handler()
+            return ocp.CheckpointManager(
+                self.path, options=options, item_handlers=handlers
             )
         except Exception as error:
             raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
 
+    @functools.cached_property
+    def _best_accuracy(self) -> float:
+        """The best accuracy of a checkpoint so far, of those being written too."""
+        values = (restore.read_accuracy(self._at(step)) for step in self.steps())
+        return max((x for x in values if x is not None), default=-1.0)
+
     def steps(self) -> list[int]:
-        """The steps of all checkpoints, in order."""
-        return sorted(self._manager.all_steps())
+        """The steps of all checkpoints on disk, in order."""
+        names = (x.name for x in self.path.glob("*") if x.is_dir())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def last_step(self) -> int | None:
-        """The step of the last checkpoint, None where there is none."""
-        return self._manager.latest_step()
+        """The step of the last checkpoint on disk, None where there is none."""
+        return max(self.steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The step of the best evaluated checkpoint, None where there is none."""
-        return self._manager.best_step()
+        """The step of the best evaluated checkpoint on disk; None where there is none.
+
+        Raises DamagedError where an accuracy cannot be read.
+        """
+        values = ((restore.read_accuracy(self._at(x)), x) for x in self.steps())
+        return max(((a, x) for a, x in values if a is not None), default=(0, None))[1]
 
     def would_be_best(self, accuracy: float) -> bool:
         """True where no checkpoint so far has so high a validation accuracy."""
-        best = self.best_step()
-        if best is None:
-            return True
-        metrics = self._manager.metrics(best)
-        return metrics is None or accuracy > metrics["accuracy"]
+        return accuracy > self._best_accuracy
 
     def save(self, state: TrainState, step: int, accuracy: float | None = None) -> None:
         """Save in the background; an existing checkpoint of the step is kept.
@@ -100,12 +125,22 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        best = self._best_accuracy
         metrics = None if accuracy is None else {"accuracy": accuracy}
-        args = ocp.args.PyTreeSave(state._asdict())
+        tree = state._asdict()
+        log = runlog.hash_metrics(self.path.parent)
+        record = restore.make_record(tree, step, accuracy, log)
+        items = {
+            restore.ARRAYS: ocp.args.PyTreeSave(tree),
+            restore.RECORD: ocp.args.JsonSave(record),
+        }
+        args = ocp.args.Composite(**items)
         try:
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(error) from error
+        if accuracy is not None:
+            self._best_accuracy = max(best, accuracy)
         if self._is_first_save:
             self.wait()
             self._read({"step": state.step}, step, exact=False)
@@ -113,15 +148,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything saved is on disk, or raise what went wrong."""
+        if self._opened is None:
+            return
         try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            self._opened.wait_until_finished()
+            self._opened.check_for_errors()
         except Exception as error:
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> CheckpointError:
-        text = f"{self.path}: a checkpoint could not be written: {_line(error)}"
-        return CheckpointError(text)
+        why = restore.first_line(error)
+        return CheckpointError(f"{self.path}: a checkpoint could not be written: {why}")
 
     def reached_preemption(self, step: int) -> bool:
         """True once a run of several processes has received a stop signal."""
@@ -134,6 +171,64 @@ class Checkpoints:
             is an error that lists every array that differs.
         """
         return TrainState(**self._read(like._asdict(), step, exact=True))
+
+    def restore_whole(self, like: TrainState) -> TrainState | None:
+        """The state of the last checkpoint that is whole, laid out like `like`.
+
+        None where there is no checkpoint. Damaged ones are moved out of the way, to
+        `damaged` in the run folder, with a warning each.
+
+        Raises DamagedError where there are checkpoints and none is whole.
+        """
+        steps, state, found = self.steps(), None, 0
+        damage: dict[int, DamagedError] = {}
+        for step in reversed(steps):
+            try:
+                self._check_accuracy(step)
+                if state is None:
+                    state, found = self.restore(like, step), step
+            except DamagedError as error:
+                damage[step] = error
+        if damage and state is None:
+            text = f"{damage[steps[-1]]}. No other is whole: without the folder "
+            raise DamagedError(f"{text}{self.path} the run begins again")
+        for step, error in damage.items():
+            self._set_aside(step, error, found)
+        return state
+
+    def has_log(self, step: int) -> bool:
+        """False where the metrics up to a step differ from those when it was saved."""
+        record = restore.read_record(self._at(step))
+        return record is None or record["log"] == runlog.hash_metrics(
+            self.path.parent, step
+        )
+
+    def _check_accuracy(self, step: int) -> None:
+        """Raise `DamagedError` on every process where one cannot read the accuracy."""
+        problem = None
+        try:
+            restore.read_accuracy(self._at(step))
+        except DamagedError as error:
+            problem = error
+        if hosts.any_of(problem is not None):
+            text = f"{self._at(step)}: another process cannot read it"
+            raise problem or DamagedError(text)
+
+    def _set_aside(self, step: int, error: DamagedError, found: int) -> None:
+        """Move a damaged checkpoint away, and warn of what is lost.
+
+        found: the step from which the run goes on.
+        """
+        folder = self.path.parent / DAMAGED
+        if hosts.is_first():
+            folder.mkdir(exist_ok=True)
+            number = len(list(folder.iterdir()))
+            self._at(step).rename(folder / f"{step}-{number}")
+            lost = f"steps {found + 1} to {step} are trained again"
+            text = f"{error}. It was moved to {folder}"
+            text += f"; {lost}" if step > found else ""
+            warnings.warn(text, stacklevel=4)
+        hosts.wait_for_all(f"moved {self._at(step)}")
 
     def restore_network(self, like: PyTree, network: str, step: int | None = None):
         """The variables of one network alone, laid out like `like`."""
@@ -152,10 +247,8 @@ class Checkpoints:
 
         Their shapes are those of the checkpoint. None where it has no such network.
         """
-        step = self.last_step()
-        with ocp.Checkpointer(_handler()) as reader:
-            saved = reader.metadata(self.path / str(step) / "default").item_metadata
-        tree = {} if saved is None else saved.tree
+        step = self._require_step(None)
+        tree = restore.read_shapes(self._at(step))
         parts = {
             key: {network: jax.tree.map(_abstract_host, tree[key][network])}
             for key in ("params", "model_state")
@@ -170,95 +263,25 @@ class Checkpoints:
     def _read(
         self, expected: Mapping[str, Any], step: int | None, exact: bool
     ) -> dict[str, Any]:
+        folder = self._at(self._require_step(step))
+        return restore.read_arrays(folder, expected, exact=exact)
+
+    def _require_step(self, step: int | None) -> int:
         step = self.last_step() if step is None else step
         if step is None:
             raise CheckpointError(f"{self.path}: expected a checkpoint, found none")
-        at = self.path / str(step) / "default"
-        abstract = jax.tree.map(_abstract, dict(expected))
-        try:
-            with ocp.Checkpointer(_handler()) as reader:
-                metadata = reader.metadata(at).item_metadata
-                if metadata is None:
-                    raise FileNotFoundError("its metadata is missing")
-                saved = _shapes(metadata.tree)
-                _compare(at, saved, _shapes(abstract), exact)
-                args = ocp.args.PyTreeRestore(
-                    item=abstract,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                    partial_restore=True,
-                )
-                return reader.restore(at, args=args)
-        except CheckpointError:
-            raise
-        except Exception as error:
-            raise CheckpointError(
-                f"{at.parent}: expected a complete checkpoint, cannot read it: "
-                f"{_line(error)}. Without this folder the run goes on from the "
-                "checkpoint before it, if there is one"
-            ) from error
+        return step
+
+    def _at(self, step: int) -> pathlib.Path:
+        return self.path / str(step)
 
     def close(self) -> None:
         """Finish pending work and free the manager's threads."""
-        self._manager.close()
-
-
-def _handler() -> ocp.PyTreeCheckpointHandler:
-    """A folder for each array, with checksums.
-
-    Orbax's default (OCDBT) takes a path for a glob pattern: below `run[1]` it writes
-    what it cannot read. Its checkpoints of earlier releases are read as before.
-    """
-    return ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True)
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    # The details are the whole specification of an array, over many lines.
-    return (
-        text.splitlines()[0]
-        .partition(" See full TensorStore details")[0][:300]
-        .rstrip(".")
-    )
-
-
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+        if self._opened is not None:
+            self._opened.close()
 
 
 def _abstract_host(x: Any) -> jax.ShapeDtypeStruct:
     """Of an array that is read to the first device, whatever devices saved it."""
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
-
-
-def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-
-    def name(path: tuple) -> str:
-        parts = (
-            getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in path
-        )
-        return "/".join(str(p) for p in parts)
-
-    return {name(path): tuple(x.shape) for path, x in flat}
-
-
-def _compare(at: pathlib.Path, saved: dict, expected: dict, exact: bool) -> None:
-    """Raise for a checkpoint of another architecture, or for one of an optimizer with
-    other arrays, listing the differences; `exact` allows no further arrays."""
-    names = sorted({*expected, *(saved if exact else ())})
-    lines = [
-        f"{k}: expected {expected.get(k, 'nothing')}, got {saved.get(k, 'nothing')}"
-        for k in sorted(names, key=lambda k: not k.startswith("params"))
-        if saved.get(k) != expected.get(k)
-    ]
-    if not lines:
-        return
-    if any(line.startswith(("params", "model_state")) for line in lines):
-        what = "a checkpoint of another architecture"
-    else:
-        what = (
-            "a checkpoint whose optimizer keeps other arrays, of another version of "
-            "kdjax perhaps (finish the run with that one, or begin in another folder)"
-        )
-    raise CheckpointError(f"{at}: {what}:\n  " + "\n  ".join(lines))

@@ -12,7 +12,7 @@ def saved(folder):
     """The last checkpoint as plain arrays by name."""
     import orbax.checkpoint as ocp
 
-    step = Checkpoints(folder, read_only=True).last_step()
+    step = Checkpoints(folder).last_step()
     path = pathlib.Path(folder) / "checkpoints" / str(step) / "default"
     with ocp.PyTreeCheckpointer() as reader:
         shapes = reader.metadata(path).item_metadata.tree

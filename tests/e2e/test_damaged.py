@@ -14,22 +14,19 @@ from kdjax.presets import digits
 from tests.e2e.linear_runs import linear
 
 # Many small runs: the full tier.
-pytestmark = [
-    pytest.mark.full,
-    # A broken read can leave one of Orbax's own coroutines behind.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.full
 
 LAST = "checkpoints/6"
 WEIGHTS = f"{LAST}/default/params.student.w"
 FILES = {
-    # One clear line.
+    # One clear line: an error, or a warning of what is trained again.
     "config.json": "config.json is not JSON",
     "metrics.jsonl": "metrics.jsonl: lines of steps [1-5] to 6 are lost",
-    f"{LAST}/metrics/metrics": "checkpoints: cannot be opened",
-    f"{LAST}/default/_METADATA": f"{LAST}: expected a complete checkpoint",
-    f"{WEIGHTS}/zarr.json": f"{LAST}: expected a complete checkpoint",
-    f"{WEIGHTS}/c/0/0/0": f"{LAST}: expected a complete checkpoint",
+    f"{LAST}/metrics/metrics": f"{LAST}: expected a whole checkpoint",
+    f"{LAST}/record/metadata": f"{LAST}: expected a whole checkpoint",
+    f"{LAST}/default/_METADATA": f"{LAST}: expected a whole checkpoint",
+    f"{WEIGHTS}/zarr.json": f"{LAST}: expected a whole checkpoint",
+    f"{WEIGHTS}/c/0/0/0": f"{LAST}: expected a whole checkpoint",
     # The run is measured again, or the file is written again or not needed.
     "summary.json": "",
     "report.md": "",
@@ -90,3 +87,39 @@ def test_a_cut_file_is_written_again_or_named(finished, tmp_path, name, cut):
         assert re.search(FILES[name], line), line
     else:
         assert lines == [] and runlog.read_summary(folder)["test"] == expected
+
+
+LINES = {
+    "removed": (lambda x: [], "lines of steps 1 to 3 are lost"),
+    "first is lost": (lambda x: x[1:], "lines up to step 3 have changed"),
+    "doubled": (lambda x: [x[0], *x], "lines up to step 3 have changed"),
+    "no line": (lambda x: [x[0], b"{", *x[2:]], "lines up to step 3 have changed"),
+    "a digit": (
+        lambda x: [x[0].replace(b'"loss": [', b'"loss": [1'), *x[1:]],
+        "lines up to step 3 have changed",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_changed_lines_of_metrics_are_noticed(finished, tmp_path, kind):
+    change, text = LINES[kind]
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    file = folder / "metrics.jsonl"
+    content = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(change(content)))
+    expected = runlog.read_summary(folder)["test"]
+    if kind != "no line":
+        with pytest.warns(UserWarning, match="has changed since the run ended"):
+            reports.collect(folder)
+    # The same in a run that was interrupted at step 3.
+    shutil.rmtree(folder / LAST)
+    (folder / "summary.json").unlink()
+    run = dataclasses.replace(finished, workdir=str(folder))
+    with pytest.warns(UserWarning, match=f"metrics.jsonl: {text}") as caught:
+        jobs.train(run, model=linear())
+    assert len(caught) == 1 and runlog.read_summary(folder)["test"] == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reports.collect(folder)

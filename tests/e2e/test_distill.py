@@ -274,7 +274,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_keeps_the_last_good(tiny_run):
     assert "expected a finite number" in text and "Last good checkpoint: step 8" in text
     step = int(text.split("at step ")[1].split()[0])
     assert 11 <= step <= 16
-    assert Checkpoints(run.workdir, read_only=True).last_step() == 8
+    assert Checkpoints(run.workdir).last_step() == 8
     assert not runlog.is_finished(run.workdir)
     assert all(np.isfinite(x).all() for x in saved(run.workdir).values())
 
@@ -505,7 +505,7 @@ def test_the_best_step_is_kept_though_no_checkpoint_was_due(tiny_run):
     lines = [x for x in runlog.read_metrics(folder) if x["kind"] == "validation"]
     accuracy = {x["step"]: np.mean(x["accuracy"]) for x in lines}
     assert list(accuracy) == [3, 6, 9, 12, 15, 18, 21]
-    kept = Checkpoints(folder, read_only=True)
+    kept = Checkpoints(folder)
     assert accuracy[kept.best_step()] == max(accuracy.values())
     assert kept.last_step() == 21
 
@@ -527,7 +527,7 @@ def test_parameters_that_are_nan_are_never_saved(own_run):
     broken = student._replace(apply=spoilt)
     with pytest.raises(loop.NonFiniteError, match="parameters: .* step 1.*none yet"):
         jobs.train(run, splits=arrays(), model=broken)
-    assert Checkpoints(run.workdir, read_only=True).last_step() is None
+    assert Checkpoints(run.workdir).last_step() is None
     assert not runlog.is_finished(run.workdir)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import kdjax
 from kdjax.cache.store import open_store
-from kdjax.config import Cache, Compute, Optim, to_dict
+from kdjax.config import HARD, Cache, Compute, Optim, to_dict
 from kdjax.core import runlog
 from tests.e2e.linear_runs import TEACHER, linear
 
@@ -169,3 +169,44 @@ def test_two_processes_cache_and_replay_as_one(tiny_run, tmp_path):
     assert [x[:2] for x in ours] == [x[:2] for x in theirs]
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
+
+
+RESUMED = """
+import sys
+from kdjax.core import hosts
+hosts.join()
+import kdjax
+from kdjax.config import load_config
+from kdjax.train import sharding
+from tests.e2e.linear_runs import linear
+
+sharding.SHARED_FROM = 8
+kdjax.jobs.train(load_config(sys.argv[1]), model=linear())
+"""
+
+
+def test_a_part_of_one_process_is_damaged(tiny_run, tmp_path):
+    """Both go back to the checkpoint before, and end as an undisturbed run."""
+    layout = {"fsdp": 2, "several_processes": True}
+    run = dataclasses.replace(
+        tiny_run(),
+        **dict(teacher=None, terms={"hard": HARD}, compute=Compute(**layout)),
+        **dict(workdir=str(tmp_path / "run"), steps=4, log_every=1),
+        **dict(evaluate_every=2, checkpoint_every=2, optim=Optim(warmup=1)),
+    )
+    config = tmp_path / "two.json"
+    config.write_text(json.dumps(to_dict(run)))
+    command = [sys.executable, "-c", RESUMED, str(config)]
+    codes, outputs = together(command, processes=2, devices=1)
+    assert codes == [0, 0], outputs
+    expected = numbers(run.folder)
+    (run.folder / "summary.json").unlink()
+    parts = sorted((run.folder / "checkpoints/4/default").glob("params*/c/*/*/*"))
+    assert len(parts) == 2
+    parts[-1].write_bytes(parts[-1].read_bytes()[:9])
+    codes, outputs = together(command, processes=2, devices=1)
+    assert codes == [0, 0], outputs
+    assert "steps 3 to 4 are trained again" in outputs[0]
+    for ours, theirs in zip(numbers(run.folder), expected, strict=True):
+        assert ours[:2] == theirs[:2]
+        np.testing.assert_array_equal(ours[2], theirs[2])

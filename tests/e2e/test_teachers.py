@@ -84,7 +84,7 @@ def test_the_student_follows_its_own_average(tiny_run):
     parts = setup.make_parts(run, train=train, student=linear())
     seeds = np.arange(1, dtype=np.int32)
     like = sharding.abstract_sharded(parts.make_state, mesh, seeds, parts.start)
-    state = Checkpoints(folder, read_only=True).restore(like)
+    state = Checkpoints(folder).restore(like)
     average = np.asarray(state.teacher["average"]["params"]["w"])
     assert state.teacher["updates"] == run.steps
     gap = np.abs(average - np.asarray(state.params["student"]["w"])).max()
@@ -305,12 +305,12 @@ def test_an_earlier_checkpoint_of_a_run_as_its_teacher(tiny_run, tmp_path, monke
     terms = {"hard": Term("hard_cross_entropy", teacher="labels")}
     folder = kdjax.jobs.train(tiny_run(workdir="~/run", teacher=None, terms=terms))
     assert folder == tmp_path / "run" and runlog.is_finished(folder)
-    best = Checkpoints(folder, read_only=True).best_step()
+    best = Checkpoints(folder).best_step()
     teacher = FromRun("~/run", step=best)
     kdjax.distill(tiny_run(teacher=teacher, workdir=str(tmp_path / "self")))
     wrong = dataclasses.replace(teacher, step=3)
     run = tiny_run(teacher=wrong, workdir=str(tmp_path / "other"))
-    kept = Checkpoints(folder, read_only=True).steps()
+    kept = Checkpoints(folder).steps()
     text = rf"^teacher.step: expected a step .*{re.escape(str(kept))}, got 3$"
     with pytest.raises(ConfigError, match=text):
         kdjax.distill(run)

@@ -88,7 +88,7 @@ def variables_of(folder, network):
         like,
         sharding.state_sharding(mesh, like),
     )
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder)
     try:
         restored = checkpoints.restore_network(like, network)
     finally:
