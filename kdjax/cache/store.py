@@ -10,7 +10,6 @@ write different blocks at once.
 
 import json
 import pathlib
-import re
 import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -18,14 +17,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorstore as ts
 
-# Names on disk: the array of the records' checksums, and the manifest's own.
-_CHECKSUMS, _MANIFEST_CHECKSUM = "mark", "checksum"
-_LOST = "the store cannot be identified: remove it, or choose another path"
+from kdjax.cache.manifest_file import (
+    StoreError,
+    checksum_manifest,
+    find_differences,
+    list_names,
+    locate,
+    open_files,
+    read_manifest,
+    short,
+    write_manifest,
+)
+
+# Name on disk of the array of the records' checksums.
+_CHECKSUMS = "mark"
 _REPAIR = "`kdjax cache-targets` with the same options repairs it"
-
-
-class StoreError(ValueError):
-    """A store is missing, of something else, damaged, or cannot be written."""
 
 
 class Column(NamedTuple):
@@ -92,7 +98,7 @@ class Store(NamedTuple):
             checksums = self._checksum_records(records, exact)
             self._put(_CHECKSUMS, records, checksums).result()
         except (ValueError, OSError) as error:
-            raise StoreError(f"{self.path}: cannot write: {_short(error)}") from error
+            raise StoreError(f"{self.path}: cannot write: {short(error)}") from error
 
     def _put(self, name: str, records: slice, values: np.ndarray) -> ts.WriteFutures:
         """Write a whole chunk, the last one padded with zeros.
@@ -130,7 +136,7 @@ class Store(NamedTuple):
         self, records: slice | np.ndarray, values: Mapping[str, np.ndarray]
     ) -> np.ndarray:
         """A number above 0 for each record, `[records]` uint32."""
-        start = _checksum(self.manifest)
+        start = checksum_manifest(self.manifest)
         span = isinstance(records, slice)
         indices = range(records.start, records.stop) if span else records
         indices = np.asarray(indices, "<i8")
@@ -149,7 +155,7 @@ class Store(NamedTuple):
             return np.asarray(read.result())
         except (ValueError, OSError) as error:
             raise StoreError(
-                f"{self.path}: damaged chunk of {name!r} ({_short(error)}); {_REPAIR}"
+                f"{self.path}: damaged chunk of {name!r} ({short(error)}); {_REPAIR}"
             ) from error
 
     def unfinished(self) -> list[slice]:
@@ -198,12 +204,12 @@ def create_store(
     }
     whole = {**json.loads(json.dumps(dict(manifest))), "layout": layout}
     if existing is None:
-        if _names(path):
+        if list_names(path):
             raise StoreError(
                 f"{path}: expected an empty folder or a store, it has files and no "
                 "manifest.json to identify them; remove it, or choose another"
             )
-        _write_manifest(path, whole)
+        write_manifest(path, whole)
     return open_store(path, whole, repair=True)
 
 
@@ -219,7 +225,8 @@ def open_store(
     Not compared are `layout`, where `expected` has none, and the fields `unknown`, as
     "teacher.variables".
 
-    repair: write the metadata of an array again where it is damaged.
+    repair: write the metadata of an array again where it is damaged or lost. Nothing
+        is written otherwise.
 
     Raises StoreError naming the folder, and of each field that differs the expected and
     the stored value.
@@ -230,7 +237,7 @@ def open_store(
     layout = manifest["layout"]
     wrong = []
     if expected is not None:
-        wrong = _differences({"layout": layout, **expected}, manifest, unknown)
+        wrong = find_differences({"layout": layout, **expected}, manifest, unknown)
     if wrong:
         raise StoreError(f"{path}: " + "; ".join(wrong))
     records, block = layout["rows"], layout["block"]
@@ -242,85 +249,9 @@ def open_store(
     return Store(str(path), manifest, arrays, records, block)
 
 
-def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
-    """The manifest of a store; None where there is no store."""
-    try:
-        text = _kvstore(path, _FIRST).read("manifest.json").result()
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot read: {_short(error)}") from error
-    if text.state == "missing":
-        return None
-    try:
-        manifest = json.loads(text.value)
-    except ValueError as error:
-        text = f"{path}: manifest.json is damaged: {error}; {_LOST}"
-        raise StoreError(text) from error
-    if isinstance(manifest, dict) and _MANIFEST_CHECKSUM in manifest:
-        if manifest.pop(_MANIFEST_CHECKSUM) != _checksum(manifest):
-            text = f"{path}: manifest.json is damaged, its checksum differs; {_LOST}"
-            raise StoreError(text)
-    layout = manifest.get("layout") if isinstance(manifest, dict) else None
-    if not _is_layout(layout):
-        raise StoreError(f"{path}: expected a store, its manifest.json is no store's")
-    return manifest
-
-
 def _columns(layout: Mapping[str, Any]) -> dict[str, Column]:
     arrays = layout["arrays"].items()
     return {k: Column(tuple(shape), dtype) for k, (shape, dtype) in arrays}
-
-
-def _is_layout(layout: Any) -> bool:
-    if not isinstance(layout, dict) or not isinstance(layout.get("arrays"), dict):
-        return False
-    counts = [layout.get("rows"), layout.get("block")]
-    arrays = [x for x in layout["arrays"].values() if _is_column(x)]
-    whole = 0 < len(arrays) == len(layout["arrays"])
-    return whole and all(isinstance(n, int) and n > 0 for n in counts)
-
-
-def _is_column(value: Any) -> bool:
-    pair = isinstance(value, list) and len(value) == 2
-    return pair and isinstance(value[0], list) and isinstance(value[1], str)
-
-
-def _checksum(manifest: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-
-
-def _names(path: str | pathlib.Path) -> list[bytes]:
-    try:
-        return _kvstore(path).list().result()
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot read: {_short(error)}") from error
-
-
-def _write_manifest(path: str | pathlib.Path, manifest: Mapping[str, Any]) -> None:
-    whole = {**manifest, _MANIFEST_CHECKSUM: _checksum(manifest)}
-    text = json.dumps(whole, indent=2, sort_keys=True) + "\n"
-    try:
-        _kvstore(path).write("manifest.json", text.encode()).result()
-    except ValueError as error:
-        raise StoreError(f"{path}: cannot write: {_short(error)}") from error
-
-
-def _location(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
-    if "://" in str(path):
-        return "/".join(part for part in (str(path).rstrip("/"), name) if part) + "/"
-    folder = pathlib.Path(path).expanduser().absolute() / name
-    return {"driver": "file", "path": f"{folder}/"}
-
-
-# An unreachable bucket is reported within seconds at the first read. Later requests
-# keep TensorStore's own, longer retries.
-_RETRIES = {"max_retries": 3, "initial_delay": "500ms"}
-_FIRST = {f"{x}_request_retries": _RETRIES for x in ("gcs", "s3", "http")}
-
-
-def _kvstore(
-    path: str | pathlib.Path, context: Mapping[str, Any] | None = None
-) -> ts.KvStore:
-    return ts.KvStore.open(_location(path), context=ts.Context(context or {})).result()
 
 
 def _metadata(column: Column, records: int, block: int) -> dict[str, Any]:
@@ -344,7 +275,7 @@ def _open(
 ) -> ts.TensorStore:
     spec: dict[str, Any] = {
         "driver": "zarr3",
-        "kvstore": _location(path, name),
+        "kvstore": locate(path, name),
         "metadata": metadata,
     }
     if name != _CHECKSUMS:
@@ -352,51 +283,16 @@ def _open(
         spec["fill_missing_data_reads"] = False
         spec["store_data_equal_to_fill_value"] = True
     try:
-        return ts.open(spec, open=True, create=True).result()
+        return ts.open(spec, open=True, create=repair).result()
     except ValueError as error:
-        text = f"{path}: cannot open {name!r}: {_short(error)}"
+        text = f"{path}: cannot open {name!r}: {short(error)}"
         if not repair:
             raise StoreError(f"{text}; {_REPAIR}") from error
     try:
-        _kvstore(path).write(f"{name}/zarr.json", None).result()
+        open_files(path).write(f"{name}/zarr.json", None).result()
         return ts.open(spec, open=True, create=True).result()
     except ValueError as error:
         raise StoreError(text) from error
-
-
-def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{at}{name}."))
-        else:
-            flat[f"{at}{name}"] = json.loads(json.dumps(value))
-    return flat
-
-
-def _differences(
-    expected: Mapping[str, Any], stored: Mapping[str, Any], unknown: Collection[str]
-) -> list[str]:
-    """A line for each field that differs, or that one of the two lacks."""
-    expected, stored = _flat(expected), _flat(stored)
-
-    def value(fields: Mapping[str, Any], name: str) -> str:
-        return repr(fields[name]) if name in fields else "nothing"
-
-    return [
-        f"{name}: expected {value(expected, name)}, the store has {value(stored, name)}"
-        for name in {**expected, **stored}
-        if name not in unknown
-        and (
-            (name in expected) != (name in stored)
-            or expected.get(name) != stored.get(name)
-        )
-    ]
-
-
-def _short(error: Exception) -> str:
-    """The text of an error without TensorStore's context, as [tensorstore_spec=."""
-    return re.split(r" \[[a-z_ ]+=", str(error), maxsplit=1)[0].strip()
 
 
 def _format_records(records: slice | np.ndarray) -> str:

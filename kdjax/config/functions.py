@@ -208,7 +208,7 @@ def load_config(reference: str) -> Run | Stages:
         require(path.is_file(), "config", "a file that exists", reference)
         try:
             values = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             text = f"{reference} is not JSON: {error}"
             raise ConfigError("config", reason=text) from error
         require_type(values, dict, "config", "a table of fields")

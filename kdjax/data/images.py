@@ -4,7 +4,6 @@ import functools
 import io
 import operator
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,13 @@ import numpy as np
 from PIL import Image
 
 from kdjax.config import ConfigError
+from kdjax.core.files import read_bytes, require_regular
 from kdjax.core.pixels import round_pixels
 
 WHITE = (255, 255, 255)
+# Decoders of Pillow that are used, whatever the name of a file. Others may start
+# programs, as that of EPS does.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 class ImageError(ValueError):
@@ -51,11 +54,9 @@ def decode(
     stream = io.BytesIO()
     try:
         if not isinstance(file, Image.Image):
-            content = (
-                file if isinstance(file, bytes) else pathlib.Path(file).read_bytes()
-            )
+            content = file if isinstance(file, bytes) else read_bytes(file)
             stream = io.BytesIO(content)
-            file = Image.open(stream)
+            file = Image.open(stream, formats=FORMATS)
         image = file
         depths = [tile[-1] for tile in getattr(image, "tile", [])]
         # Pillow raises errors of many kinds; whichever it is, the file is of no use.
@@ -79,8 +80,12 @@ def stored_channels(file: str | os.PathLike | bytes) -> int | None:
     None for a file that is no image.
     """
     try:
-        source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
-        with Image.open(source) as image:
+        source: Any = file
+        if isinstance(file, bytes):
+            source = io.BytesIO(file)
+        else:
+            require_regular(file)
+        with Image.open(source, formats=FORMATS) as image:
             return _channels(image)
     except Exception:
         # As in `decode`, which names what is wrong with the file.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdjax.core import runlog
+from kdjax.core.files import parse_json, read_bytes
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.reports.collect import MEASURED, RunRecord, collect, make_record
 from kdjax.setup.identity import open_folder, parse_identity
@@ -92,7 +93,9 @@ def unpack(root: pathlib.Path) -> None:
         folder = open_folder(root / name, parse_identity(record.config))
         for line in record.metrics:
             runlog.append_metrics(folder, line)
-        runlog.write_json(folder / "summary.json", record.summary)
+        # The digest is that of the lines in full.
+        summary = {k: v for k, v in (record.summary or {}).items() if k != "log"}
+        runlog.write_json(folder / "summary.json", summary)
 
 
 def _columns(metrics: list[dict[str, Any]], kind: str) -> dict[str, list[Any]]:
@@ -129,7 +132,7 @@ def _rows(columns: dict[str, dict[str, list[Any]]]) -> list[dict[str, Any]]:
 
 def _read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
     try:
-        lines = [json.loads(line) for line in file.read_bytes().splitlines()]
+        lines = [parse_json(line) for line in read_bytes(file).splitlines()]
     except (OSError, ValueError) as error:
         raise runlog.RunFolderError(f"cannot read {file}: {error}") from error
     if not lines or not all(isinstance(line, dict) for line in lines):

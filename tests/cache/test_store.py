@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import time
 
 import numpy as np
@@ -191,12 +192,27 @@ def test_no_store_and_no_manifest(tmp_path, full):
         '{"layout": {"arrays": [], "rows": 9, "block": 4}}',
         '{"layout": {"arrays": {}, "rows": 9, "block": 4}}',
         '{"layout": {"arrays": {"logits": 3}, "rows": 9, "block": 4}}',
+        # Names of places outside the store, sizes and types that no array has.
+        '{"layout": {"arrays": {"/a": [[2], "uint8"]}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"../a": [[2], "uint8"]}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"a": [[-2], "uint8"]}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"a": [[1e3], "uint8"]}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"a": [[2], "object"]}, "rows": 9, "block": 4}}',
+        '{"layout": {"arrays": {"a": [[2], "uint8"]}, "rows": true, "block": 4}}',
+        '{"layout": {"arrays": {"a": [[2], "uint8"]}, "rows": 9, "block": 1e9}}',
     )
     for other in others:
         (full / "manifest.json").write_text(other)
         with pytest.raises(StoreError, match="manifest.json is no store's"):
             make(full)
         assert (full / "manifest.json").read_text() == other
+
+
+def test_reading_writes_nothing(full):
+    shutil.rmtree(full / "best")
+    with pytest.raises(StoreError, match="cannot open 'best': .*cache-targets"):
+        open_store(full)
+    assert not (full / "best").exists()
 
 
 def test_a_changed_manifest_is_damaged(full):

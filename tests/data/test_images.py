@@ -1,6 +1,7 @@
 """Decoding, resizing and cutting on the host, against PIL-free formulas."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -200,3 +201,25 @@ def test_antialias_averages_what_falls_onto_one_pixel(color):
     fine = images.crop_and_resize(pixels, whole, False, 4, 4, "linear", True)
     assert fine.astype(float).std() < 0.4 * rough.astype(float).std()
     np.testing.assert_allclose(fine.mean(), pixels.mean(), atol=6)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_file_without_an_end_is_refused(tmp_path, kind):
+    path = tmp_path / "x.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(images.ImageError, match="x.png: .*Not a regular file"):
+        images.decode(path, 3, "x.png")
+    assert images.stored_channels(path) is None
+
+
+def test_other_decoders_of_pillow_are_not_started(tmp_path):
+    """Pillow would start Ghostscript for this one, whatever its name."""
+    header = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    (tmp_path / "x.jpg").write_bytes(header + b"showpage\n")
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.format == "EPS"
+    with pytest.raises(images.ImageError, match="cannot identify"):
+        images.decode(tmp_path / "x.jpg", 3, "x.jpg")

@@ -3,13 +3,12 @@
 Nothing is ever unpickled: a pickle can run any program.
 """
 
-import json
 import math
 import os
 import pathlib
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from kdjax.config import restore_url
+from kdjax.core.files import parse_json, read_bytes
 from kdjax.models.weights.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
@@ -59,7 +59,7 @@ def read_arrays(path: pathlib.Path) -> Arrays:
     """
     readers: dict[str, Callable[[pathlib.Path], Arrays]] = {
         ".npz": _read_npz,
-        ".safetensors": safetensors.load_file,
+        ".safetensors": _read_safetensors,
         ".json": _read_tfjs,
     }
     return _read(path, readers)
@@ -87,8 +87,9 @@ def _read(path: pathlib.Path, readers: Mapping[str, Callable[[pathlib.Path], T]]
     refuse_pickle(str(path))
     if path.suffix not in readers:
         raise WeightsError(f"{path}: expected {FORMATS}, got another kind of file")
-    if not path.exists():
-        raise WeightsError(f"{path}: expected a file, got nothing there")
+    if not path.is_file():
+        got = "what is no regular file" if path.exists() else "nothing there"
+        raise WeightsError(f"{path}: expected a file, got {got}")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path}: expected {FORMATS}, got an empty file")
     try:
@@ -103,6 +104,9 @@ def _read(path: pathlib.Path, readers: Mapping[str, Callable[[pathlib.Path], T]]
 _DAMAGED = (
     OSError,
     EOFError,
+    MemoryError,
+    OverflowError,
+    AttributeError,
     KeyError,
     TypeError,
     ValueError,
@@ -158,13 +162,12 @@ def _read_npz(path: pathlib.Path) -> Arrays:
     # NumPy would take it for a pickle, and advise to load it as one.
     if not zipfile.is_zipfile(path):
         raise ValueError("no zip archive, or one that is cut off")
+    _npz_shapes(path)
     arrays = {}
     # Opened here, since NumPy leaves a damaged file open.
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
         for name in archive.files:
             array = archive[name]
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name}, which is no array")
             if array.dtype.kind == "V":
                 raise WeightsError(
                     f"{path}: expected arrays of numbers, got dtype {array.dtype.str} "
@@ -176,16 +179,47 @@ def _read_npz(path: pathlib.Path) -> Arrays:
 
 
 def _npz_shapes(path: pathlib.Path) -> Shapes:
-    shapes = {}
+    return dict(_npz_headers(path))
+
+
+def _npz_headers(path: pathlib.Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each array.
+
+    Refuses shapes of more bytes than are stored, before memory is taken for them.
+    """
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as file:
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                raise ValueError(f"{info.filename}, which is no array")
+            with archive.open(info) as file:
                 version = np.lib.format.read_magic(file)
                 old = version == (1, 0)
                 read = np.lib.format.read_array_header_1_0
                 read = read if old else np.lib.format.read_array_header_2_0
-                shapes[name.removesuffix(".npy")] = read(file)[0]
-    return shapes
+                shape, _, dtype = read(file)
+                stored = info.file_size - file.tell()
+                # Deflate makes a file at most 1032 times as small.
+                stored = min(stored, 1032 * info.compress_size)
+            name, size = info.filename.removesuffix(".npy"), math.prod(shape)
+            if min(shape, default=0) < 0 or size * dtype.itemsize > stored:
+                raise ValueError(f"{name} of shape {shape}, with {stored} bytes")
+            yield name, shape
+
+
+# Types that NumPy has, with bfloat16.
+_SAFETENSORS = {"BOOL", "F16", "BF16", "F32", "F64"} | {
+    f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)
+}
+
+
+def _read_safetensors(path: pathlib.Path) -> Arrays:
+    with safe_open(path, "numpy") as file:
+        types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    for name, dtype in types.items():
+        if dtype not in _SAFETENSORS:
+            text = f"{path}: {name}: expected a type that NumPy has, got {dtype}"
+            raise WeightsError(f"{text} (save it in float32 or bfloat16)")
+    return safetensors.load_file(path)
 
 
 def _safetensors_shapes(path: pathlib.Path) -> Shapes:
@@ -200,11 +234,14 @@ def _tfjs_shapes(path: pathlib.Path) -> Shapes:
 
 
 def _tfjs_manifest(path: pathlib.Path) -> list[Any]:
-    with open(path) as file:
-        content = json.load(file)
+    content = parse_json(read_bytes(path))
     manifest = content.get("weightsManifest") if isinstance(content, dict) else None
     if not isinstance(manifest, list):
         raise ValueError("no list weightsManifest in it")
+    for weight in (weight for group in manifest for weight in group["weights"]):
+        sizes = weight["shape"]
+        if not all(type(size) is int and size >= 0 for size in sizes):
+            raise ValueError(f"{weight['name']} of shape {sizes!r:.80}")
     return manifest
 
 
@@ -214,7 +251,7 @@ def _read_tfjs(path: pathlib.Path) -> Arrays:
     for group in _tfjs_manifest(path):
         # The name alone, so that a manifest cannot point out of the folder.
         shards = [path.parent / pathlib.PurePath(name).name for name in group["paths"]]
-        data = b"".join(shard.read_bytes() for shard in shards)
+        data = b"".join(read_bytes(shard) for shard in shards)
         start = 0
         for weight in group["weights"]:
             dtype = _tfjs_dtype(weight)

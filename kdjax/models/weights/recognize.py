@@ -1,10 +1,10 @@
 """Recognition of published weights: the network, its input and its classes."""
 
-import json
 import os
 import pathlib
 from typing import Any
 
+from kdjax.core.files import parse_json, read_bytes
 from kdjax.models.normalization import SCALES as PIXEL_SCALES
 from kdjax.models.weights import hub
 from kdjax.models.weights.errors import WeightsError
@@ -62,7 +62,7 @@ def _from_card(path: pathlib.Path) -> Published | None:
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
     """The table in a JSON file; empty without one."""
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(read_bytes(file))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,14 +1,16 @@
 import io
 import json
+import os
 import pickle
 import resource
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax.models.weights import WeightsError
-from kdjax.models.weights.files import read_arrays, write_arrays
+from kdjax.models.weights.files import read_arrays, read_shapes, write_arrays
 
 ARRAYS = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4)}
 
@@ -201,3 +203,68 @@ def test_quantized_shards_are_refused(tmp_path):
     folder = tfjs(tmp_path / "model", weights, bytes(6))
     with pytest.raises(WeightsError, match="conv1/kernel, which is not plain float32"):
         read_arrays(folder)
+
+
+def npz_claiming(path, shape, content=b""):
+    """An .npz file with one array of that shape in its header."""
+    header = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", header.getvalue() + content)
+    return path
+
+
+def safetensors_claiming(path, dtype, shape, content=b"abcd"):
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(content)]}
+    header = json.dumps({"a": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content)
+    return path
+
+
+def tfjs_claiming(path, shape):
+    weight = {"name": "a", "dtype": "float32", "shape": shape}
+    manifest = [{"paths": ["b.bin"], "weights": [weight]}]
+    path.mkdir()
+    (path / "b.bin").write_bytes(bytes(8))
+    (path / "model.json").write_text(json.dumps({"weightsManifest": manifest}))
+    return path
+
+
+@pytest.mark.parametrize("shape", [(2**42,), (2**62, 2**62), (-1,), (3,)])
+def test_an_npz_of_more_than_its_bytes(tmp_path, shape):
+    path = npz_claiming(tmp_path / "x.npz", shape, bytes(8))
+    for read in (read_arrays, read_shapes):
+        with pytest.raises(WeightsError, match="a of shape .*, with 8 bytes"):
+            read(path)
+
+
+def test_a_compressed_npz_is_read(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", a=np.zeros((500, 500), "f"))
+    assert read_arrays(tmp_path / "x.npz")["a"].shape == (500, 500)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "text"),
+    [
+        ("F8_E4M3", [4], "a: expected a type that NumPy has, got F8_E4M3"),
+        ("F32", [-1], "expected a whole .safetensors file"),
+        ("F32", [2**62], "expected a whole .safetensors file"),
+    ],
+)
+def test_safetensors_that_claim_what_they_have_not(tmp_path, dtype, shape, text):
+    path = safetensors_claiming(tmp_path / "x.safetensors", dtype, shape)
+    with pytest.raises(WeightsError, match=text):
+        read_arrays(path)
+
+
+@pytest.mark.parametrize("shape", [[-1], [2**40], ["2"], [1.5], "2", None])
+def test_a_tfjs_manifest_of_other_shapes(tmp_path, shape):
+    with pytest.raises(WeightsError, match="expected a whole .json file"):
+        read_arrays(tfjs_claiming(tmp_path / "x", shape))
+
+
+def test_a_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(WeightsError, match="got what is no regular file"):
+        read_arrays(tmp_path / "x.npz")
