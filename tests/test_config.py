@@ -588,7 +588,7 @@ def test_a_table_in_place_of_a_part_is_refused():
         (pathlib.PurePosixPath("gs://bucket/run"), "Path('gs://bucket/run')"),
         (pathlib.PurePosixPath("runs/mine"), "Path('runs/mine')"),
         ({1: [2]}, "{1: [2]}"),
-        ("a" * 1000, "'" + "a" * 239 + "..."),
+        ("a" * 1000, "'" + "a" * 119 + "..."),
     ],
 )
 def test_a_value_in_an_error_is_one_short_line(value, shown):

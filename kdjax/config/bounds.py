@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Unit
 
-# The largest int32.
+# The largest int32, and the largest float32.
 LARGEST = 2**31 - 1
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127
 # Far beyond, logits over T or the factor T^2 overflow in float32.
 TEMPERATURES = (1e-6, 1e6)
 

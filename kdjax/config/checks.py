@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import difflib
-import math
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from kdjax.config.bounds import LARGEST_FLOAT
 
 # One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -16,8 +18,10 @@ LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
-# Nor does a longer value.
-_MOST_TEXT = 240
+# Nor does a longer value, or a longer name of a field.
+_MOST_TEXT, _MOST_FIELD, _MOST_LINE = 120, 80, 297
+# No name of a file is longer, in bytes, and no path.
+_LONGEST_NAME, _LONGEST = 255, 4096
 # Names in use elsewhere, in compact form, with their names here.
 _SYNONYMS = {
     "learningrate": "lr",
@@ -68,11 +72,13 @@ class ConfigError(ValueError):
         self.hint, self.shown, self.reason = hint, shown, reason
 
     def __str__(self) -> str:
+        field = shorten(_escape(str(self.field)), _MOST_FIELD)
         if self.reason:
-            return f"{self.field}: {self.reason}"
+            return f"{field}: {self.reason}"
         hint = self.hint and f"{self.hint} "
-        got = self.shown or _show(self.got)
-        return f"{self.field}: {hint}expected {self.expected}, got {got}"
+        text = f"{field}: {hint}expected {self.expected}, got "
+        got = self.shown or " ".join(_text(self.got).split())
+        return text + shorten(got, min(_MOST_TEXT, max(_MOST_LINE - len(text), 20)))
 
     def at(self, field: str) -> "ConfigError":
         """The same error of another field."""
@@ -80,14 +86,31 @@ class ConfigError(ValueError):
         return ConfigError(field, self.expected, self.got, **texts)
 
 
-def _show(value: Any) -> str:
-    """A value in one line, cut where it is long."""
-    return shorten(" ".join(_text(value).split()))
+def shorten(text: str, most: int = _MOST_TEXT) -> str:
+    """A text of at most `most` characters, with `...` where it was cut."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
-def shorten(text: str) -> str:
-    """A text of at most 240 characters, with `...` where it was cut."""
-    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
+def _escape(text: str) -> str:
+    """A text in one line: control characters as Python writes them."""
+    return "".join(repr(c)[1:-1] if _is_control(c) else c for c in text)
+
+
+def _is_control(character: str) -> bool:
+    """True for control characters, and for halves of a surrogate pair."""
+    return unicodedata.category(character) in ("Cc", "Cs")
+
+
+def require_text(text: str, field: str) -> None:
+    """Refuse a text that no path or name can be."""
+    expected = "text without control characters"
+    require(not any(map(_is_control, text)), field, expected, text)
+    lengths = [len(part.encode()) for part in text.split("/")]
+    expected = f"names of at most {_LONGEST_NAME} bytes, {_LONGEST} in all"
+    if max(lengths) > _LONGEST_NAME or len(text) > _LONGEST:
+        raise ConfigError(field, expected, text, shown=f"{len(text)} characters")
+    home = text.startswith("~") and os.path.expanduser(text) == text
+    require(not home, field, "a home folder that exists", text)
 
 
 def _text(value: Any) -> str:
@@ -95,7 +118,11 @@ def _text(value: Any) -> str:
     if isinstance(value, pathlib.PurePath):
         return f"Path({restore_url(value)!r})"
     if isinstance(value, type) or not dataclasses.is_dataclass(value):
-        return repr(value)
+        try:
+            return repr(value)
+        except (RecursionError, ValueError):
+            # Nested thousands of times, or an integer of thousands of digits.
+            return f"a very long {type(value).__name__}"
     changed = {}
     for x in dataclasses.fields(value):
         make = x.default_factory
@@ -126,6 +153,7 @@ def require_type(
 def to_path(value: Any, field: str) -> pathlib.Path:
     """A path with ~ replaced by the user's home; another type is an error."""
     require_type(value, (str, os.PathLike), field, "a path")
+    require_text(os.fspath(value), field)
     return pathlib.Path(value).expanduser()
 
 
@@ -134,6 +162,7 @@ def require_local(
 ) -> None:
     """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
     text = restore_url(path)
+    require_text(text, field)
     require(not _URL.match(text), field, expected, text)
 
 
@@ -163,9 +192,10 @@ def require_known(
 
     expected: in place of the list of names, where that says more.
     """
-    if name in names:
+    # A list, as what came may have no hash.
+    if name in list(names):
         return
-    near = near_names(str(name), names)
+    near = near_names(name if isinstance(name, str) else "", names)
     if not expected:
         listed = f"one of {list_names(names, near)}"
         expected = listed if names else "no name, as there are none"
@@ -240,6 +270,6 @@ def beneath(field: str, names: Mapping[str, str] | None = None) -> Iterator[None
 
 
 def is_number(value: Any) -> bool:
-    """True for a finite number."""
+    """True for a finite number that 32 bits can hold."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return plain and math.isfinite(value)
+    return plain and -LARGEST_FLOAT <= value <= LARGEST_FLOAT

@@ -191,7 +191,8 @@ def literal(text: str) -> Any:
     words = {"true": True, "false": False, "null": None}
     if text in words:
         return words[text]
-    with contextlib.suppress(ValueError, SyntaxError):
+    # A text of thousands of brackets or signs is too deep for the parser.
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text)
     with contextlib.suppress(ValueError):
         return float(text)

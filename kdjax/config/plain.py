@@ -1,12 +1,17 @@
 """Dataclasses as plain values, and back with every field checked."""
 
 import dataclasses
-import math
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from kdjax.config.bounds import LARGEST, describe, is_within
-from kdjax.config.checks import is_number, require, require_known, require_type
+from kdjax.config.checks import (
+    is_number,
+    require,
+    require_known,
+    require_text,
+    require_type,
+)
 
 # What stands before the name of a function passed from Python.
 PYTHON = "python:"
@@ -98,6 +103,9 @@ def convert(hint: Any, value: Any, at: str) -> Any:
         return _convert_union(choices, value, at)
     if origin is dict:
         require(isinstance(value, dict), at, "a table", value)
+        for name in value:
+            require(isinstance(name, str), at, "names of its entries", name)
+            require_text(name, at)
         return {k: convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
     if origin is tuple:
         require(isinstance(value, (list, tuple)), at, "a list", value)
@@ -113,14 +121,14 @@ def convert(hint: Any, value: Any, at: str) -> Any:
             require_known(value, names, at, f"one of {list(choices)}")
         return value
     if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        ok = number and math.isfinite(value)
-        require(ok, at, "a finite number", value)
+        require(is_number(value), at, "a finite number", value)
         return float(value)
     require(type(value) is hint, at, f"a value of type {hint.__name__}", value)
     # Devices compute with int32.
     ok = hint is not int or -LARGEST - 1 <= value <= LARGEST
     require(ok, at, "an integer of 32 bits", value)
+    if hint is str:
+        require_text(value, at)
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Length, Size, Text
-from kdjax.config.checks import require, require_local
+from kdjax.config.checks import ConfigError, require, require_local
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
@@ -220,4 +220,8 @@ def from_dict(values: Mapping[str, Any]) -> Run:
     A missing field has its default; unknown and ill-typed ones are errors.
     """
     fields = {k: v for k, v in values.items() if k not in _NO_FIELDS}
-    return from_plain(Run, upgrade(fields))
+    try:
+        return from_plain(Run, upgrade(fields))
+    except RecursionError:
+        text = "one is nested too deeply"
+        raise ConfigError("config", "tables of fields", shown=text) from None
