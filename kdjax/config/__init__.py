@@ -58,6 +58,7 @@ from kdjax.config.training import (
     Optim,
     Option,
     Scalar,
+    Skip,
     Term,
     as_names,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "Option",
     "Run",
     "Scalar",
+    "Skip",
     "Stages",
     "TeacherConfig",
     "Term",

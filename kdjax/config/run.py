@@ -13,14 +13,14 @@ from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
 from kdjax.config.strategy import Custom, Network, Offline
 from kdjax.config.teacher import Cache, Ensemble, TeacherConfig
-from kdjax.config.training import Compute, Optim, Term
+from kdjax.config.training import Compute, Optim, Skip, Term
 from kdjax.config.upgrade import upgrade
 
 Baseline = Literal["labels", "labels_mixup"]
 Tracker = Literal["tensorboard", "wandb"]
 
 # Fields of a line of the log: no term and no metric has these names.
-RESERVED = ("kind", "step", "seconds", "images_per_second", "loss")
+RESERVED = ("kind", "step", "seconds", "images_per_second", "loss", "skipped")
 SOFT = Term("softmax_kl")
 HARD = Term("hard_cross_entropy", teacher="labels")
 
@@ -57,6 +57,7 @@ class Run:
     """`kdjax distill` also trains these label-only runs with the same model, schedule
     and number of views, for comparison."""
     optim: Optim = Optim()
+    skip: Skip = Skip()
     steps: Length = 0
     """Steps of training."""
     batch: AtLeastOne = 64
@@ -80,6 +81,7 @@ class Run:
         last, expected = self.seed + self.seeds - 1, f"a last seed of at most {LARGEST}"
         require(last <= LARGEST, "seeds", expected, last)
         self.optim.check("optim", self.steps)
+        self.skip.check("skip")
         if self.teacher is not None:
             self.teacher.check("teacher")
         self._check_cache()

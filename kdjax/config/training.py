@@ -223,6 +223,22 @@ class Term:
 
 
 @dataclasses.dataclass(frozen=True)
+class Skip:
+    """Steps that are left out where the run would else end with NaN."""
+
+    steps: Count = 0
+    """Steps in a row that may be left out: those whose loss or gradients are not
+    finite. They change no parameter. One more ends the run."""
+    above: Nonnegative = 0.0
+    """Norm of all gradients above which a step is left out too; 0: any finite one is
+    taken."""
+
+    def check(self, at: str) -> None:
+        ok, expected = bool(self.steps or not self.above), f"0 without {at}.steps"
+        require(ok, f"{at}.above", expected, self.above)
+
+
+@dataclasses.dataclass(frozen=True)
 class Compute:
     """Devices and compilation of the step; changes speed, not results."""
 

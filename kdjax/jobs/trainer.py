@@ -108,6 +108,8 @@ def train_one(training: Training, console: Console) -> None:
             summary = _summary(run, training.data, test, variables, seconds)
             summary["network"] = parts.strategy.student
             summary["log"] = runlog.hash_metrics(folder)
+            if run.skip.steps:
+                summary["skipped"] = _count_skipped(folder)
             if targets:
                 summary["targets"] = targets
             runlog.write_json(folder / "summary.json", summary)
@@ -125,6 +127,12 @@ def _make_measure(
     crop = run.views.evaluation_crop
     measure = setup.make_measure(student, teacher, run.seeds, parts.mesh, crop)
     return lambda state, split: measure(parts.student_variables(state), data[split])
+
+
+def _count_skipped(folder: pathlib.Path) -> list[int]:
+    """The steps that were left out, by seed."""
+    lines = [x for x in runlog.read_metrics(folder) if "skipped" in x]
+    return [int(n) for n in np.sum([x["skipped"] for x in lines], axis=0)]
 
 
 def _summary(
@@ -236,6 +244,7 @@ def make_plan(run: Run) -> loop.Plan:
         steps=run.steps,
         images_per_step=run.batch * run.seeds,
         log_every=run.log_every,
+        skip=run.skip.steps,
         evaluate_every=run.evaluate_every,
         checkpoint_every=run.checkpoint_every,
         # A convolution inside a loop is more than ten times slower on CPU.

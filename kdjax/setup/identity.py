@@ -41,6 +41,7 @@ FREE = {
     "workdir": "a folder may be moved",
     "compute": "the number of devices changes speed, not results",
     "trackers": "they receive a copy of the metrics",
+    "skip": "without it the run ends where a step would be left out",
     "data.pipeline": "both input pipelines yield the same batches",
     "data.workers": "the number of threads changes speed, not results",
     "data.data_dir": "the images are compared by their fingerprints",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -171,6 +172,7 @@ def make_parts(
             teacher=teacher_fn,
             axis_name=axis_name,
             frozen=("teacher", *fixed),
+            largest=(run.skip.above or math.inf) if run.skip.steps else None,
         ),
         constants=constants,
         constant_axes=axes,

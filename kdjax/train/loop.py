@@ -43,6 +43,8 @@ class Plan(NamedTuple):
     evaluate_every: int
     checkpoint_every: int
     steps_per_call: int
+    # Steps in a row that may be left out.
+    skip: int = 0
 
     def next_stop(self, step: int) -> int:
         """The last step of the call that starts after `step` steps."""
@@ -133,6 +135,7 @@ class _Lines:
     ):
         self._plan, self._clock, self._write, self._bar = plan, clock, write, bar
         self._window: list[tuple[int, Any]] = []
+        self._skipped: Any = 0
         self._validation = ""
         self._compiled = False
 
@@ -147,11 +150,11 @@ class _Lines:
     def check(self) -> None:
         """Raise `NonFiniteError` where a loss that is not yet written is not finite."""
         if self._window:
-            _means(self._window)
+            _means(self._window, self._skipped, self._plan.skip)
 
     def write_train(self, step: int) -> None:
         """Write the means since the last line, and show them."""
-        means = _means(self._window)
+        means, self._skipped = _means(self._window, self._skipped, self._plan.skip)
         steps = sum(len(m["loss"]) for _, m in self._window)
         rate = self._clock.rate(steps * self._plan.images_per_step)
         self._write(_line("train", step, self._clock, means, images_per_second=rate))
@@ -257,21 +260,49 @@ def stack(batches: list[dict[str, Any]]) -> dict[str, Any]:
     return jax.tree.map(lambda *x: stack[isinstance(x[0], jax.Array)](x), *batches)
 
 
-def _means(window: list[tuple[int, Any]]) -> dict[str, list[float]]:
-    """Metrics averaged over a window, a number a seed; finite or an error."""
+def _means(
+    window: list[tuple[int, Any]], before: np.ndarray | int, most: int
+) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Metrics averaged over the steps of a window, a number a seed; finite or an error.
+
+    Steps that were left out do not count, except in `skipped`, their number.
+
+    Args:
+      before: the steps left out in a row at the end of the window before, by seed.
+      most: steps in a row that may be left out.
+
+    Returns:
+      The means, and the steps left out in a row at the end of this window.
+    """
     fetched = jax.device_get(window)
+    in_a_row = before
     for start, metrics in fetched:
-        bad = ~np.isfinite(metrics["loss"])
+        skipped = metrics.get("skipped", np.zeros_like(metrics["loss"]))
+        bad = ~np.isfinite(metrics["loss"]) & (skipped == 0)
+        for at in range(len(bad)):
+            in_a_row = np.where(skipped[at] > 0, in_a_row + 1, 0)
+            bad[at] |= in_a_row > most
         if bad.any():
             at, seed = (int(i) for i in np.argwhere(bad)[0])
-            value = metrics["loss"][at, seed]
-            raise NonFiniteError(
-                f"loss: expected a finite number, got {value} at step {start + at + 1} "
-                f"(seed {seed} of the run)"
-            )
+            value, step = metrics["loss"][at, seed], start + at + 1
+            text = f"loss: expected a finite number, got {value} at step {step}"
+            if most:
+                text = f"skip.steps: expected at most {most} in a row, got {most + 1}"
+                text += f" up to step {step}, where the loss is {value}"
+            raise NonFiniteError(f"{text} (seed {seed} of the run)")
     names = fetched[0][1]
     stacked = {k: np.concatenate([m[k] for _, m in fetched]) for k in names}
-    return {k: [float(v) for v in x.mean(axis=0)] for k, x in stacked.items()}
+    if "skipped" not in stacked:
+        means = {k: x.mean(axis=0) for k, x in stacked.items()}
+    else:
+        taken = stacked.pop("skipped") == 0
+        count = taken.sum(axis=0)
+        means = {
+            k: np.where(taken, x, 0).sum(axis=0) / np.where(count, count, np.nan)
+            for k, x in stacked.items()
+        }
+        means["skipped"] = (~taken).sum(axis=0)
+    return {k: [float(v) for v in x] for k, x in means.items()}, np.asarray(in_a_row)
 
 
 @jax.jit
@@ -288,6 +319,8 @@ def _check_parameters(state: TrainState, step: int) -> None:
 
 def _format_metrics(means: dict[str, list[float]]) -> str:
     text = f"loss {np.mean(means['loss']):.4f}"
+    if any(means.get("skipped", ())):
+        text += f"  left out {sum(means['skipped']):.0f}"
     if "agreement" not in means:
         return text
     return f"{text}  agreement {np.mean(means['agreement']):.1%}"

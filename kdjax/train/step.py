@@ -16,6 +16,7 @@ from kdjax.train.state import TrainState, join
 
 StepInputs = dict[str, Any]
 Metrics = dict[str, Array]
+_NORM = "norm of all gradients"
 Step = Callable[[TrainState, StepInputs, Any], tuple[TrainState, Metrics]]
 
 
@@ -27,6 +28,7 @@ def make_train_step(
     teacher: Teacher | None = None,
     axis_name: str | None = None,
     frozen: Collection[str] = ("teacher",),
+    largest: float | None = None,
 ) -> Step:
     """One step: apply the view, compute the targets, move the networks.
 
@@ -39,6 +41,9 @@ def make_train_step(
         a batch is whole whatever devices it lies on.
       frozen: the entries of the constants that are variables of frozen networks, for
         strategies that differentiate through one in its input.
+      largest: the norm of all gradients above which a step is left out, as are those
+        with a loss or gradient that is not finite. Metrics then have `"skipped"`, 1
+        for such a step. None takes every step.
 
     Returns:
       `step(state, batch, constants) -> (state, metrics)`. `batch` holds `"seed"`
@@ -95,7 +100,10 @@ def make_train_step(
                     **model_state,
                     **{n: state.model_state[n] for n in inactive},
                 }
-            return params, model_state, opt_state, {"loss": loss, **metrics}
+            metrics = {"loss": loss, **metrics}
+            if largest is not None:
+                metrics[_NORM] = optax.tree.norm(grads)
+            return params, model_state, opt_state, metrics
 
         if strategy.turns:
             moves = [functools.partial(move, m) for m in turns.movers(strategy.turns)]
@@ -107,6 +115,13 @@ def make_train_step(
         if teacher:
             carried = teacher.update(carried, join(params, model_state))
         new = TrainState(state.step + 1, params, model_state, opt_state, carried)
+        if largest is not None:
+            norm = metrics.pop(_NORM)
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+            taken = finite & (norm <= largest)
+            same = state._replace(step=new.step)
+            new = jax.tree.map(lambda x, y: jnp.where(taken, x, y), new, same)
+            metrics["skipped"] = 1.0 - taken
         return new, metrics
 
     return step
