@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from kdjax.core.files import parse_json
+from kdjax.core.safe_read import parse_json
 
 # The field of the manifest's own checksum.
 _CHECKSUM = "checksum"

@@ -269,6 +269,26 @@ def _report(runs: tyro.conf.Positional[tuple[str, ...]], out: str = "report") ->
         fail(str(error))
 
 
+def _replay(run: Folder, step: int, seed: str = "", out: str = "") -> None:
+    """Make one step of a run again, with every number in it checked.
+
+    Args:
+        run: A run folder, finished or not.
+        step: Number of the step, from 1.
+        seed: One of the run's seeds; its first by default.
+        out: A .npz file for the batch as teacher and student saw it.
+    """
+
+    def go(jobs) -> None:
+        from rich.console import Console
+
+        require(not seed or seed.isdigit(), "seed", "a number", seed)
+        options = {"seed": int(seed) if seed else None, "console": Console()}
+        print(jobs.format_replay(jobs.replay(run, step, out=out, **options)))
+
+    _start(go)
+
+
 def _sweep(
     file: Folder,
     scale: str = "digits",
@@ -322,6 +342,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "export": _export,
     "report": _report,
     "views": _views,
+    "replay": _replay,
     "experiments": listing.experiments,
     "sweep": _sweep,
     "losses": losses.run,

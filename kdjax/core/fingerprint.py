@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from kdjax.core import hosts
-from kdjax.core.files import require_regular
+from kdjax.core.safe_read import require_regular
 from kdjax.core.types import PyTree
 
 # Larger data sets are sampled: about so many bytes are read.

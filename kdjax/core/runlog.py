@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdjax.core.files import parse_json, read_bytes
+from kdjax.core.safe_read import parse_json, read_bytes
 
 Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from kdjax.config import ConfigError
-from kdjax.core.files import read_bytes, require_regular
 from kdjax.core.pixels import round_pixels
+from kdjax.core.safe_read import read_bytes, require_regular
 
 WHITE = (255, 255, 255)
 # Decoders of Pillow that are used, whatever the name of a file. Others may start

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdjax.core import runlog
-from kdjax.core.files import parse_json, read_bytes
+from kdjax.core.safe_read import parse_json, read_bytes
 from kdjax.experiments.experiment import Experiment, run_folder
 from kdjax.reports.collect import MEASURED, RunRecord, collect, make_record
 from kdjax.setup.identity import open_folder, parse_identity

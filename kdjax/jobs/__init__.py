@@ -5,6 +5,7 @@ from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
 from kdjax.jobs.measuring import evaluate, format_results, report
+from kdjax.jobs.replaying import format_replay, replay
 from kdjax.jobs.staging import run_stages
 from kdjax.jobs.visualizing import show_views
 
@@ -14,9 +15,11 @@ __all__ = [
     "estimate",
     "evaluate",
     "export",
+    "format_replay",
     "format_results",
     "load",
     "predict",
+    "replay",
     "report",
     "run_stages",
     "show_views",

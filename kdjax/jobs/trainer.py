@@ -174,7 +174,7 @@ def _fit(
     step = compiled.compile_step(
         parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
     )
-    state, seconds, start = _first_state(parts, checkpoints)
+    state, seconds, start = _resume(parts, checkpoints)
     if start:
         console.print(f"{run.name}: continuing at step {start}", highlight=False)
     # Lines after the last checkpoint will be written again.
@@ -207,23 +207,21 @@ def _fit(
             last = checkpoints.last_step()
             kept = f"step {last}" if last else "none yet"
             text = f"{run.name}: {error}. Last good checkpoint: {kept}"
+            text += f". `kdjax replay {folder} --step N` makes a step again"
             raise loop.NonFiniteError(text) from None
         except loop.Interrupted as error:
             text = f"{run.name}: {error}; the same command continues there"
             raise loop.Interrupted(text, error.number) from None
 
 
-def _first_state(
+def _resume(
     parts: setup.Parts, checkpoints: Checkpoints
 ) -> tuple[TrainState, float, int]:
     """The state to train from, the seconds spent so far, and the step."""
     run = parts.run
-    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
-    init = parts.make_state, parts.mesh, seeds, parts.start
-    state = checkpoints.restore_whole(sharding.abstract_sharded(*init))
-    if state is None:
-        return sharding.create_sharded(*init), 0.0, 0
-    step = int(np.max(jax.device_get(state.step)))
+    state, step = first_state(parts, checkpoints)
+    if not step:
+        return state, 0.0, 0
     lines = runlog.recover_metrics(run.folder, step)
     last = max((line["step"] for line in lines), default=0)
     file, problem = run.folder / "metrics.jsonl", ""
@@ -234,6 +232,28 @@ def _first_state(
     if problem and hosts.is_first():
         warnings.warn(f"{file}: {problem}", stacklevel=2)
     return state, lines[-1]["seconds"] if lines else 0.0, step
+
+
+def first_state(
+    parts: setup.Parts, checkpoints: Checkpoints, before: int | None = None
+) -> tuple[TrainState, int]:
+    """The state to train from, and its step: that of the last checkpoint that is whole.
+
+    before: of the checkpoints of earlier steps than this; damaged ones then stay where
+        they are.
+    """
+    run = parts.run
+    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
+    init = parts.make_state, parts.mesh, seeds, parts.start
+    like = sharding.abstract_sharded(*init)
+    if before is None:
+        state = checkpoints.restore_whole(like)
+    else:
+        steps = [x for x in checkpoints.steps() if x < before]
+        state = checkpoints.restore(like, steps[-1]) if steps else None
+    if state is None:
+        return sharding.create_sharded(*init), 0
+    return state, int(np.max(jax.device_get(state.step)))
 
 
 def make_plan(run: Run) -> loop.Plan:

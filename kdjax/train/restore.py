@@ -18,8 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from kdjax.core import hosts
-from kdjax.core.files import parse_json, read_bytes
 from kdjax.core.fingerprint import fingerprint_bytes
+from kdjax.core.safe_read import parse_json, read_bytes
 from kdjax.core.types import PyTree
 from kdjax.train.digest import digest_array
 
@@ -40,7 +40,7 @@ class DamagedError(CheckpointError):
 def make_record(
     tree: PyTree, step: int, accuracy: float | None, log: str
 ) -> dict[str, Any]:
-    """What is saved beside the arrays of a checkpoint, to check it by.
+    """The record of a checkpoint, saved beside its arrays.
 
     Every process of a run must call it. log: of the metrics so far
     (`runlog.hash_metrics`).
@@ -230,7 +230,7 @@ def _digest_content(content: Mapping[str, Any]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of Orbax or the system says, short."""
+    """The first line of an error of Orbax or the system, without its details."""
     text = str(error).strip() or type(error).__name__
     # The details are the whole specification of an array, over many lines.
     first = text.splitlines()[0].partition(" See full TensorStore details")[0]
@@ -238,7 +238,7 @@ def first_line(error: Exception) -> str:
 
 
 def _describe(error: Exception) -> str:
-    """What cannot be read: the folder of an array where TensorStore names it."""
+    """The array that cannot be read, where TensorStore names its folder."""
     found = re.search(r"'path': '[^']*?([^/']+)/?'", str(error))
     return f"cannot read {found.group(1) if found else f'it: {first_line(error)}'}"
 

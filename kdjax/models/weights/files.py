@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from kdjax.config import restore_url
-from kdjax.core.files import parse_json, read_bytes
+from kdjax.core.safe_read import parse_json, read_bytes
 from kdjax.models.weights.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]

@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import Any
 
-from kdjax.core.files import parse_json, read_bytes
+from kdjax.core.safe_read import parse_json, read_bytes
 from kdjax.models.normalization import SCALES as PIXEL_SCALES
 from kdjax.models.weights import hub
 from kdjax.models.weights.errors import WeightsError

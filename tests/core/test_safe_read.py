@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from kdjax.core import files
+from kdjax.core import safe_read
 
 
 def test_a_regular_file_is_read_also_through_a_link(tmp_path):
     (tmp_path / "a").write_bytes(b"123")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert files.read_bytes(tmp_path / "link") == b"123"
+    assert safe_read.read_bytes(tmp_path / "link") == b"123"
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
@@ -23,7 +23,7 @@ def test_what_may_have_no_end_is_refused(tmp_path, kind):
     else:
         path.mkdir()
     with pytest.raises(OSError, match="Not a regular file"):
-        files.read_bytes(path)
+        safe_read.read_bytes(path)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_what_may_have_no_end_is_refused(tmp_path, kind):
 )
 def test_what_is_no_json_is_one_kind_of_error(text):
     with pytest.raises(ValueError):
-        files.parse_json(text)
+        safe_read.parse_json(text)
 
 
 def test_json():
-    assert files.parse_json(b'{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+    assert safe_read.parse_json(b'{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
