@@ -18,6 +18,7 @@ from kdjax.cli import completion, listing, losses
 from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
 from kdjax.cli.options import parse_job, parse_run
+from kdjax.cli.watch import watch
 from kdjax.config import (
     ConfigError,
     Run,
@@ -27,6 +28,7 @@ from kdjax.config import (
     require,
     suggest,
 )
+from kdjax.core import timeline
 from kdjax.experiments import load_experiment
 
 Folder = Annotated[str, tyro.conf.Positional]
@@ -34,6 +36,7 @@ Folder = Annotated[str, tyro.conf.Positional]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Bad input ends with one clear line and exit status 2."""
+    timeline.begin_process()
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         print(overview())
@@ -341,6 +344,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "predict": _predict,
     "export": _export,
     "report": _report,
+    "watch": watch,
     "views": _views,
     "replay": _replay,
     "experiments": listing.experiments,

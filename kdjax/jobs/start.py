@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kdjax import setup
 from kdjax.config import Run, require, require_type, trained_first
-from kdjax.core import hosts, runlog
+from kdjax.core import hosts, runlog, timeline
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
@@ -68,6 +68,7 @@ def open_job(
 
     Of the data only headers are read. Nothing is traced, computed or written.
     """
+    timeline.begin()
     check_run(run)
     run.check()
     runlog.refuse_nested(run.folder)

@@ -7,8 +7,9 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
 from kdjax.core.peak_memory import peak_memory
+from kdjax.core.timeline import Timeline, begin, make_writer
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.jobs.start import lock_folder
@@ -97,11 +99,16 @@ def train_one(training: Training, console: Console) -> None:
         targets = describe_targets(run, parts.train)
         if targets:
             console.print(f"{run.name}: targets: {targets}", highlight=False)
-        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        write = make_writer(folder) if hosts.is_first() else lambda _: None
+        with (
+            contextlib.closing(Checkpoints(folder)) as checkpoints,
+            _recorded(Timeline(write)) as timeline,
+        ):
             measure = _make_measure(parts, teacher, training.data)
-            state, seconds = _fit(parts, measure, checkpoints, console)
+            state, seconds = _fit(parts, measure, checkpoints, console, timeline)
             with stage(console, f"{run.name}: measuring on the test split"):
-                test = measure(state, "test")
+                with timeline.spend("evaluation"):
+                    test = measure(state, "test")
         hosts.wait_for_all(f"measured {folder}")
         if hosts.is_first():
             variables = parts.student_variables(state)
@@ -116,6 +123,23 @@ def train_one(training: Training, console: Console) -> None:
             reports.write_report([folder], folder)
         # Else another process might look for the summary before it exists.
         hosts.wait_for_all(f"finished {folder}")
+
+
+@contextlib.contextmanager
+def _recorded(timeline: Timeline) -> Iterator[Timeline]:
+    """Write the end of an attempt, and why it came."""
+    reason = "finished"
+    try:
+        yield timeline
+    except loop.Interrupted:
+        reason = "stopped"
+        raise
+    except BaseException as error:
+        reason = type(error).__name__
+        raise
+    finally:
+        timeline.end(reason)
+        begin()
 
 
 def _make_measure(
@@ -168,13 +192,16 @@ def _fit(
     measure: Callable[[TrainState, str], dict[str, list[float]]],
     checkpoints: Checkpoints,
     console: Console,
+    timeline: Timeline,
 ) -> tuple[TrainState, float]:
     """The trained state and the seconds spent, from the last checkpoint on."""
     run, folder = parts.run, parts.run.folder
     step = compiled.compile_step(
         parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
     )
+    before = time.time()
     state, seconds, start = _resume(parts, checkpoints)
+    restore = time.time() - before if start else 0.0
     if start:
         console.print(f"{run.name}: continuing at step {start}", highlight=False)
     # Lines after the last checkpoint will be written again.
@@ -189,6 +216,7 @@ def _fit(
                 runlog.append_metrics(folder, line)
                 track(line)
 
+        timeline.start(start, restore)
         try:
             return loop.fit(
                 step,
@@ -201,6 +229,7 @@ def _fit(
                 checkpoints=checkpoints,
                 bar=bar,
                 seconds=seconds,
+                timeline=timeline,
             )
         except loop.NonFiniteError as error:
             checkpoints.wait()

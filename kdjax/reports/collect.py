@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax.config import require_local, require_type
 from kdjax.core import runlog
+from kdjax.core.timeline import read_events
 
 
 class RunRecord(NamedTuple):
@@ -21,6 +22,7 @@ class RunRecord(NamedTuple):
     config: the fields of `config.json`.
     metrics: the lines of `metrics.jsonl`, in the order of writing.
     summary: the fields of `summary.json`; None while the run is not finished.
+    events: the lines of `events.jsonl`.
     """
 
     name: str
@@ -28,6 +30,7 @@ class RunRecord(NamedTuple):
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    events: Sequence[dict[str, Any]] = ()
 
 
 def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
@@ -130,7 +133,8 @@ def _record(path: pathlib.Path) -> RunRecord:
     if summary and summary.get("log", "") not in ("", runlog.hash_metrics(path)):
         text = f"{path / 'metrics.jsonl'}: has changed since the run ended"
         warnings.warn(f"{text}; curves and losses may be wrong", stacklevel=3)
-    return make_record(path, config, metrics, summary)
+    record = make_record(path, config, metrics, summary)
+    return record._replace(events=read_events(path))
 
 
 # The metrics that tables and figures read.

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.reports.collect import RunRecord, label, mean_and_spread
+from kdjax.reports.goodput import SPENT, find_attempts, goodput, overall
 
 ABSENT = "–"
 
@@ -29,15 +30,26 @@ def results_table(records: Sequence[RunRecord]) -> str:
 
 def terminal_table(records: Sequence[RunRecord]) -> Table:
     """The cells of `results_table` for a terminal."""
-    rows = _rows(records)
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    heads = ["run", *(column.head for column in _COLUMNS)]
+    table = make_table(heads, _rows(records))
     table.caption = "± is the sample standard deviation over the seeds"
     table.caption_justify = "left"
-    table.add_column("run", overflow="fold")
-    for number, column in enumerate(_COLUMNS, start=1):
-        # Only headings and run names are broken over lines, never a number.
+    return table
+
+
+def make_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], least: int | None = None
+) -> Table:
+    """A table for a terminal, of names in the first column and numbers.
+
+    least: width of the first column at least.
+    """
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(heads[0], overflow="fold", min_width=least)
+    for number, head in enumerate(heads[1:], start=1):
+        # Only headings and names are broken over lines, never a number.
         width = max((len(row[number]) for row in rows), default=1)
-        head = textwrap.fill(column.head, width, break_long_words=False)
+        head = textwrap.fill(head, width, break_long_words=False)
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
@@ -49,8 +61,44 @@ def report_markdown(records: Sequence[RunRecord], figures: Mapping[str, str]) ->
     names = ", ".join(dict.fromkeys(escape(record.name) for record in records))
     parts = [f"# Results: {names}", provenance(records), _meaning(records)]
     parts.append(results_table(records).rstrip())
+    parts.append(time_table(records).rstrip())
     parts += [f"![{caption}]({path})" for path, caption in figures.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def time_table(records: Sequence[RunRecord]) -> str:
+    """A Markdown table of the seconds that each part took; empty without events.
+
+    A run of several attempts has a row for each, and one of all.
+    """
+    rows = []
+    for record in records:
+        attempts = find_attempts(record.events)
+        name = escape(label(record, records))
+        for number, attempt in enumerate(attempts, start=1):
+            more = f", attempt {number}" if len(attempts) > 1 else ""
+            rows.append([f"{name}{more}", *_times(attempt.seconds, attempt.goodput)])
+        if len(attempts) > 1:
+            rows.append([f"{name}, all", *_times(overall(attempts), goodput(attempts))])
+    if not rows:
+        return ""
+    heads = ["seconds of", *(_HEADS.get(name, name) for name in SPENT), "between"]
+    table = [[*heads, "goodput (%)"], ["---", *["---:"] * (len(SPENT) + 2)], *rows]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    return (
+        "Goodput is the share of steps that count in the time of the process, and "
+        "`lost` is of steps that were trained again after an interruption.\n\n"
+        f"{text}\n"
+    )
+
+
+_HEADS = {"setup": "start-up", "data": "data wait"}
+
+
+def _times(spent: Mapping[str, float], share: float) -> list[str]:
+    cells = [f"{spent[name]:,.1f}" for name in SPENT]
+    between = f"{spent['between']:,.1f}" if "between" in spent else ABSENT
+    return [*cells, between, ABSENT if math.isnan(share) else f"{100 * share:.1f}"]
 
 
 def _rows(records: Sequence[RunRecord]) -> list[list[str]]:

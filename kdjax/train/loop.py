@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.core import hosts
+from kdjax.core.peak_memory import peak_memory
+from kdjax.core.timeline import Timeline
 from kdjax.core.types import PyTree
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.compiled import Compiled
@@ -65,6 +67,7 @@ def fit(
     checkpoints: Checkpoints,
     bar: Bar,
     seconds: float = 0.0,
+    timeline: Timeline | None = None,
 ) -> tuple[TrainState, float]:
     """Train from `state` to the end of the plan.
 
@@ -74,6 +77,7 @@ def fit(
       evaluate: measures the state on the validation split, a number a seed.
       write: a function of a line of metrics.
       seconds: time that the run took before.
+      timeline: receives the events of this process.
 
     Returns:
       The last state and the seconds spent, evaluations and compilation included.
@@ -85,14 +89,18 @@ def fit(
     step = int(np.max(jax.device_get(state.step)))
     running = compiled.enter(state)
     iterator = batches(step)
+    timeline, compiles = timeline or Timeline(), True
     clock = _Clock(seconds)
     lines = _Lines(plan, clock, write, bar)
     early = _EarlyCheckpoints()
     with _stop_signals() as stop:
         while step < plan.steps:
             end = plan.next_stop(step)
-            batch = stack([next(iterator) for _ in range(step, end)])
-            running, metrics = compiled.call(running, batch, constants)
+            with timeline.spend("data"):
+                batch = stack([next(iterator) for _ in range(step, end)])
+            with timeline.spend("compile") if compiles else contextlib.nullcontext():
+                running, metrics = compiled.call(running, batch, constants)
+            compiles = False
             lines.add(step, end, metrics)
             step = end
             stopping = bool(stop) or checkpoints.reached_preemption(step)
@@ -100,6 +108,7 @@ def fit(
             logs = last or step % plan.log_every == 0
             if logs:
                 lines.write_train(step)
+                timeline.steps(step, memory=peak_memory())
             saves = stopping or last or step % plan.checkpoint_every == 0
             saves = saves or early.is_due(logs)
             measures = last or step % plan.evaluate_every == 0
@@ -113,17 +122,23 @@ def fit(
             _check_parameters(current, step)
             accuracy = None
             if measures:
-                accuracy = lines.write_validation(step, evaluate(current))
+                with timeline.spend("evaluation"):
+                    results = evaluate(current)
+                accuracy = lines.write_validation(step, results)
             if saves or (accuracy is not None and checkpoints.would_be_best(accuracy)):
-                checkpoints.save(current, step, accuracy)
+                with timeline.spend("checkpoint"):
+                    checkpoints.save(current, step, accuracy)
                 early.saved()
             # Also at the end, for a caller that starts another run after this one.
             if stopping or (last and stop):
-                checkpoints.wait()
+                with timeline.spend("checkpoint"):
+                    checkpoints.wait()
+                timeline.steps(step)
                 number = stop[0] if stop else signal.SIGTERM
                 raise Interrupted(f"stopped at step {step} of {plan.steps}", number)
             clock.resume()
-    checkpoints.wait()
+    with timeline.spend("checkpoint"):
+        checkpoints.wait()
     return compiled.leave(running), clock.seconds()
 
 

@@ -31,6 +31,7 @@ FILES = {
     "summary.json": "",
     "report.md": "",
     "curves.png": "",
+    "events.jsonl": "",
     f"{LAST}/_CHECKPOINT_METADATA": "",
     f"{LAST}/commit_success.txt": "",
 }

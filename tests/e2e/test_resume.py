@@ -11,6 +11,8 @@ from rich.console import Console
 from kdjax import jobs
 from kdjax.config import Data, labels_only
 from kdjax.core import runlog
+from kdjax.core.timeline import read_events
+from kdjax.reports.goodput import find_attempts
 from kdjax.train import loop
 from tests.e2e.linear_runs import linear
 from tests.e2e.saved import saved
@@ -45,6 +47,15 @@ def test_a_run_continues_at_its_last_checkpoint(tiny_run, monkeypatch):
     assert "continuing at step 6" in text.getvalue()
     lines = [x["step"] for x in runlog.read_metrics(folder) if x["kind"] == "train"]
     assert lines == [2, 4, 6, 8]
+    # Each process is an attempt, whose end is known.
+    first, second = find_attempts(read_events(folder))
+    assert (first.first, first.last, first.reason) == (0, 6, "RuntimeError")
+    assert (second.first, second.last, second.reason) == (6, 8, "finished")
+    for attempt in (first, second):
+        assert sum(attempt.seconds.values()) <= attempt.total * 1.01 + 0.01
+        assert attempt.seconds["evaluation"] > 0 and attempt.seconds["lost"] == 0
+    report = (folder / "report.md").read_text()
+    assert f"{run.name}, attempt 1" in report and f"{run.name}, all" in report
 
 
 def test_a_run_that_dies_early_continues_after_its_first_step(

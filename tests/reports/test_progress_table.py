@@ -1,0 +1,122 @@
+"""The table of `kdjax watch`: what a folder shows, at every stage of a run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kdjax.core import runlog, timeline
+from kdjax.reports.progress_table import (
+    _duration,
+    find_runs,
+    progress_table,
+    run_state,
+    states_of,
+)
+
+NOW = 10_000.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return runlog.open_run(tmp_path / "run", {"name": "a", "steps": 400})
+
+
+def put(folder, *events):
+    write = timeline.make_writer(folder)
+    for event in events:
+        write(event)
+
+
+START = {"event": "start", "time": NOW - 110, "step": 0, "setup": 5.0, "restore": 0.0}
+STEPS = {
+    **{"event": "steps", "time": NOW - 10, "from": 0, "step": 100, "seconds": 100.0},
+    **{"compile": 20.0, "memory": {"host": 3 * 2**30}},
+}
+LINE = {
+    **{"kind": "train", "step": 100, "seconds": 100.0, "images_per_second": 25_300.0},
+    **{"loss": [1.0, 2.0], "agreement": [0.5, 0.7]},
+}
+
+
+def test_a_run_that_trains(folder):
+    put(folder, START, STEPS)
+    runlog.append_metrics(folder, LINE)
+    kind = {"kind": "validation", "step": 100, "seconds": 1.0}
+    runlog.append_metrics(folder, {**kind, "accuracy": [0.25], "agreement": [0.5]})
+    state = run_state("run", folder, NOW)
+    assert state.state == "training" and not state.is_over
+    # 80 of 105 s in steps; 300 more at one a second.
+    cells = ("100/400", "1.5000", "25.0", "50.0", "25k", "3.0", "76", "5m")
+    assert state.cells == cells
+
+
+@pytest.mark.parametrize(
+    ("events", "now", "state"),
+    [
+        ((START, STEPS), NOW + 1_000, "silent 17m"),
+        ((START, {**STEPS, "seconds": 400.0}), NOW + 1_000, "training"),
+        (
+            (START, {"event": "end", "time": NOW, "step": 0, "reason": "x"}),
+            NOW,
+            "ended: x",
+        ),
+    ],
+)
+def test_the_states_of_a_run_that_is_not_finished(folder, events, now, state):
+    put(folder, *events)
+    assert run_state("run", folder, now).state == state
+
+
+def test_a_new_folder_is_starting_and_an_old_one_unfinished(folder):
+    begun = (folder / "config.json").stat().st_mtime
+    assert run_state("run", folder, begun + 5).state == "starting"
+    assert run_state("run", folder, begun + 500).state == "unfinished"
+    runlog.write_json(folder / "summary.json", {"test": {"accuracy": [0.5]}})
+    assert run_state("run", folder, begun + 500).state == "finished"
+
+
+def test_torn_and_foreign_lines_are_left_out(folder):
+    put(folder, START, STEPS)
+    with open(folder / "events.jsonl", "ab") as stream:
+        stream.write(b'{"event": "steps", "time": 1}\n[1]\n{"event": "other"}\n{"even')
+    assert run_state("run", folder, NOW).cells[0] == "100/400"
+    put(folder, {**STEPS, "from": 100, "step": 200})
+    assert run_state("run", folder, NOW).cells[0] == "200/400"
+
+
+def test_a_damaged_folder_is_said_and_the_others_are_shown(folder, tmp_path):
+    other = runlog.open_run(tmp_path / "other", {"name": "b", "steps": 400})
+    (folder / "config.json").write_text("{")
+    first, second = states_of(find_runs([folder, other]))
+    assert "config.json is not JSON" in first.state and first.is_over
+    assert second.state == "starting"
+    assert progress_table([first, second]).row_count == 2
+
+
+def test_runs_below_a_folder_are_found(folder, tmp_path):
+    runlog.open_run(folder / "teacher", {"name": "t", "steps": 4})
+    names = [name for name, _ in find_runs([tmp_path])]
+    assert names == [f"{tmp_path.name}/run", f"{tmp_path.name}/run/teacher"]
+    assert [name for name, _ in find_runs([folder])] == ["run", "run/teacher"]
+    with pytest.raises(runlog.RunFolderError, match="no run in"):
+        find_runs([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0s"), (59, "59s"), (130, "2m"), (18_400, "5h 07m"), (270_000, "3d 03h")],
+)
+def test_durations_are_short(seconds, text):
+    assert _duration(seconds) == text
+
+
+def test_the_command_prints_once_where_there_is_no_terminal(folder):
+    put(folder, START, STEPS)
+    code = "import sys; from kdjax.cli.main import main; main(sys.argv[1:]); "
+    code += "assert 'jax' not in sys.modules"
+    command = [sys.executable, "-c", code, "watch", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "100/400" in done.stdout and json.dumps(done.stderr) == '""'
