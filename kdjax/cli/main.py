@@ -23,6 +23,7 @@ from kdjax.config import (
     ConfigError,
     Run,
     Stages,
+    forbid_code,
     load_config,
     near_names,
     require,
@@ -38,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Bad input ends with one clear line and exit status 2."""
     timeline.begin_process()
     args = list(sys.argv[1:] if argv is None else argv)
+    if "--no-code" in args:
+        forbid_code()
+        args.remove("--no-code")
     if not args or args[0] in ("-h", "--help"):
         print(overview())
         return

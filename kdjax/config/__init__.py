@@ -20,7 +20,13 @@ from kdjax.config.checks import (
 )
 from kdjax.config.data import Data, Mode, Views
 from kdjax.config.earlier import require_network, require_seed, require_seeds
-from kdjax.config.functions import call, load_config, load_function, source_files
+from kdjax.config.functions import (
+    call,
+    forbid_code,
+    load_config,
+    load_function,
+    source_files,
+)
 from kdjax.config.model import Adapt, Modality, ModelConfig, Normalization
 from kdjax.config.paths import parse_words, set_fields
 from kdjax.config.plain import PYTHON, check_types
@@ -102,6 +108,7 @@ __all__ = [
     "beneath",
     "call",
     "check_types",
+    "forbid_code",
     "from_dict",
     "is_number",
     "labels_only",

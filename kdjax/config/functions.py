@@ -26,6 +26,15 @@ from kdjax.config.checks import (
 from kdjax.config.run import Run, from_dict
 from kdjax.config.stages import Stages
 
+# False refuses files and modules that configs name: what they have is run.
+_allowed = True
+
+
+def forbid_code() -> None:
+    """Refuse from now on, in this process, every function that a config names."""
+    global _allowed
+    _allowed = False
+
 
 def load_module(name: str, field: str) -> types.ModuleType:
     """A module by its dotted name, or from a Python file.
@@ -38,6 +47,7 @@ def load_module(name: str, field: str) -> types.ModuleType:
       ConfigError: there is no such file, or the import fails.
     """
     is_file = name.endswith(".py")
+    require(_allowed, field, "no code of a file or module (--no-code)", name)
     path = pathlib.Path(name).resolve()
     if is_file and not path.is_file():
         files = [str(p) for p in sorted(pathlib.Path(name).parent.glob("*.py"))]

@@ -226,7 +226,7 @@ class Term:
 class Skip:
     """Steps that are left out where the run would else end with NaN."""
 
-    steps: Count = 0
+    most: Count = 0
     """Steps in a row that may be left out: those whose loss or gradients are not
     finite. They change no parameter. One more ends the run."""
     above: Nonnegative = 0.0
@@ -234,7 +234,7 @@ class Skip:
     taken."""
 
     def check(self, at: str) -> None:
-        ok, expected = bool(self.steps or not self.above), f"0 without {at}.steps"
+        ok, expected = bool(self.most or not self.above), f"0 without {at}.most"
         require(ok, f"{at}.above", expected, self.above)
 
 

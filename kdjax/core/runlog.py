@@ -27,6 +27,14 @@ LOCK = f"{_TEMPORARY}lock"
 # Run folders that a distillation creates in its own.
 NESTED = ("teacher", "labels", "labels_mixup")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Types of the fields of a summary; earlier releases wrote fewer.
+_SUMMARY: dict[str, Any] = {
+    **dict.fromkeys(("steps", "parameters", "classes", "channels", "examples"), int),
+    **dict.fromkeys(("name", "command", "machine", "network", "log"), str),
+    **dict.fromkeys(("seeds", "class_names", "skipped"), list),
+    **dict.fromkeys(("left_out", "memory", "versions"), dict),
+    "seconds": (int, float),
+}
 _TEXT = frozenset({"kind", "name", "command", "machine", "versions", "targets"})
 
 
@@ -182,23 +190,28 @@ def find_config(folder: Path) -> dict[str, Any] | None:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The folder's summary; None where the run is not finished.
 
-    A summary that is cut off counts as missing, so that the run is measured again.
+    A summary that is cut off, or has holes, counts as missing, so that the run is
+    measured again.
 
     Raises:
-      RunFolderError: it cannot be read, or has no results.
+      RunFolderError: it cannot be read.
     """
-    path = pathlib.Path(folder) / "summary.json"
-    summary = _parse_whole(path)
-    if summary is None:
-        return None
-    if not isinstance(summary, dict) or not isinstance(summary.get("test"), dict):
-        raise RunFolderError(f"{path}: expected the results on the test split in it")
-    return summary
+    summary = _parse_whole(pathlib.Path(folder) / "summary.json")
+    return summary if _is_summary(summary) else None
 
 
 def is_finished(folder: Path) -> bool:
     """True once the run has written its summary, its last file, to the end."""
-    return _parse_whole(pathlib.Path(folder) / "summary.json") is not None
+    return read_summary(folder) is not None
+
+
+def _is_summary(summary: Any) -> bool:
+    """True for a table with results, whose fields have their types."""
+    if not isinstance(summary, dict) or not isinstance(summary.get("test"), dict):
+        return False
+    present = {name: kind for name, kind in _SUMMARY.items() if name in summary}
+    typed = all(isinstance(summary[name], kind) for name, kind in present.items())
+    return typed and bool(summary["test"])
 
 
 def contains_run(folder: Path) -> bool:

@@ -115,7 +115,7 @@ def train_one(training: Training, console: Console) -> None:
             summary = _summary(run, training.data, test, variables, seconds)
             summary["network"] = parts.strategy.student
             summary["log"] = runlog.hash_metrics(folder)
-            if run.skip.steps:
+            if run.skip.most:
                 summary["skipped"] = _count_skipped(folder)
             if targets:
                 summary["targets"] = targets
@@ -293,7 +293,7 @@ def make_plan(run: Run) -> loop.Plan:
         steps=run.steps,
         images_per_step=run.batch * run.seeds,
         log_every=run.log_every,
-        skip=run.skip.steps,
+        skip=run.skip.most,
         evaluate_every=run.evaluate_every,
         checkpoint_every=run.checkpoint_every,
         # A convolution inside a loop is more than ten times slower on CPU.

@@ -127,9 +127,7 @@ def _record(path: pathlib.Path) -> RunRecord:
     file = path / "summary.json"
     if summary is None and file.is_file():
         advice = "rerun the command of the run, which measures it again"
-        warnings.warn(
-            f"{file}: cannot be read, as it is no JSON; {advice}", stacklevel=3
-        )
+        warnings.warn(f"{file}: is cut off or has holes; {advice}", stacklevel=3)
     if summary and summary.get("log", "") not in ("", runlog.hash_metrics(path)):
         text = f"{path / 'metrics.jsonl'}: has changed since the run ended"
         warnings.warn(f"{text}; curves and losses may be wrong", stacklevel=3)

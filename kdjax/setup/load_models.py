@@ -191,6 +191,10 @@ def load_trained(
         if field:
             raise ConfigError(f"{field}.run", reason=f"{folder}: {UNFINISHED}")
         raise ConfigError(str(folder), reason=UNFINISHED)
+    for name in ("classes", "channels"):
+        if name not in summary:
+            file = pathlib.Path(folder) / "summary.json"
+            raise runlog.RunFolderError(f"{file}: expected a number of {name} in it")
     shape = summary["classes"], summary["channels"]
     run = read_run(folder)
     if network:

@@ -172,7 +172,7 @@ def make_parts(
             teacher=teacher_fn,
             axis_name=axis_name,
             frozen=("teacher", *fixed),
-            largest=(run.skip.above or math.inf) if run.skip.steps else None,
+            largest=(run.skip.above or math.inf) if run.skip.most else None,
         ),
         constants=constants,
         constant_axes=axes,

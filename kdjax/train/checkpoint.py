@@ -199,9 +199,8 @@ class Checkpoints:
     def has_log(self, step: int) -> bool:
         """False where the metrics up to a step differ from those when it was saved."""
         record = restore.read_record(self._at(step))
-        return record is None or record["log"] == runlog.hash_metrics(
-            self.path.parent, step
-        )
+        log = record.get("log") if record else None
+        return log in (None, runlog.hash_metrics(self.path.parent, step))
 
     def _check_accuracy(self, step: int) -> None:
         """Raise `DamagedError` on every process where one cannot read the accuracy."""

@@ -302,7 +302,7 @@ def _means(
             value, step = metrics["loss"][at, seed], start + at + 1
             text = f"loss: expected a finite number, got {value} at step {step}"
             if most:
-                text = f"skip.steps: expected at most {most} in a row, got {most + 1}"
+                text = f"skip.most: expected at most {most} in a row, got {most + 1}"
                 text += f" up to step {step}, where the loss is {value}"
             raise NonFiniteError(f"{text} (seed {seed} of the run)")
     names = fetched[0][1]

@@ -397,3 +397,14 @@ def test_a_full_memory_is_one_line(error, capsys, monkeypatch):
     assert stop.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kdjax: out of memory (") and "9 GB); a smaller" in line
+
+
+def test_code_of_a_config_is_refused_on_request(tmp_path):
+    """In a process of its own: it holds for the rest of the process."""
+    (tmp_path / "mine.py").write_text("print('this ran')\n")
+    options = ["--model.name", f"{tmp_path}/mine.py:small", "--workdir", str(tmp_path)]
+    command = [sys.executable, "-m", "kdjax", "train", *options, "--no-code"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "this ran" not in done.stdout
+    expected = "model.name: expected no code of a file or module (--no-code), got '"
+    assert expected in done.stderr and len(done.stderr.splitlines()) == 1

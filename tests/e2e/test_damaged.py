@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from kdjax import jobs, reports
-from kdjax.config import HARD, Compute
+from kdjax.config import HARD, Compute, ConfigError
 from kdjax.core import runlog
 from kdjax.presets import digits
 from tests.e2e.linear_runs import linear
@@ -124,3 +124,51 @@ def test_changed_lines_of_metrics_are_noticed(finished, tmp_path, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         reports.collect(folder)
+
+
+HOLES = {
+    "no results": lambda x: {**x, "test": {}},
+    "null": lambda x: {**x, "test": None},
+    "no number": lambda x: {**x, "classes": None},
+    "other seconds": lambda x: {**x, "seconds": "9"},
+    "a list": lambda x: [x],
+}
+
+
+@pytest.mark.parametrize("kind", HOLES)
+def test_a_summary_with_holes_is_measured_again(finished, tmp_path, kind):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    whole = runlog.read_summary(folder)
+    runlog.write_json(folder / "summary.json", HOLES[kind](whole))
+    assert runlog.read_summary(folder) is None and not runlog.is_finished(folder)
+    with pytest.warns(UserWarning, match="summary.json: is cut off or has holes"):
+        reports.collect(folder)
+    with pytest.raises(ConfigError, match="it has no whole summary.json"):
+        jobs.evaluate(folder, model=linear())
+    jobs.train(dataclasses.replace(finished, workdir=str(folder)), model=linear())
+    again = runlog.read_summary(folder)
+    assert again is not None and again["test"] == whole["test"]
+
+
+@pytest.mark.parametrize("values", [[None], 0.5, "x", [0.1, 0.2]])
+def test_results_that_are_no_numbers_are_named(finished, tmp_path, values):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    whole = runlog.read_summary(folder)
+    changed = {**whole, "test": {**whole["test"], "accuracy": values}}
+    runlog.write_json(folder / "summary.json", changed)
+    text = "summary.json, test: accuracy: expected a list of 1 numbers"
+    with pytest.raises(runlog.RunFolderError, match=text):
+        reports.collect(folder)
+
+
+def test_a_summary_without_classes_is_named(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    whole = runlog.read_summary(folder)
+    del whole["classes"]
+    runlog.write_json(folder / "summary.json", whole)
+    text = "summary.json: expected a number of classes in it"
+    with pytest.raises(runlog.RunFolderError, match=text):
+        jobs.load(folder, model=linear())

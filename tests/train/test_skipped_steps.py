@@ -95,14 +95,14 @@ def test_too_many_in_a_row_end_the_run_also_over_a_line_of_metrics():
     first = window([[1.0], [np.nan]], [[0], [1]])
     _, in_a_row = loop._means(first, 0, most=2)
     second = window([[np.nan], [7.0], [1.0]], [[1], [1], [0]], start=2)
-    text = r"skip.steps: expected at most 2 in a row, got 3 up to step 4.*loss is 7.0"
+    text = r"skip.most: expected at most 2 in a row, got 3 up to step 4.*loss is 7.0"
     with pytest.raises(loop.NonFiniteError, match=text):
         loop._means(second, in_a_row, most=2)
     loop._means(second, in_a_row, most=3)
 
 
 def test_a_limit_without_steps_is_refused():
-    with pytest.raises(ConfigError, match="skip.above: expected 0 without skip.steps"):
+    with pytest.raises(ConfigError, match="skip.above: expected 0 without skip.most"):
         digits(skip=Skip(above=3.0)).check()
 
 
@@ -126,7 +126,7 @@ def test_a_run_goes_on_and_says_how_many(tiny_run, tmp_path, how):
     )
     run = tiny_run(
         **dict(workdir=str(tmp_path / "run"), steps=12, log_every=4, seeds=2),
-        **dict(terms={"soft": term}, skip=Skip(steps=8), baselines=()),
+        **dict(terms={"soft": term}, skip=Skip(most=8), baselines=()),
         compute=Compute(data=1, how=how),
     )
     kdjax.distill(run, student=linear(), teacher=TEACHER)
@@ -137,4 +137,4 @@ def test_a_run_goes_on_and_says_how_many(tiny_run, tmp_path, how):
     assert 0 < counts.sum() < 24
     assert np.isfinite([x["loss"] for x in lines]).all()
     assert np.isfinite(summary["test"]["accuracy"]).all()
-    assert json.loads((run.folder / "config.json").read_text())["skip"]["steps"] == 8
+    assert json.loads((run.folder / "config.json").read_text())["skip"]["most"] == 8
