@@ -86,11 +86,15 @@ class Timeline:
 
 
 def make_writer(folder: runlog.Path) -> Callable[[dict[str, Any]], None]:
-    """A function that appends an event to the file of a run folder."""
+    """A function that appends an event to the file of a run folder.
+
+    Where it cannot be written the training goes on: its metrics end it if they cannot
+    be written either.
+    """
     path = pathlib.Path(folder) / FILE
 
     def write(event: dict[str, Any]) -> None:
-        with open(path, "ab+") as stream:
+        with contextlib.suppress(OSError), open(path, "ab+") as stream:
             stream.seek(max(stream.tell() - 1, 0))
             torn = stream.read() not in (b"", b"\n")
             stream.write(b"\n" * torn + json.dumps(event).encode() + b"\n")

@@ -125,7 +125,7 @@ def read_arrays(
         problem = error
     except Exception as error:
         problem = _damaged(folder, _describe(error))
-        _silence_unfinished_reads()
+        silence_orbax()
     if hosts.any_of(problem is not None):
         raise problem or _damaged(folder, "another process cannot read it")
     assert restored is not None
@@ -234,7 +234,10 @@ def first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     # The details are the whole specification of an array, over many lines.
     first = text.splitlines()[0].partition(" See full TensorStore details")[0]
-    return first[:300].rstrip(".")
+    full = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
+    if any(name in text for name in full):
+        return "no space is left on its disk"
+    return first[:200].rstrip(".")
 
 
 def _describe(error: Exception) -> str:
@@ -244,11 +247,11 @@ def _describe(error: Exception) -> str:
 
 
 @functools.cache
-def _silence_unfinished_reads() -> None:
-    """Keep Python from printing a traceback for each read that Orbax leaves behind.
+def silence_orbax() -> None:
+    """Keep Python from printing a traceback for each task that Orbax leaves behind.
 
-    When the read of one array fails, those of the others are never finished, or end
-    when their event loop has gone.
+    When one array cannot be read or written, the tasks of the others are never
+    finished, or end when their event loop has gone.
     """
     before = sys.unraisablehook
 

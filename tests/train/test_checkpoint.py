@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints._manager._checkpointer, "save", full)
         with pytest.raises(
-            CheckpointError, match="could not be written.*No space left"
+            CheckpointError, match="could not be written.*no space is left"
         ):
             save(checkpoints, 2, value=2.0)
     assert steps(checkpoints) == [1]
