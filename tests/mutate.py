@@ -218,8 +218,8 @@ MUTANTS = [
     ),
     Mutant(
         "jobs: a run continues at its best checkpoint, not at its last",
-        "step = checkpoints.last_step() or 0",
-        "step = checkpoints.best_step() or 0",
+        "state = checkpoints.restore_whole(like)",
+        "state = checkpoints.restore(like, checkpoints.best_step() or 0)",
         "tests/e2e/test_resume.py",
         "last_checkpoint",
     ),

@@ -129,13 +129,13 @@ def test_all_values_in_all_fields():
         ("steps", 2**31, "steps: expected an integer of 32 bits, got 2147483648"),
         ("workdir", "a\0b", r"workdir: expected text without control .*got 'a\\x00b'"),
         ("workdir", "\ud800", "workdir: expected text without control characters"),
-        ("workdir", "x" * 300, "workdir: expected names of at most 255 bytes"),
-        ("workdir", "~no_such_user/x", "workdir: expected a home folder that exists"),
+        ("name", "x" * 5_000, "name: expected text of at most 4096 characters, got 5"),
+        ("terms", {"x" * 300: {}}, "terms: expected names of at most 100 characters"),
         ("terms", {"x\0": {}}, "terms: expected text without control characters"),
         (
             "terms.soft.options",
             LISTS,
-            "options: expected a table, got a very long list",
+            "options: expected a table, got ",
         ),
         ("strategy.kind", [1], "strategy.kind: .*expected one of"),
     ],
@@ -147,6 +147,18 @@ def test_the_field_is_named(path, value, text):
     with pytest.raises(ConfigError, match=text) as error:
         from_dict(values)
     assert len(str(error.value)) <= MOST
+
+
+@pytest.mark.parametrize(
+    "field", ["workdir", "teacher.run", "teacher.cache.path", "model.weights"]
+)
+@pytest.mark.parametrize("path", ["x" * 300, "a/" + "x" * 300, "~no_such_user/x"])
+def test_a_path_that_no_file_can_have(field, path):
+    base = presets.digits(teacher=FromRun("a"))
+    run = set_fields(base, [(field, [path])])
+    text = f"{field}: expected (names of at most 255 bytes|a home folder that exists)"
+    with pytest.raises(ConfigError, match=text):
+        run.check()
 
 
 @pytest.mark.parametrize(

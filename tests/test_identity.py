@@ -82,6 +82,7 @@ CHANGES = {
     "workdir": "elsewhere",
     "compute": {"data": 1},
     "trackers": ["wandb"],
+    "skip": {"most": 3},
     "data.pipeline": "host",
     "data.workers": 9,
     "data.data_dir": "elsewhere",

@@ -49,7 +49,7 @@ def load(folder: str, images: Array, classes: int) -> tuple[Model, Any]:
         return jax.ShapeDtypeStruct(shape, x.dtype, sharding=device)
 
     like = jax.tree.map(of_all_seeds, shapes)
-    checkpoints = Checkpoints(folder, read_only=True)
+    checkpoints = Checkpoints(folder)
     networks = {k: checkpoints.restore_network(x, k) for k, x in like.items()}
     checkpoints.close()
     # The last exit has the features that the heads were made for.

@@ -19,7 +19,7 @@ LOCAL = "a folder on this machine (a bucket can be mounted as one)"
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
 # Nor does a longer value, or a longer name of a field.
-_MOST_TEXT, _MOST_FIELD, _MOST_LINE = 120, 80, 297
+_MOST_TEXT, _MOST_FIELD, _MOST_LINE = 120, 240, 297
 # No name of a file is longer, in bytes, and no path.
 _LONGEST_NAME, _LONGEST = 255, 4096
 # Names in use elsewhere, in compact form, with their names here.
@@ -102,13 +102,22 @@ def _is_control(character: str) -> bool:
 
 
 def require_text(text: str, field: str) -> None:
-    """Refuse a text that no path or name can be."""
+    """Refuse a text that no path and no name can be."""
     expected = "text without control characters"
     require(not any(map(_is_control, text)), field, expected, text)
-    lengths = [len(part.encode()) for part in text.split("/")]
-    expected = f"names of at most {_LONGEST_NAME} bytes, {_LONGEST} in all"
-    if max(lengths) > _LONGEST_NAME or len(text) > _LONGEST:
+    expected = f"text of at most {_LONGEST} characters"
+    if len(text) > _LONGEST:
         raise ConfigError(field, expected, text, shown=f"{len(text)} characters")
+
+
+def require_path(path: str | os.PathLike[str], field: str) -> None:
+    """Refuse a text that no path can be, and the home of nobody."""
+    text = os.fspath(path)
+    require_text(text, field)
+    longest = max(len(part.encode()) for part in text.split("/"))
+    expected = f"names of at most {_LONGEST_NAME} bytes in a path"
+    if longest > _LONGEST_NAME:
+        raise ConfigError(field, expected, text, shown=f"one of {longest}")
     home = text.startswith("~") and os.path.expanduser(text) == text
     require(not home, field, "a home folder that exists", text)
 
@@ -153,7 +162,7 @@ def require_type(
 def to_path(value: Any, field: str) -> pathlib.Path:
     """A path with ~ replaced by the user's home; another type is an error."""
     require_type(value, (str, os.PathLike), field, "a path")
-    require_text(os.fspath(value), field)
+    require_path(value, field)
     return pathlib.Path(value).expanduser()
 
 
@@ -162,7 +171,7 @@ def require_local(
 ) -> None:
     """Refuse a URL where a path is needed: it would name a local folder `s3:`."""
     text = restore_url(path)
-    require_text(text, field)
+    require_path(text, field)
     require(not _URL.match(text), field, expected, text)
 
 

@@ -13,6 +13,8 @@ from kdjax.config.checks import (
     require_type,
 )
 
+# Characters of a longer name of a field or an entry would fill a message.
+_LONGEST_NAME = 100
 # What stands before the name of a function passed from Python.
 PYTHON = "python:"
 # `A | B` has the one origin or the other, by what A and B are.
@@ -40,6 +42,7 @@ def from_plain(cls: type, values: Any, at: str = "") -> Any:
     require(isinstance(values, dict), at or "config", "a table of fields", values)
     dot = f"{at}." if at else ""
     hints = get_type_hints(cls, include_extras=True)
+    _check_names(values, at or "config")
     for name in values:
         require_field(name, cls, f"{dot}{name}", values[name])
     needed = {f.name for f in dataclasses.fields(cls) if not _has_default(f)}
@@ -82,6 +85,14 @@ def require_field(name: str, cls: type, at: str, got: Any) -> None:
         require_known(name, names, at, text)
 
 
+def _check_names(table: dict[Any, Any], at: str) -> None:
+    """Refuse names that no field and no entry has."""
+    for name in table:
+        ok = isinstance(name, str) and len(name) <= _LONGEST_NAME
+        require(ok, at, f"names of at most {_LONGEST_NAME} characters", name)
+        require_text(name, at)
+
+
 def _has_default(field: dataclasses.Field) -> bool:
     none = dataclasses.MISSING
     return field.default is not none or field.default_factory is not none
@@ -103,9 +114,7 @@ def convert(hint: Any, value: Any, at: str) -> Any:
         return _convert_union(choices, value, at)
     if origin is dict:
         require(isinstance(value, dict), at, "a table", value)
-        for name in value:
-            require(isinstance(name, str), at, "names of its entries", name)
-            require_text(name, at)
+        _check_names(value, at)
         return {k: convert(choices[1], v, f"{at}.{k}") for k, v in value.items()}
     if origin is tuple:
         require(isinstance(value, (list, tuple)), at, "a list", value)
@@ -152,6 +161,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, at: str) -> Any:
         return _convert_table(tables[0], value, at)
     if tables:
         require(isinstance(value, dict), at, "a table of fields", value)
+        _check_names(value, at)
         return from_plain(member(tables, value, at), value, at)
     fitting = [choice for choice in choices if fits(choice, value)]
     if len(choices) == 2 and types.NoneType in choices:

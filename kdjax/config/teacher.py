@@ -14,7 +14,7 @@ from kdjax.config.bounds import (
     Temperature,
     Text,
 )
-from kdjax.config.checks import require, require_local
+from kdjax.config.checks import require, require_local, require_path
 from kdjax.config.data import Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.training import Optim
@@ -49,6 +49,7 @@ class Cache:
 
     def check(self, at: str) -> None:
         """Raise `ConfigError` for fields that do not fit together."""
+        require_path(self.path, f"{at}.path")
         ok = self.top_k > 0 or self.tail == Cache.tail
         expected = f"{Cache.tail} with all classes (top_k 0)"
         require(ok, f"{at}.tail", expected, self.tail)

@@ -18,7 +18,7 @@ from kdjax.config.bounds import (
     Text,
     UnitInterval,
 )
-from kdjax.config.checks import is_number, require
+from kdjax.config.checks import is_number, require, require_path
 
 Level = Literal["constant", "linear", "cosine"]
 # From Python also a function; the command line and `config.json` have names alone.
@@ -213,6 +213,7 @@ class Term:
         want = "a name, several, or False"
         require(ok, f"{at}.projector", want, self.projector)
         ok = bool(self.projector) or not self.projector_weights
+        require_path(self.projector_weights, f"{at}.projector_weights")
         want = f"none without {at}.projector"
         require(ok, f"{at}.projector_weights", want, self.projector_weights)
         check_options(self.options, f"{at}.options")
