@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from kdjax.config.bounds import (
     TEMPERATURES,
@@ -254,6 +254,9 @@ class Compute:
     """Steps per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
     several_processes: bool = False
     """This process is one of several that form one run (`kdjax.core.hosts.join`)."""
+    lost_after: Annotated[float, Ge(5), Le(3600)] = 60.0
+    """Seconds without a sign of another process after which this one ends, with exit
+    status 75."""
 
     def check(self, at: str = "compute") -> None:
         """Raise `ConfigError` for fields that do not fit together."""

@@ -1,6 +1,7 @@
 """Several processes as one run: start, first process, barriers, global arrays."""
 
 import os
+import sys
 
 import jax
 import numpy as np
@@ -25,6 +26,19 @@ def join() -> None:
     jax.distributed.initialize(
         num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
     )
+
+
+# EX_TEMPFAIL of BSD's sysexits: start the command again.
+RESTART = 75
+
+
+def end_for(lost: str) -> None:
+    """End this process at once, with one line that names what was lost.
+
+    Other threads of JAX may wait for a lost process for ever.
+    """
+    print(f"kdjax: {lost}: start all again", file=sys.stderr, flush=True)
+    os._exit(RESTART)
 
 
 def is_first() -> bool:

@@ -21,9 +21,10 @@ from kdjax.core.safe_read import parse_json, read_bytes
 Path = str | os.PathLike[str]
 Fields = Mapping[str, Any]
 
-_TEMPORARY = ".kdjax-"
+# Files of kdjax itself in a folder begin with it.
+TEMPORARY = ".kdjax-"
 # Locked by the process that trains in the folder.
-LOCK = f"{_TEMPORARY}lock"
+LOCK = f"{TEMPORARY}lock"
 # Run folders that a distillation creates in its own.
 NESTED = ("teacher", "labels", "labels_mixup")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -229,7 +230,7 @@ def contains_run(folder: Path) -> bool:
         if (path / "config.json").is_file():
             return True
         # A killed run may leave its lock, and a file that is not yet renamed.
-        names = [f.name for f in path.iterdir() if not f.name.startswith(_TEMPORARY)]
+        names = [f.name for f in path.iterdir() if not f.name.startswith(TEMPORARY)]
     if names:
         text = f"workdir: {path} is not empty and has no config.json"
         raise RunFolderError(f"{text}: {', '.join(sorted(names)[:3])}")
@@ -280,7 +281,7 @@ def _describe(path: pathlib.Path) -> str:
 
 
 def _write_temporary(folder: pathlib.Path, content: bytes) -> pathlib.Path:
-    path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}.tmp"
+    path = folder / f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
     try:
         with open(path, "xb") as stream:
             stream.write(content)

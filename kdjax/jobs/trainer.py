@@ -23,6 +23,7 @@ from kdjax import reports, setup
 from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
 from kdjax.core import hosts, runlog
+from kdjax.core.liveness import watch_others
 from kdjax.core.peak_memory import peak_memory
 from kdjax.core.timeline import Timeline, begin, make_writer
 from kdjax.core.types import BoundModel, Model, PyTree
@@ -95,7 +96,7 @@ def train_one(training: Training, console: Console) -> None:
     identity = training.identity
     if "teacher" not in identity.content:
         identity = identity.add(fingerprint_teacher(teacher))
-    with lock_folder(folder, identity):
+    with lock_folder(folder, identity), watch_others(folder, run.compute.lost_after):
         targets = describe_targets(run, parts.train)
         if targets:
             console.print(f"{run.name}: targets: {targets}", highlight=False)

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -39,8 +41,8 @@ def start(workdir, *, processes, devices, options=(), baselines=("labels",)):
     return together(command, processes, devices)
 
 
-def together(command, processes, devices):
-    """Run a command as several processes that find each other."""
+def begin(command, processes, devices):
+    """Start a command as several processes that find each other."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -64,6 +66,12 @@ def together(command, processes, devices):
                 text=True,
             )
         )
+    return running
+
+
+def together(command, processes, devices):
+    """Run a command as several processes; their exits and outputs."""
+    running = begin(command, processes, devices)
     try:
         outputs = [p.communicate(timeout=900)[0] for p in running]
     finally:
@@ -210,3 +218,39 @@ def test_a_part_of_one_process_is_damaged(tiny_run, tmp_path):
     for ours, theirs in zip(numbers(run.folder), expected, strict=True):
         assert ours[:2] == theirs[:2]
         np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_process_ends_the_other_with_its_name(tmp_path, sent):
+    """Within the set time, in one line, with a status that asks for a restart."""
+    command = [
+        sys.executable,
+        "-m",
+        "kdjax",
+        "train",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
+    command += ["--steps", "100000", "--seeds", "1", "--log-every", "20"]
+    command += ["--compute.several-processes", "True", "--compute.lost-after", "8"]
+    first, second = begin(command, processes=2, devices=1)
+    try:
+        deadline = time.monotonic() + 300
+        while not runlog.read_metrics(tmp_path / "run"):
+            assert time.monotonic() < deadline and first.poll() is None
+            time.sleep(0.5)
+        second.send_signal(sent)
+        begun = time.monotonic()
+        output, _ = first.communicate(timeout=120)
+        seconds = time.monotonic() - begun
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+    assert first.returncode == 75
+    lines = [x for x in output.splitlines() if "train: step" not in x]
+    assert (
+        lines[-1] == "kdjax: process 1 of 2 was not heard of for 8 s: start all again"
+    )
+    assert "Traceback" not in output and "***" not in output
+    assert 5 < seconds < 60
