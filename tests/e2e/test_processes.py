@@ -247,6 +247,7 @@ def test_a_lost_process_ends_the_other_with_its_name(tmp_path, sent):
         for process in (first, second):
             process.kill()
             process.wait()
+            process.stdout.close()
     assert first.returncode == 75
     lines = [x for x in output.splitlines() if "train: step" not in x]
     assert (
