@@ -25,6 +25,7 @@ from kdjax.experiments import Experiment, above
 
 TAPS = ("stage1", "stage2")
 SHOWN = "stage1"
+RIGHT = " ---: | ---: | ---: | --- |"
 
 
 def attention(scale: str) -> Run:
@@ -94,20 +95,26 @@ def measure(root: pathlib.Path) -> tuple[dict[str, dict[str, list[float]]], dict
 
 
 def table(overlaps: dict[str, dict[str, list[float]]]) -> str:
-    """A Markdown table: overlap by tap and variant, and the t-test against labels."""
-    lines = ["| tap | variant | overlap | lead over labels | p |"]
-    lines.append("| --- | --- | ---: | ---: | ---: |")
+    """Markdown: the leads over labels as claims, then the overlaps."""
+    claims = ["| claim | paper | ours | seeds | p | verdict |", f"| --- | --- |{RIGHT}"]
+    means = ["| variant |", "| --- |"]
+    rows = {name: f"| {name} |" for name in EXPERIMENT.variants}
     for tap, variants in overlaps.items():
+        means = [f"{means[0]} {tap} |", f"{means[1]} ---: |"]
         for name, numbers in variants.items():
-            mean, error = _mean(numbers)
-            lead, p = "–", "–"
-            if name != "labels":
-                each = np.subtract(numbers, variants["labels"])
-                lead = "{:+.3f} ± {:.3f}".format(*_mean(each))
-                p = f"{float(np.asarray(stats.ttest_1samp(each, 0.0))[1]):.2g}"
-            row = f"| {tap} | {name} | {mean:.3f} ± {error:.3f} | {lead} | {p} |"
-            lines.append(row)
-    return "\n".join(lines)
+            rows[name] += " {:.3f} ± {:.3f} |".format(*_mean(numbers))
+            if name == "labels":
+                continue
+            each = np.subtract(numbers, variants["labels"])
+            p = float(np.asarray(stats.ttest_1samp(each, 0.0))[1])
+            lead = "{:+.3f} ± {:.3f}".format(*_mean(each))
+            named = f"{name}: overlap at {tap} above labels"
+            verdict = "undecided" if p >= 0.05 else "holds"
+            verdict = "reversed" if p < 0.05 and np.mean(each) < 0 else verdict
+            claims.append(
+                f"| {named} | – | {lead} | {len(each)} | {p:.2g} | {verdict} |"
+            )
+    return "\n".join([*claims, "", *means, *rows.values()])
 
 
 def draw(drawn: dict[str, np.ndarray], file: pathlib.Path) -> None:

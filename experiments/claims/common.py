@@ -36,7 +36,7 @@ def of_width(run: Run, width: int) -> Run:
 def of_images(run: Run, count: int) -> Run:
     """The run on the first training images alone."""
     data = dataclasses.replace(run.data, train=f"train[:{count}]")
-    return dataclasses.replace(run, data=data)
+    return dataclasses.replace(run, data=data, batch=min(run.batch, count))
 
 
 def weighted(scale: str, weight: float, temperature: float = 4.0) -> Run:
