@@ -130,8 +130,11 @@ def read_arrays(
         raise problem or _damaged(folder, "another process cannot read it")
     assert restored is not None
     arrays = record["arrays"] if record else {}
-    for name, x in _named(restored).items() if arrays else ():
-        if _digits(x) != arrays[name]["digest"]:
+    for name, x in _named(restored).items():
+        # Orbax leaves out what damaged metadata say to leave out.
+        if not isinstance(x, (jax.Array, np.ndarray)):
+            raise _damaged(folder, f"{name} is not read")
+        if arrays and _digits(x) != arrays[name]["digest"]:
             raise _damaged(folder, f"{name} has other values than were saved")
     step = np.max(hosts.fetch_global(restored.get("step", int(folder.name))))
     if int(step) != int(folder.name):

@@ -136,3 +136,14 @@ def test_the_record_has_every_array(folder):
     shapes = {name: x["shape"] for name, x in record["arrays"].items()}
     assert shapes["params/student/w"] == [2, 3] and shapes["step"] == []
     assert len(shapes) == len(jax.tree.leaves(make_state(0)))
+
+
+def test_an_array_that_the_metadata_leave_out(folder):
+    """One bit of `false` is enough; found by a random flip."""
+    file = folder / "checkpoints/4/default/_METADATA"
+    text = file.read_text()
+    old = '"skip_deserialize": false'
+    assert old in text
+    file.write_text(text.replace(old, '"skip_deserialize": 1'))
+    step, (line,) = restore_whole(folder)
+    assert step == 2 and "checkpoints/4: expected a whole checkpoint" in line
