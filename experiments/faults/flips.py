@@ -143,7 +143,8 @@ def table(of: str, outcomes: collections.Counter) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    text = __doc__ or ""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path)
@@ -164,13 +165,13 @@ def main() -> None:
     lines = ["| of | file | detected | harmless | silent |"]
     lines += ["| --- | --- | ---: | ---: | ---: |"]
     lines += [*table("checkpoints", runs), *table("target cache", stores)]
-    text = "\n".join(lines)
-    print(text)
+    rows = "\n".join(lines)
+    print(rows)
     if args.out:
         command = f"python -m experiments.faults.flips --count {args.count}"
         head = f"# Flips of one bit\n\n```bash\n{command} --seed {args.seed}\n```"
-        about = __doc__.split("\n\n")[-1].replace("\n", " ").strip()
-        args.out.write_text(f"{head}\n\n{about}\n\n- Machine: {machine()}\n\n{text}\n")
+        about = text.split("\n\n")[-1].replace("\n", " ").strip()
+        args.out.write_text(f"{head}\n\n{about}\n\n- Machine: {machine()}\n\n{rows}\n")
 
 
 if __name__ == "__main__":

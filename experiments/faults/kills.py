@@ -110,7 +110,7 @@ def results(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Random kills of a job.")
     parser.add_argument("--kind", choices=KINDS, default="distill")
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--most", type=int, default=5, help="kills of one run")

@@ -85,7 +85,7 @@ def require_field(name: str, cls: type, at: str, got: Any) -> None:
         require_known(name, names, at, text)
 
 
-def _check_names(table: dict[Any, Any], at: str) -> None:
+def _check_names(table: Any, at: str) -> None:
     """Refuse names that no field and no entry has."""
     for name in table:
         ok = isinstance(name, str) and len(name) <= _LONGEST_NAME
