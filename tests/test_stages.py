@@ -264,7 +264,8 @@ def test_a_network_has_the_fields_of_the_one_that_it_starts_from(tmp_path):
     critic = ModelConfig("resnet", depth=14, width=4, resolution=8)
     before = beside(critic)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(before)))
-    (tmp_path / "summary.json").write_text("{}")
+    summary = {"test": {"accuracy": [0.5]}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
     taken = ModelConfig(weights=str(tmp_path))
     run = beside(taken, network="peer")
     completed, _ = setup.complete_models(run)
