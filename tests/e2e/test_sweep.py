@@ -162,8 +162,8 @@ def test_what_can_be_told_before_any_run_is(tmp_path):
     file.write_text(FILE)
     mix, *_ = plan(load_experiment(file), root, "tiny", 1)
     runlog.open_run(mix.run.folder, to_dict(mix.run))
-    (root / "mix-x1" / "summary.json").write_text("{}")
-    with pytest.raises(RunFolderError, match="mix-x1/summary.json: expected the res"):
+    (root / "mix-x1" / "config.json").write_text("[]")
+    with pytest.raises(RunFolderError, match="mix-x1/config.json is not a table of"):
         experiments.sweep(load_experiment(file), "tiny", seeds=1, workdir=str(root))
     assert [f.name for f in root.iterdir()] == ["mix-x1"]
 

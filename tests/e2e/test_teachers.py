@@ -272,8 +272,9 @@ def test_the_classes_of_a_teachers_run_are_compared_by_name(tiny_run, tmp_path):
 
 
 def test_a_member_of_other_classes_is_named(tiny_run, tmp_path, monkeypatch):
+    summary = {"steps": 1, "test": {"accuracy": [0.5]}}
     for name in ("config.json", "summary.json"):
-        runlog.write_json(tmp_path / name, {"steps": 1})
+        runlog.write_json(tmp_path / name, summary)
     wide = from_function(
         lambda params, x: x.reshape(len(x), -1) @ params["w"],
         init=lambda key, x: {"w": jax.numpy.zeros((x[0].size, 7))},
@@ -323,7 +324,7 @@ def test_a_run_folder_that_cannot_teach_is_named(tiny_run, tmp_path):
     text = f"^teacher.run: {folder}: expected a finished run, it has no whole "
     with pytest.raises(ConfigError, match=text):
         kdjax.distill(tiny_run(teacher=FromRun(str(folder))))
-    (folder / "summary.json").write_text("{}")
+    runlog.write_json(folder / "summary.json", {"test": {"accuracy": [0.5]}})
     named = ModelConfig("resnet", weights=str(folder), resolution=8)
     for field, teacher in {
         "teacher": FromWeights(named),
