@@ -1,8 +1,12 @@
 """The table of `kdjax watch`: what a folder shows, at every stage of a run."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -120,3 +124,26 @@ def test_the_command_prints_once_where_there_is_no_terminal(folder):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "100/400" in done.stdout and json.dumps(done.stderr) == '""'
+
+
+@pytest.mark.full
+def test_control_c_ends_the_table_in_a_terminal(folder):
+    """The run trains on; the table stays, and the exit status is 0."""
+    now = time.time()
+    put(folder, {**START, "time": now - 1}, {**STEPS, "time": now})
+    command = [sys.executable, "-m", "kdjax", "watch", str(folder), "--every", "0.2"]
+    leader, follower = pty.openpty()
+    ends = {"stdin": follower, "stdout": follower, "stderr": follower}
+    process = subprocess.Popen(command, start_new_session=True, **ends)
+    os.close(follower)
+    output = b""
+    try:
+        while b"training" not in output:
+            output += os.read(leader, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+    assert b"Traceback" not in output
