@@ -308,6 +308,10 @@ def _check(kind: str, control: bool, folder: str, acknowledged: int, output: str
     os._exit(0)
 
 
+def _begin() -> None:
+    """Nothing, in a process of its own."""
+
+
 def _run(target: Callable[..., None], *args: Any) -> int | None:
     """The exit status of a function in a process of its own; None if it hangs."""
     process = _fork.Process(target=target, args=args)
@@ -401,7 +405,7 @@ def interposed():
         _fork.set_forkserver_preload(modules)
         try:
             # The process from which all others are forked begins here.
-            _run(os.getpid)
+            _run(_begin)
             yield
         finally:
             os.environ.pop("LD_PRELOAD")

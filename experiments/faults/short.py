@@ -1,14 +1,22 @@
 """Short trainings for experiments with faults: seconds each, many checkpoints."""
 
 import dataclasses
+from typing import Any
 
 from experiments.stages import common
-from kdjax.config import Custom, FromRun, Optim, Run, Stages, Term, labels_only
+from kdjax.config import (
+    Custom,
+    FromRun,
+    Optim,
+    Run,
+    Stages,
+    Term,
+    TrainFirst,
+    labels_only,
+)
 from kdjax.experiments import Experiment
 from kdjax.presets import digits
 
-# So that kills find every kind of file half written.
-OFTEN = {"log_every": 5, "evaluate_every": 15, "checkpoint_every": 5}
 OPTIM = Optim(warmup=5)
 
 
@@ -17,12 +25,10 @@ def stages() -> Stages:
 
     The second stage has a projector, and moves some parameters only.
     """
-    base = digits(seeds=1, steps=30, optim=OPTIM, baselines=(), **OFTEN)
+    base = _base(seeds=1)
     teacher = labels_only(base, workdir="teacher", teacher=None)
-    options = {"variant": "fitnets"}
-    hint = Term(
-        "hint_l2", student="stage2", teacher="stage2", projector=True, options=options
-    )
+    taps = {"student": "stage2", "teacher": "stage2"}
+    hint = Term("hint_l2", **taps, projector=True, options={"variant": "fitnets"})
     below = dataclasses.replace(OPTIM, parameters=common.layers_to("digits", "stage2"))
     start = dataclasses.replace(base.model, weights="stage:hint")
     peers = Custom("mutual", options={"peers": 2})
@@ -41,13 +47,23 @@ def stages() -> Stages:
     )
 
 
+def _base(**changes: Any) -> Run:
+    return dataclasses.replace(
+        digits(steps=30, optim=OPTIM, baselines=(), **changes),
+        log_every=5,
+        evaluate_every=15,
+        checkpoint_every=5,
+    )
+
+
 def _labels(scale: str) -> Run:
     return labels_only(_taught(scale), teacher=None)
 
 
 def _taught(scale: str) -> Run:
     del scale
-    base = digits(steps=30, optim=OPTIM, baselines=(), **OFTEN)
+    base = _base()
+    assert isinstance(base.teacher, TrainFirst)
     teacher = dataclasses.replace(base.teacher, steps=30, optim=OPTIM)
     return dataclasses.replace(base, teacher=teacher)
 

@@ -370,8 +370,9 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
     _quiet()
     if several_processes:
-        from kdjax.core import hosts
+        from kdjax.core import hosts, supervise
 
+        supervise.go_on_in_child()
         hosts.join()
     from jax.errors import JaxRuntimeError
 

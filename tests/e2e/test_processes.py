@@ -220,38 +220,98 @@ def test_a_part_of_one_process_is_damaged(tiny_run, tmp_path):
         np.testing.assert_array_equal(ours[2], theirs[2])
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_process_ends_the_other_with_its_name(tmp_path, sent):
+def with_child(process):
+    """The numbers of a process and of the child that does its work."""
+    path = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [process.pid, *map(int, path.read_text().split())]
+
+
+LOST = {
+    "killed": (1, signal.SIGKILL, "process 1 of 2 was not heard of for 8 s"),
+    "stopped": (1, signal.SIGSTOP, "process 1 of 2 was not heard of for 8 s"),
+    "first killed": (0, signal.SIGKILL, "process 0 has gone"),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_lost_process_ends_the_other_with_its_name(tmp_path, how):
     """Within the set time, in one line, with a status that asks for a restart."""
-    command = [
-        sys.executable,
-        "-m",
-        "kdjax",
-        "train",
-        "--workdir",
-        str(tmp_path / "run"),
-    ]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "kdjax", "train", "--workdir", str(folder)]
     command += ["--steps", "100000", "--seeds", "1", "--log-every", "20"]
     command += ["--compute.several-processes", "True", "--compute.lost-after", "8"]
-    first, second = begin(command, processes=2, devices=1)
+    lost, sent, text = LOST[how]
+    running = begin(command, processes=2, devices=1)
+    other = running[1 - lost]
+    pids = []
     try:
         deadline = time.monotonic() + 300
-        while not runlog.read_metrics(tmp_path / "run"):
-            assert time.monotonic() < deadline and first.poll() is None
+        while not runlog.read_metrics(folder):
+            assert time.monotonic() < deadline and other.poll() is None
             time.sleep(0.5)
-        second.send_signal(sent)
+        # A host that is lost takes all its processes along.
+        pids = with_child(running[lost])
+        assert len(pids) == 2
+        for pid in pids:
+            os.kill(pid, sent)
         begun = time.monotonic()
-        output, _ = first.communicate(timeout=120)
+        output, _ = other.communicate(timeout=120)
         seconds = time.monotonic() - begun
     finally:
-        for process in (first, second):
+        for process in running:
             process.kill()
             process.wait()
             process.stdout.close()
-    assert first.returncode == 75
+    assert other.returncode == 75
     lines = [x for x in output.splitlines() if "train: step" not in x]
-    assert (
-        lines[-1] == "kdjax: process 1 of 2 was not heard of for 8 s: start all again"
-    )
+    assert lines[-1] == f"kdjax: {text}: start all again"
     assert "Traceback" not in output and "***" not in output
-    assert 5 < seconds < 60
+    assert "coordination" not in output
+    assert (0 if how == "first killed" else 5) < seconds < 60
+
+
+def test_a_signal_to_one_process_saves_on_all(tmp_path):
+    """SIGTERM to the parent of one: all stop at one step, and go on from it."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "kdjax", "train", "--workdir", str(folder)]
+    command += ["--steps", "3000", "--seeds", "1", "--log-every", "20"]
+    command += ["--checkpoint-every", "100000", "--evaluate-every", "100000"]
+    command += ["--compute.several-processes", "True"]
+    running = begin(command, processes=2, devices=1)
+    try:
+        deadline = time.monotonic() + 300
+        while not runlog.read_metrics(folder):
+            assert time.monotonic() < deadline and running[0].poll() is None
+            time.sleep(0.5)
+        running[1].send_signal(signal.SIGTERM)
+        outputs = [p.communicate(timeout=120)[0] for p in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert [p.returncode for p in running] == [143, 143], outputs
+    saved = [int(x.name) for x in (folder / "checkpoints").iterdir()]
+    assert len(saved) == 1 and f"step {saved[0]}" in outputs[0]
+    codes, outputs = together(command, processes=2, devices=1)
+    assert codes == [0, 0], outputs
+
+
+def test_a_killed_parent_takes_its_child_along(tmp_path):
+    command = [sys.executable, "-m", "kdjax", "train", "--steps", "100000"]
+    command += ["--workdir", str(tmp_path / "run"), "--log-every", "20"]
+    command += ["--compute.several-processes", "True"]
+    (only,) = begin(command, processes=1, devices=1)
+    deadline = time.monotonic() + 300
+    while not runlog.read_metrics(tmp_path / "run"):
+        assert time.monotonic() < deadline and only.poll() is None
+        time.sleep(0.5)
+    _, child = with_child(only)
+    only.kill()
+    only.wait()
+    only.stdout.close()
+    while pathlib.Path(f"/proc/{child}/cmdline").exists():
+        stat = pathlib.Path(f"/proc/{child}/stat").read_text()
+        if stat.rsplit(")", 1)[1].split()[0] == "Z":
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
