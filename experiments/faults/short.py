@@ -27,8 +27,13 @@ def stages() -> Stages:
     """
     base = _base(seeds=1)
     teacher = labels_only(base, workdir="teacher", teacher=None)
-    taps = {"student": "stage2", "teacher": "stage2"}
-    hint = Term("hint_l2", **taps, projector=True, options={"variant": "fitnets"})
+    hint = Term(
+        "hint_l2",
+        student="stage2",
+        teacher="stage2",
+        projector=True,
+        options={"variant": "fitnets"},
+    )
     below = dataclasses.replace(OPTIM, parameters=common.layers_to("digits", "stage2"))
     start = dataclasses.replace(base.model, weights="stage:hint")
     peers = Custom("mutual", options={"peers": 2})
