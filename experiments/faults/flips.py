@@ -22,14 +22,18 @@ import jax
 import numpy as np
 
 import kdjax
+from experiments.faults import page
 from kdjax import presets, setup
 from kdjax.cache.store import StoreError, open_store
 from kdjax.config import Cache, FromRun, Run, labels_only
 from kdjax.core.types import PyTree
-from kdjax.jobs.trainer import machine
 from kdjax.train import sharding
 from kdjax.train.checkpoint import CheckpointError, Checkpoints
 
+HEADS = (
+    "| of | file | detected | harmless | silent |",
+    "| --- | --- | ---: | ---: | ---: |",
+)
 OUTCOMES = ("detected", "harmless", "silent")
 
 
@@ -162,16 +166,10 @@ def main() -> None:
             *(lambda at: read_run(at, like), half, draw),
         )
         stores = trials(folder / "store", "**/*", read_store, args.count - half, draw)
-    lines = ["| of | file | detected | harmless | silent |"]
-    lines += ["| --- | --- | ---: | ---: | ---: |"]
-    lines += [*table("checkpoints", runs), *table("target cache", stores)]
-    rows = "\n".join(lines)
-    print(rows)
+    rows = [*table("checkpoints", runs), *table("target cache", stores)]
+    print(*HEADS, *rows, sep="\n")
     if args.out:
-        command = f"python -m experiments.faults.flips --count {args.count}"
-        head = f"# Flips of one bit\n\n```bash\n{command} --seed {args.seed}\n```"
-        about = text.split("\n\n")[-1].replace("\n", " ").strip()
-        args.out.write_text(f"{head}\n\n{about}\n\n- Machine: {machine()}\n\n{rows}\n")
+        page.add_rows(args.out, "Flips of one bit", text, HEADS, rows)
 
 
 if __name__ == "__main__":

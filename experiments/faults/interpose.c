@@ -7,7 +7,9 @@
      KILL  is killed before the operation,
      TORN  is killed after half of a write; only writes are counted,
      FULL  finds the disk full, and at every later operation that needs space,
-     ERROR gets an input/output error, once. */
+     ERROR gets an input/output error, once,
+     READ_ONLY finds the disk read-only from here on,
+     NO_FILES  can open no further file from here on, to read neither. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,7 +26,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { NONE, KILL, TORN, FULL, ERROR };
+enum { NONE, KILL, TORN, FULL, ERROR, READ_ONLY, NO_FILES };
+
+/* What an operation needs. */
+enum { SPACE = 1, DESCRIPTOR = 2 };
 
 static char folder[PATH_MAX];
 static long at;
@@ -75,13 +80,21 @@ static void die(void) {
   pause();
 }
 
-/* True where the call must fail, with errno set. needs: it takes space on the disk. */
+/* True where the call must fail, with errno set. */
 static int fails(int needs) {
   if (action == TORN) return 0;
   long number = atomic_fetch_add(&count, 1) + 1;
   if (action == NONE || number < at) return 0;
-  if (action == FULL && needs) {
+  if (action == FULL && needs & SPACE) {
     errno = ENOSPC;
+    return 1;
+  }
+  if (action == READ_ONLY) {
+    errno = EROFS;
+    return 1;
+  }
+  if (action == NO_FILES && needs & DESCRIPTOR) {
+    errno = EMFILE;
     return 1;
   }
   if (number > at) return 0;
@@ -93,22 +106,31 @@ static int fails(int needs) {
   return 0;
 }
 
+/* True where a file cannot be opened for reading. */
+static int fails_to_read(void) {
+  if (action != NO_FILES || atomic_load(&count) < at) return 0;
+  errno = EMFILE;
+  return 1;
+}
+
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 #define CHANGES (O_WRONLY | O_RDWR | O_CREAT | O_TRUNC)
 
-#define OPEN(name, head, base, call)                            \
-  int name head {                                               \
-    mode_t mode = 0;                                            \
-    if (flags & (O_CREAT | O_TMPFILE)) {                        \
-      va_list more;                                             \
-      va_start(more, flags);                                    \
-      mode = va_arg(more, mode_t);                              \
-      va_end(more);                                             \
-    }                                                           \
-    if (flags & CHANGES && is_path_under(base, path) && fails(flags & O_CREAT)) \
-      return -1;                                                \
-    return NEXT(name) call;                                     \
+#define OPEN(name, head, base, call)                                          \
+  int name head {                                                             \
+    mode_t mode = 0;                                                          \
+    int needs = DESCRIPTOR | (flags & O_CREAT ? SPACE : 0);                   \
+    if (flags & (O_CREAT | O_TMPFILE)) {                                      \
+      va_list more;                                                           \
+      va_start(more, flags);                                                  \
+      mode = va_arg(more, mode_t);                                            \
+      va_end(more);                                                           \
+    }                                                                         \
+    if (is_path_under(base, path) &&                                          \
+        (flags & CHANGES ? fails(needs) : fails_to_read()))                   \
+      return -1;                                                              \
+    return NEXT(name) call;                                                   \
   }
 
 OPEN(open, (const char *path, int flags, ...), AT_FDCWD, (path, flags, mode))
@@ -119,12 +141,14 @@ OPEN(openat64, (int base, const char *path, int flags, ...), base,
      (base, path, flags, mode))
 
 FILE *fopen(const char *path, const char *mode) {
-  if (mode[0] != 'r' && is_path_under(AT_FDCWD, path) && fails(1)) return NULL;
+  if (mode[0] != 'r' && is_path_under(AT_FDCWD, path) && fails(SPACE | DESCRIPTOR))
+    return NULL;
   return NEXT(fopen)(path, mode);
 }
 
 FILE *fopen64(const char *path, const char *mode) {
-  if (mode[0] != 'r' && is_path_under(AT_FDCWD, path) && fails(1)) return NULL;
+  if (mode[0] != 'r' && is_path_under(AT_FDCWD, path) && fails(SPACE | DESCRIPTOR))
+    return NULL;
   return NEXT(fopen64)(path, mode);
 }
 
@@ -140,7 +164,7 @@ static int is_torn(void) {
         if (half < 0) return -1;       \
         die();                         \
       }                                \
-      if (fails(1)) return -1;         \
+      if (fails(SPACE)) return -1;     \
     }                                  \
     return NEXT(name) call;            \
   }
@@ -169,12 +193,12 @@ CALL(renameat, (int from, const char *old, int to, const char *new),
 CALL(renameat2,
      (int from, const char *old, int to, const char *new, unsigned int flags),
      is_path_under(to, new), 0, (from, old, to, new, flags))
-CALL(link, (const char *old, const char *new), is_path_under(HERE, new), 1, (old, new))
+CALL(link, (const char *old, const char *new), is_path_under(HERE, new), SPACE, (old, new))
 CALL(linkat, (int from, const char *old, int to, const char *new, int flags),
-     is_path_under(to, new), 1, (from, old, to, new, flags))
-CALL(symlink, (const char *old, const char *new), is_path_under(HERE, new), 1, (old, new))
-CALL(mkdir, (const char *path, mode_t mode), is_path_under(HERE, path), 1, (path, mode))
-CALL(mkdirat, (int base, const char *path, mode_t mode), is_path_under(base, path), 1,
+     is_path_under(to, new), SPACE, (from, old, to, new, flags))
+CALL(symlink, (const char *old, const char *new), is_path_under(HERE, new), SPACE, (old, new))
+CALL(mkdir, (const char *path, mode_t mode), is_path_under(HERE, path), SPACE, (path, mode))
+CALL(mkdirat, (int base, const char *path, mode_t mode), is_path_under(base, path), SPACE,
      (base, path, mode))
 CALL(unlink, (const char *path), is_path_under(HERE, path), 0, (path))
 CALL(unlinkat, (int base, const char *path, int flags), is_path_under(base, path), 0,

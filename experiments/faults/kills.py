@@ -1,6 +1,10 @@
 """Random kills of a command: started again, it ends as one that nobody disturbed.
 
-    python -m experiments.faults.kills --count 1000 --out experiments/faults/kills.md
+    python -m experiments.faults.kills --kinds train --count 250 --out kills.md
+    python -m experiments.faults.kills --kinds distill stages --count 200 --out kills.md
+    python -m experiments.faults.kills --kinds cache-targets --count 150 --out kills.md
+    python -m experiments.faults.kills --kinds sweep --count 120 --out kills.md
+    python -m experiments.faults.kills --kinds "two processes" --count 80 --out kills.md
 
 Each trial starts a command, kills it with SIGKILL at a random time, and repeats until
 it ends by itself or has been killed often enough. Of two processes, either is killed.
@@ -32,6 +36,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from experiments.faults import page
 from kdjax.core import runlog, timeline
 from kdjax.train.checkpoint import Checkpoints
 from kdjax.train.restore import read_record
@@ -53,10 +58,10 @@ KINDS = {
     "sweep": (("sweep", STAGES, "--scale", "tiny", "--seeds", "1"), 1),
     "two processes": (("train", *SHORT, *SEVERAL), 2),
 }
-HEAD = (
-    "| command | kills | runs | acknowledged steps | lost | numbers compared | differ |"
+HEADS = (
+    "| command | kills | runs | steps acknowledged | lost | compared | differ |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
 )
-RULE = "| --- " + "| ---: " * 6 + "|"
 
 _fork = multiprocessing.get_context("forkserver")
 
@@ -280,10 +285,9 @@ def main() -> None:
             draw = random.Random(f"{args.seed} {kind}")
             options = args.count, args.most, draw, pathlib.Path(scratch)
             row = tally_kills(kind, *options).row(kind)
-        print(HEAD, RULE, row, sep="\n")
+        print(*HEADS, row, sep="\n")
         if args.out:
-            with open(args.out, "a") as file:
-                file.write(row + "\n")
+            page.add_rows(args.out, "Random kills", __doc__ or "", HEADS, [row])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 A process does some work, and meets a fault at its first file operation; the next one
 at its second; and so on, until the work ends without a fault. The faults are those of
 `interpose.c`: killed before an operation, killed in the middle of a write, a disk that
-is full from here on, one input/output error.
+is full from here on, one input/output error, a disk that is read-only from here on, no
+further open file.
 
 After each fault another process looks at what is left. What was acknowledged must be
 there, nothing may be damaged, an error must be one of ours, and the same work done
@@ -34,14 +35,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.faults import page
 from kdjax.core import runlog
 
-FAULTS = ("killed", "torn write", "disk full", "error")
+FAULTS = (
+    "killed",
+    "torn write",
+    "disk full",
+    "error",
+    "disk read-only",
+    "too many open files",
+)
 SOURCE = pathlib.Path(__file__).with_name("interpose.c")
 # Seconds after which a process counts as hanging.
 LONGEST = 120
-HEAD = "| work | fault | operations | killed | error | went on | wrong |"
-RULE = "| --- | --- |" + " ---: |" * 5
+HEADS = (
+    "| work | fault | operations | killed | error | went on | wrong |",
+    "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+)
 
 _fork = multiprocessing.get_context("forkserver")
 
@@ -87,7 +98,7 @@ def _save(folder: pathlib.Path, acknowledge: Acknowledge, steps: Sequence[int]) 
     from kdjax.train.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(folder)
-    state = checkpoints.restore_whole(make_state(0))
+    state: Any = checkpoints.restore_whole(make_state(0))
     begun = 0 if state is None else int(state.step)
     for step in steps:
         if step > begun:
@@ -107,7 +118,7 @@ def _check_checkpoints(folder: pathlib.Path, acknowledged: int) -> str:
     checkpoints = Checkpoints(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        state = checkpoints.restore_whole(make_state(0))
+        state: Any = checkpoints.restore_whole(make_state(0))
     checkpoints.close()
     told = [str(x.message) for x in caught if x.category is UserWarning]
     if told:
@@ -116,6 +127,7 @@ def _check_checkpoints(folder: pathlib.Path, acknowledged: int) -> str:
     least = max(acknowledged, STEPS[0])
     if step < least:
         return f"step {step}, though {least} was acknowledged"
+    assert state is not None
     return _compare(state._asdict(), make_state(step)._asdict())
 
 
@@ -428,10 +440,10 @@ def main() -> None:
             controls = try_all(kind, "killed", args.every, control=True)
             rows.append(row(f"{kind}, committed first", "killed", controls))
             print(rows[-1], flush=True)
-    print(HEAD, RULE, *rows, sep="\n")
+    print(*HEADS, *rows, sep="\n")
     if args.out:
-        with open(args.out, "a") as file:
-            file.write("".join(f"{x}\n" for x in rows))
+        text = __doc__ or ""
+        page.add_rows(args.out, "A fault at every operation", text, HEADS, rows)
 
 
 if __name__ == "__main__":

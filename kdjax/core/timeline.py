@@ -19,19 +19,20 @@ FILE = "events.jsonl"
 PARTS: tuple[str, ...] = ("compile", "data", "evaluation", "checkpoint")
 
 # When the preparation of the next training began, and this process if it is a command.
-_begun, _process = time.time(), 0.0
+# The clock of the system may jump, so that it tells no duration.
+_begun, _process = time.monotonic(), 0.0
 
 
 def begin_process() -> None:
     """Count the time from now on as preparation of the first job of this process."""
     global _process
-    _process = time.time()
+    _process = time.monotonic()
 
 
 def begin() -> None:
     """Start the clock of the next training of this process: its preparation counts."""
     global _begun, _process
-    _begun, _process = _process or time.time(), 0.0
+    _begun, _process = _process or time.monotonic(), 0.0
 
 
 class Timeline:
@@ -43,7 +44,7 @@ class Timeline:
     def __init__(self, write: Callable[[dict[str, Any]], None] = lambda _: None):
         self._write = write
         self._spent: dict[str, float] = dict.fromkeys(PARTS, 0.0)
-        self._since = time.time()
+        self._since = time.monotonic()
         self._step = 0
 
     def start(self, step: int, restore: float = 0.0) -> None:
@@ -51,7 +52,7 @@ class Timeline:
 
         restore: seconds of reading the checkpoint.
         """
-        now = time.time()
+        now = time.monotonic()
         setup = max(now - _begun - restore, 0.0)
         self._since, self._step = now, step
         self._put("start", step=step, setup=setup, restore=restore)
@@ -67,7 +68,7 @@ class Timeline:
 
     def steps(self, step: int, **more: Any) -> None:
         """Write the time since the last event, up to and with a step."""
-        now = time.time()
+        now = time.monotonic()
         parts = {k: round(x, 3) for k, x in self._spent.items() if x}
         fields = {"from": self._step, "step": step, "seconds": now - self._since}
         self._put("steps", **fields, **parts, **more)
@@ -78,7 +79,8 @@ class Timeline:
         """Write why the process stops: finished, stopped, or the kind of an error."""
         if any(self._spent.values()):
             self.steps(self._step)
-        self._put("end", step=self._step, reason=reason)
+        seconds = time.monotonic() - self._since
+        self._put("end", step=self._step, seconds=seconds, reason=reason)
 
     def _put(self, event: str, **fields: Any) -> None:
         numbers = {k: round(x, 3) if type(x) is float else x for k, x in fields.items()}

@@ -200,9 +200,9 @@ def _fit(
     step = compiled.compile_step(
         parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
     )
-    before = time.time()
+    before = time.monotonic()
     state, seconds, start = _resume(parts, checkpoints)
-    restore = time.time() - before if start else 0.0
+    restore = time.monotonic() - before if start else 0.0
     if start:
         console.print(f"{run.name}: continuing at step {start}", highlight=False)
     # Lines after the last checkpoint will be written again.

@@ -15,6 +15,7 @@ class Attempt(NamedTuple):
     """A process that trained in a run folder.
 
     begun, ended: times of the clock; the end is that of its last event.
+    total: seconds from its begin to its last event, whatever the clock did.
     first, last: the steps at which it began, and that it had reached.
     seconds: what its time went to, by the names in `SPENT`.
     reason: why it ended; empty for one that trains, or was killed.
@@ -22,15 +23,11 @@ class Attempt(NamedTuple):
 
     begun: float
     ended: float
+    total: float
     first: int
     last: int
     seconds: dict[str, float]
     reason: str
-
-    @property
-    def total(self) -> float:
-        """Seconds from its begin to its last event."""
-        return max(self.ended - self.begun, 0.0)
 
     @property
     def goodput(self) -> float:
@@ -68,8 +65,10 @@ def _attempt(events: Sequence[dict[str, Any]], kept: float) -> Attempt:
     spent: dict[str, float] = dict.fromkeys(SPENT, 0.0)
     spent.update({name: start[name] for name in ("setup", "restore")})
     last, reason = start["step"], ""
+    total = start["setup"] + start["restore"]
     for event in events[1:]:
         last = max(last, event["step"])
+        total += event.get("seconds", 0.0)
         if event["event"] == "end":
             reason = str(event.get("reason", ""))
             continue
@@ -83,4 +82,5 @@ def _attempt(events: Sequence[dict[str, Any]], kept: float) -> Attempt:
             spent["steps"] += useful * rest
             spent["lost"] += (1 - useful) * rest
     begun = start["time"] - start["setup"] - start["restore"]
-    return Attempt(begun, events[-1]["time"], start["step"], last, spent, reason)
+    ended = events[-1]["time"]
+    return Attempt(begun, ended, total, start["step"], last, spent, reason)

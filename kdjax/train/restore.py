@@ -237,6 +237,8 @@ def first_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     # The details are the whole specification of an array, over many lines.
     first = text.splitlines()[0].partition(" See full TensorStore details")[0]
+    if "Too many open files" in text:
+        return "too many files are open; `ulimit -n` says how many may be"
     full = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
     if any(name in text for name in full):
         return "no space is left on its disk"

@@ -1,4 +1,4 @@
-"""A disk without space: one line, nothing lost, and the same command goes on."""
+"""A machine without space or descriptors: one line, and the same command goes on."""
 
 import json
 import subprocess
@@ -11,19 +11,21 @@ from kdjax.core import runlog
 # Real processes: the full tier.
 pytestmark = pytest.mark.full
 
-# Files of at most so many bytes; Python ignores the signal of larger ones.
+# RLIMIT_FSIZE, files of at most so many bytes: Python ignores the signal of larger
+# ones. RLIMIT_NOFILE, at most so many open files.
 LIMITED = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+kind, limit = getattr(resource, sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 from kdjax.cli.main import main
-main(sys.argv[2:])
+main(sys.argv[3:])
 """
 RUN = ["--steps", "60", "--seeds", "1", "--checkpoint-every", "20"]
 RUN += ["--evaluate-every", "40", "--log-every", "10"]
 
 
-def train(folder, limit):
-    command = [sys.executable, "-c", LIMITED, str(limit), "train", *RUN]
+def train(folder, kind="RLIMIT_NOFILE", limit=1000):
+    command = [sys.executable, "-c", LIMITED, kind, str(limit), "train", *RUN]
     command += ["--workdir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr.splitlines()
@@ -31,16 +33,20 @@ def train(folder, limit):
 
 # The metadata of a checkpoint have some 30 kB, config.json 4 kB.
 @pytest.mark.parametrize(
-    ("limit", "text"),
-    [(20_000, "a checkpoint could not be written"), (1_000, "cannot write")],
+    ("kind", "limit", "text"),
+    [
+        ("RLIMIT_FSIZE", 20_000, "a checkpoint could not be written"),
+        ("RLIMIT_FSIZE", 1_000, "cannot write"),
+        ("RLIMIT_NOFILE", 48, "could not be written: too many files are open"),
+    ],
 )
-def test_one_line_and_the_same_command_goes_on(tmp_path, limit, text):
-    code, lines = train(tmp_path / "run", limit)
+def test_one_line_and_the_same_command_goes_on(tmp_path, kind, limit, text):
+    code, lines = train(tmp_path / "run", kind, limit)
     (line,) = [x for x in lines if "optim.warmup" not in x]
     assert code in (1, 2) and line.startswith("kdjax: ") and text in line
     assert len(line) < 300 + len(str(tmp_path))
-    code, lines = train(tmp_path / "run", 10**9)
+    code, lines = train(tmp_path / "run")
     assert code == 0, lines
-    assert train(tmp_path / "whole", 10**9)[0] == 0
+    assert train(tmp_path / "whole")[0] == 0
     ours, whole = (runlog.read_summary(tmp_path / x) for x in ("run", "whole"))
     assert json.dumps(ours["test"]) == json.dumps(whole["test"])

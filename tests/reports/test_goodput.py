@@ -1,5 +1,7 @@
 """Goodput from events, against sums by hand."""
 
+import time
+
 import pytest
 
 from kdjax.core.timeline import Timeline
@@ -24,7 +26,7 @@ EVENTS = [
     # Killed; 20 s later it goes on from step 250.
     start(185.0, 250, setup=12.0, restore=3.0),
     steps(245.0, 250, 400, 60.0, compile=10.0),
-    {"event": "end", "time": 250.0, "step": 400, "reason": "finished"},
+    {"event": "end", "time": 250.0, "step": 400, "seconds": 5.0, "reason": "finished"},
 ]
 
 
@@ -48,6 +50,22 @@ def test_the_time_of_all_attempts():
     assert spent["between"] == 20.0 and spent["steps"] == 140.0
     assert goodput(attempts) == pytest.approx(140 / 250)
     assert sum(spent.values()) == pytest.approx(245.0)
+
+
+def test_a_clock_that_jumps(monkeypatch):
+    """Set back by a day within an attempt, it changes no duration."""
+    day, clock = 86_400.0, time.time
+    written = []
+    timeline = Timeline(written.append)
+    timeline.start(0)
+    timeline.steps(10)
+    monkeypatch.setattr(time, "time", lambda: clock() - day)
+    timeline.steps(20)
+    timeline.end("finished")
+    assert written[-1]["time"] < written[0]["time"]
+    (attempt,) = find_attempts(written)
+    assert 0 <= attempt.seconds["steps"] <= attempt.total < 3600
+    assert all(0 <= x < 3600 for x in overall([attempt]).values())
 
 
 def test_no_events():
