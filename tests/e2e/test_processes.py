@@ -220,6 +220,51 @@ def test_a_part_of_one_process_is_damaged(tiny_run, tmp_path):
         np.testing.assert_array_equal(ours[2], theirs[2])
 
 
+STOPPED = """
+import os, sys
+from kdjax.core import hosts, runlog
+if sys.argv[2] != "1":
+    hosts.join()
+import kdjax
+from kdjax.config import load_config
+from tests.e2e.linear_runs import linear
+
+append = runlog.append_metrics
+
+def crash(folder, line):
+    append(folder, line)
+    if line["step"] == int(sys.argv[3]):
+        os._exit(9)
+
+runlog.append_metrics = crash
+kdjax.jobs.train(load_config(sys.argv[1]), model=linear())
+"""
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2)])
+def test_a_run_goes_on_in_another_number_of_processes(tiny_run, tmp_path, counts):
+    def train(folder, processes, until=0):
+        compute = Compute(several_processes=processes > 1)
+        run = dataclasses.replace(
+            tiny_run(),
+            **dict(teacher=None, terms={"hard": HARD}, compute=compute),
+            **dict(workdir=str(tmp_path / folder), steps=8, log_every=1),
+            **dict(evaluate_every=8, checkpoint_every=2),
+            optim=Optim(name="sgd", warmup=2),
+        )
+        config = tmp_path / f"{folder} {processes}.json"
+        config.write_text(json.dumps(to_dict(run)))
+        command = [sys.executable, "-c", STOPPED, str(config), str(processes)]
+        command += [str(until)]
+        codes, outputs = together(command, processes, 2 // processes)
+        assert (codes == [0] * processes) == (not until), outputs
+        return run.folder
+
+    train("run", counts[0], until=5)
+    folder = train("run", counts[1])
+    check_equal(folder, train("whole", counts[0]))
+
+
 def with_child(process):
     """The numbers of a process and of the child that does its work."""
     path = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
