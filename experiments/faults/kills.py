@@ -145,7 +145,7 @@ def kill_at_random(
 
 @dataclasses.dataclass
 class Tally:
-    """What kills did, so far.
+    """The effects of kills so far.
 
     acknowledged: steps that were saved when a kill came, over all kills.
     lost: those of them that the next start did not begin from.

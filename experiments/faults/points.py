@@ -232,7 +232,7 @@ def _check_log(folder: pathlib.Path, acknowledged: int) -> str:
 def _copy_marker_first(
     folder: pathlib.Path, acknowledge: Acknowledge, work: str, marker: str
 ) -> None:
-    """What a work leaves, with the file or folder that commits it written first."""
+    """Copy the files of a finished work, the one that commits it first."""
     del acknowledge
     whole = folder.parent / "whole"
     if not whole.exists():
@@ -272,7 +272,7 @@ CONTROLS = {
 
 
 class Outcome(NamedTuple):
-    """What one fault did.
+    """The effect of one fault.
 
     how: killed, error, went on, or over: the work ended before its k-th operation.
     wrong: what is wrong after it; empty if nothing.

@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,6 +16,7 @@ from kdjax.cli import completion, listing, losses
 from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
 from kdjax.cli.options import parse_job, parse_run
+from kdjax.cli.run_job import quiet, run_job
 from kdjax.cli.watch import watch
 from kdjax.config import (
     ConfigError,
@@ -368,60 +367,16 @@ def _start_long(job: Callable, run: Run) -> None:
 
 def _start(job: Callable, several_processes: bool = False) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
-    _quiet()
-    if several_processes:
-        from kdjax.core import hosts, supervise
+    quiet()
+    if not several_processes:
+        run_job(job)
+        return
+    from kdjax.core import hosts, supervise
 
-        supervise.go_on_in_child()
-        hosts.join()
-    from jax.errors import JaxRuntimeError
-
-    from kdjax import jobs
-    from kdjax.cache.store import StoreError
-    from kdjax.core.compilation import cache_programs
-    from kdjax.core.runlog import RunFolderError
-    from kdjax.data.images import ImageError
-    from kdjax.experiments import SweepError
-    from kdjax.train.checkpoint import CheckpointError
-    from kdjax.train.loop import Interrupted, NonFiniteError
-
-    try:
-        with cache_programs():
-            job(jobs)
-    except (ConfigError, RunFolderError, StoreError, ImageError) as error:
-        fail(str(error))
-    except (NonFiniteError, SweepError) as error:
-        fail(str(error), 1)
-    except CheckpointError as error:
-        print(f"kdjax: {error}", file=sys.stderr, flush=True)
-        # Orbax's threads may wait for ever for what could not be written.
-        os._exit(1)
-    except Interrupted as error:
-        fail(str(error), 128 + error.number)
-    except (JaxRuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(
-            error
-        ):
-            raise
-        line = (str(error).splitlines() or ["no memory left"])[0]
-        advice = "a smaller --batch, --model.width or --model.resolution needs less"
-        fail(f"out of memory ({line}); {advice}", 1)
-
-
-def _quiet() -> None:
-    """Keep other libraries' information messages off the progress bar, and a warning
-    on one line."""
-    warnings.formatwarning = lambda text, *_, **__: f"kdjax: warning: {text}\n"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import logging
-
-    from absl import logging as absl_logging
-
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    # What fails in a thread of Orbax is raised again where it is waited for.
-    threading.excepthook = lambda _: None
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    supervise.go_on_in_child()
+    hosts.join()
+    with hosts.leave_at_once():
+        run_job(job)
 
 
 if __name__ == "__main__":

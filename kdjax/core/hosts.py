@@ -1,10 +1,16 @@
 """Several processes as one run: start, first process, barriers, global arrays."""
 
+import contextlib
 import os
+import re
 import sys
+import time
+import traceback
+from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 
 from kdjax.core.types import PyTree
@@ -30,6 +36,10 @@ def join() -> None:
 
 # EX_TEMPFAIL of BSD's sysexits: start the command again.
 RESTART = 75
+# What collectives say where another process has closed its connection.
+_LOST = re.compile(r"Gloo|Connection (closed|reset)|coordination service")
+# Seconds that the first process gives the others to end by themselves.
+_GRACE = 3.0
 
 
 def end_for(lost: str) -> None:
@@ -39,6 +49,32 @@ def end_for(lost: str) -> None:
     """
     print(f"kdjax: {lost}: start all again", file=sys.stderr, flush=True)
     os._exit(RESTART)
+
+
+@contextlib.contextmanager
+def leave_at_once() -> Iterator[None]:
+    """End this process where the block raises, with its exit status or 1.
+
+    At its exit JAX would wait five minutes for processes that wait for this one.
+    """
+    try:
+        yield
+        return
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException as error:
+        if isinstance(error, JaxRuntimeError) and _LOST.search(str(error)):
+            # JAX is about to abort this process, which names the other.
+            time.sleep(_GRACE)
+            end_for("another process has gone")
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        # When it ends, JAX aborts all others, which may be about to say the same.
+        time.sleep(_GRACE)
+    os._exit(code)
 
 
 def is_first() -> bool:

@@ -22,7 +22,8 @@ def watch_others(folder: runlog.Path, seconds: float) -> Iterator[None]:
     the others. No clocks are compared. One line names the lost process, and the exit
     status is `hosts.RESTART`. Nothing is done in a run of one process.
 
-    Where the first process dies, JAX aborts the others at once, with a text of its own.
+    Where the first process dies, JAX aborts the others at once: see
+    `kdjax.core.supervise`.
 
     Args:
       folder: of the run, which all processes see.
@@ -37,6 +38,8 @@ def watch_others(folder: runlog.Path, seconds: float) -> Iterator[None]:
     watch.start()
     try:
         yield
+        hosts.wait_for_all(f"watched {folder}")
+        watch.finish()
     except JaxRuntimeError:
         # Most often the connection to a process that has died: wait for its name.
         watch.join(seconds + 2 * watch.pause)
@@ -59,9 +62,14 @@ class _Watch(threading.Thread):
         with contextlib.suppress(runlog.RunFolderError):
             runlog.write_bytes(self._file(jax.process_index()), content)
 
+    def finish(self) -> None:
+        """Tell the others not to wait for more; after an error, they shall miss it."""
+        self.stop()
+        self.write(_DONE)
+
     def stop(self) -> None:
         self._stopped.set()
-        self.write(_DONE)
+        self.join(1.0)
 
     def run(self) -> None:
         count, own = jax.process_count(), jax.process_index()

@@ -5,6 +5,7 @@ import datetime
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -27,6 +28,7 @@ from kdjax.config import (
     trained_first,
 )
 from kdjax.core import hosts
+from kdjax.core.liveness import watch_others
 from kdjax.core.seeds import map_seeds
 from kdjax.core.types import BoundModel, Model, Output
 from kdjax.data import streamed
@@ -74,18 +76,26 @@ def cache_targets(
         require_folder(local, "teacher.cache.path")
     job = load_data(open_job(run, splits, student, teacher, console))
     writer, store = _prepare(job)
+    # Over a URL no process can tell others that it is there.
+    watch = "://" not in local
+    with watch_others(local, run.compute.lost_after) if watch else nullcontext():
+        _fill(writer, store, job.console)
+    return pathlib.Path(path)
+
+
+def _fill(writer: Writer, store: Store, console: Console) -> None:
+    """Compute the blocks that are missing, each process its share."""
     missing = store.missing()
-    hosts.wait_for_all(f"checked {path}")
-    job.console.print(
+    hosts.wait_for_all(f"checked {store.path}")
+    console.print(
         f"{store.path}: {store.records} records, {decimal(store.nbytes)}; "
         f"{len(missing)} of {store.blocks} blocks to compute",
         highlight=False,
         soft_wrap=True,
     )
     local = missing[jax.process_index() :: jax.process_count()]
-    _write(writer, store, local, store.blocks - len(missing), job.console)
-    hosts.wait_for_all(f"cached {path}")
-    return pathlib.Path(path)
+    _write(writer, store, local, store.blocks - len(missing), console)
+    hosts.wait_for_all(f"cached {store.path}")
 
 
 def _write(

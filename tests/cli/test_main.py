@@ -387,7 +387,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     "error", [JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"), MemoryError("9 GB")]
 )
 def test_a_full_memory_is_one_line(error, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_quiet", lambda: None)
+    monkeypatch.setattr(cli, "quiet", lambda: None)
 
     def job(_):
         raise error

@@ -278,20 +278,14 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("how", LOST)
-def test_a_lost_process_ends_the_other_with_its_name(tmp_path, how):
-    """Within the set time, in one line, with a status that asks for a restart."""
-    folder = tmp_path / "run"
-    command = [sys.executable, "-m", "kdjax", "train", "--workdir", str(folder)]
-    command += ["--steps", "100000", "--seeds", "1", "--log-every", "20"]
-    command += ["--compute.several-processes", "True", "--compute.lost-after", "8"]
-    lost, sent, text = LOST[how]
+def lose(command, how, begun):
+    """Lose one of two processes once `begun()`; the other's exit, text and seconds."""
+    lost, sent, _ = LOST[how]
     running = begin(command, processes=2, devices=1)
     other = running[1 - lost]
-    pids = []
     try:
         deadline = time.monotonic() + 300
-        while not runlog.read_metrics(folder):
+        while not begun():
             assert time.monotonic() < deadline and other.poll() is None
             time.sleep(0.5)
         # A host that is lost takes all its processes along.
@@ -299,20 +293,70 @@ def test_a_lost_process_ends_the_other_with_its_name(tmp_path, how):
         assert len(pids) == 2
         for pid in pids:
             os.kill(pid, sent)
-        begun = time.monotonic()
+        since = time.monotonic()
         output, _ = other.communicate(timeout=120)
-        seconds = time.monotonic() - begun
+        return other.returncode, output, time.monotonic() - since
     finally:
         for process in running:
             process.kill()
             process.wait()
             process.stdout.close()
-    assert other.returncode == 75
-    lines = [x for x in output.splitlines() if "train: step" not in x]
-    assert lines[-1] == f"kdjax: {text}: start all again"
+
+
+def check_named(how, code, output, seconds):
+    assert code == 75
+    lines = [x for x in output.splitlines() if "step" not in x]
+    assert lines[-1] == f"kdjax: {LOST[how][2]}: start all again"
     assert "Traceback" not in output and "***" not in output
     assert "coordination" not in output
     assert (0 if how == "first killed" else 5) < seconds < 60
+
+
+SEVERAL = ("--compute.several-processes", "True", "--compute.lost-after", "8")
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_lost_process_ends_the_other_with_its_name(tmp_path, how):
+    """Within the set time, in one line, with a status that asks for a restart."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "kdjax", "train", "--workdir", str(folder)]
+    command += ["--steps", "100000", "--seeds", "1", "--log-every", "20", *SEVERAL]
+    check_named(how, *lose(command, how, lambda: runlog.read_metrics(folder)))
+
+
+@pytest.mark.parametrize("how", ["killed", "first killed"])
+def test_a_process_lost_while_targets_are_cached(tmp_path, how):
+    """The other ends as in training."""
+    words = [sys.executable, "-m", "kdjax"]
+    teacher, store = tmp_path / "teacher", tmp_path / "store"
+    options = ["--steps", "20", "--seeds", "1", "--optim.warmup", "5"]
+    train = [*words, "train", "--workdir", str(teacher), *options]
+    assert subprocess.run(train, capture_output=True).returncode == 0
+    command = [*words, "cache-targets", "--workdir", str(tmp_path / "run")]
+    command += ["--teacher.run", str(teacher), "--teacher.cache.path", str(store)]
+    command += ["--steps", "50000", *SEVERAL]
+    check_named(how, *lose(command, how, lambda: list(store.glob("logits/c/*/*"))))
+
+
+def test_what_one_process_refuses_ends_all_at_once(tmp_path):
+    """The first alone opens the store, and says what is wrong; none waits for long."""
+    words = [sys.executable, "-m", "kdjax"]
+    teacher, store = tmp_path / "teacher", tmp_path / "store"
+    options = ["--seeds", "1", "--optim.warmup", "5"]
+    train = [*words, "train", "--workdir", str(teacher), "--steps", "20", *options]
+    assert subprocess.run(train, capture_output=True).returncode == 0
+    command = [*words, "cache-targets", "--workdir", str(tmp_path / "run"), *options]
+    command += ["--teacher.run", str(teacher), "--teacher.cache.path", str(store)]
+    command += SEVERAL
+    codes, outputs = together([*command, "--steps", "60"], processes=2, devices=1)
+    assert codes == [0, 0], outputs
+    begun = time.monotonic()
+    codes, outputs = together([*command, "--steps", "90"], processes=2, devices=1)
+    assert time.monotonic() - begun < 120
+    assert codes == [2, 75], outputs
+    assert outputs[0].splitlines()[-1].startswith("kdjax: teacher.cache.epochs")
+    assert outputs[1].splitlines()[-1].endswith("has gone: start all again")
+    assert "Traceback" not in outputs[0] + outputs[1]
 
 
 def test_a_signal_to_one_process_saves_on_all(tmp_path):
