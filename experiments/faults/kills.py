@@ -172,9 +172,14 @@ def run_through_kills(
     most: int,
     draw: random.Random,
     tally: Tally,
-) -> None:
-    """Kill a command at most so often, and let it end at last."""
+) -> float:
+    """Kill a command at most so often, and let it end at last.
+
+    Returns the seconds within which kills find it: fewer, where it ended before the
+    first one.
+    """
     tally.runs += 1
+    begun = time.monotonic()
     for left in range(most, -1, -1):
         saved = saved_steps(folder)
         killed = False
@@ -186,7 +191,9 @@ def run_through_kills(
         tally.lost += lost_steps(folder, saved)
         tally.kills += killed
         if not killed:
-            return
+            ended_first = left == most
+            return time.monotonic() - begun if ended_first else longest
+    return longest
 
 
 def saved_steps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -262,7 +269,7 @@ def tally_kills(
     while tally.kills < count:
         folder = scratch / "killed"
         times = min(most, count - tally.kills)
-        run_through_kills(kind, folder, longest, times, draw, tally)
+        longest = run_through_kills(kind, folder, longest, times, draw, tally)
         found = results(folder)
         names = expected.keys() | found.keys()
         tally.compared += len(names)

@@ -359,6 +359,31 @@ def test_what_one_process_refuses_ends_all_at_once(tmp_path):
     assert "Traceback" not in outputs[0] + outputs[1]
 
 
+def test_a_process_that_pauses_is_waited_for(tmp_path):
+    """Stopped and continued within the set time, it ends as the others do."""
+    command = [sys.executable, "-m", "kdjax", "train", "--steps", "600", *SEVERAL]
+    command += ["--workdir", str(tmp_path / "run"), "--seeds", "1"]
+    command += ["--log-every", "20", "--optim.warmup", "20"]
+    running = begin(command, processes=2, devices=1)
+    try:
+        deadline = time.monotonic() + 300
+        while not runlog.read_metrics(tmp_path / "run"):
+            assert time.monotonic() < deadline and running[0].poll() is None
+            time.sleep(0.2)
+        pids = with_child(running[1])
+        for sent in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in pids:
+                os.kill(pid, sent)
+            time.sleep(4)
+        outputs = [p.communicate(timeout=300)[0] for p in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert [p.returncode for p in running] == [0, 0], outputs
+    assert "600/600" in outputs[0]
+
+
 def test_a_signal_to_one_process_saves_on_all(tmp_path):
     """SIGTERM to the parent of one: all stop at one step, and go on from it."""
     folder = tmp_path / "run"
