@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from kdjax.jobs.trainer import machine
+from kdjax.core.environment import machine
 
 
 def add_rows(

@@ -62,6 +62,8 @@ def leave_at_once() -> Iterator[None]:
         return
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException as error:
         if isinstance(error, JaxRuntimeError) and _LOST.search(str(error)):
             # JAX is about to abort this process, which names the other.

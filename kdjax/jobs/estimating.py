@@ -16,12 +16,13 @@ from rich.table import Table
 from kdjax import setup
 from kdjax.config import Run
 from kdjax.core import runlog
+from kdjax.core.environment import machine
 from kdjax.core.types import BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.data.source import select
 from kdjax.jobs.distilling import prepare
 from kdjax.jobs.start import open_job
-from kdjax.jobs.trainer import Training, machine, make_plan
+from kdjax.jobs.trainer import Training, make_plan
 from kdjax.models.zoo import count_parameters
 from kdjax.setup.measure import BATCH
 from kdjax.train.checkpoint import Checkpoints, has_checkpoints

@@ -3,16 +3,18 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from filelock import BaseFileLock, FileLock, Timeout
 from jax.sharding import Mesh
 from rich.console import Console
 
+from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import Run, require, require_type, trained_first
-from kdjax.core import hosts, runlog, timeline
+from kdjax.config import ConfigError, Run, require, require_type, trained_first
+from kdjax.core import agreement, environment, hosts, runlog, timeline
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
@@ -71,6 +73,7 @@ def open_job(
     timeline.begin()
     check_run(run)
     run.check()
+    _compare_processes(run)
     runlog.refuse_nested(run.folder)
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
@@ -96,6 +99,47 @@ def load_data(job: Job) -> Job:
     setup.warn_of_equal_images(data["train"])
     setup.warn_of_shared_images(run, data)
     return job._replace(data=data, is_outline=False)
+
+
+def _compare_processes(run: Run) -> None:
+    """Refuse processes of other devices, configs or versions, before they wait."""
+    if jax.process_count() == 1:
+        return
+    devices = agreement.find_odd_devices()
+    _refuse_odd({i: f"with {text}" for i, text in devices.items()}, "devices")
+    fields = _leaves(configs.to_dict(run))
+    # Paths may differ from host to host. Images are compared once they are read.
+    for name in ("workdir", "data.data_dir"):
+        fields.pop(name, None)
+    packages = {f"version of {k}": v for k, v in environment.versions().items()}
+    code = {"source files of kdjax": environment.code_digest()}
+    require_same({**fields, **packages, **code})
+
+
+def require_same(values: Mapping[str, str]) -> None:
+    """Refuse, on all processes, a run of which one has another of these values."""
+    odd = agreement.find_odd(values)
+    texts = {i: f"with other {', '.join(names[:4])}" for i, names in odd.items()}
+    _refuse_odd(texts, "config, code and data")
+
+
+def _refuse_odd(odd: Mapping[int, str], what: str) -> None:
+    count = jax.process_count()
+    shown = ", ".join(f"process {i} of {count} {text}" for i, text in odd.items())
+    field, expected = "compute.several_processes", f"the same {what} everywhere"
+    if odd:
+        raise ConfigError(field, expected, shown=shown)
+
+
+def _leaves(values: Mapping[str, Any], at: str = "") -> dict[str, str]:
+    """The fields of nested plain values, by their dotted names."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _leaves(value, f"{at}{name}.")
+        else:
+            found[f"{at}{name}"] = repr(value)
+    return found
 
 
 def _check_passed(run: Run, student: Any, teacher: Any) -> None:
@@ -153,10 +197,11 @@ def lock_folder(
 
     Raises:
       BusyFolderError: another process has the lock, and `wait` is false.
+      ConfigError: the processes that form the run differ in its inputs.
       RunFolderError: the folder is another run's, or cannot be written.
     """
     if identity is not None:
-        hosts.wait_for_all(f"checked {folder}")
+        require_same({f"content of `{k}`": v for k, v in identity.content.items()})
         if hosts.is_first():
             open_folder(folder, identity)
         hosts.wait_for_all(f"opened {folder}")

@@ -1,16 +1,10 @@
 """Training one run in its folder: from its last checkpoint to its summary."""
 
 import contextlib
-import os
 import pathlib
-import platform
-import shlex
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +16,7 @@ from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
-from kdjax.core import hosts, runlog
+from kdjax.core import environment, hosts, runlog
 from kdjax.core.liveness import watch_others
 from kdjax.core.peak_memory import peak_memory
 from kdjax.core.timeline import Timeline, begin, make_writer
@@ -182,9 +176,9 @@ def _summary(
         "seconds": round(seconds, 1),
         "test": test,
         "memory": peak_memory(),
-        "command": _command(),
-        "machine": machine(),
-        "versions": _versions(),
+        "command": environment.command(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
     }
 
 
@@ -300,59 +294,3 @@ def make_plan(run: Run) -> loop.Plan:
         # A convolution inside a loop is more than ten times slower on CPU.
         steps_per_call=run.compute.steps_per_call or (1 if on_cpu else 16),
     )
-
-
-def _command() -> str:
-    """The command line of this process, as it can be typed again."""
-    name = pathlib.Path(sys.argv[0]).name
-    if name == "kdjax" or name == "__main__.py":
-        return shlex.join(["kdjax", *sys.argv[1:]])
-    return f"called from Python ({name or 'interactive'})"
-
-
-def machine() -> str:
-    """The devices, the architecture and the cores of this machine."""
-    devices = jax.devices()
-    kind = f"{len(devices)} x {devices[0].device_kind}"
-    cores = _cores()
-    return f"{kind}, {platform.machine()}, {cores} CPU core{'s' * (cores != 1)}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-
-
-def _versions() -> dict[str, str]:
-    names = ("kdjax", "jax", "flax", "optax", "orbax-checkpoint")
-    versions = {"python": platform.python_version()}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    commit = _commit()
-    if commit:
-        versions["kdjax"] += f" ({commit})"
-    return versions
-
-
-def _commit() -> str:
-    """The commit that kdjax runs from, with a + where files have changed since.
-
-    Empty where kdjax is not a checkout.
-    """
-    file = pathlib.Path(__file__).resolve()
-    options = {"cwd": file.parent, "capture_output": True, "text": True}
-
-    def run_git(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["git", *arguments], **options)
-
-    try:
-        tracked = run_git("ls-files", "--error-unmatch", file.name)
-        commit = run_git("describe", "--always")
-        changed = run_git("diff", "--quiet", "HEAD")
-    except OSError:
-        return ""
-    if tracked.returncode or commit.returncode:
-        return ""
-    return commit.stdout.strip() + ("+" if changed.returncode else "")

@@ -15,7 +15,7 @@ import pytest
 
 import kdjax
 from kdjax.cache.store import open_store
-from kdjax.config import HARD, Cache, Compute, Optim, to_dict
+from kdjax.config import HARD, Cache, Compute, Data, Optim, to_dict
 from kdjax.core import runlog
 from tests.e2e.linear_runs import TEACHER, linear
 
@@ -263,6 +263,63 @@ def test_a_run_goes_on_in_another_number_of_processes(tiny_run, tmp_path, counts
     train("run", counts[0], until=5)
     folder = train("run", counts[1])
     check_equal(folder, train("whole", counts[0]))
+
+
+ODD = """
+import os, sys
+config, what = sys.argv[1:]
+odd = os.environ["JAX_PROCESS_ID"] == "1"
+if odd and what == "devices":
+    os.environ["JAX_NUM_CPU_DEVICES"] = "2"
+from kdjax.core import hosts
+hosts.join()
+import dataclasses
+import numpy as np
+import kdjax
+from kdjax.config import ConfigError, load_config
+from tests.e2e.linear_runs import linear
+
+run = load_config(config)
+if odd and what == "steps":
+    run = dataclasses.replace(run, steps=9)
+images = np.arange(40 * 8 * 8 * 1, dtype=np.uint8).reshape(40, 8, 8, 1)
+rest = images, np.arange(40) % 10
+if odd and what == "images":
+    images = images ^ np.eye(40, dtype=np.uint8)[:, 3].reshape(40, 1, 1, 1)
+data = images, np.arange(40) % 10
+with hosts.leave_at_once():
+    try:
+        splits = {"train": data, "validation": rest, "test": rest}
+        kdjax.jobs.train(run, model=linear(), splits=splits)
+    except ConfigError as error:
+        sys.exit(str(error))
+"""
+NAMED = {
+    "devices": "devices everywhere, got process 1 of 2 with 2 x cpu",
+    "steps": "config, code and data everywhere, got process 1 of 2 with other steps",
+    "images": "config, code and data everywhere, got process 1 of 2 with other content "
+    "of `train`",
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_a_process_that_differs_is_named(tiny_run, tmp_path, what):
+    """By all processes, before anything is written."""
+    run = dataclasses.replace(
+        tiny_run(),
+        **dict(teacher=None, terms={"hard": HARD}, workdir=str(tmp_path / "run")),
+        **dict(data=Data("digits", "train", "validation", "test"), steps=8),
+        compute=Compute(several_processes=True),
+    )
+    config = tmp_path / "differs.json"
+    config.write_text(json.dumps(to_dict(run)))
+    command = [sys.executable, "-c", ODD, str(config), what]
+    codes, outputs = together(command, processes=2, devices=1)
+    assert codes == [1, 1]
+    for output in outputs:
+        assert f"compute.several_processes: expected the same {NAMED[what]}" in output
+        assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()
 
 
 def with_child(process):

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from kdjax.core import runlog
+from kdjax.core import environment, runlog
 from kdjax.jobs import trainer
 
 
@@ -21,12 +21,12 @@ def git(folder, *arguments):
 
 
 def test_the_version_names_the_commit_it_runs_from(tmp_path, monkeypatch):
-    file = tmp_path / "trainer.py"
+    file = tmp_path / "environment.py"
     file.write_text("1")
-    monkeypatch.setattr(trainer, "__file__", str(file))
+    monkeypatch.setattr(environment, "__file__", str(file))
 
     def named():
-        return trainer._versions()["kdjax"].partition(" ")[2]
+        return environment.versions()["kdjax"].partition(" ")[2]
 
     assert named() == ""
     git(tmp_path, "init")
