@@ -153,7 +153,8 @@ def make_parts(
     if carried:
         _check_projectors(strategy, example, carried, start)
     update, rates = _make_optimizer(strategy, example)
-    budget = pipeline.device_budget(mesh)
+    # Devices to plan for have no memory to look at.
+    budget = pipeline.device_budget(mesh) if run.data.pipeline == "auto" else 0
     feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
     view = _make_view(run, train, teacher, mesh, axis_name)
     return Parts(

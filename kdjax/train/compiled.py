@@ -27,7 +27,8 @@ class Compiled(NamedTuple):
         `[steps, ...]`, metrics `[steps, seeds]`. The state passed in is consumed.
     enter: a state as `create_sharded` makes it, to the form that `call` takes.
     leave: back again, for evaluation and checkpoints.
-    lower: the program of `call` for its arguments, to be compiled ahead of time.
+    lower: the program of `call` for its arguments, or their shapes with shardings, to
+        be compiled ahead of time.
     """
 
     call: Callable[[Any, StepInputs, Any], tuple[Any, Metrics]]
@@ -85,7 +86,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
     compiled = jax.jit(run, donate_argnums=0)
 
     def shard(path: tuple, x: Any) -> jax.Array:
-        if isinstance(x, jax.Array):
+        if isinstance(x, jax.Array | jax.ShapeDtypeStruct):
             return x
         divided = path[0].key == "rows"
         return sharding.put(mesh, np.asarray(x), 2 if divided else None)

@@ -1,0 +1,1 @@
+"""Planning for hardware that is not there: its compilers, sizes and figures."""
