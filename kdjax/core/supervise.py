@@ -22,6 +22,8 @@ _BEGINS = re.compile(
 _GAVE_UP = re.compile(rb"JAX distributed service detected fatal errors")
 # How the service names a process; it runs in the first one, which it does not name.
 _TASK = re.compile(rb"task:(\d+)")
+# A call to the service that fails where not all processes have met.
+_NOT_MET = re.compile(rb"RegisterTask|Barrier timed out")
 # Seconds after which lines that no abort follows are passed on.
 _PATIENCE = 3.0
 _FORWARDED = "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGCONT"
@@ -57,12 +59,20 @@ def go_on_in_child() -> None:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGABRT and _GAVE_UP.search(kept):
-        task = _TASK.search(kept)
-        lost = int(task[1]) if task else 0
-        kept = f"kdjax: process {lost} has gone: start all again\n".encode()
+        kept = f"kdjax: {_describe(kept)}: start all again\n".encode()
         code = RESTART
     _write(kept)
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _describe(kept: bytes) -> str:
+    """The reason for which JAX gave up, from its text."""
+    if _NOT_MET.search(kept):
+        names = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES or JAX_PROCESS_ID"
+        text = f"not all processes have met; {names} may be wrong, or MEGASCALE_* "
+        return text + "after a slice was replaced"
+    task = _TASK.search(kept)
+    return f"process {int(task[1]) if task else 0} has gone"
 
 
 def _end_with(parent: int) -> None:

@@ -28,6 +28,13 @@ CASES = {
         75,
         "\nkdjax: process 2 has gone: start all again\n",
     ),
+    "not all have met": (
+        f"os.write(2, b'''{GONE.format(task='')}RPC: /xla/RegisterTask'''); os.abort()",
+        75,
+        "\nkdjax: not all processes have met; JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES or JAX_PROCESS_ID may be wrong, or MEGASCALE_* after a "
+        "slice was replaced: start all again\n",
+    ),
     "such a text without an abort": (
         "os.write(2, b'x\\nE1 coordination_service: y\\n'); print('end', flush=True)",
         0,
