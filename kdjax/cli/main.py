@@ -4,18 +4,17 @@ import dataclasses
 import functools
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from kdjax import presets
 from kdjax.cli import completion, listing, losses
 from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
-from kdjax.cli.options import parse_job, parse_run
+from kdjax.cli.options import find_run, parse_job, parse_run
+from kdjax.cli.plan import plan
 from kdjax.cli.run_job import quiet, run_job
 from kdjax.cli.watch import watch
 from kdjax.config import (
@@ -23,7 +22,6 @@ from kdjax.config import (
     Run,
     Stages,
     forbid_code,
-    load_config,
     near_names,
     require,
     suggest,
@@ -130,22 +128,7 @@ def _views(run: Folder, count: int = 8, out: str = "") -> None:
         count: How many examples, up to a batch.
         out: The PNG; by default views.png in the run's folder if there is one.
     """
-    folder = pathlib.Path(run)
-    is_folder = (folder / "config.json").is_file()
-    is_preset = run in presets.PRESETS and not is_folder
-    is_config = run.endswith(".json") or (":" in run and not folder.is_dir())
-    forms = "a run folder (with config.json), a config.json or FILE.py:FUNCTION"
-    require(is_folder or is_preset or is_config, "run", forms, run)
-    if is_preset:
-        found = presets.find_preset(run)
-    else:
-        config = load_config(str(folder / "config.json") if is_folder else run)
-        expected = "a function returning a Run, not stages"
-        require(isinstance(config, Run), "run", expected, run)
-        assert isinstance(config, Run)
-        found = config
-    if is_folder:
-        found = dataclasses.replace(found, workdir=run)
+    found = find_run(run)
 
     def go(jobs) -> None:
         print(jobs.show_views(found, count=count, out=out or None))
@@ -348,6 +331,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
     "export": _export,
     "report": _report,
     "watch": watch,
+    "plan": plan,
     "views": _views,
     "replay": _replay,
     "experiments": listing.experiments,

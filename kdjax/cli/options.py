@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,26 @@ from kdjax.config import (
 )
 
 HELP = ("-h", "--help", "--help-all")
+
+
+def find_run(text: str) -> Run:
+    """The `Run` that an argument names.
+
+    text: a run folder, its config.json, FILE.py:FUNCTION or a preset.
+    """
+    folder = pathlib.Path(text)
+    is_folder = (folder / "config.json").is_file()
+    is_preset = text in presets.PRESETS and not is_folder
+    is_config = text.endswith(".json") or (":" in text and not folder.is_dir())
+    forms = "a run folder (with config.json), a config.json or FILE.py:FUNCTION"
+    require(is_folder or is_preset or is_config, "run", forms, text)
+    if is_preset:
+        return presets.find_preset(text)
+    config = load_config(str(folder / "config.json") if is_folder else text)
+    expected = "a function returning a Run, not stages"
+    require(isinstance(config, Run), "run", expected, text)
+    assert isinstance(config, Run)
+    return dataclasses.replace(config, workdir=text) if is_folder else config
 
 
 def parse_run(command: str, args: list[str]) -> Run:

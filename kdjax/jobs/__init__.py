@@ -5,7 +5,7 @@ from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
 from kdjax.jobs.measuring import evaluate, format_results, report
-from kdjax.jobs.planning import plan
+from kdjax.jobs.planning import plan, plan_to_json
 from kdjax.jobs.replaying import format_replay, replay
 from kdjax.jobs.staging import run_stages
 from kdjax.jobs.visualizing import show_views
@@ -20,6 +20,7 @@ __all__ = [
     "format_results",
     "load",
     "plan",
+    "plan_to_json",
     "predict",
     "replay",
     "report",

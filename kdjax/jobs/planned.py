@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from kdjax import config as configs
 from kdjax import setup
-from kdjax.config import Compute, ConfigError, Run
+from kdjax.config import Compute, ConfigError, FromWeights, Run, TrainFirst
 from kdjax.core import runlog
 from kdjax.core.compilation import cache_folder
 from kdjax.core.flops import count_flops
@@ -60,15 +61,38 @@ def plan_here(request: dict[str, Any]) -> list[Figures]:
 
 def _trainings(run: Run, examples: int, classes: int) -> list[Training]:
     """The trainings of a run, with data that have shapes alone."""
+    run, given = _without_files(run)
     # The mesh of a job is of this machine's devices, which train nothing here.
     local = dataclasses.replace(run, compute=Compute(data=1))
     splits = _blank_splits(run, examples, classes) if examples else None
     outline = open_job(local, splits, console=Console(file=io.StringIO()))
-    trainings = plan_trainings(outline)
+    trainings = plan_trainings(outline)[given:]
     data = {name: blank(source) for name, source in outline.data.items()}
     return [
         x._replace(data={**data, "train": blank(x.data["train"])}) for x in trainings
     ]
+
+
+def _without_files(run: Run) -> tuple[Run, int]:
+    """A run without published weights that are not here, of the same shapes.
+
+    Also the number of trainings that it does not have: that of such a teacher.
+    """
+    given, teacher = 0, run.teacher
+    if _is_missing(run.model.weights):
+        model = dataclasses.replace(run.model, weights="")
+        run = dataclasses.replace(run, model=model)
+    if isinstance(teacher, FromWeights) and _is_missing(teacher.model.weights):
+        model = dataclasses.replace(teacher.model, weights="")
+        fields = {"precision": teacher.precision, "cache": teacher.cache}
+        first = TrainFirst(model, outputs=teacher.outputs, **fields)
+        run, given = dataclasses.replace(run, teacher=first), 1
+    return run, given
+
+
+def _is_missing(weights: str) -> bool:
+    """True for a file that is not here, or that a hub has: nothing is downloaded."""
+    return bool(weights) and not os.path.exists(os.path.expanduser(weights))
 
 
 def _blank_splits(run: Run, examples: int, classes: int) -> Splits:

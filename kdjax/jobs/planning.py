@@ -20,7 +20,7 @@ from kdjax.config import ConfigError, Run, require
 from kdjax.jobs.start import check_run
 from kdjax.plan.compilers import environment, require_compiler
 from kdjax.plan.figures import Figures, from_values
-from kdjax.plan.hardware import Hardware, find_hardware
+from kdjax.plan.hardware import Hardware, check_layout, find_hardware
 from kdjax.train.progress import stage
 
 
@@ -61,8 +61,8 @@ def plan(
     check_run(run)
     run.check()
     hardware = find_hardware(on, slices)
+    check_layout(run, hardware)
     require_compiler(hardware)
-    _check_layout(run, hardware)
     both = (examples > 0) == (classes > 0)
     require(both, "examples", "examples and classes together", (examples, classes))
     console = console or Console(quiet=True)
@@ -76,18 +76,6 @@ def plan(
     for line in _remarks(figures, hardware):
         console.print(line, highlight=False, soft_wrap=True)
     return figures
-
-
-def _check_layout(run: Run, hardware: Hardware) -> None:
-    """Refuse devices and batches that do not divide, before anything is started."""
-    compute, there, name = run.compute, hardware.devices, hardware.name
-    require(compute.how == "jit", "compute.how", "jit, to plan", compute.how)
-    data = compute.data or max(1, there // compute.fsdp)
-    count = data * compute.fsdp
-    field = "compute.data x compute.fsdp"
-    require(count <= there, field, f"at most the {there} devices of {name}", count)
-    divides = run.batch % count == 0
-    require(divides, "batch", f"a multiple of {count} devices", run.batch)
 
 
 def _compile(
@@ -217,7 +205,7 @@ _ROWS: dict[str, Callable[[Figures, Hardware], str]] = {
 }
 
 
-def to_json(figures: list[Figures], hardware: Hardware) -> str:
+def plan_to_json(figures: list[Figures], hardware: Hardware) -> str:
     """The figures with what follows from them, as JSON."""
     values = [
         {

@@ -4,8 +4,6 @@ import importlib.util
 import pathlib
 from typing import Any
 
-import jax
-
 from kdjax.config import ConfigError
 from kdjax.plan.hardware import Hardware
 
@@ -50,9 +48,11 @@ def environment(hardware: Hardware, exact: bool) -> dict[str, str]:
 
 def planned_devices(hardware: Hardware) -> list[Any]:
     """The devices, for a mesh; programs for them can be compiled and not run."""
+    import jax
+    from jax.experimental import topologies
+
     if hardware.platform == "cpu":
         return jax.devices()[: hardware.devices]
-    from jax.experimental import topologies
 
     options: dict[str, Any] = {}
     if hardware.platform == "tpu":

@@ -13,7 +13,7 @@ import math
 import re
 from typing import NamedTuple
 
-from kdjax.config import ConfigError, near_names, require
+from kdjax.config import ConfigError, Run, near_names, require
 
 
 class Chip(NamedTuple):
@@ -94,6 +94,21 @@ def find_hardware(name: str, slices: int = 1) -> Hardware:
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
     expected = f"a name such as {', '.join(EXAMPLES)}"
     raise ConfigError("on", expected, name, hint=hint)
+
+
+def check_layout(run: Run, hardware: Hardware) -> None:
+    """Refuse devices and batches of a run that do not divide on some hardware.
+
+    Raises ConfigError naming the field.
+    """
+    compute, there, name = run.compute, hardware.devices, hardware.name
+    require(compute.how == "jit", "compute.how", "jit, to plan", compute.how)
+    data = compute.data or max(1, there // compute.fsdp)
+    count = data * compute.fsdp
+    field = "compute.data x compute.fsdp"
+    require(count <= there, field, f"at most the {there} devices of {name}", count)
+    divides = run.batch % count == 0
+    require(divides, "batch", f"a multiple of {count} devices", run.batch)
 
 
 def _tpus(name: str, generation: str, size: int, slices: int) -> Hardware:

@@ -85,7 +85,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def shard(path: tuple, x: Any) -> jax.Array:
+    def shard(path: tuple, x: Any) -> Any:
         if isinstance(x, jax.Array | jax.ShapeDtypeStruct):
             return x
         divided = path[0].key == "rows"
