@@ -1,6 +1,7 @@
 """`kdjax train | distill | cache-targets | evaluate | report | views | sweep | ...`."""
 
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -15,7 +16,7 @@ from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
 from kdjax.cli.options import find_run, parse_job, parse_run
 from kdjax.cli.plan import plan
-from kdjax.cli.run_job import quiet, run_job
+from kdjax.cli.run_job import plain_warnings, quiet, run_job
 from kdjax.cli.watch import watch
 from kdjax.config import (
     ConfigError,
@@ -35,6 +36,7 @@ Folder = Annotated[str, tyro.conf.Positional]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command. Bad input ends with one clear line and exit status 2."""
     timeline.begin_process()
+    plain_warnings()
     args = list(sys.argv[1:] if argv is None else argv)
     if "--no-code" in args:
         forbid_code()
@@ -54,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of a pipe closed it (`| head`): print nothing more, nor at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        fail(f"{str(error.filename)[:60]!r}... is longer than the name of a file")
 
 
 def _find_command(name: str) -> Callable[[list[str]], None]:
@@ -117,7 +123,8 @@ def _take_dry_run(args: list[str]) -> tuple[bool, list[str]]:
 
 def _cache_targets(args: list[str]) -> None:
     run = parse_run("cache-targets", args)
-    _start_long(lambda jobs: jobs.cache_targets(run), run)
+    # Its processes work apart: a stop signal to one ends it, and then the others.
+    _start_long(lambda jobs: jobs.cache_targets(run), run, stops_together=False)
 
 
 def _views(run: Folder, count: int = 8, out: str = "") -> None:
@@ -343,13 +350,15 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 }
 
 
-def _start_long(job: Callable, run: Run) -> None:
+def _start_long(job: Callable, run: Run, stops_together: bool = True) -> None:
     """Run a job that prints its progress."""
     print("loading libraries ...", flush=True)
-    _start(job, run.compute.several_processes)
+    _start(job, run.compute.several_processes, stops_together)
 
 
-def _start(job: Callable, several_processes: bool = False) -> None:
+def _start(
+    job: Callable, several_processes: bool = False, stops_together: bool = True
+) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
     quiet()
     if not several_processes:
@@ -358,7 +367,7 @@ def _start(job: Callable, several_processes: bool = False) -> None:
     from kdjax.core import hosts, supervise
 
     supervise.go_on_in_child()
-    hosts.join()
+    hosts.join(stops_together=stops_together)
     with hosts.leave_at_once():
         run_job(job)
 

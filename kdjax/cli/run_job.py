@@ -46,10 +46,13 @@ def run_job(job: Callable) -> None:
         fail(f"out of memory ({line}); {advice}", 1)
 
 
-def quiet() -> None:
-    """Keep other libraries' information messages off the progress bar, and a warning
-    on one line."""
+def plain_warnings() -> None:
+    """Print a warning on one line, without the place in the source."""
     warnings.formatwarning = lambda text, *_, **__: f"kdjax: warning: {text}\n"
+
+
+def quiet() -> None:
+    """Keep other libraries' information messages off the progress bar."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import logging
 

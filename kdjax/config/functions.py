@@ -219,7 +219,9 @@ def load_config(reference: str) -> Run | Stages:
         try:
             values = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
-            text = f"{reference} is not JSON: {error}"
+            deep = isinstance(error, RecursionError)
+            why = "nested too deeply" if deep else error
+            text = f"{reference} is not JSON: {why}"
             raise ConfigError("config", reason=text) from error
         require_type(values, dict, "config", "a table of fields")
         return from_dict(values)

@@ -1,6 +1,7 @@
 """Several processes as one run: start, first process, barriers, global arrays."""
 
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -16,15 +17,17 @@ from jax.experimental import multihost_utils
 from kdjax.core.types import PyTree
 
 
-def join() -> None:
+def join(*, stops_together: bool = True) -> None:
     """Form one run with the other processes; call it before any other use of JAX.
 
     JAX finds the others by itself on TPU pods, SLURM, Kubernetes and Open MPI.
     Elsewhere it needs three environment variables: JAX_COORDINATOR_ADDRESS (host:port
-    of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. A SIGTERM to one process stops
-    all at the same step, with a checkpoint.
+    of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    stops_together: a SIGTERM to one process stops all at the same step, with a
+        checkpoint, as `reached_preemption` tells them. Else it ends that process.
     """
-    jax.config.update("jax_enable_preemption_service", True)
+    jax.config.update("jax_enable_preemption_service", stops_together)
 
     def number(name: str) -> int | None:
         return int(os.environ[name]) if name in os.environ else None
@@ -32,6 +35,26 @@ def join() -> None:
     jax.distributed.initialize(
         num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
     )
+
+
+_looks = itertools.count(1)
+
+
+def reached_preemption() -> bool:
+    """True on all processes at the same call, once one has received SIGTERM.
+
+    Every process must call it as often as the others do, as after each call of a
+    compiled step. JAX makes the processes agree on the number of a call. It must not
+    leave numbers out, as steps would that begin at a checkpoint, or come sixteen at a
+    time.
+    """
+    if jax.process_count() == 1:
+        return False
+    try:
+        return multihost_utils.reached_preemption_sync_point(next(_looks))
+    except RuntimeError:
+        # A program that formed the run itself, without JAX's preemption service.
+        return False
 
 
 # EX_TEMPFAIL of BSD's sysexits: start the command again.

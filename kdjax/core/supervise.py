@@ -71,8 +71,11 @@ def _describe(kept: bytes) -> str:
         names = "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES or JAX_PROCESS_ID"
         text = f"not all processes have met; {names} may be wrong, or MEGASCALE_* "
         return text + "after a slice was replaced"
-    task = _TASK.search(kept)
-    return f"process {int(task[1]) if task else 0} has gone"
+    if task := _TASK.search(kept):
+        return f"process {int(task[1])} has gone"
+    # The service runs in the first process: without it there is no name.
+    is_first = os.environ.get("JAX_PROCESS_ID") == "0"
+    return f"{'another process' if is_first else 'process 0'} has gone"
 
 
 def _end_with(parent: int) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,17 +105,29 @@ def make_writer(folder: runlog.Path) -> Callable[[dict[str, Any]], None]:
     return write
 
 
-def read_events(folder: runlog.Path) -> list[dict[str, Any]]:
-    """The events of a run folder in order; lines that are none are left out."""
+def read_events(folder: runlog.Path, warn: bool = False) -> list[dict[str, Any]]:
+    """The events of a run folder in order.
+
+    Lines that are none are left out.
+
+    warn: with one warning. A last line that is cut off is being written, or was when
+        the process was killed, and gets none.
+    """
     path = pathlib.Path(folder) / FILE
     if not path.is_file():
         return []
-    events = []
-    for line in path.read_bytes().splitlines():
+    events, broken = [], 0
+    *lines, last = path.read_bytes().split(b"\n")
+    for line in (*lines, last):
+        event = None
         with contextlib.suppress(ValueError):
             event = parse_json(line)
-            if _is_event(event):
-                events.append(event)
+        if _is_event(event):
+            events.append(event)
+        elif line is not last:
+            broken += 1
+    if broken and warn:
+        warnings.warn(f"{path}: {broken} lines are no events: left out", stacklevel=2)
     return events
 
 

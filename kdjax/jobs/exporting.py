@@ -179,7 +179,7 @@ def _image_files(name: str | pathlib.Path) -> list[pathlib.Path]:
         every = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
         require(bool(every), "files", f"images in {path}", "none")
         return every
-    require(path.is_file(), "files", "image files or folders that exist", str(path))
+    require(path.is_file(), "files", "regular image files, or folders", str(path))
     return [path]
 
 

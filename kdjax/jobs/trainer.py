@@ -252,7 +252,8 @@ def _resume(
     if last < step - step % run.log_every:
         problem = f"lines of steps {last + 1} to {step} are lost; figures lack them"
     elif not checkpoints.has_log(step):
-        problem = f"lines up to step {step} have changed since they were written"
+        problem = f"lines up to step {step} have changed since they were written; "
+        problem += "figures show what is there"
     if problem and hosts.is_first():
         warnings.warn(f"{file}: {problem}", stacklevel=2)
     return state, lines[-1]["seconds"] if lines else 0.0, step

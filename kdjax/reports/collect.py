@@ -132,7 +132,7 @@ def _record(path: pathlib.Path) -> RunRecord:
         text = f"{path / 'metrics.jsonl'}: has changed since the run ended"
         warnings.warn(f"{text}; curves and losses may be wrong", stacklevel=3)
     record = make_record(path, config, metrics, summary)
-    return record._replace(events=read_events(path))
+    return record._replace(events=read_events(path, warn=True))
 
 
 # The metrics that tables and figures read.

@@ -6,6 +6,7 @@ checkpoint.
 """
 
 import functools
+import itertools
 import logging
 import pathlib
 import warnings
@@ -39,6 +40,17 @@ def has_checkpoints(folder: str | pathlib.Path) -> bool:
     """True for a run folder with a checkpoint, complete or not."""
     steps = (pathlib.Path(folder) / NAME).glob("*")
     return any(step.name.isdigit() for step in steps)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which leaves stop signals to the loop.
+
+    JAX counts the calls that look for one (`hosts.reached_preemption`). Orbax's own
+    calls, with steps in place of the count, would disturb it.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
@@ -85,9 +97,7 @@ class Checkpoints:
             restore.RECORD: ocp.JsonCheckpointHandler(),
         }
         try:
-            return ocp.CheckpointManager(
-                self.path, options=options, item_handlers=handlers
-            )
+            return _Manager(self.path, options=options, item_handlers=handlers)
         except Exception as error:
             raise CheckpointError(f"{self.path}: cannot be opened: {error}") from error
 
@@ -100,7 +110,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps of all checkpoints on disk, in order."""
         names = (x.name for x in self.path.glob("*") if x.is_dir())
-        return sorted(int(name) for name in names if name.isdecimal())
+        # Digits of other scripts, and leading zeros, are no names of checkpoints.
+        return sorted(int(x) for x in names if x.isdecimal() and x == str(int(x)))
 
     def last_step(self) -> int | None:
         """The step of the last checkpoint on disk, None where there is none."""
@@ -161,10 +172,6 @@ class Checkpoints:
         why = restore.first_line(error)
         return CheckpointError(f"{self.path}: a checkpoint could not be written: {why}")
 
-    def reached_preemption(self, step: int) -> bool:
-        """True once a run of several processes has received a stop signal."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
-
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at a step (the last if None), laid out like `like`.
 
@@ -191,8 +198,8 @@ class Checkpoints:
             except DamagedError as error:
                 damage[step] = error
         if damage and state is None:
-            text = f"{damage[steps[-1]]}. No other is whole: without the folder "
-            raise DamagedError(f"{text}{self.path} the run begins again")
+            text = f"{damage[steps[-1]]}. No other is whole; move {self.path} away "
+            raise DamagedError(f"{text}to begin again")
         for step, error in damage.items():
             self._set_aside(step, error, found)
         return state
@@ -221,9 +228,13 @@ class Checkpoints:
         """
         folder = self.path.parent / DAMAGED
         if hosts.is_first():
-            folder.mkdir(exist_ok=True)
-            number = len(list(folder.iterdir()))
-            self._at(step).rename(folder / f"{step}-{number}")
+            try:
+                folder.mkdir(exist_ok=True)
+                free = (folder / f"{step}-{i}" for i in itertools.count())
+                self._at(step).rename(next(x for x in free if not x.exists()))
+            except OSError as problem:
+                text = f"{error}; it cannot be moved to {folder}: {problem.strerror}"
+                raise DamagedError(text) from problem
             lost = f"steps {found + 1} to {step} are trained again"
             text = f"{error}. It was moved to {folder}"
             text += f"; {lost}" if step > found else ""

@@ -103,7 +103,7 @@ def fit(
             compiles = False
             lines.add(step, end, metrics)
             step = end
-            stopping = bool(stop) or checkpoints.reached_preemption(step)
+            stopping = bool(stop) or hosts.reached_preemption()
             last = step == plan.steps
             logs = last or step % plan.log_every == 0
             if logs:

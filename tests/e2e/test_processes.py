@@ -442,27 +442,35 @@ def test_a_process_that_pauses_is_waited_for(tmp_path):
 
 
 def test_a_signal_to_one_process_saves_on_all(tmp_path):
-    """SIGTERM to the parent of one: all stop at one step, and go on from it."""
+    """SIGTERM to the parent of one: all stop at one step, and go on from it.
+
+    So does a run that was resumed, whose first step is no 1, and one whose program
+    makes several steps.
+    """
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "kdjax", "train", "--workdir", str(folder)]
-    command += ["--steps", "3000", "--seeds", "1", "--log-every", "20"]
+    command += ["--steps", "400", "--seeds", "1", "--log-every", "10", *SEVERAL]
     command += ["--checkpoint-every", "100000", "--evaluate-every", "100000"]
-    command += ["--compute.several-processes", "True"]
-    running = begin(command, processes=2, devices=1)
-    try:
-        deadline = time.monotonic() + 300
-        while not runlog.read_metrics(folder):
-            assert time.monotonic() < deadline and running[0].poll() is None
-            time.sleep(0.5)
-        running[1].send_signal(signal.SIGTERM)
-        outputs = [p.communicate(timeout=120)[0] for p in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    assert [p.returncode for p in running] == [143, 143], outputs
-    saved = [int(x.name) for x in (folder / "checkpoints").iterdir()]
-    assert len(saved) == 1 and f"step {saved[0]}" in outputs[0]
+    command += ["--optim.warmup", "20"]
+    before = 0
+    for options in ([], [], ["--compute.steps-per-call", "7"]):
+        running = begin([*command, *options], processes=2, devices=1)
+        try:
+            deadline = time.monotonic() + 300
+            lines = runlog.read_metrics(folder) if folder.exists() else []
+            while len(runlog.read_metrics(folder)) <= len(lines):
+                assert time.monotonic() < deadline and running[0].poll() is None
+                time.sleep(0.2)
+            running[1].send_signal(signal.SIGTERM)
+            outputs = [p.communicate(timeout=120)[0] for p in running]
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        assert [p.returncode for p in running] == [143, 143], outputs
+        saved = max(int(x.name) for x in (folder / "checkpoints").iterdir())
+        assert saved > before and f"stopped at step {saved} of" in outputs[0]
+        before = saved
     codes, outputs = together(command, processes=2, devices=1)
     assert codes == [0, 0], outputs
 

@@ -1,10 +1,11 @@
 """Goodput from events, against sums by hand."""
 
+import json
 import time
 
 import pytest
 
-from kdjax.core.timeline import Timeline
+from kdjax.core.timeline import Timeline, read_events
 from kdjax.reports.goodput import find_attempts, goodput, overall
 
 
@@ -66,6 +67,18 @@ def test_a_clock_that_jumps(monkeypatch):
     (attempt,) = find_attempts(written)
     assert 0 <= attempt.seconds["steps"] <= attempt.total < 3600
     assert all(0 <= x < 3600 for x in overall([attempt]).values())
+
+
+def test_lines_that_are_no_events(tmp_path):
+    """They are left out with one warning; a last one without an end is none yet."""
+    lines = [json.dumps(x) for x in EVENTS]
+    text = "\n".join([*lines[:2], "\x00{", "[]", *lines[2:], '{"event": "st'])
+    (tmp_path / "events.jsonl").write_text(text)
+    with pytest.warns(UserWarning, match="events.jsonl: 2 lines are no events") as told:
+        assert read_events(tmp_path, warn=True) == EVENTS
+    assert len(told) == 1
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    assert read_events(tmp_path, warn=True) == EVENTS
 
 
 def test_no_events():

@@ -85,6 +85,30 @@ def test_every_file_of_the_last_checkpoint_damaged(saved, tmp_path):
     assert ("params.student.w", "zarr.json") in named
 
 
+def test_a_name_that_was_used_before(folder):
+    """One of several damaged checkpoints was removed: no name is used twice."""
+    (folder / "damaged" / "4-1").mkdir(parents=True)
+    (folder / "damaged" / "4-1" / "a").write_text("")
+    (folder / "checkpoints/4/record/metadata").write_text("{")
+    step, lines = restore_whole(folder)
+    assert step == 2 and len(lines) == 1
+    assert sorted(x.name for x in (folder / "damaged").iterdir()) == ["4-0", "4-1"]
+
+
+def test_where_a_damaged_one_cannot_be_moved(folder):
+    (folder / "damaged").write_text("")
+    (folder / "checkpoints/4/record/metadata").write_text("{")
+    with pytest.raises(DamagedError, match="cannot be moved to .*damaged: File exists"):
+        restore_whole(folder)
+
+
+@pytest.mark.parametrize("name", ["٦", "06", "6.old"])
+def test_folders_that_are_no_checkpoints(folder, name):
+    """Digits of another script, a leading zero, and a name of the user's own."""
+    shutil.copytree(folder / "checkpoints/4", folder / "checkpoints" / name)
+    assert restore_whole(folder) == (4, [])
+
+
 def test_a_checkpoint_under_another_number(folder):
     shutil.copytree(folder / "checkpoints/4", folder / "checkpoints/900")
     step, (line,) = restore_whole(folder)
@@ -116,7 +140,7 @@ def test_without_a_whole_one_nothing_is_moved(folder):
     for step in (2, 4):
         (folder / f"checkpoints/{step}/record/metadata").write_text("{")
     for _ in range(2):
-        with pytest.raises(DamagedError, match="No other is whole.*begins again"):
+        with pytest.raises(DamagedError, match="No other is whole; move .* away"):
             restore_whole(folder)
     assert Checkpoints(folder).steps() == [2, 4] and not (folder / "damaged").exists()
 

@@ -39,7 +39,6 @@ def test_images_per_second_are_of_training_alone(monkeypatch, before):
         save=lambda *_: spend(30.0),
         wait=lambda: None,
         would_be_best=lambda _: False,
-        reached_preemption=lambda _: False,
     )
     lines = []
     _, spent = loop.fit(
