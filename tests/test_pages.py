@@ -134,7 +134,7 @@ def test_commands_parse(page, tmp_path, monkeypatch, capsys):
     write_files(page, tmp_path)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_start", lambda job, several_processes=False: None)
+    monkeypatch.setattr(cli, "_start", lambda job, *_: None)
     monkeypatch.setenv("COLUMNS", "200")
     for _, command, *arguments in commands(read(page)):
         with pytest.raises(SystemExit) as end:

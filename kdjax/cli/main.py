@@ -15,7 +15,7 @@ from kdjax.cli import completion, listing, losses
 from kdjax.cli.arguments import call, fail
 from kdjax.cli.help import overview
 from kdjax.cli.options import find_run, parse_job, parse_run
-from kdjax.cli.plan import plan
+from kdjax.cli.plan_run import plan
 from kdjax.cli.run_job import plain_warnings, quiet, run_job
 from kdjax.cli.watch import watch
 from kdjax.config import (

@@ -53,7 +53,7 @@ def odd_ones(names: Sequence[str], digests: np.ndarray) -> dict[int, list[str]]:
 def find_odd_devices() -> dict[int, str]:
     """The processes whose devices differ from those of most others, and what they are.
 
-    Every process knows the devices of all, so that nothing is sent.
+    JAX lists the devices of all processes on each, so that nothing is sent.
     """
     kinds: dict[int, list[str]] = {i: [] for i in range(jax.process_count())}
     for device in jax.devices():

@@ -32,10 +32,10 @@ from kdjax.data.memory import blank
 from kdjax.jobs.distilling import plan_trainings
 from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import Training
-from kdjax.plan.collectives import find_collectives
 from kdjax.plan.compilers import planned_devices, slices_of
-from kdjax.plan.figures import Figures, from_values, to_values
+from kdjax.plan.forecast import Figures, from_values, to_values
 from kdjax.plan.hardware import Hardware, find_hardware
+from kdjax.plan.traffic import find_collectives
 from kdjax.setup.shapes import step_shapes
 from kdjax.train import compiled, sharding
 

@@ -37,7 +37,7 @@ def run():
         distill = runs.append
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_start", lambda job, several_processes=False: job(Jobs))
+        patch.setattr(cli, "_start", lambda job, *_: job(Jobs))
         cli.main(["distill", *" ".join(commands).split()])
     return runs[0]
 

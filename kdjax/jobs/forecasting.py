@@ -19,7 +19,7 @@ from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
 from kdjax.jobs.start import check_run
 from kdjax.plan.compilers import environment, require_compiler
-from kdjax.plan.figures import Figures, from_values
+from kdjax.plan.forecast import Figures, from_values
 from kdjax.plan.hardware import Hardware, check_layout, find_hardware
 from kdjax.train.progress import stage
 

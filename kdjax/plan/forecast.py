@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from kdjax.plan.collectives import Collective
 from kdjax.plan.hardware import Hardware
+from kdjax.plan.traffic import Collective
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kdjax.plan.collectives import Collective, find_collectives
+from kdjax.plan.traffic import Collective, find_collectives
 
 TWO_SLICES = (0, 0, 0, 0, 1, 1, 1, 1)
 LINES = {

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from kdjax.jobs.planning import _ROWS, plan_to_json
-from kdjax.plan.collectives import Collective
-from kdjax.plan.figures import Figures, from_values, to_values
+from kdjax.jobs.forecasting import _ROWS, plan_to_json
+from kdjax.plan.forecast import Figures, from_values, to_values
 from kdjax.plan.hardware import find_hardware
+from kdjax.plan.traffic import Collective
 
 HELD = dict.fromkeys(
     ("parameters", "optimizer", "statistics", "teacher", "data", "batch"), 1000
