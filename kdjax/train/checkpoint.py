@@ -5,10 +5,12 @@ every random draw follow from its step; teachers are never written into a studen
 checkpoint.
 """
 
+import contextlib
 import functools
 import itertools
 import logging
 import pathlib
+import shutil
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +34,8 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 logging.getLogger("absl").addFilter(_is_wanted)
 
 
+# Folder among the checkpoints, of those that are being deleted.
+_DELETED = "deleted"
 # Folders in a run folder: of its checkpoints, and of those that proved damaged.
 NAME, DAMAGED = "checkpoints", "damaged"
 
@@ -76,6 +80,7 @@ class Checkpoints:
         """
         if self._opened is None:
             self._opened = self._open()
+            self._delete()
         return self._opened
 
     def _open(self) -> ocp.CheckpointManager:
@@ -90,6 +95,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics["accuracy"],
+            # A kill in the middle of a deletion must not leave half a checkpoint.
+            todelete_subdir=_DELETED,
         )
         restore.silence_orbax()
         handlers = {
@@ -137,6 +144,8 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
+        # Those that the last save has put aside.
+        self._delete()
         best = self._best_accuracy
         metrics = None if accuracy is None else {"accuracy": accuracy}
         tree = state._asdict()
@@ -167,6 +176,18 @@ class Checkpoints:
             self._opened.check_for_errors()
         except Exception as error:
             raise self._failed(error) from error
+        self._delete()
+        with contextlib.suppress(OSError):
+            (self.path / _DELETED).rmdir()
+
+    def _delete(self) -> None:
+        """Delete the checkpoints that Orbax has put aside to be deleted.
+
+        The folder itself stays: a thread of Orbax may be about to put one into it.
+        """
+        if hosts.is_first():
+            for folder in (self.path / _DELETED).glob("*"):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _failed(self, error: Exception) -> CheckpointError:
         why = restore.first_line(error)
@@ -290,6 +311,7 @@ class Checkpoints:
         """Finish pending work and free the manager's threads."""
         if self._opened is not None:
             self._opened.close()
+            self._delete()
 
 
 def _abstract_host(x: Any) -> jax.ShapeDtypeStruct:

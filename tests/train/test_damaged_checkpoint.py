@@ -95,6 +95,23 @@ def test_a_name_that_was_used_before(folder):
     assert sorted(x.name for x in (folder / "damaged").iterdir()) == ["4-0", "4-1"]
 
 
+def test_a_deletion_that_was_killed(folder):
+    """What is left of a deleted checkpoint is no damaged one, and is removed."""
+    left = folder / "checkpoints" / "deleted" / "1"
+    shutil.copytree(folder / "checkpoints/2", left)
+    (left / "record/metadata").unlink()
+    assert restore_whole(folder) == (4, [])
+    written = Checkpoints(folder)
+    written.save(make_state(6), 6, 0.1)
+    written.wait()
+    assert not left.parent.exists() and written.steps() == [2, 4, 6]
+    written.save(make_state(8), 8, 0.1)
+    written.close()
+    # The best and the last two.
+    assert Checkpoints(folder).steps() == [2, 6, 8]
+    assert not list((folder / "checkpoints").glob("deleted/*/record"))
+
+
 def test_where_a_damaged_one_cannot_be_moved(folder):
     (folder / "damaged").write_text("")
     (folder / "checkpoints/4/record/metadata").write_text("{")
