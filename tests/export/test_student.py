@@ -153,7 +153,7 @@ def test_predict_files_folders_and_standard_input(
     "arguments, message",
     [
         ((), "files: expected at least one image, got none"),
-        (("nowhere.png",), "files: expected image files or folders that exist"),
+        (("nowhere.png",), "files: expected regular image files, or folders"),
         ((".", "--seed", "x"), "seed: expected a number or ensemble, got 'x'"),
     ],
 )
