@@ -2,7 +2,6 @@
 
 import tyro
 
-from kdjax.cli.arguments import fail
 from kdjax.cli.options import find_run
 from kdjax.config import ConfigError, set_fields
 from kdjax.plan.compilers import require_compiler
@@ -53,9 +52,6 @@ def plan(
     options = {"exact": exact, "minutes": minutes, "largest_batch": largest_batch}
     options |= {"examples": examples, "classes": classes}
     console = Console(quiet=json)
-    try:
-        figures = jobs.plan(found, on=on, slices=slices, console=console, **options)
-    except KeyboardInterrupt:
-        fail("interrupted", 130)
+    figures = jobs.plan(found, on=on, slices=slices, console=console, **options)
     if json:
         print(jobs.plan_to_json(figures, hardware))

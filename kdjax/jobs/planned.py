@@ -39,6 +39,8 @@ from kdjax.plan.traffic import find_collectives
 from kdjax.setup.shapes import step_shapes
 from kdjax.train import compiled, sharding
 
+# Fields that follow from the program alone.
+_COMPILED = ("program", "problem", "accessed", "collectives")
 # Steps of one program, but on CPU.
 _STEPS = 16
 
@@ -167,8 +169,10 @@ class _Compiler:
         text = lowered.as_text()
         kept = _kept_file(text, self._hardware, self._exact)
         if kept.is_file():
+            # Runs of other lengths and sets have the same program.
             found = from_values(json.loads(kept.read_text()))
-            return dataclasses.replace(found, name=figures.name, compile_seconds=0.0)
+            own = {name: getattr(found, name) for name in _COMPILED}
+            return dataclasses.replace(figures, **own)
         begun = time.monotonic()
         try:
             program = lowered.compile()

@@ -56,7 +56,10 @@ def test_figures_of_this_processor(tmp_path, monkeypatch):
     each = student["teacher_flops"] + 3 * student["student_flops"]
     assert 0.8 * 2 * each < student["flops"] < 1.2 * 2 * each
     assert {x["kind"] for x in student["collectives"]} >= {"all-reduce"}
+    words = words.replace("steps=50", "steps=60")
     again = json.loads(run(*words.split()).stdout)
+    # The same program of a longer run.
+    assert (again[0]["steps"], student["steps"]) == (60, 50)
     assert again[0]["compile_seconds"] == 0.0 < student["compile_seconds"]
     assert again[0]["program"] == student["program"]
 
