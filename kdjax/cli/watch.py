@@ -30,15 +30,18 @@ def watch(
         states = states_of(find_runs(runs))
         if once or not sys.stdout.isatty():
             console.print(progress_table(states))
-            return
-        with Live(progress_table(states), console=console, auto_refresh=False) as live:
-            while not all(state.is_over for state in states):
-                time.sleep(every)
-                # New folders too: a job trains several runs in turn.
-                states = states_of(find_runs(runs))
-                live.update(progress_table(states), refresh=True)
+        else:
+            table = progress_table(states)
+            with Live(table, console=console, auto_refresh=False) as live:
+                while not all(state.is_over for state in states):
+                    time.sleep(every)
+                    # New folders too: a job trains several runs in turn.
+                    states = states_of(find_runs(runs))
+                    live.update(progress_table(states), refresh=True)
     except ValueError as error:
         fail(str(error))
     except KeyboardInterrupt:
         # The last table stays on the screen.
         return
+    if problems := [state.problem for state in states if state.problem]:
+        fail("\nkdjax: ".join(problems))

@@ -28,11 +28,13 @@ class RunState(NamedTuple):
     name: of the folder, below the path that was given.
     state: finished, training, starting, or why it does not train.
     cells: the other columns of the table.
+    problem: why the folder cannot be read, if so.
     """
 
     name: str
     state: str
     cells: tuple[str, ...]
+    problem: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -65,7 +67,7 @@ def run_state(name: str, folder: pathlib.Path, now: float) -> RunState:
         metrics, events = runlog.read_metrics(folder), read_events(folder)
         finished = runlog.is_finished(folder)
     except runlog.RunFolderError as error:
-        return RunState(name, str(error), (ABSENT,) * (len(_HEADS) - 2))
+        return RunState(name, "unreadable", (ABSENT,) * (len(_HEADS) - 2), str(error))
     steps = config.get("steps", 0)
     done = max((x["step"] for x in events if x["event"] == "steps"), default=0)
     done = max([done, *(x["step"] for x in metrics)])

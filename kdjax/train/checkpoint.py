@@ -256,9 +256,10 @@ class Checkpoints:
             except OSError as problem:
                 text = f"{error}; it cannot be moved to {folder}: {problem.strerror}"
                 raise DamagedError(text) from problem
-            lost = f"steps {found + 1} to {step} are trained again"
+            last = step if error.step is None else error.step
             text = f"{error}. It was moved to {folder}"
-            text += f"; {lost}" if step > found else ""
+            if last > found:
+                text += f"; steps {found + 1} to {last} are trained again"
             warnings.warn(text, stacklevel=4)
         hosts.wait_for_all(f"moved {self._at(step)}")
 

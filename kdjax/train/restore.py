@@ -2,7 +2,7 @@
 
 Beside its arrays a checkpoint has a record: its step, its accuracy, a digest of the
 metrics so far, and the names, shapes and digests of all arrays. Checkpoints of earlier
-releases have none, and are read unchecked.
+releases have none: their values are read with a warning that nothing checks them.
 """
 
 import functools
@@ -10,6 +10,7 @@ import json
 import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,12 @@ class CheckpointError(RuntimeError):
 
 
 class DamagedError(CheckpointError):
-    """Files of a checkpoint have changed since it was saved, or are lost."""
+    """Files of a checkpoint have changed since it was saved, or are lost.
+
+    step: of the training that it holds, where its folder has the number of another.
+    """
+
+    step: int | None = None
 
 
 def make_record(
@@ -58,7 +64,7 @@ def read_record(folder: pathlib.Path) -> dict[str, Any] | None:
 
     Raises DamagedError where it is lost or changed, or is that of another step.
     """
-    if not _has_item(folder, RECORD):
+    if not (folder / RECORD).exists() and RECORD not in _saved_items(folder):
         return None
     file = folder / RECORD / "metadata"
     try:
@@ -69,8 +75,7 @@ def read_record(folder: pathlib.Path) -> dict[str, Any] | None:
     if not whole:
         raise _damaged(folder, f"{file} has changed")
     content = record["content"]
-    if content["step"] != int(folder.name):
-        raise _damaged(folder, f"it is that of step {content['step']}")
+    _require_step(folder, content["step"])
     return content
 
 
@@ -137,8 +142,10 @@ def read_arrays(
         if arrays and _digits(x) != arrays[name]["digest"]:
             raise _damaged(folder, f"{name} has other values than were saved")
     step = np.max(hosts.fetch_global(restored.get("step", int(folder.name))))
-    if int(step) != int(folder.name):
-        raise _damaged(folder, f"it is that of step {step}")
+    _require_step(folder, int(step))
+    if record is None and hosts.is_first():
+        text = f"{folder}: it has no digests, so that its values are not checked"
+        warnings.warn(text, stacklevel=4)
     return restored
 
 
@@ -185,15 +192,21 @@ def _saved_shapes(folder: pathlib.Path, record: dict[str, Any] | None) -> Shapes
     return {k: tuple(x["shape"]) for k, x in record["arrays"].items()}
 
 
-def _has_item(folder: pathlib.Path, item: str) -> bool:
-    """True for an item that is there, or that was saved and is lost."""
-    if (folder / item).exists():
-        return True
+def _saved_items(folder: pathlib.Path) -> Mapping[str, Any]:
+    """The items that a checkpoint was saved with, as Orbax lists them."""
+    file = folder / "_CHECKPOINT_METADATA"
     try:
-        saved = parse_json(read_bytes(folder / "_CHECKPOINT_METADATA"))
-        return item in saved["item_handlers"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+        return dict(parse_json(read_bytes(file))["item_handlers"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, f"cannot read {file}: {first_line(error)}") from error
+
+
+def _require_step(folder: pathlib.Path, step: int) -> None:
+    """Raise where a checkpoint holds another step than its folder's name says."""
+    if step != int(folder.name):
+        error = _damaged(folder, f"it is that of step {step}")
+        error.step = step
+        raise error
 
 
 def _compare(

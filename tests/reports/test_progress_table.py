@@ -33,6 +33,14 @@ def put(folder, *events):
         write(event)
 
 
+def watch(*folders):
+    """The command, in a process that ends in an error where JAX was imported."""
+    code = "import sys; from kdjax.cli.main import main; main(sys.argv[1:]); "
+    code += "assert 'jax' not in sys.modules"
+    command = [sys.executable, "-c", code, "watch", *map(str, folders)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 START = {"event": "start", "time": NOW - 110, "step": 0, "setup": 5.0, "restore": 0.0}
 STEPS = {
     **{"event": "steps", "time": NOW - 10, "from": 0, "step": 100, "seconds": 100.0},
@@ -94,9 +102,12 @@ def test_a_damaged_folder_is_said_and_the_others_are_shown(folder, tmp_path):
     other = runlog.open_run(tmp_path / "other", {"name": "b", "steps": 400})
     (folder / "config.json").write_text("{")
     first, second = states_of(find_runs([folder, other]))
-    assert "config.json is not JSON" in first.state and first.is_over
-    assert second.state == "starting"
+    assert "config.json is not JSON" in first.problem and first.is_over
+    assert second.state == "starting" and not second.problem
     assert progress_table([first, second]).row_count == 2
+    done = watch(folder, other)
+    assert done.returncode == 2 and "run/config.json is not JSON" in done.stderr
+    assert done.stderr.count("\n") == 1 and "starting" in done.stdout
 
 
 def test_runs_below_a_folder_are_found(folder, tmp_path):
@@ -118,10 +129,7 @@ def test_durations_are_short(seconds, text):
 
 def test_the_command_prints_once_where_there_is_no_terminal(folder):
     put(folder, START, STEPS)
-    code = "import sys; from kdjax.cli.main import main; main(sys.argv[1:]); "
-    code += "assert 'jax' not in sys.modules"
-    command = [sys.executable, "-c", code, "watch", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = watch(folder)
     assert done.returncode == 0, done.stderr
     assert "100/400" in done.stdout and json.dumps(done.stderr) == '""'
 

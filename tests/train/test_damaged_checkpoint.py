@@ -130,6 +130,32 @@ def test_a_checkpoint_under_another_number(folder):
     shutil.copytree(folder / "checkpoints/4", folder / "checkpoints/900")
     step, (line,) = restore_whole(folder)
     assert step == 4 and "checkpoints/900" in line and "that of step 4" in line
+    assert "again" not in line
+
+
+def test_a_copy_of_the_last_one_that_is_damaged_too(folder):
+    """What is trained again ends at the step that was reached."""
+    shutil.move(folder / "checkpoints/4", folder / "checkpoints/900")
+    step, (line,) = restore_whole(folder)
+    assert step == 2 and "steps 3 to 4 are trained again" in line
+
+
+def test_neither_a_record_nor_the_list_of_what_was_saved(folder):
+    shutil.rmtree(folder / "checkpoints/4/record")
+    (folder / "checkpoints/4/_CHECKPOINT_METADATA").unlink()
+    step, (line,) = restore_whole(folder)
+    assert step == 2 and "4/_CHECKPOINT_METADATA" in line
+
+
+def test_a_checkpoint_of_an_earlier_release(folder):
+    """It has no record, and is read with a warning."""
+    shutil.rmtree(folder / "checkpoints/4/record")
+    file = folder / "checkpoints/4/_CHECKPOINT_METADATA"
+    saved = json.loads(file.read_text())
+    del saved["item_handlers"]["record"]
+    file.write_text(json.dumps(saved))
+    step, (line,) = restore_whole(folder)
+    assert step == 4 and "checkpoints/4: it has no digests" in line
 
 
 def test_an_array_of_another_checkpoint(folder):
