@@ -86,6 +86,14 @@ CHANGES = {
     "data.pipeline": "host",
     "data.workers": 9,
     "data.data_dir": "elsewhere",
+    "compute.how": "pmap",
+    "compute.data": 3,
+    "compute.fsdp": 2,
+    "compute.shard": {"*/kernel": 0},
+    "compute.remat": "all",
+    "compute.steps_per_call": 5,
+    "compute.several_processes": True,
+    "compute.lost_after": 9.0,
 }
 
 
@@ -110,7 +118,11 @@ def test_a_free_field_may_differ(field):
 
 
 @pytest.mark.parametrize(
-    "field, value", [("data.crop", "host"), ("seeds", 2), ("batch", 8), ("seed", 1)]
+    "field, value",
+    [
+        *(("data.crop", "host"), ("seeds", 2), ("batch", 8), ("seed", 1)),
+        *(("compute.precision", "bfloat16"), ("compute.accumulate", 2)),
+    ],
 )
 def test_any_other_field_may_not(field, value):
     (line,) = find_differences(make_identity(RUN), with_field(field, value))

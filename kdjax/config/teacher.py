@@ -17,9 +17,8 @@ from kdjax.config.bounds import (
 from kdjax.config.checks import require, require_local, require_path
 from kdjax.config.data import Views
 from kdjax.config.model import ModelConfig
-from kdjax.config.training import Optim
+from kdjax.config.training import Optim, Precision
 
-Precision = Literal["float32", "bfloat16"]
 Mean = Literal["logits", "probabilities"]
 Outputs = Literal["logits", "probabilities", "embedding"]
 

@@ -21,6 +21,7 @@ from kdjax.config.bounds import (
 from kdjax.config.checks import is_number, require, require_path
 
 Level = Literal["constant", "linear", "cosine"]
+Precision = Literal["float32", "bfloat16"]
 # From Python also a function; the command line and `config.json` have names alone.
 if TYPE_CHECKING:
     Loss = str | Callable[..., Any]
@@ -58,6 +59,9 @@ class Optim:
     """`steps` only: the fractions of the run after which the rate falls by gamma."""
     gamma: Nonnegative = 0.1
     """`steps` only: the factor."""
+    ema: BelowOne = 0.0
+    """Decay of an exponential moving average (EMA) of the network's variables, which is
+    then what is evaluated and taken out; 0: the variables themselves."""
     parameters: tuple[Text, ...] = ()
     """Patterns of the parameters that move, such as `stage1/*` or `*/bias`. The others
     keep their values, and do not decay. Empty: all. Those of a run are the student's;
@@ -241,7 +245,10 @@ class Skip:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Devices and compilation of the step; changes speed, not results."""
+    """Devices, memory and precision of the step.
+
+    Only `precision` and `accumulate` change results.
+    """
 
     how: Literal["jit", "pmap"] = "jit"
     """jit: over a mesh, state sharded by rule. pmap: state copied to every device; a
@@ -250,6 +257,22 @@ class Compute:
     """Devices that share a batch; 0: all devices divided by `fsdp`."""
     fsdp: AtLeastOne = 1
     """Devices that share each large parameter (jit only)."""
+    precision: Precision = "float32"
+    """Arithmetic of the networks that learn, in training. Their parameters, gradients
+    and losses stay in float32. A teacher has its own (`teacher.precision`)."""
+    remat: Literal["none", "products", "all"] = "none"
+    """Activations that are computed again for the gradient, instead of kept. all: those
+    inside each block of a network, such as a residual block; products: of them, those
+    that are no output of a convolution or matrix product."""
+    accumulate: AtLeastOne = 1
+    """Parts of a batch, one after another, whose gradients are averaged."""
+    shard: dict[str, Annotated[int, Ge(-1), Le(8)]] = dataclasses.field(
+        default_factory=dict
+    )
+    """The axis of a parameter that `fsdp` divides, from 0, or -1 for a copy on every
+    device, by a pattern of the end of its path, such as `student/head/*` or `*/kernel`.
+    The first pattern that fits counts. Others follow the rule: the largest axis that
+    divides, from 1,024 elements on."""
     steps_per_call: Count = 0
     """Steps per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
     several_processes: bool = False
@@ -264,3 +287,15 @@ class Compute:
         require(ok, f"{at}.fsdp", "1 with pmap", self.fsdp)
         ok = self.how == "jit" or not self.several_processes
         require(ok, f"{at}.how", "jit with several processes", self.how)
+        for pattern in self.shard:
+            expected = f"none without {at}.fsdp"
+            require(self.fsdp > 1, f"{at}.shard", expected, pattern)
+
+    def on_one_device(self) -> "Compute":
+        """The same step on one device."""
+        return Compute(
+            data=1,
+            precision=self.precision,
+            remat=self.remat,
+            accumulate=self.accumulate,
+        )

@@ -37,7 +37,7 @@ from kdjax.plan.forecast import Figures, from_values, to_values
 from kdjax.plan.hardware import Hardware, find_hardware
 from kdjax.plan.traffic import find_collectives
 from kdjax.setup.shapes import step_shapes
-from kdjax.train import compiled, sharding
+from kdjax.train import sharding
 
 # Fields that follow from the program alone.
 _COMPILED = ("program", "problem", "accessed", "collectives")
@@ -65,7 +65,7 @@ def _trainings(run: Run, examples: int, classes: int) -> list[Training]:
     """The trainings of a run, with data that have shapes alone."""
     run, given = _without_files(run)
     # The mesh of a job is of this machine's devices, which train nothing here.
-    local = dataclasses.replace(run, compute=Compute(data=1))
+    local = dataclasses.replace(run, compute=run.compute.on_one_device())
     splits = _blank_splits(run, examples, classes) if examples else None
     outline = open_job(local, splits, console=Console(file=io.StringIO()))
     trainings = plan_trainings(outline)[given:]
@@ -131,8 +131,7 @@ class _Compiler:
         on_cpu = hardware.platform == "cpu"
         steps = run.compute.steps_per_call or (1 if on_cpu else _STEPS)
         steps = min(steps, run.steps)
-        options = parts.constant_axes, run.seeds, run.compute.how
-        step = compiled.compile_step(parts.step, mesh, *options)
+        step = parts.compile_step()
         arguments = step_shapes(parts, steps)
         live = teacher if "teacher" in parts.constants else None
         student = BoundModel(parts.student, _variables(parts), 0, run.model.resolution)

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from kdjax import setup
-from kdjax.config import Compute, ConfigError, require, to_path
+from kdjax.config import ConfigError, require, to_path
 from kdjax.core.types import Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import prepare
@@ -85,7 +85,10 @@ def replay(
     require(seed in seeds, "seed", expected, seed)
     # One device, on which any part of the step can be looked at.
     run = dataclasses.replace(
-        run, workdir=str(folder), compute=Compute(data=1), baselines=()
+        run,
+        workdir=str(folder),
+        compute=run.compute.on_one_device(),
+        baselines=(),
     )
     job, trainings = prepare(open_job(run, splits, model, teacher, console))
     training = trainings[-1]
@@ -111,9 +114,7 @@ def _reach(training: Training, step: int) -> tuple[setup.Parts, PyTree, PyTree, 
     )
     checkpoints = Checkpoints(run.folder)
     state, start = first_state(parts, checkpoints, before=step)
-    one = compiled.compile_step(
-        parts.step, parts.mesh, parts.constant_axes, run.seeds, "jit"
-    )
+    one = parts.compile_step()
     constants = setup.place_constants(parts)
     batches = setup.make_batches(parts)(start)
     running = one.enter(state)

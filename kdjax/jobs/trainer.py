@@ -25,7 +25,7 @@ from kdjax.data.source import Source
 from kdjax.jobs.start import lock_folder
 from kdjax.models import zoo
 from kdjax.setup.identity import Identity, fingerprint_teacher
-from kdjax.train import compiled, loop, sharding
+from kdjax.train import loop
 from kdjax.train.checkpoint import Checkpoints, has_checkpoints
 from kdjax.train.progress import Bar, stage
 from kdjax.train.state import TrainState
@@ -191,9 +191,7 @@ def _fit(
 ) -> tuple[TrainState, float]:
     """The trained state and the seconds spent, from the last checkpoint on."""
     run, folder = parts.run, parts.run.folder
-    step = compiled.compile_step(
-        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
-    )
+    step = parts.compile_step()
     before = time.monotonic()
     state, seconds, start = _resume(parts, checkpoints)
     restore = time.monotonic() - before if start else 0.0
@@ -267,17 +265,14 @@ def first_state(
     before: of the checkpoints of earlier steps than this; damaged ones then stay where
         they are.
     """
-    run = parts.run
-    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
-    init = parts.make_state, parts.mesh, seeds, parts.start
-    like = sharding.abstract_sharded(*init)
+    like = parts.state_shapes()
     if before is None:
         state = checkpoints.restore_whole(like)
     else:
         steps = [x for x in checkpoints.steps() if x < before]
         state = checkpoints.restore(like, steps[-1]) if steps else None
     if state is None:
-        return sharding.create_sharded(*init), 0
+        return parts.create_state(), 0
     return state, int(np.max(jax.device_get(state.step)))
 
 

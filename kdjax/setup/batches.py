@@ -23,17 +23,27 @@ def place_constants(parts: Parts) -> dict[str, Any]:
     constants["data"] = {}
     if parts.pipeline == "device":
         constants["data"] = resident.shard(parts.train, mesh)
-    for name in parts.frozen:
-        if name in constants:
-            lead = 1 if parts.constant_axes[name] == 0 else 0
-            shardings = sharding.state_sharding(mesh, constants[name], lead=lead)
-            constants[name] = jax.device_put(constants[name], shardings)
-    if "targets" in constants:
-        replicated = sharding.replicated(mesh)
-        constants["targets"] = jax.device_put(constants["targets"], replicated)
+    for name, where in constant_shardings(parts).items():
+        constants[name] = jax.device_put(constants[name], where)
     if parts.run.compute.how == "pmap":
         constants = jax.device_get(constants)
     return constants
+
+
+def constant_shardings(parts: Parts) -> dict[str, Any]:
+    """Shardings of the constants but the data: frozen networks as those that learn, and
+    targets that are copied."""
+    mesh, constants, found = parts.mesh, parts.constants, {}
+    copied = sharding.replicated(mesh)
+    for name in constants:
+        if name in parts.frozen:
+            lead = 1 if parts.constant_axes[name] == 0 else 0
+            options = {"lead": lead, "shard": parts.run.compute.shard}
+            named = {name: constants[name]}
+            found |= sharding.state_sharding(mesh, named, **options)
+        elif name == "targets":
+            found[name] = jax.tree.map(lambda _: copied, constants[name])
+    return found
 
 
 def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
@@ -45,7 +55,7 @@ def make_batches(parts: Parts) -> Callable[[int], Iterator[dict[str, Any]]]:
     """
     rows_at = _make_rows(parts)
     on_device = parts.pipeline == "device" and parts.store is None
-    seeds = _seeds(parts)
+    seeds = parts.seeds
 
     def whole(step: int, rows: dict[str, Any]) -> dict[str, Any]:
         cycled = np.int32(parts.cycle_step(step))
@@ -79,16 +89,11 @@ def _as_array(x: Any) -> Any:
     return x
 
 
-def _seeds(parts: Parts) -> np.ndarray:
-    run = parts.run
-    return np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
-
-
 def _make_rows(parts: Parts) -> Callable[[int], dict[str, Any]]:
     """`step -> {name: [seeds, rows of this process, ...]}`; may run in a thread."""
     run, source, store = parts.run, parts.train, parts.store
     options: dict[str, Any] = {"batch": run.batch}
-    options["seeds"] = [int(seed) for seed in _seeds(parts)]
+    options["seeds"] = [int(seed) for seed in parts.seeds]
     local = slice(None)
     make = functools.partial(order.rows_at, n=len(source), **options)
     if parts.pipeline == "host":

@@ -22,7 +22,7 @@ from kdjax.setup import batches
 from kdjax.setup.load_models import InitialVariables
 from kdjax.setup.measure import blank_images
 from kdjax.setup.parts import Parts, make_parts
-from kdjax.train import compiled, sharding
+from kdjax.train import sharding
 from kdjax.train.loop import stack
 from kdjax.train.state import TrainState, network_variables
 
@@ -49,7 +49,7 @@ def check_fit(
     """
     sharding.make_mesh(run.compute, run.batch)
     store = reader.open_if_named(run, train, teacher)
-    one_seed = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
+    one_seed = dataclasses.replace(run, compute=run.compute.on_one_device(), seeds=1)
     if teacher is not None:
         variables = _shapes_of_one_seed(teacher.variables, teacher.axis)
         teacher = teacher._replace(variables=variables, axis=None)
@@ -288,11 +288,7 @@ def measure_step(parts: Parts, steps_per_call: int) -> tuple[StepCost, TrainStat
       The cost, and a state after these steps.
     """
     run = parts.run
-    step = compiled.compile_step(
-        parts.step, parts.mesh, parts.constant_axes, run.seeds, run.compute.how
-    )
-    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
-    state = sharding.create_sharded(parts.make_state, parts.mesh, seeds, parts.start)
+    step, state = parts.compile_step(), parts.create_state()
     constants = batches.place_constants(parts)
     coming = batches.make_batches(parts)(0)
     count = min(steps_per_call, run.steps)

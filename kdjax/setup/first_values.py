@@ -132,7 +132,7 @@ def check_losses(
         such gradients, or a strategy that declares `labels=False` and has another loss
         with other labels.
     """
-    one_seed = dataclasses.replace(run, compute=configs.Compute(data=1), seeds=1)
+    one_seed = dataclasses.replace(run, compute=run.compute.on_one_device(), seeds=1)
     first = {
         name: InitialVariables(jax.device_get(_of_first_seed(*x)))
         for name, x in initial.items()

@@ -39,7 +39,15 @@ from kdjax.strategies import kernels
 FREE = {
     "name": "a label in tables and figures",
     "workdir": "a folder may be moved",
-    "compute": "the number of devices changes speed, not results",
+    "compute.how": "both ways to compile a step compute the same",
+    **dict.fromkeys(
+        ("compute.data", "compute.fsdp", "compute.shard"),
+        "the devices, and how they share parameters, change speed, not results",
+    ),
+    "compute.remat": "activations that are computed again are the same",
+    "compute.steps_per_call": "the number of steps in a call changes speed alone",
+    "compute.several_processes": "the same batches come of any number of processes",
+    "compute.lost_after": "it matters where a process is lost alone",
     "trackers": "they receive a copy of the metrics",
     "skip": "without it the run ends where a step would be left out",
     "data.pipeline": "both input pipelines yield the same batches",

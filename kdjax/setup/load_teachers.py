@@ -29,6 +29,7 @@ from kdjax.core import runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
 from kdjax.models import weights, zoo
+from kdjax.models.precision import cast_floats, compute_in
 from kdjax.setup.load_models import (
     load_pretrained,
     load_trained,
@@ -359,22 +360,9 @@ def cast(teacher: BoundModel, precision: str) -> BoundModel:
     if precision == "float32":
         return teacher
 
-    def cast_leaf(x: Any) -> Any:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        if isinstance(x, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(x.shape, precision)
-        return jnp.asarray(x, precision)
-
-    def apply(variables, images, *, train=False, rngs=None):
-        images = jax.tree.map(lambda x: x.astype(precision), images)
-        result = teacher.model.apply(variables, images, train=train, rngs=rngs)
-        output, state = result
-        outputs = jax.tree.map(lambda x: x.astype(jnp.float32), tuple(output))
-        return Output(*outputs), state
-
     def init(key, images):
-        return jax.tree.map(cast_leaf, teacher.model.init(key, images))
+        return cast_floats(teacher.model.init(key, images), precision)
 
-    variables = jax.tree.map(cast_leaf, teacher.variables)
-    return teacher._replace(model=Model(init, apply), variables=variables)
+    model = compute_in(teacher.model, precision)._replace(init=init)
+    variables = cast_floats(teacher.variables, precision)
+    return teacher._replace(model=model, variables=variables)

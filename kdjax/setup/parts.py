@@ -1,46 +1,45 @@
 """The parts of one training: networks, strategy, views, step and constants."""
 
-import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.augment import views
 from kdjax.cache import reader, targets
 from kdjax.cache.store import Store
-from kdjax.config import ConfigError, MovingAverage, Run, require
-from kdjax.core import keys
-from kdjax.core.seeds import map_seeds
+from kdjax.config import MovingAverage, Run, require
 from kdjax.core.types import (
     STUDENT,
     Array,
-    Batch,
     BoundModel,
     Model,
     PyTree,
     Strategy,
     Teacher,
     View,
-    make_batch,
 )
 from kdjax.data import pipeline, resident
 from kdjax.data.source import Source, check_labeled
 from kdjax.data.streamed import HostCrop
-from kdjax.models import weights, zoo
-from kdjax.setup.load_models import (
-    InitialVariables,
-    load_initial,
+from kdjax.models import zoo
+from kdjax.models.precision import compute_in
+from kdjax.models.rematerialize import rematerialize
+from kdjax.setup.initialize import (
+    Example,
+    check_projectors,
+    make_init,
+    make_optimizer,
 )
+from kdjax.setup.load_models import InitialVariables, load_initial
 from kdjax.strategies.choose import make_strategy
 from kdjax.strategies.pairing import expand_pairs, name_projector
 from kdjax.teachers.ema import moving_average
 from kdjax.teachers.frozen import frozen
-from kdjax.train import compiled, optimizer, sharding, state, step, turns
+from kdjax.train import compiled, sharding, state, step
 from kdjax.train.state import TrainState
 
 
@@ -81,6 +80,44 @@ class Parts(NamedTuple):
         """The step whose batch step `step_number` repeats, in cycles of a cache."""
         return step_number if self.store is None else step_number % self.store.records
 
+    def compile_step(self) -> compiled.Compiled:
+        """The compiled step of the run, over its devices."""
+        compute = self.run.compute
+        return compiled.compile_step(
+            self.step,
+            self.mesh,
+            self.constant_axes,
+            self.run.seeds,
+            compute.how,
+            shard=compute.shard,
+        )
+
+    def create_state(self) -> TrainState:
+        """The state before the first step, created on the devices."""
+        return sharding.create_sharded(
+            self.make_state,
+            self.mesh,
+            self.seeds,
+            self.start,
+            shard=self.run.compute.shard,
+        )
+
+    def state_shapes(self) -> TrainState:
+        """The shapes of the state, with the shardings that it would be created with."""
+        return sharding.abstract_sharded(
+            self.make_state,
+            self.mesh,
+            self.seeds,
+            self.start,
+            shard=self.run.compute.shard,
+        )
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """The seeds of the run, int32."""
+        first = self.run.seed
+        return np.arange(first, first + self.run.seeds, dtype=np.int32)
+
     def student_variables(self, train_state: TrainState) -> PyTree:
         """The variables of the network that is evaluated, from a training state."""
         return state.network_variables(train_state, self.strategy.student)
@@ -119,9 +156,14 @@ def make_parts(
         )
         for name, network in run.networks.items()
     }
+    learner = _in_training(model, run)
+    networks = {
+        name: x if run.networks[name].frozen else _in_training(x, run)
+        for name, x in networks.items()
+    }
     strategy = make_strategy(
         run,
-        model,
+        learner,
         teacher_model,
         train.classes,
         axis_name,
@@ -135,7 +177,7 @@ def make_parts(
         initial = load_initial(run, train, mesh, student)
     if store is None:
         store = reader.open_if_named(run, train, teacher)
-    teacher_fn, constants, axes = _make_teacher(run, model, teacher, store, strategy)
+    teacher_fn, constants, axes = _make_teacher(run, learner, teacher, store, strategy)
     fixed = {k: initial[k] for k, network in run.networks.items() if network.frozen}
     constants |= {name: x.variables for name, x in fixed.items()}
     axes |= {name: x.axis for name, x in fixed.items()}
@@ -147,12 +189,12 @@ def make_parts(
     }
     learning = {STUDENT, *run.networks, *carried} - {*fixed}
     start = {name: x for name, x in initial.items() if name in learning}
-    example = _Example(
+    example = Example(
         run, train, model, teacher, teacher_fn, store, strategy.student, fixed
     )
     if carried:
-        _check_projectors(strategy, example, carried, start)
-    update, rates = _make_optimizer(strategy, example)
+        check_projectors(strategy, example, carried, start)
+    update, rates, averages = make_optimizer(strategy, example)
     # Devices to plan for have no memory to look at.
     budget = pipeline.device_budget(mesh) if run.data.pipeline == "auto" else 0
     feed = pipeline.choose_pipeline(train, budget, run.data.pipeline)
@@ -174,12 +216,14 @@ def make_parts(
             axis_name=axis_name,
             frozen=("teacher", *fixed),
             largest=(run.skip.above or math.inf) if run.skip.most else None,
+            parts=run.compute.accumulate,
+            averages=averages,
         ),
         constants=constants,
         constant_axes=axes,
         frozen=("teacher", *fixed),
-        make_state=_make_init(
-            strategy, example, update, {k: x.axis for k, x in start.items()}
+        make_state=make_init(
+            strategy, example, update, {k: x.axis for k, x in start.items()}, averages
         ),
         start={k: x.variables for k, x in start.items()},
         pipeline=feed,
@@ -188,67 +232,19 @@ def make_parts(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Example:
-    """A batch of one example, all zeros, with the shapes of a real one.
+def _in_training(model: Model, run: Run) -> Model:
+    """A network as training applies it: in the precision of the config, its blocks
+    computed again where the config says so.
 
-    For initialization: networks need shapes, and the teacher is traced for them once.
+    Its evaluation stays in float32, as that of the student that is taken out.
     """
-
-    run: Run
-    train: Source
-    student: Model
-    teacher: BoundModel | None
-    teacher_fn: Teacher | None
-    store: Store | None
-    network: str
-    fixed: Mapping[str, InitialVariables]
-
-    def __call__(self) -> Batch:
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._shapes)
-
-    @functools.cached_property
-    def _shapes(self) -> Batch:
-        return jax.eval_shape(self._make)
-
-    def _make(self) -> Batch:
-        size, channels = self.run.model.resolution, self.train.shape[-1]
-        teacher_size = size if self.teacher is None else self.teacher.resolution
-        student_images, teacher_images = jax.tree.map(
-            lambda size: jnp.zeros((1, size, size, channels), jnp.float32),
-            (size, teacher_size),
-        )
-        zero = jnp.zeros(1, jnp.int32)
-        view = View(student_images, teacher_images, zero, index=zero)
-        frozen = {name: _blank(x.variables, x.axis) for name, x in self.fixed.items()}
-        if self.teacher_fn is None:
-            return make_batch(view, None, frozen)
-        constants = self._constants()
-        frozen |= {k: x for k, x in constants.items() if k == "teacher"}
-        return make_batch(view, self._targets(view, constants), frozen)
-
-    def _constants(self) -> dict[str, Any]:
-        if self.store is not None:
-            return {"targets": targets.blank_example(self.store)}
-        if self.teacher is None:
-            return {}
-        return {"teacher": _blank(self.teacher.variables, self.teacher.axis)}
-
-    def _targets(self, view: View, constants: dict[str, Any]) -> Any:
-        assert self.teacher_fn is not None
-        rows = {"index": jnp.zeros(1, jnp.int32)}
-        rows |= {k: x for k, x in constants.items() if k == "targets"}
-        carried: PyTree = {}
-        if self.store is None and self.teacher is None:
-            variables = self.student.init(jax.random.key(0), view.student)
-            carried = self.teacher_fn.init({self.network: variables})
-        return self.teacher_fn.targets(carried, view, {"rows": rows}, constants)
-
-
-def _blank(variables: PyTree, axis: int | None) -> PyTree:
-    """Zeros with the shapes of the variables of one seed."""
-    lead = 1 if axis == 0 else 0
-    return jax.tree.map(lambda x: jnp.zeros(x.shape[lead:], x.dtype), variables)
+    compute = run.compute
+    if compute.remat != "none":
+        keep = "products" if compute.remat == "products" else "nothing"
+        model = rematerialize(model, keep, field="compute.remat")
+    if compute.precision != "float32":
+        model = compute_in(model, compute.precision)
+    return model
 
 
 def _make_teacher(
@@ -275,69 +271,6 @@ def _make_teacher(
         return targets.replayed_teacher(**options), constants, axes
     constants["targets"], axes["targets"] = targets.read_fixed(store)
     return targets.fixed_teacher(**options), constants, axes
-
-
-def _check_projectors(
-    strategy: Strategy,
-    example: _Example,
-    fields: Mapping[str, str],
-    start: Mapping[str, InitialVariables],
-) -> None:
-    """Refuse projectors of an earlier run that have other shapes.
-
-    fields: of the config, by network.
-    """
-    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), example()))
-    for name, field in fields.items():
-        variables = jax.eval_shape(lambda x=start[name]: _blank(*x))
-        mismatches = weights.find_mismatches(networks.get(name, {}), variables)
-        expected = "a projector of these taps and this name"
-        if mismatches:
-            got = weights.summarize_mismatches(mismatches)
-            raise ConfigError(field, expected, shown=got)
-
-
-def _make_optimizer(strategy: Strategy, example: _Example):
-    """The update of all trained networks, and `step -> rates`."""
-    networks = jax.eval_shape(lambda: strategy.init(jax.random.key(0), example()))
-    turns.check_networks(strategy, networks)
-    trained = [name for name, x in networks.items() if "params" in x]
-    run = example.run
-    for name, network in run.networks.items():
-        known = (*run.networks, *networks)
-        ok = network.frozen or name in trained
-        expected = f"a network that the strategy trains, of {sorted(trained)}"
-        require(ok, f"networks.{name}", expected, sorted(known))
-    own = {name: network.optim for name, network in run.networks.items()}
-    # The run's patterns are of the student's parameters; a projector has none such.
-    others = dataclasses.replace(run.optim, parameters=())
-    optims = {
-        name: strategy.optim.get(name)
-        or own.get(name)
-        or (run.optim if name == strategy.student else others)
-        for name in trained
-    }
-    each = {name: optimizer.make_optimizer(x, name) for name, x in optims.items()}
-    return optimizer.by_network(each), optimizer.network_rates(optims, run.steps)
-
-
-def _make_init(
-    strategy: Strategy,
-    example: _Example,
-    update: Any,
-    start_axes: dict[str, int | None],
-) -> Callable[..., TrainState]:
-    """`(seeds, start) -> state` of all seeds, before the first step."""
-
-    def init_one(seed: Array, start: dict[str, PyTree]) -> TrainState:
-        networks = strategy.init(keys.purpose_key(seed, "init"), example())
-        for name, variables in start.items():
-            network = strategy.student if name == STUDENT else name
-            networks[network] = jax.tree.map(jnp.asarray, variables)
-        return state.create_state(networks, update, example.teacher_fn)
-
-    # Mapped on CPU too: what is left of an initialization has no convolution.
-    return map_seeds(init_one, (0, start_axes), example.run.seeds, unroll=False)
 
 
 def _make_host_crop(run: Run, teacher: BoundModel | None) -> HostCrop | None:

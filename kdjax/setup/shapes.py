@@ -3,12 +3,11 @@
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from kdjax.core.types import PyTree
 from kdjax.data import resident
-from kdjax.setup.batches import blank_batch
+from kdjax.setup.batches import blank_batch, constant_shardings
 from kdjax.setup.parts import Parts
 from kdjax.train import sharding
 
@@ -21,10 +20,7 @@ def step_shapes(parts: Parts, steps: int) -> tuple[PyTree, dict[str, Any], Any]:
 
     parts: with shapes or arrays as variables, and any images.
     """
-    mesh, run = parts.mesh, parts.run
-    seeds = np.arange(run.seed, run.seed + run.seeds, dtype=np.int32)
-    state = sharding.abstract_sharded(parts.make_state, mesh, seeds, parts.start)
-    return state, _batches(parts, steps), _constants(parts)
+    return parts.state_shapes(), _batches(parts, steps), _constants(parts)
 
 
 def _batches(parts: Parts, steps: int) -> dict[str, Any]:
@@ -57,16 +53,8 @@ def _constants(parts: Parts) -> dict[str, Any]:
             )
             for name, x in resident.to_arrays(parts.train).items()
         }
-    for name in parts.frozen:
-        if name in constants:
-            lead = 1 if parts.constant_axes[name] == 0 else 0
-            where = sharding.state_sharding(mesh, constants[name], lead=lead)
-            constants[name] = jax.tree.map(_with_sharding, constants[name], where)
-    if "targets" in constants:
-        copied = sharding.replicated(mesh)
-        constants["targets"] = jax.tree.map(
-            lambda x: _with_sharding(x, copied), constants["targets"]
-        )
+    for name, where in constant_shardings(parts).items():
+        constants[name] = jax.tree.map(_with_sharding, constants[name], where)
     return constants
 
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
+from kdjax.core.average import move_average, start_average
 from kdjax.core.types import Model, Output, PyTree, Teacher, View
 
 
@@ -37,21 +36,10 @@ def moving_average(
         raise ValueError(f"decay: expected a number in [0, 1), got {decay}")
 
     def init(variables: dict[str, PyTree]) -> PyTree:
-        # A copy: the state is donated, and no buffer may be donated twice.
-        average = jax.tree.map(lambda x: jnp.array(x, copy=True), variables[network])
-        return {"average": average, "updates": jnp.zeros((), jnp.int32)}
+        return start_average(variables[network])
 
     def update(state: PyTree, variables: dict[str, PyTree]) -> PyTree:
-        keep = jnp.minimum(decay, 1 - 1 / (state["updates"] + 1.0))
-
-        def move(new: Any, old: Any) -> Any:
-            if not jnp.issubdtype(old.dtype, jnp.floating):
-                return new
-            moved: Any = optax.incremental_update(new, old, 1 - keep)
-            return moved.astype(old.dtype)
-
-        average = jax.tree.map(move, variables[network], state["average"])
-        return {"average": average, "updates": state["updates"] + 1}
+        return move_average(state, variables[network], decay)
 
     def targets(state: PyTree, view: View, batch: Any, constants: Any) -> Output:
         output, _ = student.apply(

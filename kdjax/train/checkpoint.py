@@ -148,7 +148,7 @@ class Checkpoints:
         self._delete()
         best = self._best_accuracy
         metrics = None if accuracy is None else {"accuracy": accuracy}
-        tree = state._asdict()
+        tree = _items(state)
         log = runlog.hash_metrics(self.path.parent)
         record = restore.make_record(tree, step, accuracy, log)
         items = {
@@ -199,7 +199,7 @@ class Checkpoints:
         like: a state, or its shapes with shardings; another architecture or optimizer
             is an error that lists every array that differs.
         """
-        return TrainState(**self._read(like._asdict(), step, exact=True))
+        return TrainState(**self._read(_items(like), step, exact=True))
 
     def restore_whole(self, like: TrainState) -> TrainState | None:
         """The state of the last checkpoint that is whole, laid out like `like`.
@@ -264,7 +264,13 @@ class Checkpoints:
         hosts.wait_for_all(f"moved {self._at(step)}")
 
     def restore_network(self, like: PyTree, network: str, step: int | None = None):
-        """The variables of one network alone, laid out like `like`."""
+        """The variables of one network alone, laid out like `like`: their moving
+        average where the checkpoint has one."""
+        tree = restore.read_shapes(self._at(self._require_step(step)))
+        if network in tree.get("averages", {}):
+            expected = {"averages": {network: {"average": like}}}
+            restored = self._read(expected, step, exact=False)
+            return restored["averages"][network]["average"]
         others = {k: v for k, v in like.items() if k != "params"}
         expected = {"params": {network: like["params"]}}
         if others:
@@ -282,16 +288,15 @@ class Checkpoints:
         """
         step = self._require_step(None)
         tree = restore.read_shapes(self._at(step))
-        parts = {
-            key: {network: jax.tree.map(_abstract_host, tree[key][network])}
-            for key in ("params", "model_state")
-            if network in tree.get(key, {})
-        }
-        if "params" not in parts:
+        if network in tree.get("averages", {}):
+            saved = tree["averages"][network]["average"]
+        elif network in tree["params"]:
+            state = tree.get("model_state", {}).get(network, {})
+            saved = {"params": tree["params"][network], **state}
+        else:
             return None
-        restored = jax.device_get(self._read(parts, step, exact=False))
-        state = restored.get("model_state", {}).get(network, {})
-        return {"params": restored["params"][network], **state}
+        like = jax.tree.map(_abstract_host, saved)
+        return jax.device_get(self.restore_network(like, network, step))
 
     def _read(
         self, expected: Mapping[str, Any], step: int | None, exact: bool
@@ -313,6 +318,15 @@ class Checkpoints:
         if self._opened is not None:
             self._opened.close()
             self._delete()
+
+
+def _items(state: TrainState) -> dict[str, PyTree]:
+    """The state by name, without the averages that it has not: checkpoints of earlier
+    releases have none."""
+    items = state._asdict()
+    if not items["averages"]:
+        del items["averages"]
+    return items
 
 
 def _abstract_host(x: Any) -> jax.ShapeDtypeStruct:

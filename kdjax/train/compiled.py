@@ -1,6 +1,6 @@
 """The two ways to compile one step: `jax.jit` over a mesh, and `jax.pmap`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,7 @@ def compile_step(
     how: str,
     *,
     unroll: bool | None = None,
+    shard: Mapping[str, int] | None = None,
 ) -> Compiled:
     """Compile one pure update for all seeds, over the devices of a mesh.
 
@@ -55,13 +56,15 @@ def compile_step(
       seeds: the number of seeds.
       how: "jit" or "pmap", equal in value.
       unroll: write the seeds out one after another; None does so on CPU alone.
+      shard: axes of parameters by pattern, as of `sharding.state_sharding`.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     one_by_one = on_cpu if unroll is None else unroll
     axes = 0, SEED_AXES, constant_axes
     all_seeds = map_seeds(step, axes, seeds, unroll=one_by_one)
-    make = {"jit": _jit, "pmap": _pmap}
-    return make[how](all_seeds, mesh)
+    if how == "pmap":
+        return _pmap(all_seeds, mesh)
+    return _jit(all_seeds, mesh, shard)
 
 
 def _steps(step: Step) -> Step:
@@ -76,16 +79,16 @@ def _steps(step: Step) -> Step:
     return run
 
 
-def _jit(step: Step, mesh: Mesh) -> Compiled:
+def _jit(step: Step, mesh: Mesh, shard: Mapping[str, int] | None) -> Compiled:
     def run(state: TrainState, batch: StepInputs, constants: Any):
         new, metrics = _steps(step)(state, batch, constants)
-        where = sharding.state_sharding(mesh, new)
+        where = sharding.state_sharding(mesh, new, shard=shard)
         new = jax.lax.with_sharding_constraint(new, where)
         return new, jax.lax.with_sharding_constraint(metrics, sharding.replicated(mesh))
 
     compiled = jax.jit(run, donate_argnums=0)
 
-    def shard(path: tuple, x: Any) -> Any:
+    def put(path: tuple, x: Any) -> Any:
         if isinstance(x, jax.Array | jax.ShapeDtypeStruct):
             return x
         divided = path[0].key == "rows"
@@ -94,7 +97,7 @@ def _jit(step: Step, mesh: Mesh) -> Compiled:
     def place(batch: StepInputs) -> StepInputs:
         if mesh.size == 1 and jax.process_count() == 1:
             return batch
-        return jax.tree_util.tree_map_with_path(shard, batch)
+        return jax.tree_util.tree_map_with_path(put, batch)
 
     def call(state: TrainState, batch: StepInputs, constants: Any):
         return compiled(state, place(batch), constants)

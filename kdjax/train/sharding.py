@@ -1,6 +1,7 @@
 """The device mesh, and the shardings of arrays on it."""
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ def make_mesh(
     """The `('data', 'fsdp')` mesh of a config, of all devices by default.
 
     Raises ConfigError where the config names more devices than there are, or where the
-    batch does not divide by the devices that share it.
+    batch does not divide by the devices that share it, and by its parts.
     """
     devices = list(devices or jax.devices())
     available = len(devices)
@@ -33,6 +34,9 @@ def make_mesh(
         count <= available, field, f"at most the {available} devices there are", count
     )
     require(batch % count == 0, "batch", f"a multiple of {count} devices", batch)
+    parts = compute.accumulate
+    expected = f"a multiple of {count} devices times {parts} parts (compute.accumulate)"
+    require(batch % (count * parts) == 0, "batch", expected, batch)
     # Auto, not Explicit: ordinary models are not written for explicit sharding.
     return jax.make_mesh(
         (data, compute.fsdp),
@@ -47,29 +51,82 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_sharding(mesh: Mesh, tree: PyTree, *, lead: int = 1) -> PyTree:
+def state_sharding(
+    mesh: Mesh, tree: PyTree, *, lead: int = 1, shard: Mapping[str, int] | None = None
+) -> PyTree:
     """Shardings for parameters and optimizer state.
 
     Each array of at least `SHARED_FROM` elements a seed is divided over `fsdp` along
     its largest axis that divides; the others are copied. The first `lead` axes (the
     seeds) are never divided.
+
+    shard: axes by pattern, as `Compute.shard`; -1 copies. An axis that does not divide
+        is left to the rule.
     """
     parts = mesh.shape["fsdp"]
 
-    def choose_sharding(x: Any) -> NamedSharding:
+    def choose_sharding(path: tuple, x: Any) -> NamedSharding:
         sizes = x.shape[lead:]
         fits = [i for i, n in enumerate(sizes) if n % parts == 0]
-        if parts == 1 or not fits or np.prod(sizes) < SHARED_FROM:
+        axis = axis_of(path, shard or {})
+        if axis == -1 or parts == 1 or not fits:
             return replicated(mesh)
-        axis = lead + max(fits, key=lambda i: sizes[i])
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        if axis not in fits:
+            if np.prod(sizes) < SHARED_FROM:
+                return replicated(mesh)
+            axis = max(fits, key=lambda i: sizes[i])
+        return NamedSharding(mesh, PartitionSpec(*[None] * (lead + axis), "fsdp"))
 
-    return jax.tree.map(choose_sharding, tree)
+    return jax.tree_util.tree_map_with_path(choose_sharding, tree)
 
 
-def create_sharded(make: Callable[..., PyTree], mesh: Mesh, *args: Any) -> PyTree:
+def axis_of(path: tuple, shard: Mapping[str, int]) -> int | None:
+    """The axis of the first pattern that fits the end of a path; None without one."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for pattern, axis in shard.items():
+        if fnmatch.fnmatchcase(f"/{name}", f"*/{pattern}"):
+            return axis
+    return None
+
+
+def check_shard(
+    params: PyTree, shard: Mapping[str, int], parts: int, lead: int = 1
+) -> None:
+    """Refuse a pattern that no parameter has, and an axis that does not divide.
+
+    Args:
+      params: parameters by network, or their shapes.
+      shard: as `Compute.shard`.
+      parts: the devices that share a parameter.
+      lead: axes before those of a parameter.
+
+    Raises:
+      ConfigError: naming the pattern.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    for pattern, axis in shard.items():
+        found = [(p, x) for p, x in leaves if axis_of(p, {pattern: axis}) is not None]
+        field = f"compute.shard.{pattern}"
+        shown = ", ".join(
+            jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves[:3]
+        )
+        require(bool(found), field, f"a pattern of parameters such as {shown}", axis)
+        for path, x in found:
+            sizes = x.shape[lead:]
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            ok = axis == -1 or (axis < len(sizes) and sizes[axis] % parts == 0)
+            expected = f"an axis of {name} {sizes} that {parts} devices divide, or -1"
+            require(ok, field, expected, axis)
+
+
+def create_sharded(
+    make: Callable[..., PyTree],
+    mesh: Mesh,
+    *args: Any,
+    shard: Mapping[str, int] | None = None,
+) -> PyTree:
     """`make(*args)`, every array created on the devices of its sharding."""
-    shardings = state_sharding(mesh, jax.eval_shape(make, *args))
+    shardings = state_sharding(mesh, jax.eval_shape(make, *args), shard=shard)
     # Run once: on CPU, optimizing it takes 4 s and gains nothing (measured: 0.6 s).
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
@@ -88,11 +145,16 @@ def put(mesh: Mesh, x: np.ndarray, axis: int | None) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, x.__getitem__)
 
 
-def abstract_sharded(make: Callable[..., PyTree], mesh: Mesh, *args: Any) -> PyTree:
+def abstract_sharded(
+    make: Callable[..., PyTree],
+    mesh: Mesh,
+    *args: Any,
+    shard: Mapping[str, int] | None = None,
+) -> PyTree:
     """The shapes of `make(*args)` with the shardings it would be created with."""
     shapes = jax.eval_shape(make, *args)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         shapes,
-        state_sharding(mesh, shapes),
+        state_sharding(mesh, shapes, shard=shard),
     )

@@ -1,7 +1,7 @@
 """One step as a pure function; how it is compiled stands in `compiled.py`."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.core import collectives, keys
+from kdjax.core.average import move_average
 from kdjax.core.types import Array, PyTree, Strategy, Teacher, View, make_batch
 from kdjax.train import turns
+from kdjax.train.accumulate import Part, over_parts
 from kdjax.train.optimizer import restore_inactive
 from kdjax.train.state import TrainState, join
 
@@ -29,6 +31,8 @@ def make_train_step(
     axis_name: str | None = None,
     frozen: Collection[str] = ("teacher",),
     largest: float | None = None,
+    parts: int = 1,
+    averages: Mapping[str, float] | None = None,
 ) -> Step:
     """One step: apply the view, compute the targets, move the networks.
 
@@ -44,6 +48,11 @@ def make_train_step(
       largest: the norm of all gradients above which a step is left out, as are those
         with a loss or gradient that is not finite. Metrics then have `"skipped"`, 1
         for such a step. None takes every step.
+      parts: of equal size, into which each batch is divided. Teacher and networks see
+        one after another, and gradients and metrics are the means over them. So losses
+        of single examples are those of the whole batch. A loss that compares examples,
+        and BatchNorm, has those of its part.
+      averages: decays of the moving averages of the networks that have one.
 
     Returns:
       `step(state, batch, constants) -> (state, metrics)`. `batch` holds `"seed"`
@@ -54,22 +63,16 @@ def make_train_step(
 
     def step(state: TrainState, inputs: StepInputs, constants: Any):
         step_view = view(state.step, inputs, constants)
-        targets = (
-            teacher.targets(state.teacher, step_view, inputs, constants)
-            if teacher
-            else None
-        )
         fixed = {name: constants[name] for name in frozen if name in constants}
-        batch = make_batch(step_view, targets, fixed)
         key = keys.step_key(inputs["seed"], "model", state.step)
 
         def move(moving: Collection[str]) -> tuple[Any, Any, Any, Metrics]:
             """The state after `moving` have moved; the others are constants."""
 
-            def total(params: dict[str, PyTree]):
+            def total(params: dict[str, PyTree], model_state: PyTree, batch, key):
                 losses, aux = strategy.loss(
                     {**state.params, **params},
-                    state.model_state,
+                    model_state,
                     batch,
                     inputs["schedules"],
                     key,
@@ -81,8 +84,27 @@ def make_train_step(
 
             graded = jax.value_and_grad(total, has_aux=True)
             params: Any = {name: state.params[name] for name in moving}
-            (loss, (model_state, metrics)), grads = graded(params)
-            loss, metrics, grads = collectives.mean((loss, metrics, grads), axis_name)
+
+            def grade(model_state: PyTree, part: Part):
+                """The state of the networks, and means over one part of the batch."""
+                view, rows, number = part
+                targets = None
+                if teacher:
+                    part_inputs = {**inputs, "rows": rows}
+                    targets = teacher.targets(
+                        state.teacher, view, part_inputs, constants
+                    )
+                batch = make_batch(view, targets, fixed)
+                part_key = key if parts == 1 else jax.random.fold_in(key, number)
+                (loss, (model_state, metrics)), grads = graded(
+                    params, model_state, batch, part_key
+                )
+                return model_state, (loss, metrics, grads)
+
+            model_state, means = over_parts(
+                grade, state.model_state, step_view, inputs.get("rows", {}), parts
+            )
+            loss, metrics, grads = collectives.mean(means, axis_name)
             inactive = [name for name in state.params if name not in moving]
             zeros = {n: jax.tree.map(jnp.zeros_like, state.params[n]) for n in inactive}
             updates, opt_state = optimizer.update(
@@ -111,10 +133,13 @@ def make_train_step(
         else:
             moved = move(tuple(state.params))
         params, model_state, opt_state, metrics = moved
-        carried = state.teacher
+        carried, averaged, variables = {}, {}, join(params, model_state)
         if teacher:
-            carried = teacher.update(carried, join(params, model_state))
-        new = TrainState(state.step + 1, params, model_state, opt_state, carried)
+            carried = teacher.update(state.teacher, variables)
+        for name, decay in (averages or {}).items():
+            averaged[name] = move_average(state.averages[name], variables[name], decay)
+        step_number = state.step + 1
+        new = TrainState(step_number, params, model_state, opt_state, carried, averaged)
         if largest is not None:
             norm = metrics.pop(_NORM)
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)

@@ -48,3 +48,51 @@ def test_a_batch_that_does_not_divide():
 
 def test_all_devices_by_default():
     assert dict(sharding.make_mesh(Compute(fsdp=2), 8).shape) == {"data": 4, "fsdp": 2}
+
+
+SHAPES = {"params": {"student": {"head": {"kernel": (2, 64, 128), "bias": (2, 128)}}}}
+
+
+def by_pattern(shard, fsdp=4):
+    mesh = sharding.make_mesh(Compute(data=8 // fsdp, fsdp=fsdp), 8)
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    tree = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s, np.float32), SHAPES, is_leaf=is_shape
+    )
+    found = sharding.state_sharding(mesh, tree, shard=shard)
+    return {k: tuple(x.spec) for k, x in found["params"]["student"]["head"].items()}
+
+
+@pytest.mark.parametrize(
+    ("shard", "kernel", "bias"),
+    [
+        ({}, (None, None, "fsdp"), ()),
+        ({"student/head/kernel": 0}, (None, "fsdp"), ()),
+        ({"kernel": -1}, (), ()),
+        ({"head/*": 0}, (None, "fsdp"), (None, "fsdp")),
+        ({"head/bias": 0, "*": -1}, (), (None, "fsdp")),
+        # No other network, and no part of a name.
+        ({"teacher/*": -1, "ernel": -1}, (None, None, "fsdp"), ()),
+    ],
+)
+def test_patterns_of_the_config_come_before_the_rule(shard, kernel, bias):
+    assert by_pattern(shard) == {"kernel": kernel, "bias": bias}
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        ({"haed/*": 0}, r"shard.haed/\*: expected a pattern of parameters such as"),
+        (
+            {"kernel": 1},
+            r"shard.kernel: expected an axis of .*kernel \(64, 126\)",
+        ),
+        ({"bias": 1}, r"shard.bias: expected an axis of .*bias \(128,\)"),
+    ],
+)
+def test_patterns_that_fit_nothing(shard, message):
+    head = {"kernel": np.zeros((64, 126)), "bias": np.zeros(128)}
+    params = {"student": {"head": head}}
+    with pytest.raises(ConfigError, match=message):
+        sharding.check_shard(params, shard, 4, lead=0)
+    sharding.check_shard(params, {"head/kernel": 0, "bias": -1}, 4, lead=0)
