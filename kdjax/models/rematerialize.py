@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.config import require
 from kdjax.core.types import Model
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -31,8 +32,8 @@ def rematerialize(
       field: the name in an error.
 
     Raises:
-      ValueError: another `keep`; or, when the model is first applied in training, a
-        model without blocks.
+      ValueError: another `keep`.
+      ConfigError: a model without blocks, when it is first applied in training.
 
     Reference:
       Chen, Xu, Zhang, Guestrin, "Training deep nets with sublinear memory cost", 2016,
@@ -50,9 +51,8 @@ def rematerialize(
         if not train:
             return call()
         blocks = find_blocks(call)
-        if not blocks:
-            expected = "a Flax Linen network with blocks that repeat"
-            raise ValueError(f"{field}: expected {expected}, got one without")
+        expected = "a Flax Linen network with blocks that repeat"
+        require(bool(blocks), field, expected, "one without")
         with nn.intercept_methods(_Again(blocks, policy)):
             return call()
 

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from kdjax import from_linen
-from kdjax.config import ModelConfig
+from kdjax.config import ConfigError, ModelConfig
 from kdjax.models import zoo
 from kdjax.models.rematerialize import find_blocks, rematerialize
 
@@ -111,7 +111,7 @@ def test_a_network_without_blocks():
     model, images = make("vgg8")
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)
     again = rematerialize(model, field="compute.remat")
-    with pytest.raises(ValueError, match=r"compute.remat: expected a Flax Linen"):
+    with pytest.raises(ConfigError, match=r"compute.remat: expected a Flax Linen"):
         jax.eval_shape(lambda v: again.apply(v, images, train=True, rngs=None), shapes)
     # Evaluation has no gradient.
     jax.eval_shape(lambda v: again.apply(v, images, train=False, rngs=None), shapes)
