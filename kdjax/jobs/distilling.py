@@ -200,7 +200,10 @@ def _own_split(run: Run, section: str, job: Job) -> dict[str, Source]:
 
 
 def teacher_run(run: Run, folder: pathlib.Path) -> Run:
-    """The run that trains the teacher of `run` on labels, in a folder of its own."""
+    """The run that trains the teacher of `run` on labels, in a folder of its own.
+
+    It is trained in float32, so that runs of any precision share one teacher.
+    """
     config = trained_first(run.teacher)
     kind = run.teacher and run.teacher.kind
     require(config is not None, "teacher.kind", "train", kind)
@@ -214,6 +217,7 @@ def teacher_run(run: Run, folder: pathlib.Path) -> Run:
         teacher=None,
         views=config.views,
         optim=config.optim,
+        compute=dataclasses.replace(run.compute, precision="float32"),
         steps=config.steps,
     )
 
