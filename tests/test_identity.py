@@ -93,6 +93,7 @@ CHANGES = {
     "compute.remat": "all",
     "compute.steps_per_call": 5,
     "compute.several_processes": True,
+    "compute.meet_within": 9.0,
     "compute.lost_after": 9.0,
 }
 

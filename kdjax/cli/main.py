@@ -19,6 +19,7 @@ from kdjax.cli.plan_run import plan
 from kdjax.cli.run_job import plain_warnings, quiet, run_job
 from kdjax.cli.watch import watch
 from kdjax.config import (
+    Compute,
     ConfigError,
     Run,
     Stages,
@@ -353,21 +354,25 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
 def _start_long(job: Callable, run: Run, stops_together: bool = True) -> None:
     """Run a job that prints its progress."""
     print("loading libraries ...", flush=True)
-    _start(job, run.compute.several_processes, stops_together)
+    _start(job, run.compute, stops_together)
 
 
 def _start(
-    job: Callable, several_processes: bool = False, stops_together: bool = True
+    job: Callable, compute: Compute | None = None, stops_together: bool = True
 ) -> None:
     """Import JAX and run a job; what goes wrong in a known way ends in one line."""
     quiet()
-    if not several_processes:
+    if compute is None or not compute.several_processes:
         run_job(job)
         return
     from kdjax.core import hosts, supervise
 
     supervise.go_on_in_child()
-    hosts.join(stops_together=stops_together)
+    hosts.join(
+        stops_together=stops_together,
+        meet_within=compute.meet_within,
+        lost_after=compute.lost_after,
+    )
     with hosts.leave_at_once():
         run_job(job)
 

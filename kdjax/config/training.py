@@ -277,6 +277,8 @@ class Compute:
     """Steps per dispatch, by lax.scan. 0: 1 on CPU, 16 elsewhere."""
     several_processes: bool = False
     """This process is one of several that form one run (`kdjax.core.hosts.join`)."""
+    meet_within: Annotated[float, Ge(5), Le(86_400)] = 300.0
+    """Seconds in which all processes of a run must have started."""
     lost_after: Annotated[float, Ge(5), Le(3600)] = 60.0
     """Seconds without a sign of another process after which this one ends, with exit
     status 75."""

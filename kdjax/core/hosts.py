@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import re
 import sys
@@ -17,15 +18,24 @@ from jax.experimental import multihost_utils
 from kdjax.core.types import PyTree
 
 
-def join(*, stops_together: bool = True) -> None:
+def join(
+    *,
+    stops_together: bool = True,
+    meet_within: float = 300.0,
+    lost_after: float = 60.0,
+) -> None:
     """Form one run with the other processes; call it before any other use of JAX.
 
     JAX finds the others by itself on TPU pods, SLURM, Kubernetes and Open MPI.
     Elsewhere it needs three environment variables: JAX_COORDINATOR_ADDRESS (host:port
     of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-    stops_together: a SIGTERM to one process stops all at the same step, with a
+    Args:
+      stops_together: a SIGTERM to one process stops all at the same step, with a
         checkpoint, as `reached_preemption` tells them. Else it ends that process.
+      meet_within: seconds in which all processes must have come. Else JAX aborts.
+      lost_after: seconds without a sign of another process after which this one is to
+        end (`kdjax.core.liveness`). JAX aborts after 100 s at least, and no sooner.
     """
     jax.config.update("jax_enable_preemption_service", stops_together)
 
@@ -33,7 +43,11 @@ def join(*, stops_together: bool = True) -> None:
         return int(os.environ[name]) if name in os.environ else None
 
     jax.distributed.initialize(
-        num_processes=number("JAX_NUM_PROCESSES"), process_id=number("JAX_PROCESS_ID")
+        num_processes=number("JAX_NUM_PROCESSES"),
+        process_id=number("JAX_PROCESS_ID"),
+        initialization_timeout=math.ceil(meet_within),
+        # Later than kdjax, which names the process that is lost.
+        heartbeat_timeout_seconds=max(100, math.ceil(2 * lost_after)),
     )
 
 

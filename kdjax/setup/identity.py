@@ -47,7 +47,10 @@ FREE = {
     "compute.remat": "activations that are computed again are the same",
     "compute.steps_per_call": "the number of steps in a call changes speed alone",
     "compute.several_processes": "the same batches come of any number of processes",
-    "compute.lost_after": "it matters where a process is lost alone",
+    **dict.fromkeys(
+        ("compute.meet_within", "compute.lost_after"),
+        "they matter where a process is lost",
+    ),
     "trackers": "they receive a copy of the metrics",
     "skip": "without it the run ends where a step would be left out",
     "data.pipeline": "both input pipelines yield the same batches",
