@@ -246,7 +246,7 @@ def _held(state: PyTree, batch: PyTree, constants: dict[str, Any]) -> dict[str, 
     return {
         "parameters": _bytes(state.params),
         "optimizer": _bytes(state.opt_state),
-        "statistics": _bytes(state.model_state),
+        "statistics": _bytes([state.model_state, state.averages]),
         "teacher": _bytes(constants.get("teacher", {})),
         "data": _bytes([constants["data"], others]),
         "batch": _bytes(batch),

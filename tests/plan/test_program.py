@@ -2,17 +2,15 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from kdjax import setup
-from kdjax.config import Compute, Custom, Network, labels_only
+from kdjax.config import Compute, Custom, Network, Optim, labels_only
 from kdjax.jobs.distilling import prepare
 from kdjax.jobs.estimating import _with_values
 from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import make_plan
 from kdjax.setup.shapes import step_shapes
-from kdjax.train import compiled, sharding
 from kdjax.train.loop import stack
 
 FULL = pytest.mark.full
@@ -22,6 +20,13 @@ LAYOUTS = {
     "one device": {"compute": Compute(data=1)},
     "two steps a call": {"compute": Compute(data=8, steps_per_call=2)},
     "two seeds": {"compute": Compute(data=8), "seeds": 2},
+    "a large model": {
+        "compute": Compute(
+            **{"data": 2, "fsdp": 2, "precision": "bfloat16", "remat": "all"},
+            **{"accumulate": 2, "shard": {"*/kernel": -1}},
+        ),
+        "optim": Optim(warmup=2, ema=0.9),
+    },
 }
 
 
@@ -37,16 +42,12 @@ def programs(run):
             mesh=training.mesh,
             initial=training.initial,
         )
-        step = compiled.compile_step(
-            *(parts.step, parts.mesh, parts.constant_axes, parts.run.seeds, "jit")
-        )
-        seeds = np.arange(parts.run.seeds, dtype=np.int32) + parts.run.seed
-        init = parts.make_state, parts.mesh, seeds, parts.start
+        step = parts.compile_step()
         steps = make_plan(run).steps_per_call
         coming = setup.make_batches(parts)(0)
         batch = stack([next(coming) for _ in range(steps)])
         constants = setup.place_constants(parts)
-        real = step.lower(sharding.create_sharded(*init), batch, constants)
+        real = step.lower(parts.create_state(), batch, constants)
         planned = step.lower(*step_shapes(parts, steps))
         yield real.as_text(), planned.as_text()
 

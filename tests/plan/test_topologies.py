@@ -1,0 +1,41 @@
+"""Programs that XLA's compiler for TPUs makes, where it is installed (`plan-tpu`)."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not importlib.util.find_spec("libtpu"), reason="needs the extra plan-tpu"
+    ),
+]
+
+
+def plan(*words):
+    """The figures of the student's training, from the command."""
+    command = [sys.executable, "-m", "kdjax", "plan", "cifar10", "--json", *words]
+    command += ["--examples", "45000", "--classes", "10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)[-1]
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_gradients_are_all_that_eight_tpus_exchange(norm):
+    """The student of CIFAR-10, ResNet-20, with 272,474 parameters in float32.
+
+    Their gradients, the loss and its terms are summed over the devices. BatchNorm adds
+    a mean and a variance for each of its 19 layers, forward and backward.
+    """
+    found = plan("--on", "v5e-8", "--set", f"model.norm={norm}")
+    each = found["collectives"]
+    assert {x["kind"] for x in each} == {"all-reduce"}
+    assert {x["group"] for x in each} == {8}
+    # A few numbers for the metrics; statistics are of 16 to 64 channels.
+    rest = sum(x["size"] for x in each) - found["held"]["parameters"]
+    assert 0 < rest < 1024 if norm == "group" else 4096 < rest < 65536
+    assert found["fits"]
