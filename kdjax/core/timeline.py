@@ -127,7 +127,8 @@ def read_events(folder: runlog.Path, warn: bool = False) -> list[dict[str, Any]]
         elif line is not last:
             broken += 1
     if broken and warn:
-        warnings.warn(f"{path}: {broken} lines are no events: left out", stacklevel=2)
+        text = f"{path}: lines that are no events are left out ({broken})"
+        warnings.warn(text, stacklevel=2)
     return events
 
 

@@ -100,7 +100,7 @@ def _split(
             advice = "remove the folder if this split has no examples of the class"
             deeper = [folder.name for folder in _folders(kind) if _images(folder)]
             if deeper:
-                advice = f"move the images of {kind / deeper[0]} up"
+                advice = f"move those of {kind.name}/{deeper[0]} up"
             got = f"{_list_contents(kind)}; {advice}"
             raise ConfigError(str(kind), expected, shown=got)
         files += class_files

@@ -87,7 +87,10 @@ def test_a_cut_file_is_written_again_or_named(finished, tmp_path, name, cut):
         assert "\n" not in line
         assert re.search(FILES[name], line), line
     else:
-        assert lines == [] and runlog.read_summary(folder)["test"] == expected
+        # Half a line, as a killed process leaves it; named by all that read it.
+        torn = "lines that are no events are left out (1)"
+        assert all(name == "events.jsonl" and torn in x for x in lines), lines
+        assert runlog.read_summary(folder)["test"] == expected
 
 
 LINES = {

@@ -1,6 +1,7 @@
 """A machine without space or descriptors: one line, and the same command goes on."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -27,7 +28,11 @@ RUN += ["--evaluate-every", "40", "--log-every", "10"]
 def train(folder, kind="RLIMIT_NOFILE", limit=1000):
     command = [sys.executable, "-c", LIMITED, kind, str(limit), "train", *RUN]
     command += ["--workdir", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    # Else JAX warns of programs that it cannot keep.
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300
+    )
     return done.returncode, done.stderr.splitlines()
 
 

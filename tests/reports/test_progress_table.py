@@ -142,6 +142,8 @@ def test_control_c_ends_the_table_in_a_terminal(folder):
     command = [sys.executable, "-m", "kdjax", "watch", str(folder), "--every", "0.2"]
     leader, follower = pty.openpty()
     ends = {"stdin": follower, "stdout": follower, "stderr": follower}
+    # Programs in the background of a script ignore Control-C, and so do their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, start_new_session=True, **ends)
     os.close(follower)
     output = b""
