@@ -1,5 +1,7 @@
 """`kdjax plan`: a run on hardware that is not there."""
 
+import pathlib
+
 import tyro
 
 from kdjax.cli.options import find_run
@@ -23,7 +25,8 @@ def plan(
     """Compile a run's step for hardware that is not here: memory, collectives, time.
 
     Args:
-        run: A run folder, its config.json, FILE.py:FUNCTION or a preset.
+        run: A run folder, its config.json, FILE.py:FUNCTION or a preset. A run folder
+            keeps the plan, and its report shows it.
         on: The hardware, as v5e-256, v6e-64, v5p-128, h200x8, h200x64 or cpu-8.
         slices: TPU slices of this size.
         set: Fields to change, as batch=4096 model.resolution=224.
@@ -55,3 +58,6 @@ def plan(
     figures = jobs.plan(found, on=on, slices=slices, console=console, **options)
     if json:
         print(jobs.plan_to_json(figures, hardware))
+    # Its report shows it beside what is measured.
+    if pathlib.Path(run).is_dir() and not set:
+        jobs.keep_plan(run, figures, hardware)

@@ -4,7 +4,7 @@ from kdjax.jobs.caching import cache_targets
 from kdjax.jobs.distilling import distill, train
 from kdjax.jobs.estimating import estimate
 from kdjax.jobs.exporting import export, load, predict
-from kdjax.jobs.forecasting import plan, plan_to_json
+from kdjax.jobs.forecasting import keep_plan, plan, plan_to_json
 from kdjax.jobs.measuring import evaluate, format_results, report
 from kdjax.jobs.replaying import format_replay, replay
 from kdjax.jobs.staging import run_stages
@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "plan",
     "plan_to_json",
+    "keep_plan",
     "predict",
     "replay",
     "report",

@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import json
 import os
+import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from rich.table import Table
 
 from kdjax import config as configs
 from kdjax.config import ConfigError, Run, require
+from kdjax.core import runlog
 from kdjax.jobs.start import check_run
 from kdjax.plan.compilers import environment, require_compiler
 from kdjax.plan.forecast import Figures, from_values
 from kdjax.plan.hardware import Hardware, check_layout, find_hardware
+from kdjax.reports.plan_table import PLAN_FILE
 from kdjax.train.progress import stage
 
 
@@ -207,7 +210,20 @@ _ROWS: dict[str, Callable[[Figures, Hardware], str]] = {
 
 def plan_to_json(figures: list[Figures], hardware: Hardware) -> str:
     """The figures with what follows from them, as JSON."""
-    values = [
+    return json.dumps(_values(figures, hardware), indent=2)
+
+
+def keep_plan(folder: runlog.Path, figures: list[Figures], hardware: Hardware) -> None:
+    """Keep figures in a run folder, for its report; those of other hardware stay."""
+    file = pathlib.Path(folder) / PLAN_FILE
+    new = _values(figures, hardware)
+    kept = runlog.read_json(file)["plans"] if file.is_file() else []
+    kept = [x for x in kept if x["on"] != hardware.name]
+    runlog.write_json(file, {"plans": [*kept, *new]})
+
+
+def _values(figures: list[Figures], hardware: Hardware) -> list[dict[str, Any]]:
+    return [
         {
             **dataclasses.asdict(x),
             "collectives": [each._asdict() for each in x.collectives],
@@ -216,4 +232,3 @@ def plan_to_json(figures: list[Figures], hardware: Hardware) -> str:
         }
         for x in figures
     ]
-    return json.dumps(values, indent=2)

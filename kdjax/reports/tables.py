@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kdjax.reports.collect import RunRecord, label, mean_and_spread
 from kdjax.reports.goodput import SPENT, find_attempts, goodput, overall
+from kdjax.reports.plan_table import plan_table
 
 ABSENT = "–"
 
@@ -62,6 +63,7 @@ def report_markdown(records: Sequence[RunRecord], figures: Mapping[str, str]) ->
     parts = [f"# Results: {names}", provenance(records), _meaning(records)]
     parts.append(results_table(records).rstrip())
     parts.append(time_table(records).rstrip())
+    parts.append(plan_table(records).rstrip())
     parts += [f"![{caption}]({path})" for path, caption in figures.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
