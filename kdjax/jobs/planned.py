@@ -32,6 +32,7 @@ from kdjax.data.memory import blank
 from kdjax.jobs.distilling import plan_trainings
 from kdjax.jobs.start import open_job
 from kdjax.jobs.trainer import Training
+from kdjax.plan.bisection import find_largest
 from kdjax.plan.compilers import planned_devices, slices_of
 from kdjax.plan.forecast import Figures, from_values, to_values
 from kdjax.plan.hardware import Hardware, find_hardware
@@ -264,31 +265,22 @@ def _bytes(tree: PyTree) -> int:
 def _find_largest(
     training: Training, make: _Compiler, first: Figures, hardware: Hardware
 ) -> Figures:
-    """The figures of the largest batch that fits, to an eighth of it.
+    """The figures of the largest batch that fits, as `find_largest` finds it."""
+    # Equal parts of a batch on every device.
+    unit = first.devices * training.run.compute.accumulate
+    found: dict[int, Figures] = {}
 
-    Batches are multiples of the devices.
-    """
+    def fits(units: int) -> bool:
+        run = dataclasses.replace(training.run, batch=units * unit)
+        found[units] = make(training._replace(run=run))
+        return bool(found[units].fits(hardware))
 
-    def at(units: int) -> Figures:
-        run = dataclasses.replace(training.run, batch=units * first.devices)
-        return make(training._replace(run=run))
-
-    most = first.examples // first.devices
-    fitting, units = None, first.batch // first.devices
-    low, high = 0, most + 1
-    while low < high - 1 and high - low > max(low // 8, 0):
-        found = at(units)
-        if found.fits(hardware):
-            fitting, low = found, units
-        else:
-            high = units
-        units = min(2 * low, most) if high > most else (low + high) // 2
-        if units in (low, high):
-            break
-    if fitting is None:
-        reason = f"no batch fits on {hardware.name}, {first.devices} images neither"
+    most = first.examples // unit
+    units = find_largest(fits, start=first.batch // unit, most=most)
+    if not units:
+        reason = f"no batch fits on {hardware.name}, {unit} images neither"
         raise ConfigError("batch", reason=reason)
-    return dataclasses.replace(fitting, name=f"{fitting.name}, largest batch")
+    return dataclasses.replace(found[units], name=f"{first.name}, largest batch")
 
 
 def main() -> None:
