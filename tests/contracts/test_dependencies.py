@@ -3,8 +3,12 @@
 import ast
 import pathlib
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+
+import pytest
 
 from kdjax.train.trackers import PACKAGES
 
@@ -92,3 +96,19 @@ def test_the_file_for_tpus_has_every_requirement():
     lines = (ROOT / "requirements-tpu.txt").read_text().splitlines()
     pinned = names(x for x in lines if not x.startswith("#"))
     assert pinned == names(PROJECT["dependencies"])
+
+
+@pytest.mark.slow
+def test_the_file_for_tpus_can_be_installed():
+    """By pip of the oldest Python, whose last JAX it names; nothing is installed."""
+    python = shutil.which("python3.11")
+    if python is None:
+        pytest.skip("needs python3.11")
+    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-q"]
+    done = subprocess.run(
+        [*command, "-r", str(ROOT / "requirements-tpu.txt")],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
