@@ -1,4 +1,4 @@
-"""What `kdjax plan` foresaw of runs, beside what was measured."""
+"""Plans of runs by `kdjax plan`, beside what was measured."""
 
 import math
 import pathlib
