@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax.config import Compute, require
@@ -38,12 +39,19 @@ def make_mesh(
     expected = f"a multiple of {count} devices times {parts} parts (compute.accumulate)"
     require(batch % (count * parts) == 0, "batch", expected, batch)
     # Auto, not Explicit: ordinary models are not written for explicit sharding.
-    return jax.make_mesh(
-        (data, compute.fsdp),
-        BATCH_AXES,
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[:count],
-    )
+    types = AxisType.Auto, AxisType.Auto
+    devices = devices[:count]
+    slices = len({getattr(x, "slice_index", 0) for x in devices})
+    if slices == 1:
+        return jax.make_mesh(
+            (data, compute.fsdp), BATCH_AXES, axis_types=types, devices=devices
+        )
+    # Parameters are shared within a slice, so that gradients alone go between them.
+    expected = f"a multiple of the {slices} slices"
+    require(data % slices == 0, "compute.data", expected, data)
+    shape = data // slices, compute.fsdp
+    grid = mesh_utils.create_hybrid_device_mesh(shape, (slices, 1), devices)
+    return Mesh(grid, BATCH_AXES, axis_types=types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -84,7 +84,8 @@ def test_a_torn_program_is_deleted_with_one_warning(unset, monkeypatch):
 
     def compile_and_list():
         with cache_programs():
-            assert jax.jit(lambda x: x * 3 + 41)(1.0) == 44
+            # Comparing arrays would compile a second program.
+            assert float(jax.jit(lambda x: x * 3 + 41)(1.0)) == 44
         jax.clear_caches()
         return sorted(cache_folder().glob("*-cache"))
 

@@ -18,7 +18,7 @@ pytestmark = [
 def plan(*words):
     """The figures of the student's training, from the command."""
     command = [sys.executable, "-m", "kdjax", "plan", "cifar10", "--json", *words]
-    command += ["--examples", "45000", "--classes", "10"]
+    command += ["--examples", "50000", "--classes", "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)[-1]
@@ -31,7 +31,10 @@ def test_gradients_are_all_that_eight_tpus_exchange(norm):
     Their gradients, the loss and its terms are summed over the devices. BatchNorm adds
     a mean and a variance for each of its 19 layers, forward and backward.
     """
-    found = plan("--on", "v5e-8", "--set", f"model.norm={norm}")
+    # Images on the devices would be exchanged too.
+    changes = f"model.norm={norm}", "data.pipeline=host", "teacher.kind=weights"
+    changes += "teacher.model.name=resnet56", "teacher.model.weights=not/here.npz"
+    found = plan("--on", "v5e-8", "--set", *changes)
     each = found["collectives"]
     assert {x["kind"] for x in each} == {"all-reduce"}
     assert {x["group"] for x in each} == {8}
