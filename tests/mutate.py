@@ -70,10 +70,17 @@ MUTANTS = [
     ),
     Mutant(
         "the moving average takes the parameters from before the step",
-        "teacher.update(carried, join(params, model_state))",
-        "teacher.update(carried, join(state.params, model_state))",
+        "averaged, variables = {}, {}, join(params, model_state)",
+        "averaged, variables = {}, {}, join(state.params, model_state)",
         "tests/train",
         "moving_average_is_of_the_variables_after",
+    ),
+    Mutant(
+        "the gradients of the parts of a batch are added",
+        "jax.tree.map(lambda x: x / parts, total)",
+        "jax.tree.map(lambda x: x / 1, total)",
+        "tests/train/test_compute.py",
+        "parts_of_a_batch",
     ),
     Mutant(
         "every step has the key of step 0",
@@ -183,8 +190,8 @@ MUTANTS = [
     ),
     Mutant(
         "teachers: the decay of the moving average and its complement swapped",
-        "optax.incremental_update(new, old, 1 - keep)",
-        "optax.incremental_update(new, old, keep)",
+        "(share * new + (1.0 - share) * old)",
+        "(keep * new + (1.0 - keep) * old)",
         "tests/teachers",
         "begins_as_a_mean",
     ),
