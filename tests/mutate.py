@@ -5,7 +5,7 @@
 Each change is made alone, in a temporary copy of the checkout; the checkout itself is
 never touched. The tests must pass without any change first.
 
-Exit status 1: fewer than 28 of the 30 changes (or not all of a selection) made a test
+Exit status 1: fewer than 28 of the 31 changes (or not all of a selection) made a test
 fail. Exit status 2: a change whose old text is not in the package exactly once, tests
 that are not found, or tests that fail unchanged.
 """
