@@ -87,9 +87,15 @@ def test_what_is_computed_again():
     ("name", "size", "first", "count"),
     [
         ("resnet20", 32, ("BasicBlock_0",), 9),
-        ("bit_r50x1", 64, ("block1", "unit01"), 16),
-        ("vit_ti16", 32, ("Transformer", "encoderblock_0"), 12),
-        ("efficientnet_lite0", 64, ("block0",), 16),
+        pytest.param("bit_r50x1", 64, ("block1", "unit01"), 16, marks=pytest.mark.full),
+        pytest.param(
+            "vit_ti16",
+            32,
+            ("Transformer", "encoderblock_0"),
+            12,
+            marks=pytest.mark.full,
+        ),
+        pytest.param("efficientnet_lite0", 64, ("block0",), 16, marks=pytest.mark.full),
         ("vgg8", 32, None, 0),
     ],
 )

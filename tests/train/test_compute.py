@@ -47,7 +47,7 @@ def expected(tiny_run, whole):
 @pytest.mark.parametrize(
     "compute",
     [
-        Compute(data=1, accumulate=4),
+        pytest.param(Compute(data=1, accumulate=4), marks=pytest.mark.full),
         Compute(data=4, fsdp=2, accumulate=2),
         pytest.param(Compute(how="pmap", data=4, accumulate=2), marks=pytest.mark.full),
         pytest.param(
@@ -63,6 +63,7 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(tiny_run, whole, compute):
     close(metrics, want_metrics, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("remat", ["all", "products"])
 def test_a_step_that_computes_activations_again_is_equal(tiny_run, whole, remat):
     want, want_metrics, _ = expected(tiny_run, whole)
@@ -72,6 +73,7 @@ def test_a_step_that_computes_activations_again_is_equal(tiny_run, whole, remat)
     close(metrics, want_metrics, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_bfloat16_moves_parameters_of_float32_nearly_alike(tiny_run, whole):
     want, want_metrics, created = expected(tiny_run, whole)
     run = make_run(tiny_run, Compute(data=1, precision="bfloat16"))
@@ -99,6 +101,7 @@ def divided(tree):
     return {k for k, x in names.items() if "fsdp" in getattr(x, "sharding", x).spec}
 
 
+@pytest.mark.full
 def test_parameters_are_divided_as_the_config_says(tiny_run, whole):
     """By one rule for networks that learn, and those that do not."""
     want, _, _ = expected(tiny_run, whole)
@@ -119,6 +122,7 @@ def test_parameters_are_divided_as_the_config_says(tiny_run, whole):
     assert tuple(by_pattern) == (None, None, None, "fsdp") != tuple(by_rule)
 
 
+@pytest.mark.full
 def test_the_average_of_the_student_is_what_is_evaluated(tiny_run):
     """Against a mean in float64 of the parameters after each step."""
     optim = dataclasses.replace(SGD, ema=0.6)
@@ -158,6 +162,7 @@ def test_the_average_is_what_a_run_gives(tiny_run):
     assert max(jax.tree.leaves(gap)) > 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_parts_that_see_fewer_examples_are_said(tiny_run, norm):
     angle = Term("rkd_angle", student="embedding", teacher="embedding")
