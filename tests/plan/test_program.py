@@ -76,6 +76,7 @@ def test_images_that_are_streamed(tiny_run):
     check_equal(dataclasses.replace(run, data=data), trainings=2)
 
 
+@FULL
 def test_several_networks(tiny_run):
     """Two peers that learn from each other."""
     run = labels_only(tiny_run(compute=Compute(data=8)), teacher=None)

@@ -144,6 +144,7 @@ def test_the_average_of_the_student_is_what_is_evaluated(tiny_run):
     assert max(jax.tree.leaves(gap)) > 1e-3
 
 
+@pytest.mark.full
 def test_the_average_is_what_a_run_gives(tiny_run):
     """Evaluated, taken out and taken as a start; resumed to the same values."""
     optim = dataclasses.replace(tiny_run().optim, ema=0.8)
