@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -229,7 +230,9 @@ def _fit(
             last = checkpoints.last_step()
             kept = f"step {last}" if last else "none yet"
             text = f"{run.name}: {error}. Last good checkpoint: {kept}"
-            text += f". `kdjax replay {folder} --step N` makes a step again"
+            found = re.search(r"at step (\d+)", str(error))
+            step_number = found[1] if found else "N"
+            text += f". `kdjax replay {folder} --step {step_number}` makes it again"
             raise loop.NonFiniteError(text) from None
         except loop.Interrupted as error:
             text = f"{run.name}: {error}; the same command continues there"

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.config import require
+from kdjax.config import ConfigError
 from kdjax.core.types import Model
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -52,7 +52,8 @@ def rematerialize(
             return call()
         blocks = find_blocks(call)
         expected = "a Flax Linen network with blocks that repeat"
-        require(bool(blocks), field, expected, "one without")
+        if not blocks:
+            raise ConfigError(field, expected, shown="one without")
         with nn.intercept_methods(_Again(blocks, policy)):
             return call()
 

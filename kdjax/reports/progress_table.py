@@ -68,6 +68,9 @@ def run_state(name: str, folder: pathlib.Path, now: float) -> RunState:
         finished = runlog.is_finished(folder)
     except runlog.RunFolderError as error:
         return RunState(name, "unreadable", (ABSENT,) * (len(_HEADS) - 2), str(error))
+    problem = ""
+    if not finished and (folder / "summary.json").is_file():
+        problem = f"{folder / 'summary.json'} cannot be read"
     steps = config.get("steps", 0)
     done = max((x["step"] for x in events if x["event"] == "steps"), default=0)
     done = max([done, *(x["step"] for x in metrics)])
@@ -86,7 +89,7 @@ def run_state(name: str, folder: pathlib.Path, now: float) -> RunState:
         f"{100 * goodput(find_attempts(events)):.0f}" if windows else ABSENT,
         _left(windows, steps - done) if state == "training" else ABSENT,
     )
-    return RunState(name, state, cells)
+    return RunState(name, state, cells, problem)
 
 
 def progress_table(states: Sequence[RunState]) -> Table:
@@ -106,6 +109,8 @@ def _state(events: Sequence[dict[str, Any]], folder: pathlib.Path, now: float) -
         begun = (folder / "config.json").stat().st_mtime
         return "starting" if now - begun < SILENT else "unfinished"
     last = events[-1]
+    if last["event"] == "end" and last.get("reason") == "finished":
+        return "without a summary"
     if last["event"] == "end":
         return f"ended: {last.get('reason', 'unknown')}"
     # A slow run has an event each few minutes.

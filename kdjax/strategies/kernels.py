@@ -218,7 +218,8 @@ def _check_temperature(kernel: Kernel, term: Term, at: str) -> None:
         # Configs from before there was None have 1 for every loss.
         plain = value is None or (value.value == 1.0 and value.end is None)
         got = value if value is None or value.end is not None else value.value
-        require(plain, field, f"none, as {kernel.name} has no temperature", got)
+        expected = f"none, as {kernel.name} has no temperature (--{field} none)"
+        require(plain, field, expected, got)
     elif value is None:
         ok = default_temperature(kernel) is not None
         require(ok, field, f"a number > 0, as {kernel.name} has no default", value)

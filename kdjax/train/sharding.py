@@ -36,7 +36,8 @@ def make_mesh(
     )
     require(batch % count == 0, "batch", f"a multiple of {count} devices", batch)
     parts = compute.accumulate
-    expected = f"a multiple of {count} devices times {parts} parts (compute.accumulate)"
+    expected = f"a multiple of {count * parts}: {parts} parts (compute.accumulate)"
+    expected += f" on {count} devices" if count > 1 else ""
     require(batch % (count * parts) == 0, "batch", expected, batch)
     # Auto, not Explicit: ordinary models are not written for explicit sharding.
     types = AxisType.Auto, AxisType.Auto

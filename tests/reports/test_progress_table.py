@@ -157,3 +157,12 @@ def test_control_c_ends_the_table_in_a_terminal(folder):
         process.wait()
         os.close(leader)
     assert b"Traceback" not in output
+
+
+def test_a_finished_run_whose_summary_is_damaged_or_lost(folder):
+    put(folder, START, {"event": "end", "time": NOW, "step": 0, "reason": "finished"})
+    state = run_state("run", folder, NOW)
+    assert state.state == "without a summary" and not state.problem
+    (folder / "summary.json").write_text('{"test": ')
+    problem = run_state("run", folder, NOW).problem
+    assert problem.endswith("run/summary.json cannot be read")
