@@ -41,7 +41,9 @@ GIVEN = {"model": linear(), "teacher": TEACHER}
 
 @pytest.mark.full
 def test_a_step_with_nan_is_named_and_made_again(run, tmp_path):
-    with pytest.raises(NonFiniteError, match=r"`kdjax replay .*run --step \d+`") as error:
+    with pytest.raises(
+        NonFiniteError, match=r"`kdjax replay .*run --step \d+`"
+    ) as error:
         kdjax.distill(run, student=linear(), teacher=TEACHER)
     text = str(error.value)
     step = int(text.partition("at step ")[2].split()[0])

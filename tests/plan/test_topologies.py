@@ -36,9 +36,11 @@ def test_gradients_are_all_that_eight_tpus_exchange(norm):
     changes += "teacher.model.name=resnet56", "teacher.model.weights=not/here.npz"
     found = plan("--on", "v5e-8", "--set", *changes)
     each = found["collectives"]
-    assert {x["kind"] for x in each} == {"all-reduce"}
-    assert {x["group"] for x in each} == {8}
-    # A few numbers for the metrics; statistics are of 16 to 64 channels.
-    rest = sum(x["size"] for x in each) - found["held"]["parameters"]
-    assert 0 < rest < 1024 if norm == "group" else 4096 < rest < 65536
+    summed = [x for x in each if x["kind"] == "all-reduce"]
+    assert {x["group"] for x in summed} == {8}
+    # Beside sums, devices exchange a number or two of the random draws.
+    assert sum(x["size"] for x in each if x not in summed) <= 64
+    # The statistics of 688 channels are twice as many numbers forward, and backward.
+    rest = sum(x["size"] for x in summed) - found["held"]["parameters"]
+    assert -1024 < rest < 1024 if norm == "group" else 4096 < rest < 16384
     assert found["fits"]
