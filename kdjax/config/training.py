@@ -247,7 +247,7 @@ class Skip:
 class Compute:
     """Devices, memory and precision of the step.
 
-    Only `precision` and `accumulate` change results.
+    Only `precision` and `accumulate` change results by more than rounding.
     """
 
     how: Literal["jit", "pmap"] = "jit"

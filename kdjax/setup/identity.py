@@ -44,7 +44,7 @@ FREE = {
         ("compute.data", "compute.fsdp", "compute.shard"),
         "the devices, and how they share parameters, change speed, not results",
     ),
-    "compute.remat": "activations that are computed again are the same",
+    "compute.remat": "results are equal up to rounding, as on other devices",
     "compute.steps_per_call": "the number of steps in a call changes speed alone",
     "compute.several_processes": "the same batches come of any number of processes",
     **dict.fromkeys(
