@@ -272,6 +272,7 @@ def test_a_write_that_fails_says_so(full):
         store.write(0, values(0))
 
 
+@pytest.mark.full
 def test_a_bucket_that_cannot_be_reached_is_said_in_seconds(monkeypatch):
     """Left alone, TensorStore tries for minutes."""
     monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", "http://127.0.0.1:1")

@@ -162,6 +162,7 @@ def dkd(student, teacher, labels, beta, temperature=4.0):
     return temperature**2 * (target + beta * kl(others(student), others(teacher)))
 
 
+@pytest.mark.full
 def test_an_option_of_a_loss_and_a_further_term(files):
     """DKD with beta 2 at its own temperature, and labels beside it."""
     run("distill", *commands("options.beta")[0], *commands("hard_cross_entropy")[0])

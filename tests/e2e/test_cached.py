@@ -249,6 +249,7 @@ def test_published_networks_are_alike_to_the_bit(small, tmp_path, depth):
     jax.tree.map(np.testing.assert_array_equal, *outcomes)
 
 
+@pytest.mark.full
 def test_the_tail_rule_of_the_config_reaches_the_loss(small, tmp_path):
     """The first step's loss by NumPy: 3 of 10 classes kept, temperature 3."""
 

@@ -116,6 +116,7 @@ def test_a_run_that_has_begun_is_not_checked_again(tiny_run, monkeypatch):
     assert traced == ["tiny"]
 
 
+@pytest.mark.full
 def test_a_member_that_is_trained_first_has_its_own_section(tiny_run, tmp_path):
     first = tiny_run(
         workdir=str(tmp_path / "first"), teacher=None, terms={"hard": HARD}

@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 from kdjax import losses, targets
 
-pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("float64", "strict_dtypes")]
 
 RNG = np.random.default_rng(1)
 MAPS = RNG.normal(size=(2, 3, 4, 2, 5))

@@ -88,6 +88,7 @@ def test_classes_that_both_rule_out_are_no_columns():
     np.testing.assert_allclose(both, [4, 4], rtol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["dist", "dist_intra", "mlld", "mlld_class"])
 def test_ruled_out_classes_are_as_if_cut(name):
     student, teacher = draw()

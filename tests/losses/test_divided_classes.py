@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from kdjax import losses
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("strict_dtypes")]
 ROWS, CLASSES = 4, 16
 LABELS = np.array([0, 9, 15, -1])
 PLAIN = "softmax_kl reverse_softmax_kl jeffreys jensen_shannon soft_cross_entropy"

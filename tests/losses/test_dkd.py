@@ -82,6 +82,7 @@ def test_decoupled_against_numpy(temperature):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_student_sure_of_the_label_costs_no_more_than_its_logits(dtype):
     def loss(student, teacher):

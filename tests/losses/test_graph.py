@@ -155,6 +155,7 @@ def test_a_turn_and_a_scale_change_nothing(float64, name):
     np.testing.assert_allclose(kernel(*moved), expected, rtol=1e-8)
 
 
+@pytest.mark.full
 def test_edges_of_two_and_of_equal_rows():
     student, teacher = (x.astype(np.float32) for x in _random(3))
     two = np.array([True, True, False])
@@ -239,6 +240,7 @@ def test_locality_is_the_laplacian_of_its_graph(float64):
     np.testing.assert_allclose(5 * values.sum(), 2 * trace, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_locality_trains_until_it_collapses():
     student, teacher = (x.astype(np.float32) for x in _random())
     slope = jax.grad(lambda s: locality_preserving(s, teacher).mean())(student)
@@ -246,6 +248,7 @@ def test_locality_trains_until_it_collapses():
     np.testing.assert_array_equal(locality_preserving(0 * student + 2, teacher), 0)
 
 
+@pytest.mark.full
 def test_the_majority_of_teachers_votes(float64):
     """Three teachers on a circle; for the anchor 0 two have row 1 nearer than row 2."""
     angles = (
@@ -270,6 +273,7 @@ def test_the_majority_of_teachers_votes(float64):
     np.testing.assert_allclose(values, expected, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_triplets_satisfied_cost_nothing_and_foreign_pairs_are_left_out(float64):
     student, teacher = _random()
     assert (triplet_relation(student, student, margin=1e-9) == 0).all()

@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from kdjax.losses import compact_bilinear, hashing_likelihood, mmd
 from kdjax.targets import neighbor_similarity
 
-pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("float64", "strict_dtypes")]
 
 RNG = np.random.default_rng(1)
 CODES, OTHERS = RNG.normal(size=(4, 3)), RNG.normal(size=(6, 3))

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 from kdjax import losses
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("strict_dtypes")]
 
 RNG = np.random.default_rng(1)
 FIELDS = RNG.normal(size=(2, 3, 4, 2, 2))

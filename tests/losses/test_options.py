@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from kdjax import losses
 from tests.lawbook import relation
 
-pytestmark = pytest.mark.usefixtures("float64", "strict_dtypes")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("float64", "strict_dtypes")]
 
 RNG = np.random.default_rng(5)
 STUDENT, TEACHER = RNG.normal(size=(5, 3)), RNG.normal(size=(5, 4))

@@ -10,6 +10,8 @@ import pytest
 
 from kdjax import losses
 
+pytestmark = pytest.mark.full
+
 STUDENT = np.array([[[1.0, 2, 3, 0]]], np.float32)
 TEACHER = np.array([[[2.0, 1, 0, 0]]], np.float32)
 PADDING = np.arange(4) == 3

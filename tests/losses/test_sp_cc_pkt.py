@@ -202,6 +202,7 @@ def test_bad_arguments_are_refused():
         pkt(student[:2], teacher[:2], variant="paper")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("where", [None, np.array([True, True, False, True, True])])
 def test_representational_similarity_against_numpy(float64, where):
     """The Pearson correlation of the upper triangles, from `np.corrcoef`."""

@@ -15,17 +15,16 @@ def test_products_are_in_bfloat16_and_all_else_in_float32():
     plain = zoo.make_model(config, 10)
     model = compute_in(plain, "bfloat16")
     images = jax.random.normal(jax.random.key(1), (8, 16, 16, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
 
     def loss(params, model):
         every = {**variables, "params": params}
         output, state = model.apply(every, images, train=True, rngs=None)
         return jnp.sum(output.logits**2), (output, state)
 
-    grads, (output, state) = jax.grad(loss, has_aux=True)(variables["params"], model)
-    exact, (expected, expected_state) = jax.grad(loss, has_aux=True)(
-        variables["params"], plain
-    )
+    derive = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    grads, (output, state) = derive(variables["params"], model)
+    exact, (expected, expected_state) = derive(variables["params"], plain)
     every = jax.tree.leaves((variables, grads, tuple(output), state))
     assert {x.dtype for x in every} == {jnp.dtype(jnp.float32)}
     text = str(jax.make_jaxpr(lambda p: loss(p, model)[0])(variables["params"]))

@@ -82,6 +82,7 @@ def gradient(terms, **options):
     return jax.value_and_grad(loss)(params)
 
 
+@pytest.mark.full
 def test_a_run_projects_the_gradients_of_its_terms():
     """The student's; the projector has its own, and the loss does not change."""
     terms = {

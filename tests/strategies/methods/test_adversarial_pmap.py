@@ -42,6 +42,7 @@ def on_generated(axis_name):
 MAKERS = (on_features, three_players, gan, on_generated)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("make", MAKERS)
 def test_two_devices_are_one(make):
     logits = jnp.asarray(setting.draw(N, CLASSES))

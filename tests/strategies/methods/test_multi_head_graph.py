@@ -193,6 +193,7 @@ def gradient_of(strategy, batch, params, state):
     return jax.jit(jax.grad(value))(params)["student"]
 
 
+@pytest.mark.full
 def test_the_gradient_of_the_graphs_is_that_of_the_formula():
     """By differences, along a random direction; not in the layers behind the taps."""
     batch = batch_with_heads()

@@ -63,6 +63,7 @@ def test_the_losses_are_the_formula(batch):
     np.testing.assert_allclose(found, edges, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_weights_and_map_learn_from_the_student_and_heads_from_labels(batch):
     found = setting.jacobian(make(), batch)
     moved = {
