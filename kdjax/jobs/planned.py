@@ -22,7 +22,7 @@ from rich.console import Console
 from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import Compute, ConfigError, FromWeights, Run, TrainFirst
-from kdjax.core import runlog
+from kdjax.core import environment, runlog
 from kdjax.core.compilation import cache_folder
 from kdjax.core.flops import count_flops
 from kdjax.core.types import BoundModel, PyTree
@@ -191,9 +191,10 @@ class _Compiler:
 
 
 def _kept_file(text: str, hardware: Hardware, exact: bool):
-    """The file of a program's figures; the folder has the versions."""
-    key = hashlib.sha256(f"{hardware} {exact}\n{text}".encode()).hexdigest()[:32]
-    return cache_folder().parent / "plans" / f"{jax.__version__}-{key}.json"
+    """The file of a program's figures, as this kdjax and this jax take them."""
+    code = environment.code_digest()
+    key = hashlib.sha256(f"{hardware} {exact} {code}\n{text}".encode()).hexdigest()
+    return cache_folder().parent / "plans" / f"{jax.__version__}-{key[:32]}.json"
 
 
 def _measure(

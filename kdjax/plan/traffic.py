@@ -21,6 +21,14 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
 _COUNTED = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{} ]*\})\}")
+# Between slices of TPUs the hosts do it: each chip sends to its host, and receives.
+_HOSTS = re.compile(
+    r"= \((.+?), u32\[\].* (send|recv)\(.*_xla_megascale_transfer_type=\"(\w+)\""
+)
+_BY_HOSTS = {kind.upper().replace("-", "_"): kind for kind in KINDS} | {
+    "ONE_TO_ONE": "collective-permute"
+}
+_SLICES = re.compile(r"_xla_megascale_target=\"\{([\d,]+)\}")
 
 
 class Collective(NamedTuple):
@@ -55,6 +63,9 @@ def find_collectives(text: str, slice_of: Sequence[int]) -> list[Collective]:
     """
     found = []
     for line in text.splitlines():
+        if hosts := _HOSTS.search(line):
+            found += _between_slices(*hosts.groups(), line, len({*slice_of}))
+            continue
         call = _CALL.search(line)
         if call is None:
             continue
@@ -70,6 +81,21 @@ def find_collectives(text: str, slice_of: Sequence[int]) -> list[Collective]:
         if group > 1:
             found.append(Collective(kind, size, group, between))
     return found
+
+
+def _between_slices(
+    shape: str, way: str, name: str, line: str, slices: int
+) -> list[Collective]:
+    """The collective of a transfer by hosts; none for its other end.
+
+    An all-gather is told by what is received, all others by what is sent.
+    """
+    kind = _BY_HOSTS.get(name, name.lower())
+    if (way == "recv") != (kind == "all-gather"):
+        return []
+    named = _SLICES.search(line)
+    group = len(named[1].split(",")) if named else slices
+    return [Collective(kind, sum(_sizes(shape)), group, True)]
 
 
 def _sizes(shapes: str) -> list[int]:

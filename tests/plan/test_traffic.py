@@ -29,12 +29,37 @@ LINES = {
     "%r = u8[5]{0} collective-permute(%x), source_target_pairs={{0,4},{4,0}}": (
         Collective("collective-permute", 5, 2, True)
     ),
+    # Between slices of TPUs, as libtpu 0.0.42 writes it.
+    "%send = (f32[64,1,128]{2,1,0:T(1,128)}, u32[], token[]) send(%x, %after-all), "
+    'channel_id=2, frontend_attributes={_xla_megascale_target="{1,2,3,4}x{0:7}",'
+    '_xla_megascale_transfer_type="REDUCE_SCATTER"}': (
+        Collective("reduce-scatter", 32768, 4, True)
+    ),
+    "%send = (f32[38,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%x, %after-all), "
+    'channel_id=2, frontend_attributes={_xla_megascale_target="{1,2}x{0:7}",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}': (
+        Collective("all-reduce", 155648, 2, True)
+    ),
+    "%recv = (f32[2,4,1024]{2,1,0:T(4,128)}, u32[], token[]) recv(%after-all), "
+    'channel_id=1, frontend_attributes={_xla_megascale_target="{1,2}x{0:7}",'
+    '_xla_megascale_transfer_type="ALL_GATHER"}': (
+        Collective("all-gather", 32768, 2, True)
+    ),
+    "%send = (f32[32,1024]{1,0:T(8,128)}, u32[], token[]) send(%x, %after-all), "
+    'channel_id=1, frontend_attributes={_xla_megascale_transfer_type="ONE_TO_ONE"}': (
+        Collective("collective-permute", 131072, 2, True)
+    ),
 }
 NONE = (
     "%r = f32[16]{0} all-reduce-done(%x)",
     "%r = f32[16]{0} all-reduce(%x), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}",
     "%r = f32[16]{0} add(%x, %all-reduce.1)",
     'metadata={op_name="jit(step)/all-reduce(x)"}',
+    "%recv = (f32[38,8,128]{2,1,0:T(8,128)}, u32[], token[]) recv(%after-all), "
+    'frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}',
+    "%send = (f32[1,4,1024]{2,1,0:T(4,128)}, u32[], token[]) send(%x, %after-all), "
+    'frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}',
+    "%send-done = token[] send-done(%send), channel_id=2",
 )
 
 
