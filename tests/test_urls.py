@@ -14,8 +14,10 @@ from kdjax.jobs import exporting
 from kdjax.models.weights import WeightsError, load_weights, save_weights
 from kdjax.presets import digits
 
-URLS = ["s3://b/run", "gs://b/run", "http://h/run", "file:///b/run", "hdfs:/b"]
+BUCKET = "gs://b/run"
+URLS = ["s3://b/run", BUCKET, "http://h/run", "file:///b/run", "hdfs:/b"]
 LOCAL = "expected a folder on this machine (a bucket can be mounted as one)"
+OR_BUCKET = f"{LOCAL}, or gs://bucket/path"
 WEIGHTS = "expected a file on this machine, or hf:owner/name"
 
 
@@ -24,8 +26,8 @@ def weights(url):
 
 
 RUNS = {
-    "workdir": (lambda url: {"workdir": url}, LOCAL),
-    "teacher.run": (lambda url: {"teacher": FromRun(url)}, LOCAL),
+    "workdir": (lambda url: {"workdir": url}, OR_BUCKET),
+    "teacher.run": (lambda url: {"teacher": FromRun(url)}, OR_BUCKET),
     "teacher.model.weights": (lambda url: {"teacher": weights(url)}, WEIGHTS),
     "model.weights": (
         lambda url: {"model": ModelConfig("resnet20", weights=url)},
@@ -38,6 +40,9 @@ RUNS = {
 @pytest.mark.parametrize("field", RUNS)
 def test_a_url_in_a_config_is_refused(field, url):
     changes, expected = RUNS[field]
+    if expected == OR_BUCKET and url == BUCKET:
+        digits(**changes(url)).check()
+        return
     with pytest.raises(ConfigError) as error:
         digits(**changes(url)).check()
     assert str(error.value) == f"{field}: {expected}, got {url!r}"
@@ -62,8 +67,18 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("url", URLS)
-@pytest.mark.parametrize("field", CALLS)
+@pytest.mark.parametrize("url", ["gs://b", "gs://b/", "gs:///run", "gs://b/../run"])
+@pytest.mark.parametrize("field", ["workdir", "teacher.run"])
+def test_a_bucket_without_a_path_is_refused(field, url):
+    with pytest.raises(ConfigError, match=f"^{field}: expected .*gs://bucket/path, "):
+        digits(**RUNS[field][0](url)).check()
+
+
+# Run folders in a bucket are read: tests/core/test_bucket.py.
+REFUSED = [(f, x) for f in CALLS for x in URLS if (f[:3], x) != ("run", BUCKET)]
+
+
+@pytest.mark.parametrize(("field", "url"), REFUSED)
 def test_a_url_in_a_call_is_refused(field, url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=f"^{field}: expected a folder on this"):

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Cloud TPU, queued resources: asks for a slice, installs kdjax on its hosts, and starts
-# one process on each. The run folder is a disk that all hosts mount (Filestore).
+# one process on each. DISK is an NFS disk for data, or for a run folder without a bucket.
 #   NAME=kd ZONE=us-west4-a TYPE=v5litepod-32 DISK=10.0.0.2:/share \
-#       experiments/launch/tpu_queued.sh imagenet_funmatch --workdir /runs/bit
+#       experiments/launch/tpu_queued.sh imagenet_funmatch --workdir gs://bucket/bit
 set -euo pipefail
 : "${NAME:?name of the slice}" "${ZONE:?its zone}" "${TYPE:?v5litepod-32, for example}"
-: "${DISK:?address:/folder of an NFS disk}" "${VERSION:=v2-alpha-tpuv5-lite}"
+: "${DISK:=}" "${VERSION:=v2-alpha-tpuv5-lite}"
 : "${REPOSITORY:=https://github.com/kdjax/kdjax}"
 tpu() { gcloud compute tpus "$@" --zone "$ZONE"; }
 on_hosts() { tpu tpu-vm ssh "$NAME" --worker=all --command "$1"; }
@@ -16,8 +16,9 @@ tpu queued-resources create "$NAME" --node-id "$NAME" --accelerator-type "$TYPE"
 until [ "$(tpu queued-resources describe "$NAME" --format 'value(state.state)')" = ACTIVE ]
 do sleep 30; done
 
-on_hosts "sudo apt-get install -y -q nfs-common && sudo mkdir -p /runs &&
-    sudo mount $DISK /runs && git clone -q $REPOSITORY &&
+[ -z "$DISK" ] || on_hosts "sudo apt-get install -y -q nfs-common &&
+    sudo mkdir -p /runs && sudo mount $DISK /runs"
+on_hosts "git clone -q $REPOSITORY &&
     cd kdjax && pip install -q -r requirements-tpu.txt && pip install -q --no-deps -e ."
 # A status other than 0 of any host is that of ssh. 1 and 2 are errors of the run.
 while true; do

@@ -1,4 +1,4 @@
-"""The folder or URL of a target store: its key-value store, and `manifest.json`."""
+"""`manifest.json` in the folder or URL of a target store."""
 
 import json
 import pathlib
@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from kdjax.core.safe_read import parse_json
+from kdjax.core.stored_files import FEW_RETRIES, open_files, short
 
 # The field of the manifest's own checksum.
 _CHECKSUM = "checksum"
@@ -24,7 +24,7 @@ class StoreError(ValueError):
 def read_manifest(path: str | pathlib.Path) -> dict[str, Any] | None:
     """The manifest of a store; None where there is no store."""
     try:
-        text = open_files(path, _FIRST).read("manifest.json").result()
+        text = open_files(path, FEW_RETRIES).read("manifest.json").result()
     except ValueError as error:
         raise StoreError(f"{path}: cannot read: {short(error)}") from error
     if text.state == "missing":
@@ -98,27 +98,6 @@ def write_manifest(path: str | pathlib.Path, manifest: Mapping[str, Any]) -> Non
         raise StoreError(f"{path}: cannot write: {short(error)}") from error
 
 
-def locate(path: str | pathlib.Path, name: str = "") -> str | dict[str, str]:
-    """The place of a store, or of one of its arrays, as TensorStore takes it."""
-    if "://" in str(path):
-        return "/".join(part for part in (str(path).rstrip("/"), name) if part) + "/"
-    folder = pathlib.Path(path).expanduser().absolute() / name
-    return {"driver": "file", "path": f"{folder}/"}
-
-
-# An unreachable bucket is reported within seconds at the first read. Later requests
-# keep TensorStore's own, longer retries.
-_RETRIES = {"max_retries": 3, "initial_delay": "500ms"}
-_FIRST = {f"{x}_request_retries": _RETRIES for x in ("gcs", "s3", "http")}
-
-
-def open_files(
-    path: str | pathlib.Path, context: Mapping[str, Any] | None = None
-) -> ts.KvStore:
-    """The files of a store; nothing is read or written yet."""
-    return ts.KvStore.open(locate(path), context=ts.Context(context or {})).result()
-
-
 def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in values.items():
@@ -147,8 +126,3 @@ def find_differences(
             or expected.get(name) != stored.get(name)
         )
     ]
-
-
-def short(error: Exception) -> str:
-    """The text of an error without TensorStore's context, as [tensorstore_spec=."""
-    return re.split(r" \[[a-z_ ]+=", str(error), maxsplit=1)[0].strip()

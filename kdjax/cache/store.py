@@ -22,12 +22,10 @@ from kdjax.cache.manifest_file import (
     checksum_manifest,
     find_differences,
     list_names,
-    locate,
-    open_files,
     read_manifest,
-    short,
     write_manifest,
 )
+from kdjax.core.stored_files import locate, open_files, short
 
 # Name on disk of the array of the records' checksums.
 _CHECKSUMS = "mark"

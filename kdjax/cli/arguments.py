@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import tyro
 
 from kdjax.config import ConfigError, near_names, parse_words, suggest
+from kdjax.core import bucket
 
 HELP = ("-h", "--help")
 
@@ -48,7 +49,7 @@ def call(function: Callable[..., Any], prog: str, args: list[str]) -> None:
 
 def fail(text: str, status: int = 2) -> NoReturn:
     """Print one line on what is wrong, and end the process."""
-    print(f"kdjax: {text}", file=sys.stderr)
+    print(f"kdjax: {bucket.with_urls(text)}", file=sys.stderr)
     raise SystemExit(status)
 
 

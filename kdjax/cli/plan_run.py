@@ -1,11 +1,10 @@
 """`kdjax plan`: a run on hardware that is not there."""
 
-import pathlib
-
 import tyro
 
 from kdjax.cli.options import find_run
 from kdjax.config import ConfigError, set_fields
+from kdjax.core import bucket
 from kdjax.plan.compilers import require_compiler
 from kdjax.plan.hardware import check_layout, find_hardware
 
@@ -37,6 +36,7 @@ def plan(
         minutes: The compiler is stopped after them.
         json: Print JSON in place of tables.
     """
+    folder = bucket.open_folder(run, "run")
     changes = []
     for text in set:
         path, equals, value = text.partition("=")
@@ -44,7 +44,7 @@ def plan(
             raise ConfigError("set", "PATH=VALUE", text)
         changes.append((path, [value]))
     hardware = find_hardware(on, slices)
-    found = set_fields(find_run(run), changes)
+    found = set_fields(find_run(str(folder)), changes)
     found.check()
     check_layout(found, hardware)
     require_compiler(hardware)
@@ -59,5 +59,6 @@ def plan(
     if json:
         print(jobs.plan_to_json(figures, hardware))
     # Its report shows it beside what is measured.
-    if pathlib.Path(run).is_dir() and not set:
-        jobs.keep_plan(run, figures, hardware)
+    if folder.is_dir() and not set:
+        jobs.keep_plan(folder, figures, hardware)
+        bucket.push(folder)

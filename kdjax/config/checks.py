@@ -15,6 +15,7 @@ from kdjax.config.bounds import LARGEST_FLOAT
 # One letter is a drive of Windows; a `pathlib.Path` of a URL has a single slash.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 LOCAL = "a folder on this machine (a bucket can be mounted as one)"
+_IN_BUCKET = "gs://bucket/path"
 
 # A longer list does not fit into one line of a message.
 _MOST_NAMES = 12
@@ -173,6 +174,18 @@ def require_local(
     text = restore_url(path)
     require_path(text, field)
     require(not _URL.match(text), field, expected, text)
+
+
+def require_run_folder(path: str | os.PathLike[str], field: str) -> None:
+    """Refuse what is neither a folder of this machine nor `gs://bucket/path`."""
+    text = restore_url(path)
+    _, bucket, inner = text.partition("gs://")
+    parts = inner.rstrip("/").split("/")
+    if bucket and text.startswith(bucket) and len(parts) > 1:
+        require_path(text, field)
+        require(not {"", ".", ".."} & {*parts}, field, _IN_BUCKET, text)
+    else:
+        require_local(path, field, f"{LOCAL}, or {_IN_BUCKET}")
 
 
 def restore_url(path: str | os.PathLike[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from kdjax.config.bounds import LARGEST, AtLeastOne, Count, Length, Size, Text
-from kdjax.config.checks import ConfigError, require, require_local
+from kdjax.config.checks import ConfigError, require, require_run_folder
 from kdjax.config.data import Data, Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.plain import check_types, from_plain, to_plain
@@ -75,7 +75,7 @@ class Run:
     def check(self) -> None:
         """Raise `ConfigError` for the first field that cannot be run."""
         check_types(self)
-        require_local(self.workdir, "workdir")
+        require_run_folder(self.workdir, "workdir")
         for part in (self.data, self.model, self.views, self.compute):
             part.check()
         last, expected = self.seed + self.seeds - 1, f"a last seed of at most {LARGEST}"

@@ -14,7 +14,7 @@ from kdjax.config.bounds import (
     Temperature,
     Text,
 )
-from kdjax.config.checks import require, require_local, require_path
+from kdjax.config.checks import require, require_path, require_run_folder
 from kdjax.config.data import Views
 from kdjax.config.model import ModelConfig
 from kdjax.config.training import Optim, Precision
@@ -80,7 +80,7 @@ class FromRun:
 
     def check(self, at: str) -> None:
         """Raise `ConfigError` for fields that do not fit together."""
-        require_local(self.run, f"{at}.run")
+        require_run_folder(self.run, f"{at}.run")
         self.cache.check(f"{at}.cache")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from kdjax.core.user_cache import user_cache
+
 # Above so many bytes the oldest programs are deleted. JAX's own limit needs a second
 # file for each program, and a killed process may leave one without the other.
 LIMIT = 4 * 2**30
@@ -27,14 +29,8 @@ _SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder of compiled programs, one for each version of kdjax and JAX.
-
-    It lies in XDG_CACHE_HOME, by default in `~/.cache`.
-    """
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification ignores relative paths.
-    root = pathlib.Path(home) if os.path.isabs(home) else pathlib.Path.home() / ".cache"
-    return root / "kdjax" / "compiled" / f"kdjax-{_version()}-jax-{jax.__version__}"
+    """The folder of compiled programs, one for each version of kdjax and JAX."""
+    return user_cache() / "compiled" / f"kdjax-{_version()}-jax-{jax.__version__}"
 
 
 def _version() -> str:

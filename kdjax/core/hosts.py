@@ -122,7 +122,10 @@ def is_first() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """A barrier: return once every process has called it with the same name."""
+    """A barrier: return once every process has called it with the same name.
+
+    name: without paths, which may differ from host to host.
+    """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 from jax.errors import JaxRuntimeError
 
-from kdjax.core import hosts, runlog
+from kdjax.core import bucket, hosts, runlog
 
 _DONE = b"done"
 
@@ -34,11 +34,11 @@ def watch_others(folder: runlog.Path, seconds: float) -> Iterator[None]:
         return
     watch = _Watch(pathlib.Path(folder), seconds)
     watch.write(b"0")
-    hosts.wait_for_all(f"begun to watch {folder}")
+    hosts.wait_for_all("begun to watch")
     watch.start()
     try:
         yield
-        hosts.wait_for_all(f"watched {folder}")
+        hosts.wait_for_all("watched")
         watch.finish()
     except JaxRuntimeError:
         # Most often the connection to a process that has died: wait for its name.
@@ -60,7 +60,7 @@ class _Watch(threading.Thread):
     def write(self, content: bytes) -> None:
         # A full disk ends the run elsewhere.
         with contextlib.suppress(runlog.RunFolderError):
-            runlog.write_bytes(self._file(jax.process_index()), content)
+            bucket.write_bytes(self._file(jax.process_index()), content)
 
     def finish(self) -> None:
         """Tell the others not to wait for more; after an error, they shall miss it."""
@@ -90,8 +90,9 @@ class _Watch(threading.Thread):
 
     def _read(self, other: int) -> bytes:
         with contextlib.suppress(OSError):
-            return self._file(other).read_bytes()
+            return bucket.read_bytes(self._file(other))
         return b""
 
     def _file(self, process: int) -> pathlib.Path:
-        return self._folder / f"{runlog.TEMPORARY}alive-{process}"
+        file = self._folder / f"{runlog.TEMPORARY}alive-{process}"
+        return bucket.find_place(file)

@@ -12,6 +12,7 @@ import numpy as np
 from kdjax.config import ConfigError, near_names, require, require_local, suggest
 from kdjax.core import runlog
 from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
+from kdjax.core.user_cache import user_cache
 from kdjax.data import images as pictures
 from kdjax.data.source import (
     UNLABELED,
@@ -175,12 +176,11 @@ def _split(builder: Any, split: str, channels: int, read_labels: bool) -> Source
 
 def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.ndarray:
     """All labels of a split: -1 where TFDS has none, as in ImageNet's test split."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     # Identified by the files' sizes and times: a hash would take as long as a read.
     states = [os.stat(file) for file in files]
     identity = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
     stem = fingerprint_bytes(identity.encode())
-    cached = pathlib.Path(cache).expanduser() / "kdjax" / f"labels-{stem}.i4"
+    cached = user_cache() / f"labels-{stem}.i4"
     if n >= KEEP_LABELS_FROM and cached.is_file() and cached.stat().st_size == 4 * n:
         return np.fromfile(cached, "<i4").astype(np.int32)
     values: list[int] = []

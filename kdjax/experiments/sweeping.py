@@ -98,7 +98,7 @@ def sweep(
         check_weights(task)
     if hosts.is_first():
         _make(root, about)
-    hosts.wait_for_all(f"made {root}")
+    hosts.wait_for_all("made the folder of the sweep")
     # Variants that differ in numbers, and all durations of one, are the same program.
     with cache_programs():
         failures = _run_all(part, console)

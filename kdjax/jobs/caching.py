@@ -86,7 +86,7 @@ def cache_targets(
 def _fill(writer: Writer, store: Store, console: Console) -> None:
     """Compute the blocks that are missing, each process its share."""
     missing = store.missing()
-    hosts.wait_for_all(f"checked {store.path}")
+    hosts.wait_for_all("checked the store")
     console.print(
         f"{store.path}: {store.records} records, {decimal(store.nbytes)}; "
         f"{len(missing)} of {store.blocks} blocks to compute",
@@ -95,7 +95,7 @@ def _fill(writer: Writer, store: Store, console: Console) -> None:
     )
     local = missing[jax.process_index() :: jax.process_count()]
     _write(writer, store, local, store.blocks - len(missing), console)
-    hosts.wait_for_all(f"cached {store.path}")
+    hosts.wait_for_all("cached all targets")
 
 
 def _write(

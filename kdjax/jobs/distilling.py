@@ -22,7 +22,7 @@ from kdjax.config import (
     require,
     trained_first,
 )
-from kdjax.core import hosts, runlog
+from kdjax.core import bucket, hosts, runlog
 from kdjax.core.fingerprint import is_abstract
 from kdjax.core.types import STUDENT, BoundModel, Model, PyTree
 from kdjax.data.datasets import Splits
@@ -58,8 +58,8 @@ def train(
     for training in trainings:
         train_one(training, job.console)
     if hosts.is_first():
-        _print_report(job, [run.folder])
-    return run.folder
+        _print_report(job, [job.run.folder])
+    return job.run.folder
 
 
 def distill(
@@ -95,11 +95,12 @@ def distill(
     if teacher_model is not None and is_new:
         with stage(job.console, "measuring the teacher"):
             check_teacher(teacher_model, job)
+    run = job.run
     with lock_folder(run.folder, trainings[-1].identity):
         for training in trainings:
             train_one(training, job.console)
-    if hosts.is_first():
-        _report(job, trainings)
+        if hosts.is_first():
+            _report(job, trainings)
     return run.folder
 
 
@@ -331,5 +332,5 @@ def _report(job: Job, trainings: list[Training]) -> None:
 def _print_report(job: Job, folders: list[pathlib.Path]) -> None:
     """Print the table over some runs, and the path of the report."""
     job.console.print(reports.terminal_table(reports.collect(folders)))
-    text = f"report: {job.run.folder / 'report.md'}"
+    text = bucket.with_urls(f"report: {job.run.folder / 'report.md'}")
     job.console.print(text, highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from kdjax.config import (
     require_type,
     to_path,
 )
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data import images as files
 from kdjax.export import FORMATS, Student, write_export
@@ -55,7 +55,7 @@ def load(
       ConfigError: the run is not finished, has no such seed or network, or needs
         `model`.
     """
-    folder = to_path(folder, "folder")
+    folder = bucket.open_folder(to_path(folder, "folder"), "folder")
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
     run, summary = setup.read_run(folder), runlog.read_summary(folder)
     overrides = read_identity(folder).overrides or {}
@@ -209,7 +209,7 @@ def export(
     require(0 <= batch <= 2**16, "batch", "0 (any) to 65536 images", batch)
     has_batch = name != "safetensors"
     require(has_batch or not batch, "batch", "none with safetensors", batch)
-    folder = to_path(folder, "folder")
+    folder = bucket.open_folder(to_path(folder, "folder"), "folder")
     target = pathlib.Path(out).expanduser() if out else folder / "export"
     require_folder(target, "out")
     student = load(folder, checkpoint=checkpoint, seed=seed)

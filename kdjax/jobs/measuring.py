@@ -10,7 +10,7 @@ import numpy as np
 from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.config import Run, require, to_path
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.types import BoundModel, Model
 from kdjax.data.datasets import Splits
 from kdjax.data.source import Source, check_same_names, select
@@ -55,7 +55,7 @@ def evaluate(
       ConfigError: an argument that cannot be used, or a split of other classes.
       RunFolderError: there is no run in the folder.
     """
-    folder = to_path(folder, "folder")
+    folder = bucket.open_folder(to_path(folder, "folder"), "folder")
     names = ("test", "validation", "train")
     require(split in names, "split", " or ".join(names), split)
     require(checkpoint in ("last", "best"), "checkpoint", "last or best", checkpoint)
@@ -122,7 +122,8 @@ def format_results(
 
     Its first line names the split and the checkpoint.
     """
-    run = setup.read_run(pathlib.Path(folder).expanduser())
+    folder = bucket.open_folder(to_path(folder, "folder"), "folder")
+    run = setup.read_run(folder)
     name = getattr(run.data, split)
     seeds = (f"seed {run.seed + i}" for i in range(run.seeds))
     heads = " ".join(f"{seed:>9}" for seed in seeds)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from kdjax import setup
 from kdjax.config import ConfigError, require, to_path
+from kdjax.core import bucket
 from kdjax.core.types import Model, PyTree
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import prepare
@@ -76,7 +77,7 @@ def replay(
       ConfigError: a step or seed that the run has not.
       RunFolderError: there is no run in the folder.
     """
-    folder = to_path(folder, "folder")
+    folder = bucket.open_folder(to_path(folder, "folder"), "folder")
     run = setup.read_run(folder)
     require(1 <= step <= run.steps, "step", f"1 to {run.steps}", step)
     seeds = range(run.seed, run.seed + run.seeds)

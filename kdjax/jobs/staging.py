@@ -1,5 +1,6 @@
 """Running stages one after another, with one report over all."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -7,7 +8,7 @@ from rich.console import Console
 
 from kdjax import reports, setup
 from kdjax.config import Run, Stages, beneath, require_type
-from kdjax.core import hosts, runlog
+from kdjax.core import bucket, hosts, runlog
 from kdjax.data.datasets import Splits
 from kdjax.jobs.distilling import distill, train
 from kdjax.train.progress import stage
@@ -29,6 +30,8 @@ def run_stages(
     """
     require_type(stages, Stages, "stages", "a kdjax.config.Stages")
     stages.check()
+    folder = bucket.open_folder(stages.folder)
+    stages = dataclasses.replace(stages, workdir=str(folder))
     runs = stages.resolve()
     _check_names(runs)
     console = console or Console(quiet=not hosts.is_first())
@@ -41,11 +44,12 @@ def run_stages(
             job(run, splits=splits, console=console)
     if hosts.is_first():
         folders = [run.folder for run in runs.values()]
-        reports.write_report(folders, stages.folder)
+        reports.write_report(folders, folder)
         console.print(reports.terminal_table(reports.collect(folders)))
-        text = f"report: {stages.folder / 'report.md'}"
+        text = bucket.with_urls(f"report: {folder / 'report.md'}")
         console.print(text, highlight=False, soft_wrap=True)
-    return stages.folder
+        bucket.push(folder)
+    return folder
 
 
 def _check_names(runs: dict[str, Run]) -> None:

@@ -1,6 +1,7 @@
 """Start of every job: checks of its arguments, its data, and the run folder's lock."""
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from rich.console import Console
 from kdjax import config as configs
 from kdjax import setup
 from kdjax.config import ConfigError, Run, require, require_type, trained_first
-from kdjax.core import agreement, environment, hosts, runlog, timeline
+from kdjax.core import agreement, bucket, environment, hosts, runlog, timeline
 from kdjax.core.runlog import RunFolderError
 from kdjax.core.types import Model
 from kdjax.data.datasets import Splits
@@ -74,6 +75,8 @@ def open_job(
     check_run(run)
     run.check()
     _compare_processes(run)
+    run = dataclasses.replace(run, workdir=str(bucket.open_folder(run.folder)))
+    hosts.wait_for_all("read the folder")
     runlog.refuse_nested(run.folder)
     _check_passed(run, student, teacher)
     console = console or Console(quiet=not hosts.is_first())
@@ -204,7 +207,7 @@ def lock_folder(
         require_same({f"content of `{k}`": v for k, v in identity.content.items()})
         if hosts.is_first():
             open_folder(folder, identity)
-        hosts.wait_for_all(f"opened {folder}")
+        hosts.wait_for_all("opened the folder")
     lock = None
     if hosts.is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +218,8 @@ def lock_folder(
             raise BusyFolderError(text)
         time.sleep(1)
     try:
-        yield
+        with bucket.writing(folder):
+            yield
     finally:
         if lock is not None:
             lock.release()

@@ -17,7 +17,7 @@ from kdjax import config as configs
 from kdjax import reports, setup
 from kdjax.cache.plan import describe_targets
 from kdjax.config import Run
-from kdjax.core import environment, hosts, runlog
+from kdjax.core import bucket, environment, hosts, runlog
 from kdjax.core.liveness import watch_others
 from kdjax.core.peak_memory import peak_memory
 from kdjax.core.timeline import Timeline, begin, make_writer
@@ -73,10 +73,11 @@ def train_one(training: Training, console: Console) -> None:
     """
     run, folder = training.run, training.run.folder
     if runlog.is_finished(folder):
-        console.print(f"{run.name}: finished in {folder}", highlight=False)
+        text = bucket.with_urls(f"{run.name}: finished in {folder}")
+        console.print(text, highlight=False)
         if not has_checkpoints(folder):
             text = f"warning: {folder} has lost its checkpoints; evaluate, load and "
-            text += "teachers need them"
+            text = bucket.with_urls(f"{text}teachers need them")
             console.print(text, style="yellow", highlight=False, soft_wrap=True)
         return
     teacher = training.load_teacher()
@@ -105,7 +106,7 @@ def train_one(training: Training, console: Console) -> None:
             with stage(console, f"{run.name}: measuring on the test split"):
                 with timeline.spend("evaluation"):
                     test = measure(state, "test")
-        hosts.wait_for_all(f"measured {folder}")
+        hosts.wait_for_all(f"measured {run.name}")
         if hosts.is_first():
             variables = parts.student_variables(state)
             summary = _summary(run, training.data, test, variables, seconds)
@@ -118,7 +119,8 @@ def train_one(training: Training, console: Console) -> None:
             runlog.write_json(folder / "summary.json", summary)
             reports.write_report([folder], folder)
         # Else another process might look for the summary before it exists.
-        hosts.wait_for_all(f"finished {folder}")
+        hosts.wait_for_all(f"finished {run.name}")
+        bucket.share(folder)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,8 @@ def find_collectives(text: str, slice_of: Sequence[int]) -> list[Collective]:
     found = []
     for line in text.splitlines():
         if hosts := _HOSTS.search(line):
-            found += _between_slices(*hosts.groups(), line, len({*slice_of}))
+            shape, way, name = hosts.groups()
+            found += _between_slices(shape, way, name, line, len({*slice_of}))
             continue
         call = _CALL.search(line)
         if call is None:
@@ -88,7 +89,7 @@ def _between_slices(
 ) -> list[Collective]:
     """The collective of a transfer by hosts; none for its other end.
 
-    An all-gather is told by what is received, all others by what is sent.
+    An all-gather is found where it is received, all others where they are sent.
     """
     kind = _BY_HOSTS.get(name, name.lower())
     if (way == "recv") != (kind == "all-gather"):

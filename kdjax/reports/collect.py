@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import require_local, require_type
-from kdjax.core import runlog
+from kdjax.config import require_run_folder, require_type
+from kdjax.core import bucket, runlog
 from kdjax.core.timeline import read_events
 
 
@@ -48,9 +48,9 @@ def collect(paths: Iterable[runlog.Path] | runlog.Path) -> list[RunRecord]:
     paths = list(paths)
     for path in paths:
         require_type(path, (str, os.PathLike), "runs", "a path")
-        require_local(path, "runs")
+        require_run_folder(path, "runs")
     folders: dict[pathlib.Path, pathlib.Path] = {}
-    for path in map(pathlib.Path, paths):
+    for path in (bucket.open_folder(x, "runs") for x in paths):
         folders.setdefault(path.resolve(), path)
     return [_record(path) for path in folders.values()]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.timeline import read_events
 from kdjax.reports.goodput import find_attempts, goodput
 from kdjax.reports.tables import ABSENT, make_table
@@ -48,7 +48,7 @@ def find_runs(paths: Iterable[runlog.Path]) -> list[tuple[str, pathlib.Path]]:
     Raises RunFolderError for a path without one.
     """
     found: dict[pathlib.Path, str] = {}
-    for path in map(pathlib.Path, paths):
+    for path in (bucket.open_folder(x, "runs") for x in paths):
         configs = sorted(path.glob("**/config.json"), key=lambda x: len(x.parts))
         if not configs:
             runlog.read_config(path)

@@ -21,7 +21,7 @@ from typing import Any
 from kdjax import config as configs
 from kdjax.config import ConfigError, Custom, Run
 from kdjax.config.model import OPEN
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.fingerprint import (
     fingerprint_arrays,
     fingerprint_code,
@@ -94,7 +94,9 @@ def make_identity(
     run: with every field of its models, as `complete_models` returns it.
     content: fingerprints, as the functions `fingerprint_...` of this module make them.
     """
-    return Identity(configs.to_dict(run), overrides, content or {})
+    config = configs.to_dict(run)
+    config["workdir"] = bucket.find_url(run.folder) or config["workdir"]
+    return Identity(config, overrides, content or {})
 
 
 def identify_planned(run: Run) -> Identity:

@@ -24,7 +24,7 @@ from kdjax.config import (
     require_network,
     require_seeds,
 )
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.types import STUDENT, Array, BoundModel, Model, PyTree
 from kdjax.data.source import Source
 from kdjax.models import weights, zoo
@@ -52,7 +52,10 @@ class InitialVariables(NamedTuple):
 def read_run(folder: str | pathlib.Path) -> Run:
     """The config of a run folder; an error that names `run` where there is none."""
     require_local(folder, "run")
-    return configs.from_dict(runlog.read_config(folder))
+    run = configs.from_dict(runlog.read_config(folder))
+    # The config of a copy has the bucket.
+    copied = bucket.find_url(folder) is not None
+    return dataclasses.replace(run, workdir=str(folder)) if copied else run
 
 
 def complete_models(run: Run) -> tuple[Run, list[str]]:

@@ -1,6 +1,7 @@
 """Loading the teacher of a run: from Python, a run folder or published weights."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import warnings
@@ -25,7 +26,7 @@ from kdjax.config import (
     require,
     require_seed,
 )
-from kdjax.core import runlog
+from kdjax.core import bucket, runlog
 from kdjax.core.types import BoundModel, Model, Output, PyTree
 from kdjax.data.source import Source, check_same_names
 from kdjax.models import weights, zoo
@@ -143,7 +144,13 @@ def resolve_folder(name: str, folder: pathlib.Path) -> pathlib.Path:
     relative = pathlib.Path(os.path.normpath(folder / name))
     if (relative / "config.json").is_file():
         return relative
-    return pathlib.Path(name).expanduser()
+    return _open_once(pathlib.Path(name).expanduser())
+
+
+@functools.cache
+def _open_once(path: pathlib.Path) -> pathlib.Path:
+    """The folder at a path, or the copy of one in a bucket."""
+    return bucket.open_folder(path, "teacher.run")
 
 
 def teacher_resolutions(run: Run) -> tuple[int, ...]:

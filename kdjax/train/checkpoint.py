@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from kdjax.core import hosts, runlog
+from kdjax.core import bucket, hosts, runlog
 from kdjax.core.types import PyTree
 from kdjax.train import restore
 from kdjax.train.restore import CheckpointError, DamagedError
@@ -36,13 +36,15 @@ logging.getLogger("absl").addFilter(_is_wanted)
 
 # Folder among the checkpoints, of those that are being deleted.
 _DELETED = "deleted"
+# The last file of a checkpoint in a bucket, by Orbax.
+_COMMITTED = "commit_success.txt"
 # Folders in a run folder: of its checkpoints, and of those that proved damaged.
 NAME, DAMAGED = "checkpoints", "damaged"
 
 
 def has_checkpoints(folder: str | pathlib.Path) -> bool:
     """True for a run folder with a checkpoint, complete or not."""
-    steps = (pathlib.Path(folder) / NAME).glob("*")
+    steps = bucket.find_place(pathlib.Path(folder) / NAME).glob("*")
     return any(step.name.isdigit() for step in steps)
 
 
@@ -62,10 +64,14 @@ class Checkpoints:
 
     The last two are kept, and the one with the best validation accuracy (mean over
     seeds). A checkpoint without an evaluation is never the best.
+
+    path: their folder, which is in the bucket where the run folder is a copy of one.
     """
 
     def __init__(self, folder: str | pathlib.Path):
-        self.path = pathlib.Path(folder).absolute() / NAME
+        self._folder = pathlib.Path(folder).absolute()
+        self.path = bucket.find_place(self._folder / NAME)
+        self._in_bucket = not isinstance(self.path, pathlib.Path)
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path}: expected a folder, got a file")
         self._is_first_save = True
@@ -95,8 +101,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=lambda metrics: metrics["accuracy"],
-            # A kill in the middle of a deletion must not leave half a checkpoint.
-            todelete_subdir=_DELETED,
+            # A kill in the middle of a deletion must not leave half a checkpoint. In
+            # a bucket it may: nothing can be renamed there.
+            todelete_subdir=None if self._in_bucket else _DELETED,
         )
         restore.silence_orbax()
         handlers = {
@@ -116,9 +123,14 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints on disk, in order."""
-        names = (x.name for x in self.path.glob("*") if x.is_dir())
+        bucket.forget_listings(self.path)
+        names = (x.name for x in self.path.glob("*") if self._is_saved(x))
         # Digits of other scripts, and leading zeros, are no names of checkpoints.
         return sorted(int(x) for x in names if x.isdecimal() and x == str(int(x)))
+
+    def _is_saved(self, step: pathlib.Path) -> bool:
+        """True for a folder; in a bucket its last file must be there."""
+        return (step / _COMMITTED).exists() if self._in_bucket else step.is_dir()
 
     def last_step(self) -> int | None:
         """The step of the last checkpoint on disk, None where there is none."""
@@ -146,10 +158,12 @@ class Checkpoints:
             return
         # Those that the last save has put aside.
         self._delete()
+        # The metrics of a checkpoint are in its bucket before it is.
+        bucket.push(self._folder)
         best = self._best_accuracy
         metrics = None if accuracy is None else {"accuracy": accuracy}
         tree = _items(state)
-        log = runlog.hash_metrics(self.path.parent)
+        log = runlog.hash_metrics(self._folder)
         record = restore.make_record(tree, step, accuracy, log)
         items = {
             restore.ARRAYS: ocp.args.PyTreeSave(tree),
@@ -177,15 +191,16 @@ class Checkpoints:
         except Exception as error:
             raise self._failed(error) from error
         self._delete()
-        with contextlib.suppress(OSError):
-            (self.path / _DELETED).rmdir()
+        if not self._in_bucket:
+            with contextlib.suppress(OSError):
+                (self.path / _DELETED).rmdir()
 
     def _delete(self) -> None:
         """Delete the checkpoints that Orbax has put aside to be deleted.
 
         The folder itself stays: a thread of Orbax may be about to put one into it.
         """
-        if hosts.is_first():
+        if hosts.is_first() and not self._in_bucket:
             for folder in (self.path / _DELETED).glob("*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -229,7 +244,7 @@ class Checkpoints:
         """False where the metrics up to a step differ from those when it was saved."""
         record = restore.read_record(self._at(step))
         log = record.get("log") if record else None
-        return log in (None, runlog.hash_metrics(self.path.parent, step))
+        return log in (None, runlog.hash_metrics(self._folder, step))
 
     def _check_accuracy(self, step: int) -> None:
         """Raise `DamagedError` on every process where one cannot read the accuracy."""
@@ -250,9 +265,8 @@ class Checkpoints:
         folder = self.path.parent / DAMAGED
         if hosts.is_first():
             try:
-                folder.mkdir(exist_ok=True)
                 free = (folder / f"{step}-{i}" for i in itertools.count())
-                self._at(step).rename(next(x for x in free if not x.exists()))
+                bucket.move(self._at(step), next(x for x in free if not x.exists()))
             except OSError as problem:
                 text = f"{error}; it cannot be moved to {folder}: {problem.strerror}"
                 raise DamagedError(text) from problem
@@ -261,7 +275,7 @@ class Checkpoints:
             if last > found:
                 text += f"; steps {found + 1} to {last} are trained again"
             warnings.warn(text, stacklevel=4)
-        hosts.wait_for_all(f"moved {self._at(step)}")
+        hosts.wait_for_all(f"moved checkpoint {step}")
 
     def restore_network(self, like: PyTree, network: str, step: int | None = None):
         """The variables of one network alone, laid out like `like`: their moving

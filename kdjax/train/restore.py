@@ -19,8 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from kdjax.core import hosts
+from kdjax.core.bucket import read_bytes
 from kdjax.core.fingerprint import fingerprint_bytes
-from kdjax.core.safe_read import parse_json, read_bytes
+from kdjax.core.safe_read import parse_json
 from kdjax.core.types import PyTree
 from kdjax.train.digest import digest_array
 

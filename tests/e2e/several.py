@@ -16,8 +16,11 @@ PATIENT = (
 )
 
 
-def begin(command, processes, devices):
-    """Start a command as several processes that find each other."""
+def begin(command, processes, devices, variables=()):
+    """Start a command as several processes that find each other.
+
+    variables: of the environment of each, if any.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -31,6 +34,7 @@ def begin(command, processes, devices):
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(processes),
             "JAX_PROCESS_ID": str(i),
+            **(variables[i] if variables else {}),
         }
         running.append(
             subprocess.Popen(
@@ -44,9 +48,9 @@ def begin(command, processes, devices):
     return running
 
 
-def together(command, processes, devices):
+def together(command, processes, devices, variables=()):
     """Run a command as several processes; their exits and outputs."""
-    running = begin(command, processes, devices)
+    running = begin(command, processes, devices, variables)
     try:
         outputs = [p.communicate(timeout=900)[0] for p in running]
     finally:
