@@ -79,6 +79,11 @@ _LOST = re.compile(r"Gloo|Connection (closed|reset)|coordination service")
 _GRACE = 3.0
 
 
+def means_lost(error: BaseException) -> bool:
+    """True for an error of JAX that comes where another process has gone."""
+    return isinstance(error, JaxRuntimeError) and bool(_LOST.search(str(error)))
+
+
 def end_for(lost: str) -> None:
     """End this process at once, with one line that names what was lost.
 
@@ -102,7 +107,7 @@ def leave_at_once() -> Iterator[None]:
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     except BaseException as error:
-        if isinstance(error, JaxRuntimeError) and _LOST.search(str(error)):
+        if means_lost(error):
             # JAX is about to abort this process, which names the other.
             time.sleep(_GRACE)
             end_for("another process has gone")

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
@@ -173,7 +173,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except Exception as error:
-            raise self._failed(error) from error
+            self._raise(error)
         if accuracy is not None:
             self._best_accuracy = max(best, accuracy)
         if self._is_first_save:
@@ -189,7 +189,7 @@ class Checkpoints:
             self._opened.wait_until_finished()
             self._opened.check_for_errors()
         except Exception as error:
-            raise self._failed(error) from error
+            self._raise(error)
         self._delete()
         if not self._in_bucket:
             with contextlib.suppress(OSError):
@@ -204,9 +204,12 @@ class Checkpoints:
             for folder in (self.path / _DELETED).glob("*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _failed(self, error: Exception) -> CheckpointError:
-        why = restore.first_line(error)
-        return CheckpointError(f"{self.path}: a checkpoint could not be written: {why}")
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise what went wrong with writing, or with another process."""
+        if hosts.means_lost(error):
+            raise error
+        text = f"a checkpoint could not be written: {restore.first_line(error)}"
+        raise CheckpointError(f"{self.path}: {text}") from error
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at a step (the last if None), laid out like `like`.

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from jax.errors import JaxRuntimeError
 
 from kdjax.train import restore, state
 from kdjax.train.checkpoint import CheckpointError, Checkpoints
@@ -234,3 +235,24 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "checkpoints").write_text("x")
     with pytest.raises(CheckpointError, match="expected a folder, got a file"):
         Checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed"), "Gloo"),
+        (JaxRuntimeError("INTERNAL: out of luck"), "could not be written: INTERNAL"),
+        (OSError("no luck"), "could not be written: no luck"),
+    ],
+)
+def test_a_lost_process_is_no_fault_of_the_disk(tmp_path, monkeypatch, error, expected):
+    """The error of JAX goes on: what ends this process names the other."""
+
+    def fail(*_, **__):
+        raise error
+
+    made = Checkpoints(tmp_path)
+    monkeypatch.setattr(type(made._manager), "wait_until_finished", fail)
+    kind = type(error) if expected == "Gloo" else CheckpointError
+    with pytest.raises(kind, match=expected):
+        made.wait()
