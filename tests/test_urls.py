@@ -74,8 +74,9 @@ def test_a_bucket_without_a_path_is_refused(field, url):
         digits(**RUNS[field][0](url)).check()
 
 
-# Run folders in a bucket are read: tests/core/test_bucket.py.
-REFUSED = [(f, x) for f in CALLS for x in URLS if (f[:3], x) != ("run", BUCKET)]
+# These are read in a bucket: tests/core/test_bucket.py, tests/e2e/test_bucket.py.
+READ = "run", "runs", "data.data_dir"
+REFUSED = [(f, x) for f in CALLS for x in URLS if x != BUCKET or f not in READ]
 
 
 @pytest.mark.parametrize(("field", "url"), REFUSED)

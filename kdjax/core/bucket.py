@@ -1,6 +1,6 @@
-"""Run folders in a bucket (`gs://bucket/run`): each machine works in a copy.
+"""Folders in a bucket (`gs://bucket/run`): data are read there, runs have a copy.
 
-Every part of kdjax reads and writes the copy, in the user's cache. Checkpoints are in
+Each machine works in a copy of a run folder, in the user's cache. Checkpoints are in
 the bucket alone: Orbax writes them there (`find_place`). What is in the bucket counts:
 `open_folder` makes the copy equal to it, and `writing` sends what changes.
 """
@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kdjax.core import runlog, safe_read
@@ -52,14 +52,18 @@ def open_folder(path: runlog.Path, field: str = "workdir") -> pathlib.Path:
     found = _URL.fullmatch(os.fspath(path))
     if found is None:
         return pathlib.Path(path)
-    if importlib.util.find_spec("gcsfs") is None:
-        text = f"{field}: gs://{found[1]} needs gcsfs: pip install 'kdjax[gs]'"
-        raise runlog.RunFolderError(text)
+    _require_gcsfs(found[1], field)
     folder = _copies() / found[1]
     with _locked(folder) as is_free:
         if is_free:
             _pull(folder)
     return folder
+
+
+def _require_gcsfs(place: str, field: str) -> None:
+    if importlib.util.find_spec("gcsfs") is None:
+        text = f"{field}: gs://{place} needs gcsfs: pip install 'kdjax[gs]'"
+        raise runlog.RunFolderError(text)
 
 
 def find_url(folder: runlog.Path) -> str | None:
@@ -78,6 +82,39 @@ def find_place(path: pathlib.Path) -> Any:
     from etils import epath
 
     return epath.Path(url)
+
+
+def is_url(path: runlog.Path) -> bool:
+    """True for a path in a bucket."""
+    return _URL.fullmatch(os.fspath(path)) is not None
+
+
+def open_place(path: runlog.Path, field: str) -> Any:
+    """A folder to read: of this machine, or in a bucket, as an `epath.Path`.
+
+    Raises `RunFolderError` for a bucket where gcsfs is not installed.
+    """
+    found = _URL.fullmatch(os.fspath(path))
+    if found is None:
+        return pathlib.Path(path).expanduser()
+    _require_gcsfs(found[1], field)
+    from etils import epath
+
+    return epath.Path(f"gs://{found[1]}")
+
+
+def states_of(files: Iterable[str]) -> list[tuple[str, ...]]:
+    """Name, size and checksum of files in a bucket; of others the time of writing."""
+    found = []
+    for file in files:
+        if is_url(file):
+            about = _system().info(file)
+            state = about["size"], about.get("crc32c") or about.get("md5Hash")
+        else:
+            stat = os.stat(file)
+            state = stat.st_size, stat.st_mtime_ns
+        found.append((os.path.basename(file), *map(str, state)))
+    return found
 
 
 def forget_listings(place: Any) -> None:

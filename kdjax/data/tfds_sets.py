@@ -1,16 +1,16 @@
-"""Data sets that TFDS has prepared on this machine, read without TensorFlow."""
+"""Data sets that TFDS has prepared, on this machine or in a bucket, read without
+TensorFlow."""
 
 import functools
 import os
-import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.config import ConfigError, near_names, require, require_local, suggest
-from kdjax.core import runlog
+from kdjax.config import ConfigError, near_names, require, require_run_folder, suggest
+from kdjax.core import bucket, runlog
 from kdjax.core.fingerprint import fingerprint_bytes, fingerprint_files
 from kdjax.core.user_cache import user_cache
 from kdjax.data import images as pictures
@@ -93,16 +93,16 @@ def load(
     )
 
 
-def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
+def _folder(name: str, data_dir: str, field: str) -> Any:
     """The newest prepared version of a set, or the named one."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     where = "data.data_dir" if data_dir else "TFDS_DATA_DIR"
-    require_local(root, where)
+    require_run_folder(root, where)
+    sets = bucket.open_place(root, where)
     if data_dir:
-        exists = pathlib.Path(root).expanduser().is_dir()
-        require(exists, where, "a folder of TFDS sets", root)
+        require(sets.is_dir(), where, "a folder of TFDS sets", root)
     inner, _, version = name.partition(":")
-    base = pathlib.Path(root).expanduser() / inner
+    base = sets / inner
     versions = [p.parent for p in base.glob("*/dataset_info.json")]
     if not versions and "/" not in inner:
         # The one config of a set that is named without it.
@@ -112,7 +112,7 @@ def _folder(name: str, data_dir: str, field: str) -> pathlib.Path:
             raise ConfigError(field, f"{inner}/CONFIG, one of {configs}", name)
     versions = [p for p in versions if not version or p.name == version]
     if not versions:
-        names = [p.name for p in pathlib.Path(root).expanduser().glob("[a-z]*/")]
+        names = [p.name for p in sets.glob("[a-z]*/")]
         hint = suggest([x for x in near_names(name, names, 1) if x != name])
         text = (
             f"{hint and hint + ' '}expected {name} prepared by TFDS in {root}, found "
@@ -142,11 +142,13 @@ def _split(builder: Any, split: str, channels: int, read_labels: bool) -> Source
         return pictures.decode(records[index]["image"], channels, f"{full} {index}")
 
     about = f"{full} {info.num_bytes} {list(info.shard_lengths)}"
-    files = [pathlib.Path(file) for file in info.filepaths]
+    files = [os.fspath(file) for file in info.filepaths]
 
     @functools.cache
     def content() -> str:
-        names = [file.name for file in files]
+        if bucket.is_url(files[0]):
+            return f"{about} {channels} {bucket.states_of(files)}"
+        names = [os.path.basename(file) for file in files]
         return f"{about} {channels} {fingerprint_files(files, names)}"
 
     n = info.num_examples
@@ -174,12 +176,10 @@ def _split(builder: Any, split: str, channels: int, read_labels: bool) -> Source
     )
 
 
-def _labels(records: Any, n: int, about: str, files: list[pathlib.Path]) -> np.ndarray:
+def _labels(records: Any, n: int, about: str, files: list[str]) -> np.ndarray:
     """All labels of a split: -1 where TFDS has none, as in ImageNet's test split."""
     # Identified by the files' sizes and times: a hash would take as long as a read.
-    states = [os.stat(file) for file in files]
-    identity = f"{about} {[(x.st_size, x.st_mtime_ns) for x in states]}"
-    stem = fingerprint_bytes(identity.encode())
+    stem = fingerprint_bytes(f"{about} {bucket.states_of(files)}".encode())
     cached = user_cache() / f"labels-{stem}.i4"
     if n >= KEEP_LABELS_FROM and cached.is_file() and cached.stat().st_size == 4 * n:
         return np.fromfile(cached, "<i4").astype(np.int32)

@@ -1,55 +1,19 @@
 """Sets that TFDS has prepared: a tiny one made here, and real ones where they are."""
 
-import io
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from kdjax.config import ConfigError
 from kdjax.data import datasets, memory, source, tfds_sets
 from kdjax.data.statistics import describe
-
-N = 7
-
-
-def pixels(i):
-    return np.random.default_rng(i).integers(0, 256, (4 + i, 6, 3), dtype=np.uint8)
+from tests.data.tiny_set import N, pixels, prepare_tiny
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """`tiny` as TFDS prepares a set of PNGs of different heights, with array_record."""
-    import tensorflow_datasets as tfds
-
-    class Tiny(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.2.0")
-        SKIP_REGISTERING = True
-        name = "tiny"
-
-        def _info(self):
-            features = {
-                "key": tfds.features.Scalar(np.int64),
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(num_classes=5),
-            }
-            features = tfds.features.FeaturesDict(features)
-            return tfds.core.DatasetInfo(builder=self, features=features)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i in range(N):
-                buffer = io.BytesIO()
-                Image.fromarray(pixels(i)).save(buffer, format="PNG")
-                buffer.seek(0)
-                yield i, {"key": i, "image": buffer, "label": i % 3}
-
-    where = tmp_path_factory.mktemp("tfds")
-    Tiny(data_dir=str(where), file_format="array_record").download_and_prepare()
-    return str(where)
+    return prepare_tiny(tmp_path_factory.mktemp("tfds"))
 
 
 def test_a_folder_of_sets_is_no_pattern(prepared, tmp_path):

@@ -43,6 +43,8 @@ def serve():
             time.sleep(0.2)
         yield {
             "STORAGE_EMULATOR_HOST": url,
+            # Of array_record.
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
             "GOOGLE_CLOUD_PROJECT": "none",

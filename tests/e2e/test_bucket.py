@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kdjax.core import runlog
+from tests.data.tiny_set import prepare_tiny
 from tests.e2e import in_bucket, several
 from tests.e2e.saved import saved
 
@@ -190,3 +191,39 @@ def test_two_machines_form_one_run(bucket, files, tmp_path, monkeypatch):
     assert files.exists(f"{URL}/summary.json")
     # The other process has the files of the run, too.
     assert (copy_at(tmp_path, "four") / "summary.json").is_file()
+
+
+READ = """
+import sys
+import numpy as np
+from kdjax.data import datasets, source
+train = datasets.load_splits("tfds:tiny", data_dir=sys.argv[1])["train"]
+for place in range(len(train)):
+    print(train.labels[place], np.sum(train.read(place), dtype=np.int64))
+print(source.fingerprint(train))
+"""
+
+
+def test_a_prepared_set_is_read_from_a_bucket(bucket, files, tmp_path):
+    """By gcsfs and array_record; a changed shard has another fingerprint."""
+    where = prepare_tiny(tmp_path)
+    files.put(f"{where}/", f"{in_bucket.NAME}/sets/", recursive=True)
+    environment = in_bucket.environment_of(bucket, tmp_path / "cache")
+
+    def read(place):
+        command = [sys.executable, "-c", READ, place]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\n")[-9:-1]
+
+    url = f"gs://{in_bucket.NAME}/sets"
+    *images, mark = read(url)
+    assert images == read(str(where))[:-1] and len(images) == 7
+    assert read(url)[-1] == mark
+    (shard,) = files.glob(f"{in_bucket.NAME}/sets/tiny/*/*array_record*")
+    whole = bytearray(files.cat(shard))
+    whole[-1] ^= 1
+    files.pipe(shard, bytes(whole))
+    assert read(url)[-1] != mark

@@ -45,8 +45,10 @@ def check_equal(folder, other):
         # A small KL is a difference of logarithms: their rounding is absolute.
         np.testing.assert_allclose(a[2], b[2], rtol=2e-5, atol=2e-6)
     both = [Checkpoints(x).read_network("student") for x in (folder, other)]
+    # A rounding of 1e-7 is all, until an activation at zero rounds to the other side:
+    # 1e-5 then, in one of three trainings of 20 steps, from its eighth step on.
     for a, b in zip(*map(jax.tree.leaves, both), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(a, b, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize(("processes", "fsdp"), [(2, 2), (4, 1)])
