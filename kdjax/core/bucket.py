@@ -365,9 +365,8 @@ def _errors_of(url: str, verb: str) -> Iterator[None]:
 
     try:
         yield
-    except ValueError as error:
-        # `RunFolderError` is one, and has its text.
-        if isinstance(error, runlog.RunFolderError):
-            raise
+    except runlog.RunFolderError:
+        raise
+    except (ValueError, OSError) as error:
         text = f"workdir: cannot {verb} {url}: {short(error)}"
         raise runlog.RunFolderError(text) from error
