@@ -47,13 +47,18 @@ def open_folder(path: runlog.Path, field: str = "workdir") -> pathlib.Path:
       field: named in errors.
 
     Raises:
-      RunFolderError: the bucket cannot be read, or gcsfs is not installed.
+      RunFolderError: it is a bucket as a whole, or cannot be read, or gcsfs is not
+        installed.
     """
     found = _URL.fullmatch(os.fspath(path))
     if found is None:
         return pathlib.Path(path)
+    parts = found[1].split("/")
+    if len(parts) == 1 or {"", ".", ".."} & {*parts}:
+        text = f"{field}: expected gs://bucket/path, got 'gs://{found[1]}'"
+        raise runlog.RunFolderError(text)
     _require_gcsfs(found[1], field)
-    folder = _copies() / found[1]
+    folder = _copies().joinpath(*parts)
     with _locked(folder) as is_free:
         if is_free:
             _pull(folder)

@@ -156,6 +156,13 @@ def test_a_name_that_leaves_the_folder_is_refused(stored, name):
         bucket.open_folder(URL)
 
 
+@pytest.mark.parametrize("url", ["gs://b", "gs://b/", "gs://b/../x", "gs://b//x"])
+def test_a_whole_bucket_is_no_folder(stored, url):
+    with pytest.raises(runlog.RunFolderError, match="^folder: expected gs://bucket/pa"):
+        bucket.open_folder(url, "folder")
+    assert not (user_cache() / "buckets").exists()
+
+
 def test_a_copy_in_use_is_left_as_it_is(stored, monkeypatch):
     """Another process of this machine trains in it, or around it."""
     monkeypatch.setattr(bucket, "_WAIT", 0.01)
