@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SLURM, one node with several GPUs and one process:
 #   sbatch experiments/launch/slurm_node.sh cifar10 --workdir runs/cifar10
+# Change GPUs, CPUs and time to those of the node; sbatch takes --partition, --account.
 #SBATCH --job-name=kdjax
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
@@ -24,6 +25,7 @@ while kill -0 "$child" 2> /dev/null; do
     code=$?
 done
 case $code in
-    75 | 143) scontrol requeue "$SLURM_JOB_ID" ;;
+    # A process was lost, SIGTERM; aborted, killed, crashed.
+    75 | 143 | 134 | 137 | 139) scontrol requeue "$SLURM_JOB_ID" ;;
     *) exit "$code" ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SLURM, several nodes with one process for each GPU; the run folder on a shared disk:
 #   sbatch experiments/launch/slurm_nodes.sh cifar10 --workdir /shared/runs/cifar10
+# One task and its share of the CPUs for each GPU; sbatch takes --partition, --account.
 #SBATCH --job-name=kdjax
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8
@@ -24,6 +25,7 @@ while kill -0 "$child" 2> /dev/null; do
     code=$?
 done
 case $code in
-    75 | 143) scontrol requeue "$SLURM_JOB_ID" ;;
+    # A process was lost, SIGTERM; aborted, killed, crashed.
+    75 | 143 | 134 | 137 | 139) scontrol requeue "$SLURM_JOB_ID" ;;
     *) exit "$code" ;;
 esac

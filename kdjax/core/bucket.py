@@ -61,7 +61,7 @@ def open_folder(path: runlog.Path, field: str = "workdir") -> pathlib.Path:
     folder = _copies().joinpath(*parts)
     with _locked(folder) as is_free:
         if is_free:
-            _pull(folder)
+            _pull(folder, field)
     return folder
 
 
@@ -258,14 +258,14 @@ def share(folder: pathlib.Path) -> None:
     push(folder)
     hosts.wait_for_all("sent the folder")
     if not hosts.is_first():
-        _pull(folder, keep=True)
+        _pull(folder, "workdir", keep=True)
 
 
-def _pull(folder: pathlib.Path, keep: bool = False) -> None:
+def _pull(folder: pathlib.Path, field: str, keep: bool = False) -> None:
     """Make a copy equal to the bucket; `keep` leaves files that only the copy has."""
     url = find_url(folder)
     assert url is not None
-    with _one_at_a_time, _errors_of(url, "read"):
+    with _one_at_a_time, _errors_of(url, "read", field):
         names = _names_at(url)
         files = _open(url)
         read = {name: files.read(name) for name in names}
@@ -365,7 +365,7 @@ def _locked(folder: pathlib.Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _errors_of(url: str, verb: str) -> Iterator[None]:
+def _errors_of(url: str, verb: str, field: str = "workdir") -> Iterator[None]:
     from kdjax.core.stored_files import short
 
     try:
@@ -373,5 +373,6 @@ def _errors_of(url: str, verb: str) -> Iterator[None]:
     except runlog.RunFolderError:
         raise
     except (ValueError, OSError) as error:
-        text = f"workdir: cannot {verb} {url}: {short(error)}"
+        text = f"{field}: cannot {verb} {url}: {short(error).rstrip(':')}"
+        text += f" (does `gcloud storage ls {url}` work?)"
         raise runlog.RunFolderError(text) from error

@@ -31,6 +31,8 @@ from kdjax.jobs.start import BusyFolderError, lock_folder
 from kdjax.setup.identity import identify_planned, parse_identity, refuse_other
 from kdjax.train.loop import Interrupted
 
+_LOCAL = "a folder on this machine (sweeps in a bucket are not possible)"
+
 
 class SweepError(RuntimeError):
     """Some runs of a sweep have failed; the text names them."""
@@ -75,7 +77,7 @@ def sweep(
       SweepError: at the end, where runs have failed; the text names them.
     """
     require(seeds >= 1, "seeds", "at least 1", seeds)
-    require_local(workdir, "workdir")
+    require_local(workdir, "workdir", _LOCAL)
     # Resolved, since runs refer to others of the sweep by it.
     root = pathlib.Path(workdir or experiment.folder(scale)).expanduser().resolve()
     console = console or Console(quiet=not hosts.is_first())

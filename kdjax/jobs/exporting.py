@@ -220,6 +220,7 @@ def export(
         card["test"] = _test_metrics(folder, seed)
     runlog.write_json(target / "card.json", card)
     (target / "card.md").write_text(format_card(card))
+    bucket.push(target)
     return path
 
 

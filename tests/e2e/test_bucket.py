@@ -112,6 +112,8 @@ def test_a_killed_run_goes_on_on_another_machine(bucket, files, kdjax, tmp_path)
     text = kdjax("evaluate", URL, machine="three")
     summary = json.loads(files.cat(f"{URL}/summary.json"))
     assert f"{summary['test']['accuracy'][0]:.6f}" in text
+    kdjax("export", URL, "--format", "safetensors", machine="three")
+    assert files.exists(f"{URL}/export/weights.safetensors")
     text = kdjax("report", URL, "--out", str(tmp_path / "report"), machine="three")
     assert "train" in text
     text = kdjax(*command[3:], machine="three")

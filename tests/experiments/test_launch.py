@@ -130,15 +130,15 @@ def test_one_machine_starts_again_where_that_can_help(tmp_path, codes, starts):
 
 
 @pytest.mark.parametrize("script", ["slurm_node.sh", "slurm_nodes.sh"])
-@pytest.mark.parametrize("code", [0, 2, 75, 143])
+@pytest.mark.parametrize("code", [0, 2, 75, 134, 137, 139, 143])
 def test_slurm_queues_again_where_that_can_help(tmp_path, script, code):
     done, log = run_with(tmp_path, script, [code])
     again = "scontrol requeue 7" in log
-    assert again == (code in (75, 143)) and (again or done == code)
+    assert again == (code > 2) and (again or done == code)
 
 
-@pytest.mark.parametrize("script", ["slurm_node.sh", "slurm_nodes.sh"])
-def test_slurm_passes_its_signal_on_and_waits(tmp_path, script):
+@pytest.mark.parametrize("script", ["slurm_node.sh", "slurm_nodes.sh", "gpu_box.sh"])
+def test_a_signal_is_passed_on_and_waited_for(tmp_path, script):
     """The run has its time to save; its status decides."""
     for name in ("kdjax", "srun"):
         program = tmp_path / name
@@ -163,5 +163,27 @@ def test_slurm_passes_its_signal_on_and_waits(tmp_path, script):
         assert time.monotonic() < deadline and running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    running.wait(timeout=30)
-    assert (tmp_path / "log").read_text().splitlines() == ["saved", "requeue 7"]
+    code = running.wait(timeout=30)
+    log = (tmp_path / "log").read_text().splitlines()
+    if script == "gpu_box.sh":
+        # Somebody stopped it.
+        assert (log, code) == (["saved"], 143)
+    else:
+        assert log == ["saved", "requeue 7"]
+
+
+@pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
+def test_a_slice_that_will_not_come_is_not_waited_for(tmp_path, state):
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(f"#!/bin/sh\necho {state}\n")
+    gcloud.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [FILES / "tpu_queued.sh", "digits"],
+        env={**os.environ, **path, "NAME": "kd", "ZONE": "z", "TYPE": "v5litepod-8"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stdout == f"kd is {state}: delete it, and start again\n"
