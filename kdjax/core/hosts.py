@@ -74,14 +74,20 @@ def reached_preemption() -> bool:
 # EX_TEMPFAIL of BSD's sysexits: start the command again.
 RESTART = 75
 # What collectives say where another process has closed its connection.
-_LOST = re.compile(r"Gloo|Connection (closed|reset)|coordination service")
+_LOST = re.compile(
+    r"[A-Z_]+: .*(Gloo|Connection (closed|reset)|coordination service)", re.DOTALL
+)
 # Seconds that the first process gives the others to end by themselves.
 _GRACE = 3.0
 
 
 def means_lost(error: BaseException) -> bool:
-    """True for an error of JAX that comes where another process has gone."""
-    return isinstance(error, JaxRuntimeError) and bool(_LOST.search(str(error)))
+    """True for an error of JAX that comes where another process has gone.
+
+    JAX raises it as a `JaxRuntimeError`, and as a `ValueError` where values are fetched.
+    """
+    kinds = JaxRuntimeError, ValueError
+    return isinstance(error, kinds) and bool(_LOST.match(str(error)))
 
 
 def end_for(lost: str) -> None:

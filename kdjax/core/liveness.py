@@ -40,9 +40,10 @@ def watch_others(folder: runlog.Path, seconds: float) -> Iterator[None]:
         yield
         hosts.wait_for_all("watched")
         watch.finish()
-    except JaxRuntimeError:
-        # Most often the connection to a process that has died: wait for its name.
-        watch.join(seconds + 2 * watch.pause)
+    except Exception as error:
+        # The connection to a process that has died: wait for its name.
+        if isinstance(error, JaxRuntimeError) or hosts.means_lost(error):
+            watch.join(seconds + 2 * watch.pause)
         raise
     finally:
         watch.stop()

@@ -241,6 +241,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     ("error", "expected"),
     [
         (JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed"), "Gloo"),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed"), "Gloo"),
         (JaxRuntimeError("INTERNAL: out of luck"), "could not be written: INTERNAL"),
         (OSError("no luck"), "could not be written: no luck"),
     ],
