@@ -84,7 +84,7 @@ _GRACE = 3.0
 def means_lost(error: BaseException) -> bool:
     """True for an error of JAX that comes where another process has gone.
 
-    JAX raises it as a `JaxRuntimeError`, and as a `ValueError` where values are fetched.
+    It is a `JaxRuntimeError`, or a `ValueError` where values are fetched.
     """
     kinds = JaxRuntimeError, ValueError
     return isinstance(error, kinds) and bool(_LOST.match(str(error)))
