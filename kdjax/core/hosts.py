@@ -74,9 +74,9 @@ def reached_preemption() -> bool:
 # EX_TEMPFAIL of BSD's sysexits: start the command again.
 RESTART = 75
 # What collectives say where another process has closed its connection.
-_LOST = re.compile(
-    r"[A-Z_]+: .*(Gloo|Connection (closed|reset)|coordination service)", re.DOTALL
-)
+_LOST = re.compile(r"Gloo|Connection (closed|reset)|coordination service")
+# How XLA begins the text of an error.
+_STATUS = re.compile(r"[A-Z_]+: ")
 # Seconds that the first process gives the others to end by themselves.
 _GRACE = 3.0
 
@@ -86,8 +86,11 @@ def means_lost(error: BaseException) -> bool:
 
     It is a `JaxRuntimeError`, or a `ValueError` where values are fetched.
     """
-    kinds = JaxRuntimeError, ValueError
-    return isinstance(error, kinds) and bool(_LOST.match(str(error)))
+    text = str(error)
+    of_xla = isinstance(error, JaxRuntimeError) or (
+        isinstance(error, ValueError) and _STATUS.match(text)
+    )
+    return bool(of_xla and _LOST.search(text))
 
 
 def end_for(lost: str) -> None:
