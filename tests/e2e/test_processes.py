@@ -47,8 +47,12 @@ def check_equal(folder, other):
     both = [Checkpoints(x).read_network("student") for x in (folder, other)]
     # A rounding of 1e-7 is all, until an activation at zero rounds to the other side:
     # 1e-5 then, in one of three trainings of 20 steps, from its eighth step on.
-    for a, b in zip(*map(jax.tree.leaves, both), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=5e-5)
+    # The weights that it feeds move, and the others stay.
+    gaps = [
+        np.abs(a - b).ravel() for a, b in zip(*map(jax.tree.leaves, both), strict=True)
+    ]
+    gaps = np.concatenate(gaps)
+    assert gaps.max() < 5e-5 and np.mean(gaps > 2e-6) < 0.1
 
 
 @pytest.mark.parametrize(("processes", "fsdp"), [(2, 2), (4, 1)])
